@@ -1,0 +1,64 @@
+# Everything runs in .venv, which is made and filled on first use: `make help` lists the targets.
+
+PYTHON ?= python3
+WORKERS ?= 2
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install --constraint constraints.txt
+TORCH := torch==2.13.0
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test lint bench doctor clean distclean
+
+help: ## this list
+	@echo "Usage: make TARGET [PYTHON=python3.12] [WORKERS=2] [ARGS='...']"
+	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' Makefile | expand -t 14
+
+demo: $(VENV)/.demo ## train students of digits with a language teacher, on a CPU, offline (ARGS: of the recipe)
+	@$(BIN)/python recipes/digits_l2v.py $(ARGS)
+
+test: lint ## lint, then every test in WORKERS processes (ARGS: of pytest)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
+
+lint: $(VENV)/.test ## style, formatting, types, layers
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: $(VENV)/.test ## the benchmarks (ARGS: of the benchmarks)
+	@$(BIN)/python -m tests.benchmarks $(ARGS)
+
+doctor: $(VENV)/.demo ## diagnose the installation (ARGS=--fix: mend torchaudio)
+	@$(BIN)/python -m hf_colearn.doctor $(ARGS)
+
+clean: ## remove caches and builds
+	@rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	@find hf_colearn recipes tests -name __pycache__ -prune -exec rm -rf {} +
+
+distclean: clean ## clean, and remove .venv
+	@rm -rf $(VENV)
+
+# A stamp is written last, so the next run takes up an installation that was interrupted. torch goes first and alone:
+# with it in place, nothing that follows pulls another build of it.
+$(VENV)/.torch: constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not found; install Python 3.10 to 3.13, or name one: make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 13) else "$(PYTHON) is Python %d.%d, and 3.10 to 3.13 is needed; name another: make PYTHON=python3.12" % v)'
+	@echo "Creating $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "Installing $(TORCH) (once; a CPU build is 0.2 GB, a CUDA build several)"
+	@$(PIP) $(TORCH)
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.torch pyproject.toml
+	@echo "Installing hf_colearn and what the demo needs (once, one to three minutes)"
+	@$(PIP) --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.torch pyproject.toml
+	@echo "Installing hf_colearn, what the demo and the tests need (once, one to three minutes)"
+	@$(PIP) --editable '.[demo,test]'
+	@touch $(VENV)/.demo $@

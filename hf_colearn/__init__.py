@@ -1,0 +1,78 @@
+"""Co-learning for `transformers`: train a student of one modality with help from another, deploy the student alone."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from hf_colearn._torchaudio import import_torchaudio
+
+
+# First of all: a torchaudio whose compiled part does not load would break every later import of transformers and peft.
+import_torchaudio()
+
+__version__ = "0.1.0"
+
+# Where each public name lives. Loaded on first use (PEP 562), so that `import hf_colearn` and the doctor stay light.
+_LIVES_IN = {
+    "CoLearningArguments": "arguments",
+    "CoLearningTrainer": "trainer",
+    "LatentMatching": "objectives",
+    "ConstantAlpha": "alpha",
+    "HeuristicAlpha": "alpha",
+    "FittedAlpha": "alpha",
+    "FrozenEncoder": "teachers.encoder",
+    "TeacherBank": "teachers.bank",
+    "Paired": "teachers.pairing",
+    "Shuffled": "teachers.pairing",
+    "RandomPrompt": "teachers.pairing",
+    "Noisy": "teachers.pairing",
+    "ConstantTarget": "teachers.controls",
+    "RandomPrototypes": "teachers.controls",
+    "Permuted": "teachers.controls",
+    "CoLearningStudentConfig": "models.student",
+    "CoLearningForImageClassification": "models.student",
+    "CoLearningForAudioClassification": "models.student",
+    "CoLearningForSequenceClassification": "models.student",
+    "with_sample_ids": "data.ids",
+    "classification_metrics": "metrics",
+}
+
+if TYPE_CHECKING:
+    from hf_colearn.alpha import ConstantAlpha, FittedAlpha, HeuristicAlpha
+    from hf_colearn.arguments import CoLearningArguments
+    from hf_colearn.data.ids import with_sample_ids
+    from hf_colearn.metrics import classification_metrics
+    from hf_colearn.models.student import (
+        CoLearningForAudioClassification,
+        CoLearningForImageClassification,
+        CoLearningForSequenceClassification,
+        CoLearningStudentConfig,
+    )
+    from hf_colearn.objectives import LatentMatching
+    from hf_colearn.teachers.bank import TeacherBank
+    from hf_colearn.teachers.controls import ConstantTarget, Permuted, RandomPrototypes
+    from hf_colearn.teachers.encoder import FrozenEncoder
+    from hf_colearn.teachers.pairing import Noisy, Paired, RandomPrompt, Shuffled
+    from hf_colearn.trainer import CoLearningTrainer
+
+__all__ = [*_LIVES_IN]
+
+_broken: Exception | None = None
+try:
+    import hf_colearn.models.student  # registers the students with transformers' Auto classes
+except Exception as error:  # a broken installation must not keep `python -m hf_colearn.doctor` from diagnosing it
+    _broken = error
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LIVES_IN:
+        raise AttributeError(f"module 'hf_colearn' has no attribute '{name}'")
+    if _broken is not None:
+        raise ImportError(
+            f"hf_colearn.{name} cannot be loaded: {type(_broken).__name__}: {_broken}. "
+            "Run `python -m hf_colearn.doctor` to see what is wrong with the installation."
+        ) from _broken
+    return getattr(importlib.import_module(f"hf_colearn.{_LIVES_IN[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LIVES_IN])

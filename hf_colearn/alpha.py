@@ -1,0 +1,142 @@
+"""Alpha: the weights of the auxiliary terms, L = (1 - sum_k alpha_k) * L_task + sum_k alpha_k * L_k.
+
+An alpha gives `weights()` as plain floats, follows training through `TrainerCallback`'s hooks, and has a state that
+the trainer writes into every checkpoint and puts back on resume.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from transformers import TrainerCallback
+from transformers.utils import logging
+
+
+logger = logging.get_logger(__name__)
+
+
+def check_weights(weights: Mapping[str, float]) -> None:
+    """Refuses weights outside [0, 1], alone or summed: L would stop being a mixture of its terms."""
+    for term, alpha in weights.items():
+        if not 0.0 <= alpha <= 1.0:  # NaN fails this, too
+            raise ValueError(
+                f"alpha={alpha} for the term '{term}' is outside [0, 1]: it is the share of the loss that the term "
+                "gets. Choose a value from 0 (the task alone) to 1 (the term alone)."
+            )
+    if sum(weights.values()) > 1.0 + 1e-9:
+        raise ValueError(
+            f"the alphas {dict(weights)} sum to {sum(weights.values()):g}, which leaves a negative weight for the "
+            "task loss: scale them down so that their sum is at most 1."
+        )
+
+
+class Alpha(TrainerCallback):
+    """What the trainer asks of an alpha (contract 4 of the design). Subclasses give `weights()`."""
+
+    def weights(self) -> dict[str, float]:
+        """The weight of every term at this moment, by the term's name."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must hold to go on from here; plain JSON values."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts back what `state_dict` gave."""
+
+
+class ConstantAlpha(Alpha):
+    """The same weights from the first step to the last (Lee & Yoon: 0.5 on ImageNet, 0.3 on IEMOCAP and AVMNIST).
+
+    Args:
+        alpha (`float` or `dict[str, float]`): The weight of `term`, or one weight a term by name.
+        term (`str`, *optional*, defaults to `"latent"`): The term that a single float weighs.
+
+    Raises:
+        ValueError: If a weight, or the sum of the weights, is outside [0, 1].
+    """
+
+    def __init__(self, alpha: float | Mapping[str, float], term: str = "latent"):
+        self._weights = dict(alpha) if isinstance(alpha, Mapping) else {term: float(alpha)}
+        check_weights(self._weights)
+
+    def weights(self) -> dict[str, float]:
+        return dict(self._weights)
+
+    def __repr__(self) -> str:
+        return f"ConstantAlpha({self._weights})"
+
+
+class ScheduledAlpha(Alpha):
+    """An alpha that is a function of the epoch t = 1, 2, ...; subclasses give `value(t)`."""
+
+    def __init__(self, term: str = "latent"):
+        self.term = term
+        self._epochs = 1
+
+    def value(self, t: int) -> float:
+        """The weight in epoch `t`, counted from 1."""
+        raise NotImplementedError
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self._epochs = int(state.epoch or 0)  # those already whole: 0 in a fresh run
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self._epochs += 1
+
+    @property
+    def t(self) -> int:
+        """The epoch that weighs: the one that runs, and before training the first."""
+        return max(self._epochs, 1)
+
+    def weights(self) -> dict[str, float]:
+        return {self.term: self.value(self.t)}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"t": self.t}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._epochs = int(state["t"])
+
+
+class HeuristicAlpha(ScheduledAlpha):
+    r"""Starts at 0.632 and fades: \\(\alpha(t) = 1 - e^{-1/t}\\), t = 1, 2, ... the epoch.
+
+    Source: the heuristic strategy of Yang et al. (NeurIPS 2024), section 3.3.
+
+    Args:
+        term (`str`, *optional*, defaults to `"latent"`): The term that it weighs; the task gets the rest.
+    """
+
+    def value(self, t: int) -> float:
+        return -math.expm1(-1.0 / t)
+
+
+class FittedAlpha(ScheduledAlpha):
+    r"""A polynomial in the epoch, \\(\alpha(t) = \sum_i c_i t^i\\), clipped to [0, 1] with one warning.
+
+    Args:
+        coefficients (`Sequence[float]`): \\(c_0, c_1, \ldots\\), ascending.
+        term (`str`, *optional*, defaults to `"latent"`): The term that it weighs; the task gets the rest.
+
+    Raises:
+        ValueError: If there is no coefficient, or one is not finite.
+    """
+
+    def __init__(self, coefficients: Sequence[float], term: str = "latent"):
+        super().__init__(term)
+        self.coefficients = [float(c) for c in coefficients]
+        if not self.coefficients or not all(map(math.isfinite, self.coefficients)):
+            raise ValueError(
+                f"coefficients={list(coefficients)} do not define a polynomial: pass at least one finite number, "
+                "ascending (the constant first)."
+            )
+        self._warned = False
+
+    def value(self, t: int) -> float:
+        alpha = sum(c * t**power for power, c in enumerate(self.coefficients))
+        clipped = min(max(alpha, 0.0), 1.0)
+        if clipped != alpha and not self._warned:
+            self._warned = True
+            logger.warning(f"FittedAlpha leaves [0, 1] in epoch {t} with {alpha:.4g}; from here on it is clipped.")
+        return clipped

@@ -1,0 +1,1 @@
+"""Data through `datasets`: sample ids, collation of teacher targets."""

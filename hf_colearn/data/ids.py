@@ -1,0 +1,24 @@
+"""Sample ids: what a pairing knows a training sample by."""
+
+from datasets import Dataset
+
+
+def with_sample_ids(dataset: Dataset, column: str = "sample_id") -> Dataset:
+    """Numbers the samples of a dataset from 0, in a column that survives shuffling, filtering and selecting.
+
+    Call it on the whole training set, *before* anything that picks or reorders samples, so that an id goes on naming
+    the sample whose teacher input is row `id` of the bank.
+
+    Args:
+        dataset ([`datasets.Dataset`]): With N samples.
+        column (`str`, *optional*, defaults to `"sample_id"`): `CoLearningArguments.id_column`.
+
+    Returns:
+        [`datasets.Dataset`]: With ids from 0 to N - 1.
+
+    Raises:
+        ValueError: If the dataset has such a column already.
+    """
+    if column in dataset.column_names:
+        raise ValueError(f"the dataset has a column '{column}' already: keep it, or pass another `column`.")
+    return dataset.add_column(column, list(range(len(dataset))))

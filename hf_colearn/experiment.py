@@ -1,0 +1,139 @@
+"""Arms of a comparison, trained over seeds and written down: what every recipe shares.
+
+An arm is one configuration (baseline, co-learned, null control). All arms of a seed start from the same weights and
+see the same samples, so that their scores are paired by seed. Shapes: N test samples, C classes, D latent width.
+"""
+
+import json
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+from transformers import EvalPrediction, PrinterCallback, ProgressCallback, set_seed
+
+from hf_colearn import __version__, distributed
+from hf_colearn.analysis.compare import Arm, Comparison, Kind, compare
+from hf_colearn.teachers.pairing import Pairing
+from hf_colearn.trainer import CoLearningTrainer
+
+
+@dataclass(frozen=True)
+class ArmPlan:
+    """One arm to train.
+
+    Args:
+        name (`str`): Unique, as it stands in tables.
+        kind (`str`): `"baseline"`, `"colearned"` or `"null"`.
+        pairing ([`Pairing`], *optional*): What its samples see of the teacher; none for the baseline.
+    """
+
+    name: str
+    kind: Kind
+    pairing: Pairing | None = None
+
+
+@dataclass
+class Run:
+    """One arm trained with one seed."""
+
+    plan: ArmPlan
+    seed: int
+    metrics: dict[str, float]
+    history: list[dict[str, Any]]
+    latents: np.ndarray  # [N, D] of the test samples
+    labels: np.ndarray  # [N]
+    seconds: float
+
+
+def run_arms(
+    plans: Sequence[ArmPlan],
+    seeds: Sequence[int],
+    make_trainer: Callable[[ArmPlan, int], CoLearningTrainer],
+    test_dataset: Any,
+    on_trained: Callable[[ArmPlan, int, CoLearningTrainer], None] | None = None,
+) -> list[Run]:
+    """Trains every arm with every seed and scores it on the test set, with a progress bar.
+
+    Args:
+        plans (`Sequence[ArmPlan]`): The arms.
+        seeds (`Sequence[int]`): One run of every arm each.
+        make_trainer (`Callable`): Builds the trainer of an arm and a seed. It is called right after `set_seed(seed)`,
+            so a student built in it starts from the same weights in all arms of a seed.
+        test_dataset: What the runs are scored on, once, after training.
+        on_trained (`Callable`, *optional*): Called with the arm, seed and trainer of every finished run.
+
+    Returns:
+        `list[Run]`: Arm by arm within each seed.
+    """
+    runs = []
+    with tqdm(total=len(plans) * len(seeds), unit="run", disable=distributed.rank() > 0) as bar:
+        for seed in seeds:
+            for plan in plans:
+                bar.set_description(f"{plan.name}, seed {seed}")
+                set_seed(seed)
+                trainer = make_trainer(plan, seed)
+                for callback in (PrinterCallback, ProgressCallback):
+                    trainer.remove_callback(callback)  # one bar for all runs, not one each
+                started = time.perf_counter()
+                trainer.train()
+                runs.append(_score(trainer, plan, seed, test_dataset, time.perf_counter() - started))
+                if on_trained is not None:
+                    on_trained(plan, seed, trainer)
+                bar.update()
+    return runs
+
+
+def _score(trainer: CoLearningTrainer, plan: ArmPlan, seed: int, test_dataset: Any, seconds: float) -> Run:
+    compute_metrics, trainer.compute_metrics = trainer.compute_metrics, None
+    output = trainer.predict(test_dataset, ignore_keys=[])  # nothing ignored: the logits and the latents
+    trainer.compute_metrics = compute_metrics
+    logits_NC, latents_ND = output.predictions[:2]
+    metrics = compute_metrics(EvalPrediction(logits_NC, output.label_ids)) if compute_metrics else {}
+    return Run(plan, seed, metrics, trainer.state.log_history, latents_ND, output.label_ids, seconds)
+
+
+def compare_runs(runs: Sequence[Run], metric: str = "accuracy") -> Comparison:
+    """The arms' scores, paired by seed; see [`~hf_colearn.analysis.compare.compare`]."""
+    plans = {run.plan.name: run.plan for run in runs}
+    return compare(
+        [
+            Arm(plan.name, plan.kind, [run.metrics[metric] for run in runs if run.plan is plan])
+            for plan in plans.values()
+        ],
+        metric=metric,
+    )
+
+
+def write_report(folder: str | Path, runs: Sequence[Run], comparison: Comparison, facts: dict[str, Any]) -> Path:
+    """Writes `report.json`: the facts given, what was installed, the comparison, and every run with its history.
+
+    Returns:
+        `Path`: Of the file.
+    """
+    installed = {name: version(name) for name in ("torch", "transformers", "datasets", "accelerate")}
+    report = {
+        **facts,
+        "installed": {"python": platform.python_version(), "hf_colearn": __version__, **installed},
+        "comparison": comparison.to_dict(),
+        "runs": [
+            {"arm": run.plan.name, "kind": run.plan.kind, "seed": run.seed, "metrics": run.metrics,
+             "seconds": round(run.seconds, 2), "history": run.history}
+            for run in runs
+        ],
+    }  # fmt: skip
+    path = Path(folder) / "report.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=1))
+    return path
+
+
+def histories(runs: Sequence[Run]) -> dict[str, list[list[dict[str, Any]]]]:
+    """The log histories of every arm, one a seed, as `plot_losses` takes them."""
+    names = dict.fromkeys(run.plan.name for run in runs)
+    return {name: [run.history for run in runs if run.plan.name == name] for name in names}

@@ -1,0 +1,1 @@
+"""Students: any AutoModel backbone with a latent head and a classifier."""

@@ -1,0 +1,444 @@
+"""Students: an AutoModel backbone, a latent head and a classifier, as `PreTrainedModel`s.
+
+This file travels with every checkpoint (`trust_remote_code=True` loads it where `hf_colearn` is not installed), so it
+imports nothing of the package but its neighbours. Shapes: B inputs, H backbone width, D latent width, C classes.
+"""
+
+import copy
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForAudioClassification,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.modeling_outputs import ModelOutput
+
+from .backbones import (
+    backbone_width,
+    drop_unused_pooler,
+    encoder_of,
+    headless,
+    is_causal,
+    is_convolutional,
+    pools_without_weights,
+)
+from .folding import fold_bottleneck
+from .pooling import POOLINGS, pool_outputs
+
+
+HEADS = ("bottleneck", "auxiliary")
+LATENT_NORMS = ("layernorm", "none")
+
+
+class CoLearningStudentConfig(PreTrainedConfig):
+    r"""Configuration of a student.
+
+    Args:
+        backbone_config ([`PreTrainedConfig`] or `dict`): The backbone's own configuration.
+        latent_dim (`int`): D, the width of the latent; the teacher's, for latent matching.
+        num_labels (`int`, *optional*, defaults to 2): C; 1 means regression, as in transformers.
+        head (`str`, *optional*, defaults to `"bottleneck"`): `"bottleneck"`: pool -> Linear(D) -> norm -> classifier,
+            so that the classifier reads the latent (as published). `"auxiliary"`: the stock classification model of
+            transformers with its own classifier, and the latent as a side branch.
+        latent_norm (`str`, *optional*, defaults to `"layernorm"`): `"layernorm"` (published for ViT) or `"none"`
+            (published for ResNet; needed to export a bottleneck student to a stock checkpoint).
+        pooling (`str`, *optional*): `"cls"`, `"mean"` (without padding, where an attention mask is given),
+            `"masked_mean"` (the same, but an error without a mask) or `"pooler"`; by default what suits the backbone:
+            its own pooler for convolutional networks and where that has no weights (Swin), the mean for audio and for
+            causal language models, whose first token sees only itself, and else the first token.
+
+    Raises:
+        ValueError: Naming the value that is none of the above.
+    """
+
+    model_type = "colearning_student"
+    sub_configs = {"backbone_config": AutoConfig}
+    has_no_defaults_at_init = True
+    keys_to_ignore_at_inference = ["latents"]
+
+    def __init__(
+        self,
+        backbone_config: PreTrainedConfig | dict | None = None,
+        latent_dim: int | None = None,
+        head: str = "bottleneck",
+        latent_norm: str = "layernorm",
+        pooling: str | None = None,
+        **kwargs,
+    ):
+        if isinstance(backbone_config, dict):
+            backbone_config = AutoConfig.for_model(**backbone_config)
+        if head not in HEADS:
+            raise ValueError(f"head='{head}' is unknown: choose 'bottleneck' or 'auxiliary'.")
+        if latent_norm not in LATENT_NORMS:
+            raise ValueError(f"latent_norm='{latent_norm}' is unknown: choose 'layernorm' or 'none'.")
+        if pooling is not None and pooling not in POOLINGS:
+            raise ValueError(f"pooling='{pooling}' is unknown: choose one of {', '.join(POOLINGS)}.")
+        if latent_dim is not None and (isinstance(latent_dim, bool) or latent_dim < 1):
+            raise ValueError(f"latent_dim={latent_dim} is no width: pass the teacher's, `bank.dim`.")
+        self.backbone_config = backbone_config
+        self.latent_dim = latent_dim
+        self.head = head
+        self.latent_norm = latent_norm
+        self.pooling = pooling
+        super().__init__(**kwargs)
+        if self.num_labels == 1 and self.problem_type is None:
+            self.problem_type = "regression"
+
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        # A checkpoint of another architecture must not be read as a student without a backbone.
+        if config_dict.get("model_type", cls.model_type) != cls.model_type or not config_dict.get("backbone_config"):
+            raise ValueError(
+                f"this is a checkpoint of the architecture '{config_dict.get('model_type')}', not a co-learning "
+                "student: make it one with `CoLearningFor...Classification.from_backbone(checkpoint, latent_dim=...)`."
+            )
+        return super().from_dict(config_dict, **kwargs)
+
+
+@dataclass
+class CoLearningStudentOutput(ModelOutput):
+    """What a student returns (contract 1 of the design).
+
+    Args:
+        loss (`torch.FloatTensor` of shape `(1,)`, *optional*): The task loss, where labels were given.
+        logits (`torch.FloatTensor` of shape `(B, C)`): Before the softmax.
+        latents (`torch.FloatTensor` of shape `(B, D)`): Where student and teacher meet.
+    """
+
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    latents: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+class CoLearningStudent(PreTrainedModel):
+    """Base of the students; use one of its subclasses, which know their task's inputs."""
+
+    config_class = CoLearningStudentConfig
+    config: CoLearningStudentConfig
+    base_model_prefix = "backbone"
+    accepts_loss_kwargs = False  # the loss is a mean over the batch; Trainer divides it for gradient accumulation
+    _stock_class: type  # transformers' Auto class of the task
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: CoLearningStudentConfig):
+        super().__init__(config)
+        if config.latent_dim is None:
+            raise ValueError("latent_dim is missing: pass the teacher's width, `latent_dim=bank.dim`.")
+        if config.head == "auxiliary":
+            config.backbone_config.num_labels = config.num_labels
+            config.backbone_config.id2label, config.backbone_config.label2id = config.id2label, config.label2id
+            config.backbone_config.problem_type = config.problem_type
+            self.backbone = self._stock_class.from_config(config.backbone_config)
+            self._encoder.register_forward_hook(_keep_outputs)
+        else:
+            self.backbone = headless(AutoModel.from_config(config.backbone_config))
+        if config.pooling is None:
+            config.pooling = self._default_pooling()
+        if config.head == "bottleneck":
+            drop_unused_pooler(self.backbone, config.pooling)
+        self.latent_head = nn.Linear(backbone_width(config.backbone_config), config.latent_dim)
+        layernorm = config.latent_norm == "layernorm"
+        self.latent_norm = nn.LayerNorm(config.latent_dim) if layernorm else nn.Identity()
+        if config.head == "bottleneck":
+            self.classifier = nn.Linear(config.latent_dim, config.num_labels)
+        self.main_input_name = self.backbone.main_input_name
+        self.supports_gradient_checkpointing = self.backbone.supports_gradient_checkpointing
+        self._no_split_modules = list(self.backbone._no_split_modules or [])
+        self.post_init()
+
+    def _init_weights(self, module):
+        # Only the head is ours, in torch's own scheme: the backbone draws its weights by its own, when it is built.
+        ours = (self.latent_head, self.latent_norm, getattr(self, "classifier", None))
+        if module in ours and not isinstance(module, nn.Identity):
+            module.reset_parameters()
+
+    @property
+    def _encoder(self) -> PreTrainedModel:
+        """The backbone without a classification head."""
+        return encoder_of(self.backbone) if self.config.head == "auxiliary" else self.backbone
+
+    def _default_pooling(self) -> str:
+        if is_convolutional(self.config.backbone_config) or pools_without_weights(self._encoder):
+            return "pooler"
+        return "mean" if is_causal(self.backbone) else "cls"
+
+    @classmethod
+    def from_backbone(
+        cls,
+        backbone: str | os.PathLike | PreTrainedConfig,
+        latent_dim: int,
+        num_labels: int | None = None,
+        *,
+        head: str = "bottleneck",
+        latent_norm: str = "layernorm",
+        pooling: str | None = None,
+        id2label: dict[int, str] | None = None,
+        label2id: dict[str, int] | None = None,
+        problem_type: str | None = None,
+        dtype: str | torch.dtype = "float32",
+        **backbone_kwargs,
+    ) -> "CoLearningStudent":
+        """Makes a student of a backbone.
+
+        Args:
+            backbone (`str` or [`PreTrainedConfig`]): A Hub id or a folder, whose pretrained weights are kept; or a
+                configuration (which is copied), for random ones. With `head="auxiliary"` and a checkpoint of the
+                task, its classifier is kept, too.
+            latent_dim (`int`): D; `bank.dim` for latent matching.
+            num_labels (`int`, *optional*): C; by default as many as `id2label`, or those of the backbone's own
+                configuration.
+            head, latent_norm, pooling (*optional*): See [`CoLearningStudentConfig`].
+            id2label, label2id (`dict`, *optional*): The classes' names; one of them tells the other. By default those
+                of the backbone's configuration, where the number of classes is the same.
+            problem_type (`str`, *optional*): `"single_label_classification"` (with class indices or soft labels),
+                `"multi_label_classification"` or `"regression"`; the default follows the classes' names.
+            dtype (*optional*, defaults to `"float32"`): Of the weights; `"auto"` is the checkpoint's own.
+            backbone_kwargs: For the backbone's `from_pretrained`, such as `revision` or `attn_implementation`, or for
+                its configuration, such as `hidden_dropout_prob`.
+
+        Returns:
+            [`CoLearningStudent`]: In training mode where built from a configuration and in evaluation mode where from
+            a checkpoint, as in transformers.
+
+        Example:
+
+        ```python
+        student = CoLearningForImageClassification.from_backbone(
+            "microsoft/resnet-50", latent_dim=bank.dim, num_labels=1000, latent_norm="none"
+        )
+        ```
+        """
+        from_checkpoint = not isinstance(backbone, PreTrainedConfig)
+        if not from_checkpoint and backbone_kwargs.keys() - {"attn_implementation"}:
+            raise ValueError(
+                f"{sorted(backbone_kwargs)} are options of a checkpoint, and the backbone is a configuration: "
+                "set them in the configuration."
+            )
+        if from_checkpoint:
+            backbone_config = AutoConfig.from_pretrained(backbone, **backbone_kwargs)
+        else:
+            backbone_config = copy.deepcopy(backbone)
+        if id2label is None and label2id is not None:
+            id2label = {index: label for label, index in label2id.items()}
+        if id2label is not None:
+            if num_labels not in (None, len(id2label)):
+                raise ValueError(f"num_labels={num_labels}, but id2label names {len(id2label)} classes.")
+            if label2id is None:
+                label2id = {label: int(index) for index, label in id2label.items()}
+            labels = {"id2label": id2label, "label2id": label2id}
+        elif num_labels in (None, backbone_config.num_labels):
+            labels = {"id2label": backbone_config.id2label, "label2id": backbone_config.label2id}
+            problem_type = problem_type or backbone_config.problem_type
+        else:
+            labels = {"num_labels": num_labels}
+        config = CoLearningStudentConfig(
+            backbone_config=backbone_config,
+            latent_dim=latent_dim,
+            head=head,
+            latent_norm=latent_norm,
+            pooling=pooling,
+            problem_type=problem_type,
+            **labels,
+        )
+        dtype = (backbone_config.dtype or "float32") if dtype == "auto" else dtype
+        attention = {name: backbone_kwargs[name] for name in ("attn_implementation",) if name in backbone_kwargs}
+        student = cls._from_config(config, dtype=dtype, **attention)
+        if from_checkpoint:
+            student.eval()._load_backbone(backbone, backbone_kwargs)
+        return student
+
+    def _load_backbone(self, checkpoint: str | os.PathLike, backbone_kwargs: dict) -> None:
+        if self.config.head == "auxiliary":
+            stock = self._stock_class.from_pretrained(
+                checkpoint,
+                dtype=self.dtype,
+                id2label=self.config.id2label,
+                label2id=self.config.label2id,
+                ignore_mismatched_sizes=True,  # another number of classes: a fresh classifier
+                **backbone_kwargs,
+            )
+        else:
+            stock = headless(AutoModel.from_pretrained(checkpoint, dtype=self.dtype, **backbone_kwargs))
+            drop_unused_pooler(stock, self.config.pooling)
+        self.backbone.load_state_dict(stock.state_dict())
+
+    def _forward(
+        self, labels=None, attention_mask=None, output_hidden_states=None, **inputs
+    ) -> CoLearningStudentOutput:
+        if attention_mask is not None:
+            inputs["attention_mask"] = attention_mask
+        outputs = self.backbone(**inputs, output_hidden_states=output_hidden_states, return_dict=True)
+        auxiliary, encoder, features = self.config.head == "auxiliary", self._encoder, outputs
+        if auxiliary:
+            features, encoder.kept_outputs = encoder.kept_outputs, None
+        pooled_BH = pool_outputs(encoder, features, self.config.pooling, attention_mask)
+        latents_BD = self.latent_norm(self.latent_head(pooled_BH))
+        logits_BC = outputs.logits if auxiliary else self.classifier(latents_BD)
+        return CoLearningStudentOutput(
+            loss=None if labels is None else task_loss(logits_BC, labels, self.config.problem_type),
+            logits=logits_BC,
+            latents=latents_BD,
+            hidden_states=outputs.get("hidden_states"),
+            attentions=outputs.get("attentions"),
+        )
+
+    def get_input_embeddings(self):
+        return self.backbone.get_input_embeddings()
+
+    def resize_token_embeddings(self, *args, **kwargs):
+        # The configuration that tells the vocabulary's size is the backbone's.
+        return self.backbone.resize_token_embeddings(*args, **kwargs)
+
+    def freeze_feature_encoder(self) -> None:
+        """Freezes the convolutions of a wav2vec2-like backbone, as its own classification model does."""
+        self._encoder.feature_extractor._freeze_parameters()
+
+    def to_transformers(self) -> PreTrainedModel:
+        """The student as a stock transformers classification model, for users without `hf_colearn`.
+
+        Exact for an auxiliary head (the latent branch is left out) and for a bottleneck without a norm whose stock
+        counterpart pools the same way (two Linear layers fold into one); the logits of both are compared. Whisper's
+        stock model knows no attention mask: it gives the same logits where none is passed.
+
+        Returns:
+            [`PreTrainedModel`]: Such as a `ResNetForImageClassification`, in evaluation mode.
+
+        Raises:
+            ValueError: With the reason, where no stock model computes the same logits.
+        """
+        if self.config.head == "auxiliary":
+            stock = self._stock_class.from_config(copy.deepcopy(self.backbone.config))
+            stock.load_state_dict(self.backbone.state_dict())
+            return stock.to(self.device, self.dtype).eval()
+        return fold_bottleneck(self, self._stock_class)
+
+
+class CoLearningForImageClassification(CoLearningStudent):
+    """An image student; see [`CoLearningStudent.from_backbone`]."""
+
+    _stock_class = AutoModelForImageClassification
+
+    def forward(
+        self,
+        pixel_values: torch.FloatTensor,
+        labels: torch.LongTensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> CoLearningStudentOutput:
+        """
+        Args:
+            pixel_values (`torch.FloatTensor` of shape `(B, channels, height, width)`): From the image processor.
+            labels (`torch.LongTensor` of shape `(B,)`, *optional*): From 0 to C - 1; or soft labels `(B, C)`.
+        """
+        extra = {} if output_attentions is None else {"output_attentions": output_attentions}
+        return self._forward(labels, None, output_hidden_states, pixel_values=pixel_values, **extra)
+
+
+class CoLearningForAudioClassification(CoLearningStudent):
+    """An audio student, of waveforms or spectrograms; see [`CoLearningStudent.from_backbone`]."""
+
+    _stock_class = AutoModelForAudioClassification
+
+    def _default_pooling(self) -> str:
+        return "mean"
+
+    def forward(
+        self,
+        input_values: torch.FloatTensor | None = None,
+        input_features: torch.FloatTensor | None = None,
+        attention_mask: torch.LongTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> CoLearningStudentOutput:
+        """
+        Args:
+            input_values (`torch.FloatTensor` of shape `(B, samples)` or `(B, frames, mels)`, *optional*): For
+                wav2vec2-like backbones and AST.
+            input_features (`torch.FloatTensor` of shape `(B, mels, frames)`, *optional*): For Whisper.
+            attention_mask (`torch.LongTensor` of shape `(B, samples)`, *optional*): 1 for samples, 0 for padding.
+            labels (`torch.LongTensor` of shape `(B,)`, *optional*): From 0 to C - 1; or soft labels `(B, C)`.
+        """
+        named = {
+            "input_values": input_values,
+            "input_features": input_features,
+            "output_attentions": output_attentions,
+        }
+        given = {name: value for name, value in named.items() if value is not None}
+        return self._forward(labels, attention_mask, output_hidden_states, **given)
+
+
+class CoLearningForSequenceClassification(CoLearningStudent):
+    """A text student; see [`CoLearningStudent.from_backbone`]."""
+
+    _stock_class = AutoModelForSequenceClassification
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.LongTensor | None = None,
+        token_type_ids: torch.LongTensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> CoLearningStudentOutput:
+        """
+        Args:
+            input_ids (`torch.LongTensor` of shape `(B, tokens)`, *optional*): As the tokenizer gives them.
+            attention_mask (`torch.LongTensor` of shape `(B, tokens)`, *optional*): 1 for tokens, 0 for padding.
+            token_type_ids (`torch.LongTensor` of shape `(B, tokens)`, *optional*): Where the backbone knows them.
+            inputs_embeds (`torch.FloatTensor` of shape `(B, tokens, H)`, *optional*): Instead of `input_ids`.
+            labels (`torch.LongTensor` of shape `(B,)`, *optional*): From 0 to C - 1; or soft labels `(B, C)`.
+        """
+        named = {
+            "input_ids": input_ids,
+            "token_type_ids": token_type_ids,
+            "inputs_embeds": inputs_embeds,
+            "output_attentions": output_attentions,
+        }
+        given = {name: value for name, value in named.items() if value is not None}
+        return self._forward(labels, attention_mask, output_hidden_states, **given)
+
+
+def _keep_outputs(encoder: nn.Module, inputs: tuple, outputs: ModelOutput) -> None:
+    # A forward hook: the stock model returns its logits, and the latent needs the features that they came from.
+    encoder.kept_outputs = outputs
+
+
+def task_loss(logits_BC: torch.Tensor, labels: torch.Tensor, problem_type: str | None) -> torch.Tensor:
+    """Cross-entropy for class indices `(B,)` or class probabilities `(B, C)`; BCE or MSE where `problem_type` says so.
+
+    Computed in float32, whatever the weights' dtype.
+    """
+    logits_BC = logits_BC.float()
+    if problem_type == "multi_label_classification":
+        return F.binary_cross_entropy_with_logits(logits_BC, labels.to(logits_BC.dtype))
+    if problem_type == "regression":  # labels (B,) or (B, C), never broadcast against each other
+        return F.mse_loss(logits_BC, labels.to(logits_BC.dtype).reshape(logits_BC.shape))
+    return F.cross_entropy(logits_BC, labels if labels.ndim == 1 else labels.to(logits_BC.dtype))
+
+
+AutoConfig.register(CoLearningStudentConfig.model_type, CoLearningStudentConfig)
+CoLearningStudentConfig.register_for_auto_class()
+for _student in (
+    CoLearningForImageClassification,
+    CoLearningForAudioClassification,
+    CoLearningForSequenceClassification,
+):
+    _student._stock_class.register(CoLearningStudentConfig, _student)
+    _student.register_for_auto_class(_student._stock_class.__name__)

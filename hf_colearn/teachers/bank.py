@@ -1,0 +1,314 @@
+"""The teacher's latents: encoded once, kept in Arrow with a fingerprint, read by row.
+
+Shapes: N inputs in the order given, U <= N distinct ones, D dimensions, B rows of a look-up.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xxhash
+from datasets import Dataset, concatenate_datasets, load_dataset
+from huggingface_hub import HfApi, constants, hf_hub_download
+from transformers.utils import logging
+
+from hf_colearn.teachers import fingerprint
+from hf_colearn.teachers.encoder import FrozenEncoder
+from hf_colearn.teachers.encoding import (
+    DESCRIPTION,
+    INDEX,
+    LATENTS,
+    encode_to_folder,
+    find_distinct,
+    latent_table,
+    write_bank,
+)
+from hf_colearn.teachers.rows import MappedRows
+
+
+logger = logging.get_logger(__name__)
+
+FORMAT = 1  # of the files; part of every fingerprint, so that another format is another cache entry
+_IN_MEMORY = 64 * 1024 * 1024  # bytes; a smaller bank is read whole
+
+
+def default_cache_dir() -> str:
+    """Where banks are cached: `colearn/banks` in the Hugging Face home (`HF_HOME`)."""
+    return os.path.join(constants.HF_HOME, "colearn", "banks")
+
+
+class TeacherBank:
+    """The latents of a frozen teacher, one row an input.
+
+    Build it with [`TeacherBank.encode`], [`TeacherBank.from_latents`], [`TeacherBank.load`] or
+    [`TeacherBank.from_hub`]. Rows are memory-mapped; a bank below 64 MB is read whole.
+
+    Attributes:
+        dim (`int`): D, the latents' width.
+        num_distinct (`int`): U, how many different latents are stored; `len(bank)` is N.
+        inputs (`list[str]` or `None`): The text of every row (a digest for images and audio); `None` where unknown.
+        fingerprint (`str`): Of the inputs and everything about the teacher that shapes the latents.
+        description (`dict`): The teacher, its revision, pooling, dtype and preprocessing, as recorded.
+    """
+
+    def __init__(
+        self,
+        rows: MappedRows | np.ndarray,
+        index: np.ndarray | None,
+        description: dict[str, Any],
+        distinct_inputs: Sequence[str] | None = None,
+    ):
+        self._rows = rows
+        if isinstance(rows, MappedRows) and len(rows) * rows.dim * 4 <= _IN_MEMORY:
+            self._rows = np.concatenate([chunk.copy() for chunk in rows.chunks()])
+        self._index = index
+        self._distinct_inputs = distinct_inputs
+        self.description = description
+        self._moments: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    # ---- making one ----
+    @classmethod
+    def encode(
+        cls,
+        encoder: FrozenEncoder,
+        inputs: Sequence[Any],
+        cache_dir: str | os.PathLike | None = None,
+        batch_size: int = 64,
+        show_progress: bool = True,
+    ) -> "TeacherBank":
+        """Encodes every distinct input once, or maps the bank that an earlier call has left in the cache.
+
+        The cache entry is named after a fingerprint of all inputs and of the teacher: its weights (by content),
+        pooling, dtype and preprocessing. So it can be missing, but not stale. Under several processes each encodes its
+        share; `cache_dir` must then be the same folder for all of them.
+
+        Args:
+            encoder ([`FrozenEncoder`]): The teacher.
+            inputs (`Sequence` or column of a `datasets.Dataset`): N texts, images or waveforms, not augmented.
+            cache_dir (`str`, *optional*): Where banks are kept; `HF_HOME/colearn/banks` by default.
+            batch_size (`int`, *optional*, defaults to 64): Inputs a forward pass; the longest ones come first.
+            show_progress (`bool`, *optional*, defaults to `True`): Whether to draw a progress bar.
+
+        Returns:
+            [`TeacherBank`]: With N rows, in the order of `inputs`.
+
+        Raises:
+            ValueError: If there are no inputs, one cannot be read or is augmented (differs when read again), a latent
+                is not finite, or the cache entry is truncated.
+            OSError: If the cache folder is not writable or the disk is full; nothing half-written stays behind.
+
+        Example:
+
+        ```python
+        teacher = FrozenEncoder.from_pretrained("google-bert/bert-large-uncased", pooling="cls")
+        bank = TeacherBank.encode(teacher, [f"This is about class {i}." for i in range(1000)])
+        ```
+        """
+        distinct = find_distinct(inputs)
+        description = {"format": FORMAT, "inputs": distinct.fingerprint, **encoder.description()}
+        name = fingerprint.of_json(description)
+        folder = Path(cache_dir or default_cache_dir()) / name
+        if not folder.exists():
+            description |= {"fingerprint": name, "num_rows": len(inputs), "num_distinct": len(distinct.positions)}
+            encode_to_folder(encoder, inputs, distinct, description, folder, batch_size, show_progress)
+        bank = cls.load(folder)
+        if bank.fingerprint != name:
+            raise ValueError(
+                f"'{folder}' says that it is the bank {bank.fingerprint}: the cache entry was put there by hand or "
+                "altered. Delete the folder, and the bank is encoded anew."
+            )
+        return bank
+
+    @classmethod
+    def from_latents(
+        cls, latents: torch.Tensor | np.ndarray, inputs: Sequence[str] | None = None, **description: Any
+    ) -> "TeacherBank":
+        """A bank of latents that were computed elsewhere, kept in memory.
+
+        Args:
+            latents (`torch.Tensor` or `np.ndarray` of shape `(N, D)`): One row an input, finite.
+            inputs (`Sequence[str]`, *optional*): What each row was encoded from.
+            description: Anything worth recording, such as `teacher="..."`.
+
+        Raises:
+            ValueError: If the shape is not (N, D) with N, D > 0, or a value is NaN or infinite.
+        """
+        array_ND = torch.as_tensor(latents).detach().to("cpu", torch.float32).contiguous().numpy()
+        if array_ND.ndim != 2 or 0 in array_ND.shape:
+            raise ValueError(f"latents of shape {tuple(array_ND.shape)} are no bank: pass [N, D] with N, D > 0.")
+        bad = ~np.isfinite(array_ND).all(axis=1)
+        if bad.any():
+            raise ValueError(
+                f"{bad.sum()} of {len(bad)} latents hold NaN or infinite values (the first is row {bad.argmax()}): "
+                "look at the teacher's input there, or encode in float32."
+            )
+        if inputs is not None and len(inputs) != len(array_ND):
+            raise ValueError(f"{len(inputs)} inputs for {len(array_ND)} latents: pass one input a row.")
+        name = fingerprint.of_json({"latents": xxhash.xxh3_128_hexdigest(array_ND), **description})
+        return cls(array_ND, None, {**description, "fingerprint": name}, inputs)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike) -> "TeacherBank":
+        """Maps a bank that [`save`] or [`encode`] has written.
+
+        Raises:
+            FileNotFoundError: If there is no such bank.
+            ValueError: If it is truncated, or was written by another program or version.
+        """
+        folder = Path(folder)
+        if not (folder / DESCRIPTION).is_file():
+            raise FileNotFoundError(f"'{folder}' holds no teacher bank ({DESCRIPTION} is missing): encode one there.")
+        try:
+            description = json.loads((folder / DESCRIPTION).read_text())
+            sizes = description["files"]
+            if description["format"] != FORMAT:
+                raise ValueError(f"format {description['format']} instead of {FORMAT}")
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"'{folder / DESCRIPTION}' is no description of a bank of this version ({error}): it is damaged or of "
+                "another program. Delete the folder, and the bank is encoded anew."
+            ) from error
+        for name, size in sizes.items():
+            found = (folder / name).stat().st_size if (folder / name).is_file() else 0
+            if found != size:
+                raise ValueError(
+                    f"'{folder / name}' has {found} bytes, {size} were written: the bank is truncated. "
+                    "Delete the folder, and the bank is encoded anew."
+                )
+        index = None
+        if INDEX in sizes:
+            index = Dataset.from_file(str(folder / INDEX)).with_format("numpy")["row"][:].astype(np.int64)
+        distinct_inputs = Dataset.from_file(str(folder / LATENTS)).select_columns("input")["input"]
+        return cls(MappedRows([str(folder / LATENTS)]), index, description, distinct_inputs)
+
+    def save(self, folder: str | os.PathLike) -> None:
+        """Writes the bank for [`load`]: `latents.arrow`, `index.arrow` where inputs repeat, and `bank.json`."""
+        write_bank(
+            Path(folder), self._chunks(), self._distinct_inputs, self._index, self.description | {"format": FORMAT}
+        )
+
+    # ---- the Hub ----
+    def push_to_hub(self, repo_id: str, private: bool | None = None, token: str | None = None) -> str:
+        """Publishes the bank as a dataset: the configuration `latents`, and `index` where inputs repeat.
+
+        Args:
+            repo_id (`str`): Such as `"me/bert-large-imagenet-prompts"`.
+            private (`bool`, *optional*): Whether the repository is made private.
+            token (`str`, *optional*): By default the one that you are logged in with.
+
+        Returns:
+            `str`: The commit's id.
+        """
+        if isinstance(self._rows, MappedRows):
+            latents = concatenate_datasets([Dataset.from_file(path) for path in self._rows.paths])
+        else:
+            latents = Dataset(latent_table(self._rows, self._distinct_inputs))
+        latents.push_to_hub(repo_id, "latents", split="train", private=private, token=token)
+        if self._index is not None:
+            Dataset.from_dict({"row": self._index}).push_to_hub(repo_id, "index", split="train", token=token)
+        description = {**self.description, "format": FORMAT, "has_index": self._index is not None}
+        commit = HfApi(token=token).upload_file(
+            path_or_fileobj=json.dumps(description, indent=2).encode(),
+            path_in_repo=DESCRIPTION,
+            repo_id=repo_id,
+            repo_type="dataset",
+        )
+        return commit.oid
+
+    @classmethod
+    def from_hub(cls, repo_id: str, revision: str | None = None, token: str | None = None) -> "TeacherBank":
+        """Maps a bank that [`push_to_hub`] has published; Parquet and JSON only, nothing is executed."""
+        path = hf_hub_download(repo_id, DESCRIPTION, repo_type="dataset", revision=revision, token=token)
+        description = json.loads(Path(path).read_text())
+        if description.get("format") != FORMAT:
+            raise ValueError(f"'{repo_id}' holds a bank of format {description.get('format')}, not {FORMAT}.")
+        latents = load_dataset(repo_id, "latents", split="train", revision=revision, token=token)
+        index = None
+        if description["has_index"]:
+            rows = load_dataset(repo_id, "index", split="train", revision=revision, token=token)
+            index = rows.with_format("numpy")["row"][:].astype(np.int64)
+        inputs = latents["input"] if "input" in latents.column_names else None
+        return cls(MappedRows([file["filename"] for file in latents.cache_files]), index, description, inputs)
+
+    # ---- using it ----
+    @property
+    def dim(self) -> int:
+        return self._rows.shape[1] if isinstance(self._rows, np.ndarray) else self._rows.dim
+
+    @property
+    def num_distinct(self) -> int:
+        return len(self._rows)
+
+    @property
+    def fingerprint(self) -> str:
+        return self.description["fingerprint"]
+
+    @property
+    def inputs(self) -> list[str] | None:
+        if self._distinct_inputs is None:
+            return None
+        distinct = list(self._distinct_inputs)
+        return distinct if self._index is None else [distinct[row] for row in self._index]
+
+    def __len__(self) -> int:
+        return self.num_distinct if self._index is None else len(self._index)
+
+    def __repr__(self) -> str:
+        return f"TeacherBank({len(self)} rows, {self.num_distinct} distinct, dim={self.dim}, fingerprint='{self.fingerprint}')"
+
+    def lookup(
+        self, rows: Sequence[int] | np.ndarray | torch.Tensor, device: str | torch.device | None = None
+    ) -> torch.Tensor:
+        """The latents of some rows.
+
+        The trainer calls this in the data loader's workers, so that the training step neither waits for the disk nor
+        synchronises with the device.
+
+        Args:
+            rows (sequence of `int` of length B): From 0 to `len(bank) - 1`.
+            device (`torch.device`, *optional*): Where the latents should be; the CPU by default.
+
+        Returns:
+            `torch.Tensor` of shape `(B, D)`, float32.
+
+        Raises:
+            IndexError: If a row is out of range.
+        """
+        rows_B = np.asarray(rows, dtype=np.int64)
+        outside = (rows_B < 0) | (rows_B >= len(self))
+        if outside.any():
+            raise IndexError(f"row {rows_B[outside][0]} is out of range: the bank has {len(self)} rows, from 0.")
+        stored_B = rows_B if self._index is None else self._index[rows_B]
+        latents_BD = self._rows[stored_B] if isinstance(self._rows, np.ndarray) else self._rows.take(stored_B)
+        return torch.from_numpy(latents_BD).to(device or "cpu")
+
+    def mean(self) -> torch.Tensor:
+        """The mean over all N rows, `(D,)` float32."""
+        return self._mean_and_std()[0]
+
+    def std(self) -> torch.Tensor:
+        """The standard deviation of every dimension over all N rows (the population's), `(D,)` float32."""
+        return self._mean_and_std()[1]
+
+    def _mean_and_std(self) -> tuple[torch.Tensor, torch.Tensor]:
+        if self._moments is None:
+            weights_U = np.bincount(self._index, minlength=self.num_distinct) if self._index is not None else None
+            total_D, squares_D, start = np.zeros(self.dim), np.zeros(self.dim), 0
+            origin_D = next(iter(self._chunks()))[0].astype(np.float64)  # shifted, so that squares do not cancel
+            for chunk in self._chunks():
+                centred = chunk.astype(np.float64) - origin_D
+                weights = np.ones(len(chunk)) if weights_U is None else weights_U[start : start + len(chunk)]
+                total_D += weights @ centred
+                squares_D += weights @ centred**2
+                start += len(chunk)
+            mean_D = total_D / len(self)
+            std_D = np.sqrt(np.maximum(squares_D / len(self) - mean_D**2, 0))
+            self._moments = (torch.from_numpy(mean_D + origin_D).float(), torch.from_numpy(std_D).float())
+        return self._moments
+
+    def _chunks(self):
+        return self._rows.chunks() if isinstance(self._rows, MappedRows) else iter([self._rows])

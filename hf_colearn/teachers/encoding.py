@@ -1,0 +1,234 @@
+"""Encoding the distinct inputs of a bank once, across processes, into a folder that appears whole or not at all.
+
+Shapes: N inputs, U distinct ones, D dimensions.
+"""
+
+import errno
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+import xxhash
+from datasets import Features, List, Value
+from datasets.arrow_writer import ArrowWriter
+from tqdm.auto import tqdm
+
+from hf_colearn import distributed
+from hf_colearn.teachers.encoder import FrozenEncoder
+from hf_colearn.teachers.inputs import digest
+
+
+LATENTS, INDEX, DESCRIPTION = "latents.arrow", "index.arrow", "bank.json"
+_RAW = "latents.f32"  # [U, D] while encoding, rows in any order; gone afterwards
+_CHUNK_BYTES = 8 * 1024 * 1024
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@dataclass
+class Distinct:
+    """The distinct ones among N inputs: where each first stands, and which of them every input is."""
+
+    positions: list[int]  # [U] into the inputs
+    digests: list[bytes]  # [U]
+    index: np.ndarray  # [N] int64 into the U
+    fingerprint: str
+
+
+def find_distinct(inputs: Sequence[Any]) -> Distinct:
+    """Reads every input once and tells the distinct ones by their digests.
+
+    Raises:
+        ValueError: If there are none, or one is no text, image or waveform.
+    """
+    if isinstance(inputs, str):
+        raise ValueError(f"inputs='{inputs}' is a single text: pass a list of inputs.")
+    known: dict[bytes, int] = {}
+    positions: list[int] = []
+    index = np.empty(len(inputs), dtype=np.int64)
+    for position, item in enumerate(inputs):
+        key = digest(item, position)
+        if key not in known:
+            known[key] = len(positions)
+            positions.append(position)
+        index[position] = known[key]
+    if not positions:
+        raise ValueError(
+            "there are no inputs to encode: the list is empty. Pass at least one text, image or waveform."
+        )
+    digests = list(known)
+    fingerprint = xxhash.xxh3_128(b"".join(digests))
+    fingerprint.update(index)
+    return Distinct(positions, digests, index, fingerprint.hexdigest())
+
+
+def encode_to_folder(
+    encoder: FrozenEncoder,
+    inputs: Sequence[Any],
+    distinct: Distinct,
+    description: dict[str, Any],
+    folder: Path,
+    batch_size: int,
+    show_progress: bool,
+) -> None:
+    """Encodes this process's share and, on the main process, writes the folder; all processes leave together."""
+    partial = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}.partial")
+    partial = Path(distributed.from_main_process(str(partial)))
+    is_main = distributed.rank() == 0
+    raw = partial / _RAW
+    try:
+        error: Exception | None = None
+        try:
+            if is_main:
+                _prepare(partial, raw, rows=len(distinct.positions), dim=encoder.dim)
+        except Exception as caught:
+            error = caught
+        distributed.raise_together(error)
+        try:
+            _encode_share(encoder, inputs, distinct, raw, batch_size, show_progress and is_main)
+        except Exception as caught:
+            error = caught
+        distributed.raise_together(error)
+        try:
+            if is_main:
+                if encoder.modality == "text":
+                    names = [inputs[position] for position in distinct.positions]
+                else:
+                    names = [key.hex() for key in distinct.digests]
+                index = None if len(distinct.positions) == len(inputs) else distinct.index
+                with _plain_disk_errors(partial):
+                    write_bank(partial, _raw_chunks(raw, encoder.dim), names, index, description)
+                    raw.unlink()
+                    _publish(partial, folder)
+        except Exception as caught:
+            error = caught
+        distributed.raise_together(error)
+    finally:
+        if is_main:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _prepare(partial: Path, raw: Path, rows: int, dim: int) -> None:
+    """Makes the folder and reserves the disk space, so that a full disk shows before an hour of encoding."""
+    with _plain_disk_errors(partial):
+        partial.mkdir(parents=True)
+        with open(raw, "wb") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, rows * dim * 4)
+            else:
+                file.truncate(rows * dim * 4)
+        free, needed = shutil.disk_usage(partial).free, rows * dim * 4
+        if free < needed:
+            raise OSError(errno.ENOSPC, f"{needed} more bytes are needed to finish the bank, {free} are free")
+
+
+@contextmanager
+def _plain_disk_errors(folder: Path):
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _DISK_ERRORS:
+            raise OSError(
+                error.errno,
+                f"the disk under '{folder.parent}' is full, the bank was not written ({error.strerror}). Free some space, "
+                "or pass another `cache_dir`; nothing half-written stays behind",
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            raise OSError(
+                error.errno,
+                f"the bank's folder '{folder.parent}' cannot be written ({error.strerror}): pass another `cache_dir`, or "
+                "set HF_HOME to a folder of yours",
+            ) from error
+        raise
+
+
+def _encode_share(
+    encoder: FrozenEncoder, inputs: Sequence[Any], distinct: Distinct, raw: Path, batch_size: int, show_progress: bool
+) -> None:
+    batches = encoder.batches(inputs, distinct.positions, batch_size)
+    share = batches[distributed.rank() :: distributed.world_size()]
+    if share:
+        encoder.check_deterministic(inputs[distinct.positions[share[0][0]]])
+    row_bytes = encoder.dim * 4
+    bar = tqdm(total=sum(map(len, share)), desc="Encoding teacher latents", unit="input", disable=not show_progress)
+    with bar, open(raw, "r+b") as file, _plain_disk_errors(raw.parent):
+        for rows in share:
+            batch = [inputs[distinct.positions[row]] for row in rows]
+            for row, item in zip(rows, batch, strict=True):
+                if digest(item, distinct.positions[row]) != distinct.digests[row]:
+                    raise ValueError(
+                        f"teacher input {distinct.positions[row]} changed between two reads: it is augmented, and a "
+                        "bank of it would not be exact. Give the teacher the plain inputs; augment the student's only."
+                    )
+            latents_BD = encoder.encode(batch)
+            bad = ~torch.isfinite(latents_BD).all(dim=1)
+            if bad.any():
+                first = int(bad.nonzero()[0])
+                shown = f" ('{batch[first][:80]}')" if isinstance(batch[first], str) else ""
+                raise ValueError(
+                    f"the teacher gives NaN or infinite values for input {distinct.positions[rows[first]]}{shown}: "
+                    'encode with dtype="float32", or look at that input.'
+                )
+            for row, latent_D in zip(rows, latents_BD.numpy(), strict=True):
+                file.seek(row * row_bytes)
+                file.write(latent_D.tobytes())
+            bar.update(len(rows))
+
+
+def _raw_chunks(raw: Path, dim: int) -> Iterable[np.ndarray]:
+    with open(raw, "rb") as file:
+        while len(chunk := np.fromfile(file, dtype=np.float32, count=max(1, _CHUNK_BYTES // (dim * 4)) * dim)):
+            yield chunk.reshape(-1, dim)
+
+
+def _publish(partial: Path, folder: Path) -> None:
+    try:
+        partial.rename(folder)
+    except OSError:
+        if not (folder / DESCRIPTION).is_file():  # else another run has finished the same bank first
+            raise
+
+
+def latent_table(latents_UD: np.ndarray, inputs: Sequence[str] | None) -> pa.Table:
+    """An Arrow table of the columns `latent` (fixed-size lists) and `input` (text, or null where unknown)."""
+    flat = pa.array(np.ascontiguousarray(latents_UD, dtype=np.float32).reshape(-1))
+    latent = pa.FixedSizeListArray.from_arrays(flat, latents_UD.shape[1])
+    texts = pa.nulls(len(latent), pa.string()) if inputs is None else pa.array(list(inputs), pa.string())
+    return pa.table({"latent": latent, "input": texts})
+
+
+def write_bank(
+    folder: Path,
+    chunks: Iterable[np.ndarray],
+    distinct_inputs: Sequence[str] | None,
+    index: np.ndarray | None,
+    description: dict[str, Any],
+) -> None:
+    """Writes `latents.arrow`, `index.arrow` where rows repeat, and last `bank.json` with the sizes of the others."""
+    folder.mkdir(parents=True, exist_ok=True)
+    start, writer = 0, None
+    for chunk in chunks:
+        if writer is None:
+            features = Features({"latent": List(Value("float32"), length=chunk.shape[1]), "input": Value("string")})
+            writer = ArrowWriter(path=str(folder / LATENTS), features=features)
+        texts = None if distinct_inputs is None else distinct_inputs[start : start + len(chunk)]
+        writer.write_table(latent_table(chunk, texts))
+        start += len(chunk)
+    assert writer is not None  # a bank has at least one row
+    writer.finalize()
+    names = [LATENTS]
+    if index is not None:
+        writer = ArrowWriter(path=str(folder / INDEX), features=Features({"row": Value("int64")}))
+        writer.write_table(pa.table({"row": pa.array(index)}))
+        writer.finalize()
+        names.append(INDEX)
+    sizes = {name: (folder / name).stat().st_size for name in names}
+    (folder / DESCRIPTION).write_text(json.dumps(description | {"files": sizes}, indent=2, default=str))

@@ -1,0 +1,220 @@
+"""Which bank row a training sample sees. A pairing is a pure function of (sample id, epoch, seed).
+
+No generator is advanced anywhere: one process or eight, any number of workers, a fresh or a resumed run draw the same.
+Shapes: B sample ids of a batch, D dimensions of a latent, N rows of the bank.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from hf_colearn.teachers.bank import TeacherBank
+
+
+_PER_SAMPLE_ROWS, _PER_SAMPLE_NOISE = 1, 2  # independent streams of draws from one seed
+
+
+def draw_bits(sample_ids: np.ndarray, epoch: int, seed: int, stream: int = _PER_SAMPLE_ROWS) -> np.ndarray:
+    """64 random bits a sample, a hash of (seed, stream, epoch, sample id).
+
+    The mixing function is the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
+
+    Args:
+        sample_ids (`np.ndarray` of shape `(B,)`): Integer ids.
+        epoch (`int`): The epoch, from 0.
+        seed (`int`): The run's seed.
+        stream (`int`, *optional*): Draws of different streams are independent.
+
+    Returns:
+        `np.ndarray` of shape `(B,)`, uint64.
+    """
+    bits = np.zeros(len(sample_ids), dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        for word in (seed, stream, epoch, np.asarray(sample_ids, dtype=np.int64)):
+            bits = bits ^ np.asarray(word, dtype=np.int64).astype(np.uint64)
+            bits = bits + np.uint64(0x9E3779B97F4A7C15)
+            bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            bits = bits ^ (bits >> np.uint64(31))
+    return bits
+
+
+class Pairing:
+    """Base of the pairings. Subclasses give `rows`; those that alter the latents give `targets`."""
+
+    def rows(self, bank: TeacherBank, sample_ids: np.ndarray, epoch: int, seed: int) -> np.ndarray:
+        """The bank row of every sample, `(B,)` int64."""
+        raise NotImplementedError
+
+    def targets(self, bank: TeacherBank, sample_ids: np.ndarray, epoch: int, seed: int) -> torch.Tensor:
+        """The target latent of every sample, `(B, D)` float32 on the CPU."""
+        return bank.lookup(self.rows(bank, sample_ids, epoch, seed))
+
+    def check(self, bank: TeacherBank, sample_ids: np.ndarray) -> None:
+        """Refuses, before training, a bank or sample ids that this pairing cannot serve.
+
+        Raises:
+            ValueError: Naming the value that does not fit.
+        """
+
+
+def per_sample(values: np.ndarray, sample_ids: np.ndarray, what: str) -> np.ndarray:
+    """`values[sample_ids]`, with an error that names the id instead of wrapping round or crashing."""
+    outside = (sample_ids < 0) | (sample_ids >= len(values))
+    if outside.any():
+        raise ValueError(
+            f"sample id {sample_ids[outside][0]} is out of range: {what} holds {len(values)} entries, so ids run from 0 "
+            f"to {len(values) - 1}. Number the samples with `with_sample_ids` and pass one entry a sample."
+        )
+    return values[sample_ids]
+
+
+def as_integers(values: Sequence[int] | np.ndarray, what: str) -> np.ndarray:
+    """A list, column or tensor of integers as an int64 array of one dimension."""
+    array = np.asarray(values)
+    if array.ndim != 1 or not len(array) or not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(
+            f"{what} must be a non-empty list of integers, one a sample; got {array.dtype} of shape {array.shape}."
+        )
+    return array.astype(np.int64)
+
+
+class Paired(Pairing):
+    """Every sample sees its own row (the paper's z; the others are its z-hat).
+
+    Args:
+        rows (`Sequence[int]`, *optional*): The bank row of sample id 0, 1, ...: with a bank of one prompt a class,
+            the labels. By default sample id i sees row i.
+    """
+
+    def __init__(self, rows: Sequence[int] | np.ndarray | None = None):
+        self._rows = None if rows is None else as_integers(rows, "rows")
+
+    def rows(self, bank, sample_ids, epoch=0, seed=0):
+        return sample_ids if self._rows is None else per_sample(self._rows, sample_ids, "`rows`")
+
+    def check(self, bank, sample_ids):
+        rows = self.rows(bank, sample_ids)
+        outside = (rows < 0) | (rows >= len(bank))
+        if outside.any():
+            raise ValueError(
+                f"sample id {sample_ids[outside][0]} is paired with row {rows[outside][0]}, but the bank has "
+                f"{len(bank)} rows (0 to {len(bank) - 1}): encode one input a row, or correct `Paired(rows=...)`."
+            )
+
+
+class Shuffled(Pairing):
+    """Every sample sees the row of another one, by a new permutation without fixed points every epoch.
+
+    The permutation is one cycle over all rows of the bank, so that no sample ever sees its own row and every row is
+    seen as often as when paired. Source: "a random other utterance" of Lee & Yoon (ICLR 2025).
+
+    Args:
+        rows (`Sequence[int]`, *optional*): As in [`Paired`]: the own row of sample id 0, 1, ...
+    """
+
+    def __init__(self, rows: Sequence[int] | np.ndarray | None = None):
+        self._own = Paired(rows)
+        self._cached: tuple[tuple[int, int, int], np.ndarray] | None = None
+
+    def rows(self, bank, sample_ids, epoch, seed):
+        return per_sample(self._partners(len(bank), epoch, seed), self._own.rows(bank, sample_ids), "the bank")
+
+    def _partners(self, size: int, epoch: int, seed: int) -> np.ndarray:
+        key = (size, epoch, seed)
+        if self._cached is None or self._cached[0] != key:
+            order = np.random.default_rng([seed, epoch]).permutation(size)
+            partners = np.empty(size, dtype=np.int64)
+            partners[order] = np.roll(order, -1)
+            self._cached = (key, partners)
+        return self._cached[1]
+
+    def check(self, bank, sample_ids):
+        self._own.check(bank, sample_ids)
+        if len(bank) < 2:
+            raise ValueError(
+                f"Shuffled needs a bank of at least 2 rows to give each sample another's; it has {len(bank)}."
+            )
+
+
+class RandomPrompt(Pairing):
+    """Every sample sees the prompt of a random class, drawn anew every epoch, independent of its label.
+
+    Args:
+        template (`str`): A text with one `{}` for the class, such as `"This is about class {}."`.
+        num_classes (`int`): How many prompts there are; `prompts` are the inputs of the bank.
+
+    Example:
+
+    ```python
+    >>> from hf_colearn import RandomPrompt
+
+    >>> RandomPrompt("This is about class {}.", num_classes=3).prompts[2]
+    'This is about class 2.'
+    ```
+    """
+
+    def __init__(self, template: str, num_classes: int):
+        try:
+            has_place = template.format("0") != template.format("1")
+        except (LookupError, ValueError):
+            has_place = False
+        if not has_place:
+            raise ValueError(f"template='{template}' has no one place for the class: write {{}} where its number goes.")
+        if num_classes < 1:
+            raise ValueError(f"num_classes={num_classes} gives no prompt: pass at least 1.")
+        self.template, self.num_classes = template, num_classes
+
+    @property
+    def prompts(self) -> list[str]:
+        """The teacher's inputs, one a class: bank row i belongs to `prompts[i]`."""
+        return [self.template.format(i) for i in range(self.num_classes)]
+
+    def rows(self, bank, sample_ids, epoch, seed):
+        return (draw_bits(sample_ids, epoch, seed) % np.uint64(self.num_classes)).astype(np.int64)
+
+    def check(self, bank, sample_ids):
+        if len(bank) != self.num_classes:
+            raise ValueError(
+                f"RandomPrompt draws from {self.num_classes} prompts, but the bank has {len(bank)} rows: build it with "
+                "`TeacherBank.encode(encoder, pairing.prompts)`."
+            )
+        if bank.inputs is not None:
+            for row, (found, prompt) in enumerate(zip(bank.inputs, self.prompts, strict=True)):
+                if found != prompt:
+                    raise ValueError(
+                        f"row {row} of the bank was encoded from '{found}', not from the prompt '{prompt}': this is "
+                        "the bank of another template. Build it with `TeacherBank.encode(encoder, pairing.prompts)`."
+                    )
+
+
+class Noisy(Pairing):
+    """Adds Gaussian noise to the targets of another pairing, drawn anew every epoch.
+
+    The released code of Lee & Yoon (ICLR 2025) adds noise of *standard deviation* 1e-3 (`1e-3 * torch.randn`), where
+    the paper's text reads as a *variance* of 1e-3 (a standard deviation of 0.0316). `std` here is the standard
+    deviation; pass `std=1e-3 ** 0.5` for the paper's reading.
+
+    Args:
+        pairing (`Pairing`): Whose targets get the noise.
+        std (`float`, *optional*, defaults to 1e-3): The noise's standard deviation, in the latents' own units.
+    """
+
+    def __init__(self, pairing: Pairing, std: float = 1e-3):
+        if not 0 <= std < float("inf"):
+            raise ValueError(f"std={std} is no standard deviation: pass a finite number that is not negative.")
+        self.pairing, self.std = pairing, std
+
+    def rows(self, bank, sample_ids, epoch, seed):
+        return self.pairing.rows(bank, sample_ids, epoch, seed)
+
+    def targets(self, bank, sample_ids, epoch, seed):
+        t_BD = self.pairing.targets(bank, sample_ids, epoch, seed)
+        noise_BD = np.empty(t_BD.shape, dtype=np.float32)
+        for noise_D, bits in zip(noise_BD, draw_bits(sample_ids, epoch, seed, _PER_SAMPLE_NOISE), strict=True):
+            np.random.Generator(np.random.Philox(key=int(bits))).standard_normal(out=noise_D, dtype=np.float32)
+        return t_BD + self.std * torch.from_numpy(noise_BD)
+
+    def check(self, bank, sample_ids):
+        self.pairing.check(bank, sample_ids)

@@ -1,0 +1,258 @@
+"""`CoLearningTrainer`: transformers' Trainer with teacher targets, auxiliary terms and their weights alpha."""
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import Trainer, TrainerCallback
+from transformers.utils import logging
+
+from hf_colearn import checks, distributed
+from hf_colearn.alpha import Alpha, ConstantAlpha, HeuristicAlpha
+from hf_colearn.arguments import CoLearningArguments
+from hf_colearn.objectives import LatentMatching, Objective
+from hf_colearn.rng import untouched_rng
+from hf_colearn.teachers.bank import TeacherBank
+from hf_colearn.teachers.collator import TARGETS, TargetCollator
+from hf_colearn.teachers.pairing import Paired, Pairing
+
+
+logger = logging.get_logger(__name__)
+
+ALPHA_STATE = "alpha.json"
+
+
+class CoLearningTrainer(Trainer):
+    r"""Trains a student of one modality with latent targets of a frozen teacher of another.
+
+    The loss is \\((1 - \sum_k \alpha_k) L_{task} + \sum_k \alpha_k L_k\\). Training logs carry every term unweighted
+    (`loss_task`, `loss_latent`, ...) and `alpha`, averaged over steps and processes; `eval_loss` is the task loss
+    alone, so that it compares between arms. Without a bank and an objective this *is* transformers' Trainer. Under
+    gradient accumulation every term is a mean over its micro-batch.
+
+    Args:
+        model: As in [`~transformers.Trainer`]; a co-learning student, or any model whose output has `loss`, `logits`
+            `[B, C]` and `latents` `[B, D]`.
+        args ([`CoLearningArguments`], *optional*): As in [`~transformers.Trainer`].
+        bank ([`TeacherBank`], *optional*): The teacher's latents.
+        pairing ([`Pairing`], *optional*): Which row of the bank a sample sees; `Paired()` by default.
+        objective (*optional*): The auxiliary terms; `LatentMatching` by the arguments where there is a bank.
+        alpha ([`Alpha`], *optional*): The terms' weights; by the arguments where it is not given.
+        trainer_kwargs: Everything else that [`~transformers.Trainer`] takes.
+
+    Raises:
+        TypeError: If `args` are not [`CoLearningArguments`].
+        ValueError: If the bank, pairing, objective and alpha do not fit each other or the student.
+
+    Example:
+
+    ```python
+    trainer = CoLearningTrainer(
+        model=student, args=CoLearningArguments("out", alpha=0.5), train_dataset=with_sample_ids(train),
+        bank=bank, pairing=RandomPrompt("This is about class {}.", num_classes=1000),
+    )
+    trainer.train()
+    ```
+    """
+
+    def __init__(
+        self,
+        model: Any = None,
+        args: CoLearningArguments | None = None,
+        *trainer_args: Any,
+        bank: TeacherBank | None = None,
+        pairing: Pairing | None = None,
+        objective: Objective | None = None,
+        alpha: Alpha | None = None,
+        **trainer_kwargs: Any,
+    ):
+        args = CoLearningArguments("tmp_trainer") if args is None else args
+        if not isinstance(args, CoLearningArguments):
+            raise TypeError(f"args is a {type(args).__name__}: pass CoLearningArguments, which take the same fields.")
+        if bank is None and pairing is not None:
+            raise ValueError(f"pairing={type(pairing).__name__} needs a bank to draw from: pass `bank=` as well.")
+        self.bank = bank
+        self.pairing = Paired() if bank is not None and pairing is None else pairing
+        if objective is None and bank is not None:
+            objective = LatentMatching(args.latent_loss, args.latent_reduction)
+        self.auxiliary_objective = objective  # `objective` is a name of Trainer's hyperparameter search
+        checks.alpha_has_its_terms(args, objective, alpha)
+        super().__init__(model, args, *trainer_args, **trainer_kwargs)
+        self.alpha: Alpha | None = None
+        self._alpha_is_given = alpha is not None
+        if objective is not None:
+            # Every term is a mean over its micro-batch, so Trainer must divide by the accumulation steps: a task loss
+            # that is normalised over the accumulated batch would not mix with them.
+            self.loss_is_scaled_for_ga = False
+            self.model_accepts_loss_kwargs = False
+            self._clock = _EpochClock()
+            self.add_callback(self._clock)
+            self._set_alpha(alpha if alpha is not None else alpha_from(args))
+            self._sums: torch.Tensor | None = None
+            self._alpha_sums = dict.fromkeys(objective.terms, 0.0)
+            self._count = 0
+        if bank is not None and self.model is not None:
+            checks.latent_width(self.model, bank)
+
+    def _set_alpha(self, alpha: Alpha) -> None:
+        if self.alpha is not None:
+            self.remove_callback(self.alpha)
+        assert self.auxiliary_objective is not None
+        checks.weights_match_terms(alpha, self.auxiliary_objective)
+        self.alpha = alpha
+        self.add_callback(alpha)
+
+    # ---- before training ----
+    def train(self, *args, **kwargs):
+        # Bad input must show before anything is written, so the data, the ids and one small batch are looked at first.
+        if self.train_dataset is not None and self.model is not None:  # no model yet in a hyperparameter search
+            checks.training_data(self.train_dataset, self.args, self.model, self.bank, self.pairing)
+            self._try_one_batch()
+        return super().train(*args, **kwargs)
+
+    def _try_one_batch(self) -> None:
+        """Sends the first two samples through the student, to see whether its outputs fit the targets."""
+        is_sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
+        if self.auxiliary_objective is None or is_sharded or not hasattr(self.train_dataset, "__len__"):
+            return  # then the first step looks
+        device = next(self.model.parameters()).device
+        was_training = self.model.training
+        with untouched_rng(device), torch.no_grad():
+            dataset, collator = self.train_dataset, self._target_collator()
+            if isinstance(dataset, Dataset):
+                dataset = self._remove_unused_columns(dataset)
+            else:
+                collator = self._get_collator_with_removed_columns(collator)
+            batch = collator([dataset[i] for i in range(min(2, len(dataset)))])
+            batch = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+            targets = batch.pop(TARGETS, None)
+            outputs = self.model.eval()(**batch)
+            self.model.train(was_training)
+        checks.outputs_fit(outputs, targets, type(self.model).__name__)
+
+    def _hp_search_setup(self, trial):
+        # A search sets `args.alpha` for every trial, after the trainer was built.
+        super()._hp_search_setup(trial)
+        if self.auxiliary_objective is not None and not self._alpha_is_given:
+            self._set_alpha(alpha_from(self.args))
+
+    # ---- targets ----
+    def _target_collator(self) -> TargetCollator:
+        return TargetCollator(
+            self.data_collator, self.args.id_column, self.bank, self.pairing, self.args.seed, self._clock.epoch
+        )
+
+    def _set_signature_columns_if_needed(self):
+        # Trainer drops the columns that `forward` does not name; the ids must reach the collator.
+        super()._set_signature_columns_if_needed()
+        if self.args.id_column not in self._signature_columns:
+            self._signature_columns.append(self.args.id_column)
+
+    def _get_dataloader(self, dataset, description, *args, is_training=False, **kwargs):
+        # Adds the targets in the workers of the training loader, and keeps the ids out of the student's inputs.
+        collator = self.data_collator
+        wants_targets = is_training and self.bank is not None
+        self.data_collator = self._target_collator() if wants_targets else TargetCollator(collator, self.args.id_column)
+        try:
+            return super()._get_dataloader(dataset, description, *args, is_training=is_training, **kwargs)
+        finally:
+            self.data_collator = collator
+
+    # ---- the loss ----
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        # Mixes the auxiliary terms in while training; evaluation is the task's alone.
+        if self.auxiliary_objective is None or not model.training:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        targets = inputs.pop(TARGETS, None)
+        task, outputs = super().compute_loss(model, inputs, return_outputs=True)
+        task = task.mean()  # under DataParallel one a device
+        checks.outputs_fit(outputs, targets, type(model).__name__)
+        terms = self.auxiliary_objective(outputs, targets)
+        alphas = self.alpha.weights()
+        loss = (1 - sum(alphas.values())) * task + sum(alphas[name] * terms[name] for name in self.auxiliary_objective.terms)
+        self._track(task, terms, alphas)
+        return (loss, outputs) if return_outputs else loss
+
+    def _track(self, task: torch.Tensor, terms: Mapping[str, torch.Tensor], alphas: Mapping[str, float]) -> None:
+        # Sums on the device: reading a value here would make the host wait for every step.
+        values = torch.stack([task.detach(), *(terms[name].detach() for name in self.auxiliary_objective.terms)])
+        self._sums = values if self._sums is None else self._sums + values
+        for name in self.auxiliary_objective.terms:
+            self._alpha_sums[name] += alphas[name]
+        self._count += 1
+
+    def log(self, logs, start_time=None):
+        # Adds the terms' means since the last log to the training logs (evaluation logs have no key `loss`).
+        if self.auxiliary_objective is not None and "loss" in logs and self._count:
+            logs = {**logs, **self._drain()}
+        super().log(logs, start_time)
+
+    def _drain(self) -> dict[str, float]:
+        means = (distributed.mean_over_processes(self._sums) / self._count).tolist()
+        names = self.auxiliary_objective.terms
+        logs = {f"loss_{name}": mean for name, mean in zip(("task", *names), means, strict=True)}
+        for name in names:
+            logs["alpha" if len(names) == 1 else f"alpha_{name}"] = self._alpha_sums[name] / self._count
+        self._sums, self._count, self._alpha_sums = None, 0, dict.fromkeys(names, 0.0)
+        return logs
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        # `compute_metrics` expects logits; the latents are gathered only when asked for with `ignore_keys=[]`.
+        if ignore_keys is None:
+            config = getattr(self.model, "config", None)
+            ignore_keys = [*getattr(config, "keys_to_ignore_at_inference", []), "latents"]
+        return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+
+    # ---- checkpoints ----
+    def _save_optimizer_and_scheduler(self, output_dir):
+        # Alpha is a part of the run's state, as the optimizer is.
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.alpha is not None and self.args.should_save:
+            with open(os.path.join(output_dir, ALPHA_STATE), "w") as file:
+                json.dump({"class": type(self.alpha).__name__, "state": self.alpha.state_dict()}, file)
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        # The counterpart: the alpha object stays, its state comes back.
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.alpha is None or checkpoint is None:
+            return
+        path = os.path.join(checkpoint, ALPHA_STATE)
+        saved = None
+        if os.path.isfile(path):
+            with open(path) as file:
+                saved = json.load(file)
+        if saved is not None and saved["class"] == type(self.alpha).__name__:
+            self.alpha.load_state_dict(saved["state"])
+        elif self.alpha.state_dict():
+            raise ValueError(
+                f"'{checkpoint}' holds the state of {saved['class'] if saved else 'no alpha'}, and the run has "
+                f"{type(self.alpha).__name__}: resume with the alpha of that run, or start anew."
+            )
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        # Trainer loads what fits and warns about the rest; a half-loaded student would train on without a word.
+        checks.checkpoint_fits(resume_from_checkpoint, self.model if model is None else model)
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+
+def alpha_from(args: CoLearningArguments) -> Alpha:
+    """The alpha that the arguments describe, for the term `latent`."""
+    if args.alpha_schedule == "heuristic":
+        return HeuristicAlpha()
+    return ConstantAlpha(0.5 if args.alpha is None else args.alpha)
+
+
+class _EpochClock(TrainerCallback):
+    """The epoch, from 0, in shared memory, where the data loader's workers see it."""
+
+    def __init__(self):
+        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.epoch.fill_(int(state.epoch or 0) - 1)  # epochs already whole; `on_epoch_begin` counts this one
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.epoch += 1
