@@ -1,14 +1,12 @@
 """What the trainer refuses before it starts, each with the value at fault and the way out."""
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import ClassLabel, Dataset
-from safetensors import safe_open
-from transformers.utils import SAFE_WEIGHTS_NAME, logging
+from transformers.utils import logging
 
 from hf_colearn.alpha import Alpha
 from hf_colearn.arguments import CoLearningArguments
@@ -128,23 +126,4 @@ def _labels(dataset: Dataset, column: str, model: Any) -> None:
         raise ValueError(
             f"{len(outside)} labels in column '{column}' are out of range, such as {outside[0]}: the student has "
             f"num_labels={num_labels} (0 to {num_labels - 1}). Mend the labels or `num_labels`."
-        )
-
-
-def checkpoint_fits(checkpoint: str, model: torch.nn.Module) -> None:
-    """A checkpoint to resume from must hold this model's weights: the same names, the same shapes."""
-    path = os.path.join(checkpoint, SAFE_WEIGHTS_NAME)
-    if not os.path.isfile(path):
-        return  # sharded, adapters only, or absent, which Trainer itself reports
-    wanted = model.state_dict()
-    with safe_open(path, framework="pt") as file:
-        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    kept = {wanted[name].data_ptr() for name in found if name in wanted}
-    wrong = [name for name, shape in found.items() if name not in wanted or tuple(wanted[name].shape) != shape]
-    wrong += [name for name in wanted if name not in found and wanted[name].data_ptr() not in kept]  # not tied
-    if wrong:
-        raise ValueError(
-            f"'{checkpoint}' is a checkpoint of another architecture: {len(wrong)} weights do not fit this "
-            f"{type(model).__name__}, such as '{wrong[0]}'. Resume with the model that wrote it, or load single parts "
-            "with `from_pretrained`."
         )

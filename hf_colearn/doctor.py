@@ -54,7 +54,7 @@ class Finding:
 
     def __str__(self) -> str:
         way_out = f" -> {self.way_out}" if self.way_out else ""
-        return f"{self.level:4}  {self.subject}: {self.message}{way_out}"
+        return " ".join(f"{self.level:5}{self.subject}: {self.message}{way_out}".split("\n"))
 
 
 def check_python() -> Finding:
@@ -100,10 +100,8 @@ def check_torch() -> list[Finding]:
     try:
         import torch
     except Exception as error:
-        if isinstance(error, ModuleNotFoundError) and error.name == "torch":
-            return [Finding("FAIL", "torch", "not installed", _pip("install", "torch"))]
-        way_out = _pip("install", "--force-reinstall", "torch")
-        return [Finding("FAIL", "torch", f"cannot be imported: {type(error).__name__}: {error}", way_out)]
+        message = f"cannot be imported: {type(error).__name__}: {error}"
+        return [Finding("FAIL", "torch build", message, _pip("install", "--force-reinstall", "torch"))]
 
     build = "CPU build" if torch.version.cuda is None else f"CUDA {torch.version.cuda} build"
     if torch.version.hip is not None:
@@ -145,7 +143,7 @@ def check_torchaudio() -> Finding:
     if "different CUDA versions" in done.stderr:
         reason = "its compiled part was built for another CUDA version than torch"
     elif "libc10_cuda" in done.stderr or "libtorch_cuda" in done.stderr:
-        reason = "its compiled part was built for CUDA, and this torch is a CPU build"
+        reason = "its compiled part was built for CUDA, and this torch is no CUDA build"
     elif "Could not load this library" in done.stderr:
         reason = f"its compiled part does not fit this torch ({_error_in(done.stderr)})"
     else:
@@ -211,6 +209,15 @@ def check_hub() -> list[Finding]:
     return [cache, Finding("ok", "hub", offline), Finding("ok", "token", token)]
 
 
+def check_package() -> Finding:
+    """Whether hf_colearn itself can be loaded, whatever the checks before this one found."""
+    try:
+        from hf_colearn import CoLearningTrainer  # noqa: F401
+    except Exception as error:
+        return Finding("FAIL", "hf_colearn", f"{type(error).__name__}: {error}", "mend the failures above first")
+    return Finding("ok", "hf_colearn", "can be loaded")
+
+
 def diagnose() -> list[Finding]:
     """Runs every check.
 
@@ -222,7 +229,7 @@ def diagnose() -> list[Finding]:
     ```python
     >>> from hf_colearn.doctor import diagnose
 
-    >>> print(*diagnose(), sep="\n")
+    >>> failed = [finding for finding in diagnose() if finding.level == "FAIL"]
     ```
     """
     return [
@@ -233,6 +240,7 @@ def diagnose() -> list[Finding]:
         *check_unwanted(),
         *check_optional_tools(),
         *check_hub(),
+        check_package(),
     ]
 
 
@@ -305,7 +313,7 @@ def main(argv: list[str] | None = None) -> int:
     failed = [finding for finding in findings if finding.level == "FAIL"]
     print(f"{len(findings)} checks, {len(failed)} failed")
     if args.fix and failed:
-        print("Left for you to run:", *(f"  {finding.way_out}" for finding in failed), sep="\n")
+        print("Left to do:", *(f"  {finding.way_out}" for finding in failed), sep="\n")
     return 1 if failed else 0
 
 

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from datasets import Dataset
 from transformers import Trainer, TrainerCallback
-from transformers.utils import logging
+from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
 from hf_colearn import checks, distributed
 from hf_colearn.alpha import Alpha, ConstantAlpha, HeuristicAlpha
 from hf_colearn.arguments import CoLearningArguments
 from hf_colearn.objectives import LatentMatching, Objective
+from hf_colearn.restore import load_weights
 from hf_colearn.rng import untouched_rng
 from hf_colearn.teachers.bank import TeacherBank
 from hf_colearn.teachers.collator import TARGETS, TargetCollator
@@ -233,9 +234,24 @@ class CoLearningTrainer(Trainer):
             )
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        # Trainer loads what fits and warns about the rest; a half-loaded student would train on without a word.
-        checks.checkpoint_fits(resume_from_checkpoint, self.model if model is None else model)
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        # Trainer loads the names that match and only warns about the rest. Checkpoints of ViT and others hold the names
+        # of older versions, so that nothing would be loaded at all, and the run would go on from random weights.
+        model = self.model if model is None else model
+        if self._holds_plain_weights(resume_from_checkpoint):
+            load_weights(model, resume_from_checkpoint)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self):
+        # As above.
+        if self._holds_plain_weights(self.state.best_model_checkpoint):
+            load_weights(self.model, self.state.best_model_checkpoint)
+        else:
+            super()._load_best_model()
+
+    def _holds_plain_weights(self, checkpoint: str) -> bool:
+        is_sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
+        return not is_sharded and os.path.isfile(os.path.join(checkpoint, SAFE_WEIGHTS_NAME))
 
 
 def alpha_from(args: CoLearningArguments) -> Alpha:

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,19 @@ from datasets import Dataset, concatenate_datasets, load_dataset
 from huggingface_hub import HfApi, constants, hf_hub_download
 from transformers.utils import logging
 
+from hf_colearn import distributed
 from hf_colearn.teachers import fingerprint
 from hf_colearn.teachers.encoder import FrozenEncoder
 from hf_colearn.teachers.encoding import (
+    CHUNK_BYTES,
     DESCRIPTION,
     INDEX,
     LATENTS,
+    PARTIAL,
     encode_to_folder,
     find_distinct,
     latent_table,
+    together,
     write_bank,
 )
 from hf_colearn.teachers.rows import MappedRows
@@ -108,19 +113,28 @@ class TeacherBank:
         bank = TeacherBank.encode(teacher, [f"This is about class {i}." for i in range(1000)])
         ```
         """
-        distinct = find_distinct(inputs)
-        description = {"format": FORMAT, "inputs": distinct.fingerprint, **encoder.description()}
-        name = fingerprint.of_json(description)
-        folder = Path(cache_dir or default_cache_dir()) / name
-        if not folder.exists():
+        with together():
+            distinct = find_distinct(inputs)
+            description = {"format": FORMAT, "inputs": distinct.fingerprint, **encoder.description()}
+            name = fingerprint.of_json(description)
+            folder = Path(cache_dir or default_cache_dir()) / name
+        main_name, is_cached = distributed.from_main_process((name, folder.exists()))
+        with together():
+            if name != main_name:
+                raise ValueError(
+                    "this process has other inputs or another teacher than the main process: pass the same to all, each "
+                    "encodes its share of them."
+                )
+        if not is_cached:
             description |= {"fingerprint": name, "num_rows": len(inputs), "num_distinct": len(distinct.positions)}
             encode_to_folder(encoder, inputs, distinct, description, folder, batch_size, show_progress)
-        bank = cls.load(folder)
-        if bank.fingerprint != name:
-            raise ValueError(
-                f"'{folder}' says that it is the bank {bank.fingerprint}: the cache entry was put there by hand or "
-                "altered. Delete the folder, and the bank is encoded anew."
-            )
+        with together():
+            bank = cls.load(folder)
+            if bank.fingerprint != name:
+                raise ValueError(
+                    f"'{folder}' says that it is the bank {bank.fingerprint}: the cache entry was put there by hand or "
+                    "altered. Delete the folder, and the bank is encoded anew."
+                )
         return bank
 
     @classmethod
@@ -137,7 +151,7 @@ class TeacherBank:
         Raises:
             ValueError: If the shape is not (N, D) with N, D > 0, or a value is NaN or infinite.
         """
-        array_ND = torch.as_tensor(latents).detach().to("cpu", torch.float32).contiguous().numpy()
+        array_ND = torch.as_tensor(latents).detach().to("cpu", torch.float32, copy=True).contiguous().numpy()
         if array_ND.ndim != 2 or 0 in array_ND.shape:
             raise ValueError(f"latents of shape {tuple(array_ND.shape)} are no bank: pass [N, D] with N, D > 0.")
         bad = ~np.isfinite(array_ND).all(axis=1)
@@ -148,7 +162,8 @@ class TeacherBank:
             )
         if inputs is not None and len(inputs) != len(array_ND):
             raise ValueError(f"{len(inputs)} inputs for {len(array_ND)} latents: pass one input a row.")
-        name = fingerprint.of_json({"latents": xxhash.xxh3_128_hexdigest(array_ND), **description})
+        latents_digest = xxhash.xxh3_128_hexdigest(array_ND)
+        name = fingerprint.of_json({"latents": latents_digest, "shape": array_ND.shape, **description})
         return cls(array_ND, None, {**description, "fingerprint": name}, inputs)
 
     @classmethod
@@ -164,7 +179,9 @@ class TeacherBank:
             raise FileNotFoundError(f"'{folder}' holds no teacher bank ({DESCRIPTION} is missing): encode one there.")
         try:
             description = json.loads((folder / DESCRIPTION).read_text())
-            sizes = description["files"]
+            sizes, _ = dict(description["files"]), description["fingerprint"]
+            if LATENTS not in sizes:
+                raise ValueError(f"it lists no {LATENTS}")
             if description["format"] != FORMAT:
                 raise ValueError(f"format {description['format']} instead of {FORMAT}")
         except (ValueError, KeyError, TypeError) as error:
@@ -182,14 +199,20 @@ class TeacherBank:
         index = None
         if INDEX in sizes:
             index = Dataset.from_file(str(folder / INDEX)).with_format("numpy")["row"][:].astype(np.int64)
-        distinct_inputs = Dataset.from_file(str(folder / LATENTS)).select_columns("input")["input"]
-        return cls(MappedRows([str(folder / LATENTS)]), index, description, distinct_inputs)
+        rows = MappedRows([str(folder / LATENTS)])
+        return cls(rows, index, description, _stored_inputs(Dataset.from_file(str(folder / LATENTS))))
 
     def save(self, folder: str | os.PathLike) -> None:
         """Writes the bank for [`load`]: `latents.arrow`, `index.arrow` where inputs repeat, and `bank.json`."""
-        write_bank(
-            Path(folder), self._chunks(), self._distinct_inputs, self._index, self.description | {"format": FORMAT}
-        )
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder, suffix=PARTIAL) as partial:  # the bank may be mapped from this very folder
+            description = self.description | {"format": FORMAT}
+            write_bank(Path(partial), self._chunks(), self._distinct_inputs, self._index, description)
+            (folder / DESCRIPTION).unlink(missing_ok=True)
+            for name in (LATENTS, INDEX, DESCRIPTION):
+                if (Path(partial) / name).exists():
+                    os.replace(Path(partial) / name, folder / name)
 
     # ---- the Hub ----
     def push_to_hub(self, repo_id: str, private: bool | None = None, token: str | None = None) -> str:
@@ -224,15 +247,18 @@ class TeacherBank:
         """Maps a bank that [`push_to_hub`] has published; Parquet and JSON only, nothing is executed."""
         path = hf_hub_download(repo_id, DESCRIPTION, repo_type="dataset", revision=revision, token=token)
         description = json.loads(Path(path).read_text())
-        if description.get("format") != FORMAT:
-            raise ValueError(f"'{repo_id}' holds a bank of format {description.get('format')}, not {FORMAT}.")
+        if not isinstance(description, dict) or description.get("format") != FORMAT:
+            raise ValueError(
+                f"'{repo_id}' holds no bank of this version (format {FORMAT}): its {DESCRIPTION} begins with "
+                f"{str(description)[:80]}. Publish one with `TeacherBank.push_to_hub`."
+            )
         latents = load_dataset(repo_id, "latents", split="train", revision=revision, token=token)
         index = None
         if description["has_index"]:
             rows = load_dataset(repo_id, "index", split="train", revision=revision, token=token)
             index = rows.with_format("numpy")["row"][:].astype(np.int64)
-        inputs = latents["input"] if "input" in latents.column_names else None
-        return cls(MappedRows([file["filename"] for file in latents.cache_files]), index, description, inputs)
+        rows = MappedRows([file["filename"] for file in latents.cache_files])
+        return cls(rows, index, description, _stored_inputs(latents))
 
     # ---- using it ----
     @property
@@ -258,7 +284,8 @@ class TeacherBank:
         return self.num_distinct if self._index is None else len(self._index)
 
     def __repr__(self) -> str:
-        return f"TeacherBank({len(self)} rows, {self.num_distinct} distinct, dim={self.dim}, fingerprint='{self.fingerprint}')"
+        shape = f"{len(self)} rows, {self.num_distinct} distinct, dim={self.dim}"
+        return f"TeacherBank({shape}, fingerprint='{self.fingerprint}')"
 
     def lookup(
         self, rows: Sequence[int] | np.ndarray | torch.Tensor, device: str | torch.device | None = None
@@ -284,7 +311,7 @@ class TeacherBank:
             raise IndexError(f"row {rows_B[outside][0]} is out of range: the bank has {len(self)} rows, from 0.")
         stored_B = rows_B if self._index is None else self._index[rows_B]
         latents_BD = self._rows[stored_B] if isinstance(self._rows, np.ndarray) else self._rows.take(stored_B)
-        return torch.from_numpy(latents_BD).to(device or "cpu")
+        return torch.from_numpy(latents_BD).to("cpu" if device is None else device)
 
     def mean(self) -> torch.Tensor:
         """The mean over all N rows, `(D,)` float32."""
@@ -311,4 +338,13 @@ class TeacherBank:
         return self._moments
 
     def _chunks(self):
-        return self._rows.chunks() if isinstance(self._rows, MappedRows) else iter([self._rows])
+        if isinstance(self._rows, MappedRows):
+            return self._rows.chunks()
+        size = max(1, CHUNK_BYTES // (self.dim * 4))
+        return (self._rows[start : start + size] for start in range(0, self.num_distinct, size))
+
+
+def _stored_inputs(latents: Dataset) -> Sequence[str] | None:
+    """The column of inputs, mapped; `None` where they were unknown."""
+    inputs = latents.select_columns("input")["input"]
+    return None if inputs[0] is None else inputs

@@ -14,6 +14,13 @@ from hf_colearn.teachers.bank import TeacherBank
 from hf_colearn.teachers.pairing import Pairing, as_integers, draw_bits, per_sample
 
 
+def _as_classes(labels: Sequence[int] | np.ndarray) -> np.ndarray:
+    classes = as_integers(labels, "labels")
+    if classes.min() < 0:
+        raise ValueError(f"label {classes.min()} is negative: classes are numbered from 0.")
+    return classes
+
+
 class ConstantTarget(Pairing):
     """Every sample sees the bank's mean: a pull to one point, without any content."""
 
@@ -22,6 +29,9 @@ class ConstantTarget(Pairing):
 
     def targets(self, bank, sample_ids, epoch, seed):
         return bank.mean().expand(len(sample_ids), -1).clone()
+
+    def check(self, bank, sample_ids):
+        bank.mean()  # read the bank once here, not in every worker
 
 
 class RandomPrototypes(Pairing):
@@ -46,9 +56,7 @@ class RandomPrototypes(Pairing):
             )
         if num_prototypes is not None and num_prototypes < 1:
             raise ValueError(f"num_prototypes={num_prototypes} gives no vector to see: pass at least 1.")
-        self._labels = None if labels is None else as_integers(labels, "labels")
-        if self._labels is not None and self._labels.min() < 0:
-            raise ValueError(f"label {self._labels.min()} is negative: classes are numbered from 0.")
+        self._labels = None if labels is None else _as_classes(labels)
         self.num_prototypes = num_prototypes if labels is None else int(self._labels.max()) + 1
         self._cached: tuple[tuple[str, int], torch.Tensor] | None = None
 
@@ -70,6 +78,7 @@ class RandomPrototypes(Pairing):
         return self._cached[1]
 
     def check(self, bank, sample_ids):
+        bank.std()  # read the bank once here, not in every worker
         if self._labels is not None:
             per_sample(self._labels, sample_ids, "`labels`")
 
@@ -88,13 +97,13 @@ class Permuted(Pairing):
 
     Args:
         pairing (`Pairing`): Whose targets are permuted.
-        labels (`Sequence[int]`, *optional*): The class of sample id 0, 1, ...; by default a class is a row of the bank,
-            which is right where the bank holds one prompt a class.
+        labels (`Sequence[int]`, *optional*): The class of sample id 0, 1, ...; by default a class is a row of the
+            bank, which is right where the bank holds one prompt a class.
     """
 
     def __init__(self, pairing: Pairing, labels: Sequence[int] | np.ndarray | None = None):
         self.pairing = pairing
-        self._labels = None if labels is None else as_integers(labels, "labels")
+        self._labels = None if labels is None else _as_classes(labels)
 
     def rows(self, bank, sample_ids, epoch, seed):
         return self.pairing.rows(bank, sample_ids, epoch, seed)

@@ -87,7 +87,7 @@ class FrozenEncoder:
             )
         if pooling == "cls" and is_causal(encoder):
             raise ValueError(
-                f"pooling='cls' reads the first token, and in {type(encoder).__name__} that one sees none of the others: "
+                f"pooling='cls' reads the first token, and in {type(encoder).__name__} that one sees no other: "
                 "use pooling='mean'."
             )
         self._dim: int | None = None
@@ -177,7 +177,7 @@ class FrozenEncoder:
 
     def preprocess(self, inputs: Sequence[Any], positions: Sequence[int] | None = None) -> dict[str, torch.Tensor]:
         """The model's inputs for a batch, on the CPU, with the `attention_mask` of text and audio."""
-        numbered = list(zip(inputs, positions or range(len(inputs)), strict=True))
+        numbered = list(zip(inputs, range(len(inputs)) if positions is None else positions, strict=True))
         if self.modality == "text":
             return self.processor(
                 [text(item, position) for item, position in numbered],

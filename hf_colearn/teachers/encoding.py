@@ -7,9 +7,10 @@ import errno
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ from hf_colearn.teachers.inputs import digest
 
 LATENTS, INDEX, DESCRIPTION = "latents.arrow", "index.arrow", "bank.json"
 _RAW = "latents.f32"  # [U, D] while encoding, rows in any order; gone afterwards
-_CHUNK_BYTES = 8 * 1024 * 1024
+_FAILED = "failed"  # beside it, once a process has failed, so that the others stop at their next batch
+PARTIAL, _ABANDONED_S = ".partial", 24 * 3600
+CHUNK_BYTES = 8 * 1024 * 1024
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -80,24 +83,18 @@ def encode_to_folder(
     show_progress: bool,
 ) -> None:
     """Encodes this process's share and, on the main process, writes the folder; all processes leave together."""
-    partial = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}.partial")
+    partial = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}{PARTIAL}")
     partial = Path(distributed.from_main_process(str(partial)))
     is_main = distributed.rank() == 0
     raw = partial / _RAW
     try:
-        error: Exception | None = None
-        try:
+        with together():
             if is_main:
+                _sweep(folder.parent)
                 _prepare(partial, raw, rows=len(distinct.positions), dim=encoder.dim)
-        except Exception as caught:
-            error = caught
-        distributed.raise_together(error)
-        try:
+        with together():
             _encode_share(encoder, inputs, distinct, raw, batch_size, show_progress and is_main)
-        except Exception as caught:
-            error = caught
-        distributed.raise_together(error)
-        try:
+        with together():
             if is_main:
                 if encoder.modality == "text":
                     names = [inputs[position] for position in distinct.positions]
@@ -108,12 +105,28 @@ def encode_to_folder(
                     write_bank(partial, _raw_chunks(raw, encoder.dim), names, index, description)
                     raw.unlink()
                     _publish(partial, folder)
-        except Exception as caught:
-            error = caught
-        distributed.raise_together(error)
     finally:
         if is_main:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def together():
+    """What one process raises within, every process raises at the end."""
+    error = None
+    try:
+        yield
+    except Exception as caught:
+        error = caught
+    distributed.raise_together(error)
+
+
+def _sweep(cache: Path) -> None:
+    """Removes what runs that were killed have left behind: folders that nobody has written to for a day."""
+    for partial in cache.glob(f"*.*{PARTIAL}"):
+        with suppress(OSError):  # gone in the meantime
+            if time.time() - max(path.stat().st_mtime for path in (partial, *partial.iterdir())) > _ABANDONED_S:
+                shutil.rmtree(partial, ignore_errors=True)
 
 
 def _prepare(partial: Path, raw: Path, rows: int, dim: int) -> None:
@@ -138,14 +151,14 @@ def _plain_disk_errors(folder: Path):
         if error.errno in _DISK_ERRORS:
             raise OSError(
                 error.errno,
-                f"the disk under '{folder.parent}' is full, the bank was not written ({error.strerror}). Free some space, "
-                "or pass another `cache_dir`; nothing half-written stays behind",
+                f"the disk under '{folder.parent}' is full, the bank was not written ({error.strerror}). Free some "
+                "space, or pass another `cache_dir`; nothing half-written stays behind",
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise OSError(
                 error.errno,
-                f"the bank's folder '{folder.parent}' cannot be written ({error.strerror}): pass another `cache_dir`, or "
-                "set HF_HOME to a folder of yours",
+                f"the bank's folder '{folder.parent}' cannot be written ({error.strerror}): pass another `cache_dir`, "
+                "or set HF_HOME to a folder of yours",
             ) from error
         raise
 
@@ -156,36 +169,50 @@ def _encode_share(
     batches = encoder.batches(inputs, distinct.positions, batch_size)
     share = batches[distributed.rank() :: distributed.world_size()]
     if share:
-        encoder.check_deterministic(inputs[distinct.positions[share[0][0]]])
-    row_bytes = encoder.dim * 4
+        position = distinct.positions[share[0][0]]
+        encoder.check_deterministic(inputs[position], position)
+    failed = raw.with_name(_FAILED)
     bar = tqdm(total=sum(map(len, share)), desc="Encoding teacher latents", unit="input", disable=not show_progress)
-    with bar, open(raw, "r+b") as file, _plain_disk_errors(raw.parent):
+    with bar, _plain_disk_errors(raw.parent), open(raw, "r+b") as file:
         for rows in share:
-            batch = [inputs[distinct.positions[row]] for row in rows]
-            for row, item in zip(rows, batch, strict=True):
-                if digest(item, distinct.positions[row]) != distinct.digests[row]:
-                    raise ValueError(
-                        f"teacher input {distinct.positions[row]} changed between two reads: it is augmented, and a "
-                        "bank of it would not be exact. Give the teacher the plain inputs; augment the student's only."
-                    )
-            latents_BD = encoder.encode(batch)
-            bad = ~torch.isfinite(latents_BD).all(dim=1)
-            if bad.any():
-                first = int(bad.nonzero()[0])
-                shown = f" ('{batch[first][:80]}')" if isinstance(batch[first], str) else ""
-                raise ValueError(
-                    f"the teacher gives NaN or infinite values for input {distinct.positions[rows[first]]}{shown}: "
-                    'encode with dtype="float32", or look at that input.'
-                )
+            if failed.exists():
+                return  # the process that failed says why
+            try:
+                latents_BD = _encode_batch(encoder, inputs, distinct, rows)
+            except Exception:
+                failed.touch()
+                raise
             for row, latent_D in zip(rows, latents_BD.numpy(), strict=True):
-                file.seek(row * row_bytes)
+                file.seek(row * latent_D.nbytes)
                 file.write(latent_D.tobytes())
             bar.update(len(rows))
 
 
+def _encode_batch(encoder: FrozenEncoder, inputs: Sequence[Any], distinct: Distinct, rows: list[int]) -> torch.Tensor:
+    """The latents of some of the distinct inputs, `(len(rows), D)`, refused where they would not be exact."""
+    positions = [distinct.positions[row] for row in rows]
+    batch = [inputs[position] for position in positions]
+    for row, position, item in zip(rows, positions, batch, strict=True):
+        if digest(item, position) != distinct.digests[row]:
+            raise ValueError(
+                f"teacher input {position} changed between two reads: it is augmented, and a bank of it would not be "
+                "exact. Give the teacher the plain inputs; augment the student's only."
+            )
+    latents_BD = encoder.encode(batch, positions)
+    bad = ~torch.isfinite(latents_BD).all(dim=1)
+    if bad.any():
+        first = int(bad.nonzero()[0])
+        shown = f" ('{batch[first][:80]}')" if isinstance(batch[first], str) else ""
+        raise ValueError(
+            f"the teacher gives NaN or infinite values for input {positions[first]}{shown}: encode with "
+            'dtype="float32", or look at that input.'
+        )
+    return latents_BD
+
+
 def _raw_chunks(raw: Path, dim: int) -> Iterable[np.ndarray]:
     with open(raw, "rb") as file:
-        while len(chunk := np.fromfile(file, dtype=np.float32, count=max(1, _CHUNK_BYTES // (dim * 4)) * dim)):
+        while len(chunk := np.fromfile(file, dtype=np.float32, count=max(1, CHUNK_BYTES // (dim * 4)) * dim)):
             yield chunk.reshape(-1, dim)
 
 

@@ -108,8 +108,8 @@ def _as_samples(array: Any, position: int | str) -> np.ndarray:
         return array.astype(np.float32)
     if array.dtype not in (np.int8, np.int16, np.int32):
         raise ValueError(
-            f"teacher input {position} has samples of {array.dtype}, whose full scale is unknown: pass floats in [-1, 1], "
-            "int16 or int32."
+            f"teacher input {position} has samples of {array.dtype}, whose full scale is unknown: pass floats in "
+            "[-1, 1], int16 or int32."
         )
     return array.astype(np.float32) / (np.iinfo(array.dtype).max + 1)
 

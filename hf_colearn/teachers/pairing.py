@@ -64,8 +64,8 @@ def per_sample(values: np.ndarray, sample_ids: np.ndarray, what: str) -> np.ndar
     outside = (sample_ids < 0) | (sample_ids >= len(values))
     if outside.any():
         raise ValueError(
-            f"sample id {sample_ids[outside][0]} is out of range: {what} holds {len(values)} entries, so ids run from 0 "
-            f"to {len(values) - 1}. Number the samples with `with_sample_ids` and pass one entry a sample."
+            f"sample id {sample_ids[outside][0]} is out of range: {what} holds {len(values)} entries, so ids run from "
+            f"0 to {len(values) - 1}. Number the samples with `with_sample_ids` and pass one entry a sample."
         )
     return values[sample_ids]
 
@@ -119,7 +119,8 @@ class Shuffled(Pairing):
         self._cached: tuple[tuple[int, int, int], np.ndarray] | None = None
 
     def rows(self, bank, sample_ids, epoch, seed):
-        return per_sample(self._partners(len(bank), epoch, seed), self._own.rows(bank, sample_ids), "the bank")
+        self._own.check(bank, sample_ids)
+        return self._partners(len(bank), epoch, seed)[self._own.rows(bank, sample_ids)]
 
     def _partners(self, size: int, epoch: int, seed: int) -> np.ndarray:
         key = (size, epoch, seed)
@@ -161,7 +162,7 @@ class RandomPrompt(Pairing):
         except (LookupError, ValueError):
             has_place = False
         if not has_place:
-            raise ValueError(f"template='{template}' has no one place for the class: write {{}} where its number goes.")
+            raise ValueError(f"template='{template}' has no single place for the class: write one {{}} there.")
         if num_classes < 1:
             raise ValueError(f"num_classes={num_classes} gives no prompt: pass at least 1.")
         self.template, self.num_classes = template, num_classes
@@ -177,8 +178,8 @@ class RandomPrompt(Pairing):
     def check(self, bank, sample_ids):
         if len(bank) != self.num_classes:
             raise ValueError(
-                f"RandomPrompt draws from {self.num_classes} prompts, but the bank has {len(bank)} rows: build it with "
-                "`TeacherBank.encode(encoder, pairing.prompts)`."
+                f"RandomPrompt draws from {self.num_classes} prompts, but the bank has {len(bank)} rows: build it "
+                "with `TeacherBank.encode(encoder, pairing.prompts)`."
             )
         if bank.inputs is not None:
             for row, (found, prompt) in enumerate(zip(bank.inputs, self.prompts, strict=True)):
