@@ -138,5 +138,5 @@ class FittedAlpha(ScheduledAlpha):
         clipped = min(max(alpha, 0.0), 1.0)
         if clipped != alpha and not self._warned:
             self._warned = True
-            logger.warning(f"FittedAlpha leaves [0, 1] in epoch {t} with {alpha:.4g}; from here on it is clipped.")
+            logger.warning(f"FittedAlpha leaves [0, 1] in epoch {t} with {alpha:.6g}; it is clipped wherever it does.")
         return clipped

@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import ClassLabel, Dataset
+from datasets import ClassLabel, Dataset, Value
 from transformers.utils import logging
 
-from hf_colearn.alpha import Alpha
+from hf_colearn.alpha import Alpha, check_weights
 from hf_colearn.arguments import CoLearningArguments
 from hf_colearn.objectives import Objective
+from hf_colearn.rng import untouched_rng
 from hf_colearn.teachers.bank import TeacherBank
 from hf_colearn.teachers.collator import missing_ids
 from hf_colearn.teachers.pairing import Pairing
@@ -18,12 +19,17 @@ from hf_colearn.teachers.pairing import Pairing
 
 logger = logging.get_logger(__name__)
 
+LABELS = ("labels", "label", "label_ids")  # what Trainer's collators take for labels, the first one that is there
+
 
 def alpha_has_its_terms(args: CoLearningArguments, objective: Objective | None, alpha: Alpha | None) -> None:
     """An alpha without a term would do nothing, and two alphas would contradict each other."""
-    if objective is None and (alpha is not None or args.alpha):
-        shown = f"alpha={args.alpha}" if alpha is None else f"alpha={type(alpha).__name__}"
-        raise ValueError(f"{shown} has no auxiliary term to weigh: pass `bank=` (or `objective=`), or leave alpha out.")
+    if objective is None and (alpha is not None or args.alpha or args.alpha_schedule != "constant"):
+        shown = f"alpha={args.alpha}" if args.alpha else f"alpha_schedule='{args.alpha_schedule}'"
+        shown = shown if alpha is None else f"alpha={type(alpha).__name__}"
+        raise ValueError(
+            f"{shown} has no auxiliary term to weigh: pass `bank=` (or `objective=`), or leave alpha out."
+        )
     if alpha is not None and (args.alpha is not None or args.alpha_schedule != "constant"):
         raise ValueError(
             f"alpha is given twice, as alpha={type(alpha).__name__} and in the arguments (alpha={args.alpha}, "
@@ -32,13 +38,14 @@ def alpha_has_its_terms(args: CoLearningArguments, objective: Objective | None, 
 
 
 def weights_match_terms(alpha: Alpha, objective: Objective) -> None:
-    """Every term needs exactly one weight."""
+    """Every term needs exactly one weight, and the task's share is what they leave."""
     weighed, terms = set(alpha.weights()), set(objective.terms)
     if weighed != terms:
         raise ValueError(
             f"{type(alpha).__name__} weighs the terms {sorted(weighed)}, but {type(objective).__name__} computes "
             f"{sorted(terms)}: give one weight a term, such as `ConstantAlpha({dict.fromkeys(sorted(terms), 0.5)})`."
         )
+    check_weights(alpha.weights())
 
 
 def latent_width(model: Any, bank: TeacherBank) -> None:
@@ -81,21 +88,62 @@ def training_data(
         raise ValueError("the training set is empty: nothing to train on. Look at its split, filter or selection.")
     if not isinstance(dataset, Dataset):
         return
-    for column in ("labels", "label", "label_ids"):
-        if column in dataset.column_names:
-            _labels(dataset, column, model)
+    labels_fit(dataset, model)
     if bank is None or pairing is None:
         return
     if args.id_column in dataset.column_names:
         ids = _plain(dataset, args.id_column)
         if not np.issubdtype(ids.dtype, np.integer):
             raise ValueError(
-                f"the ids in column '{args.id_column}' are {ids.dtype}, such as {ids[0]!r}: a sample id is an integer, "
-                "from 0. Number the samples with `with_sample_ids`."
+                f"the ids in column '{args.id_column}' are {ids.dtype}, such as {_odd(ids)!r}: a sample id is an "
+                "integer, from 0. Number the samples with `with_sample_ids`."
             )
         pairing.check(bank, ids)
-    elif args.id_column not in dataset[0]:  # a transform may pass it on
+    elif args.id_column not in _sample(dataset, 0):  # a transform may pass it on
         raise ValueError(missing_ids(args.id_column, dataset.column_names))
+
+
+def labels_fit(dataset: Dataset, model: Any) -> None:
+    """The labels of a classification must be integers within the student's classes."""
+    config = getattr(model, "config", None)
+    num_labels, problem = getattr(config, "num_labels", None), getattr(config, "problem_type", None)
+    if num_labels in (None, 1) or problem not in (None, "single_label_classification"):
+        return
+    column = next((name for name in LABELS if name in dataset.column_names), None)
+    if column is None or not isinstance(dataset.features[column], (Value, ClassLabel)):
+        return  # no labels, one a token, or soft ones
+    labels, feature = _plain(dataset, column), dataset.features[column]
+    if not np.issubdtype(labels.dtype, np.integer):
+        if _reaches_the_student(dataset, column, 0):
+            raise ValueError(
+                f"the labels in column '{column}' are {labels.dtype}, such as {_odd(labels)!r}: class labels are "
+                "integers. Encode them with `dataset.class_encode_column`, and drop samples without one."
+            )
+        return
+    has_transform = dataset.format["type"] == "custom"
+    if isinstance(feature, ClassLabel) and feature.num_classes > num_labels and not has_transform:
+        raise ValueError(
+            f"column '{column}' names {feature.num_classes} classes, but the student has num_labels={num_labels}: build "
+            f"it with `num_labels={feature.num_classes}`."
+        )
+    is_outside = ((labels < 0) | (labels >= num_labels)) & (labels != -100)  # -100 is what cross-entropy ignores
+    if is_outside.any() and _reaches_the_student(dataset, column, int(is_outside.argmax())):
+        raise ValueError(
+            f"{is_outside.sum()} labels in column '{column}' are out of range, such as {labels[is_outside][0]}: the "
+            f"student has num_labels={num_labels} (0 to {num_labels - 1}). Mend the labels or `num_labels`."
+        )
+
+
+def _reaches_the_student(dataset: Dataset, column: str, row: int) -> bool:
+    """Whether a stored label is the one that the student gets: a transform may encode it in another way."""
+    stored, sample = _plain(dataset.select([row]), column)[0], _sample(dataset, row)
+    return np.array_equal(next((sample[name] for name in LABELS if name in sample), None), stored)
+
+
+def _sample(dataset: Dataset, row: int) -> dict[str, Any]:
+    """A sample as training sees it, without moving the random numbers that a transform draws."""
+    with untouched_rng(torch.device("cpu")):
+        return dataset[row]
 
 
 def _plain(dataset: Dataset, column: str) -> np.ndarray:
@@ -103,27 +151,7 @@ def _plain(dataset: Dataset, column: str) -> np.ndarray:
     return np.asarray(dataset.select_columns(column).with_format("numpy")[column][:])
 
 
-def _labels(dataset: Dataset, column: str, model: Any) -> None:
-    config = getattr(model, "config", None)
-    num_labels, problem = getattr(config, "num_labels", None), getattr(config, "problem_type", None)
-    labels = _plain(dataset, column)
-    if num_labels is None or problem not in (None, "single_label_classification") or labels.ndim != 1:
-        return
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(
-            f"the labels in column '{column}' are {labels.dtype}, such as {labels[0]!r}: class labels are integers. "
-            "Encode them with `dataset.class_encode_column`."
-        )
-    feature = dataset.features[column]
-    if isinstance(feature, ClassLabel) and feature.num_classes > num_labels:
-        raise ValueError(
-            f"column '{column}' names {feature.num_classes} classes, but the student has num_labels={num_labels}: build "
-            f"it with `num_labels={feature.num_classes}`."
-        )
-    outside = labels[(labels < 0) | (labels >= num_labels)]
-    outside = outside[outside != -100]  # what cross-entropy ignores
-    if len(outside):
-        raise ValueError(
-            f"{len(outside)} labels in column '{column}' are out of range, such as {outside[0]}: the student has "
-            f"num_labels={num_labels} (0 to {num_labels - 1}). Mend the labels or `num_labels`."
-        )
+def _odd(values: np.ndarray) -> Any:
+    """The value that shows best what is wrong: an empty cell, or else the first."""
+    plain = values.tolist()
+    return next((value for value in plain if value is None or value != value), plain[0])

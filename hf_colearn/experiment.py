@@ -51,6 +51,19 @@ class Run:
     seconds: float
 
 
+def pick(plans: Sequence[ArmPlan], names: Sequence[str] | None) -> list[ArmPlan]:
+    """The arms of these names, or all of them.
+
+    Raises:
+        ValueError: If a name is none of theirs.
+    """
+    known = [plan.name for plan in plans]
+    for name in names or []:
+        if name not in known:
+            raise ValueError(f"there is no arm '{name}': choose among {', '.join(map(repr, known))}.")
+    return [plan for plan in plans if names is None or plan.name in names]
+
+
 def run_arms(
     plans: Sequence[ArmPlan],
     seeds: Sequence[int],
@@ -70,7 +83,12 @@ def run_arms(
 
     Returns:
         `list[Run]`: Arm by arm within each seed.
+
+    Raises:
+        ValueError: If the arms could not be compared afterwards: no baseline, a name twice, an unknown kind, no seeds.
     """
+    # A rehearsal: what the comparison would refuse after hours of training, it refuses now.
+    compare([Arm(plan.name, plan.kind, [0.0] * len(seeds)) for plan in plans])
     runs = []
     with tqdm(total=len(plans) * len(seeds), unit="run", disable=distributed.rank() > 0) as bar:
         for seed in seeds:
@@ -93,13 +111,28 @@ def _score(trainer: CoLearningTrainer, plan: ArmPlan, seed: int, test_dataset: A
     compute_metrics, trainer.compute_metrics = trainer.compute_metrics, None
     output = trainer.predict(test_dataset, ignore_keys=[])  # nothing ignored: the logits and the latents
     trainer.compute_metrics = compute_metrics
+    if not isinstance(output.predictions, tuple):
+        raise ValueError(
+            f"the student of arm '{plan.name}' returns only logits, and the latents of every arm are kept: give all arms "
+            "the same student, whose output has `logits` and `latents`."
+        )
     logits_NC, latents_ND = output.predictions[:2]
     metrics = compute_metrics(EvalPrediction(logits_NC, output.label_ids)) if compute_metrics else {}
     return Run(plan, seed, metrics, trainer.state.log_history, latents_ND, output.label_ids, seconds)
 
 
 def compare_runs(runs: Sequence[Run], metric: str = "accuracy") -> Comparison:
-    """The arms' scores, paired by seed; see [`~hf_colearn.analysis.compare.compare`]."""
+    """The arms' scores, paired by seed; see [`~hf_colearn.analysis.compare.compare`].
+
+    Raises:
+        ValueError: If the runs were not scored on the metric.
+    """
+    for run in runs:
+        if metric not in run.metrics:
+            raise ValueError(
+                f"metric='{metric}' was not measured in arm '{run.plan.name}', which has {sorted(run.metrics)}: choose "
+                "one of these, or give the trainer a `compute_metrics` that returns it."
+            )
     plans = {run.plan.name: run.plan for run in runs}
     return compare(
         [
@@ -119,6 +152,7 @@ def write_report(folder: str | Path, runs: Sequence[Run], comparison: Comparison
     installed = {name: version(name) for name in ("torch", "transformers", "datasets", "accelerate")}
     report = {
         **facts,
+        "processes": distributed.world_size(),
         "installed": {"python": platform.python_version(), "hf_colearn": __version__, **installed},
         "comparison": comparison.to_dict(),
         "runs": [
@@ -134,6 +168,14 @@ def write_report(folder: str | Path, runs: Sequence[Run], comparison: Comparison
 
 
 def histories(runs: Sequence[Run]) -> dict[str, list[list[dict[str, Any]]]]:
-    """The log histories of every arm, one a seed, as `plot_losses` takes them."""
-    names = dict.fromkeys(run.plan.name for run in runs)
-    return {name: [run.history for run in runs if run.plan.name == name] for name in names}
+    """The log histories of every arm, one a seed, as `plot_losses` takes them.
+
+    An arm without an auxiliary term logs one loss, which is its task loss.
+    """
+    by_arm: dict[str, list[list[dict[str, Any]]]] = {}
+    for run in runs:
+        entries = [
+            {**entry, "loss_task": entry.get("loss_task", entry["loss"])} for entry in run.history if "loss" in entry
+        ]
+        by_arm.setdefault(run.plan.name, []).append(entries)
+    return by_arm

@@ -250,5 +250,8 @@ def _check_scores(scores_NC: Any, labels_N: Any) -> tuple[np.ndarray, np.ndarray
     if not finite_N.all():
         row = int(np.argmin(finite_N))
         bad = scores_NC[row][~np.isfinite(scores_NC[row])][0]
-        raise ValueError(f"score {bad} in row {row} is not finite, in {(~finite_N).sum()} of {len(finite_N)} rows")
+        raise ValueError(
+            f"score {bad} in row {row} is not finite, in {(~finite_N).sum()} of {len(finite_N)} rows: look at that "
+            "sample; if training has diverged, lower the learning rate or use bf16 or float32 instead of float16"
+        )
     return scores_NC, labels_N

@@ -45,7 +45,7 @@ class LatentMatching:
     ```
     """
 
-    terms = ("latent",)
+    terms: tuple[str, ...] = ("latent",)
 
     def __init__(self, loss: str = "mse", reduction: str = "mean"):
         if loss not in LATENT_LOSSES:

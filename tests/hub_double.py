@@ -523,7 +523,7 @@ def hub_env(hub: HubDouble, home: str | Path) -> dict[str, str]:
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
         "NO_PROXY": "127.0.0.1",
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(root), env.get("PYTHONPATH", "")])),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(root), str(root / "tests"), env.get("PYTHONPATH", "")])),
     }
 
 
@@ -542,6 +542,7 @@ def run_child(script: str, hub: HubDouble, home: str | Path, timeout_s: float = 
     Raises:
         AssertionError: If the child fails, with its standard error.
     """
+    Path(home).mkdir(parents=True, exist_ok=True)
     child = subprocess.run(
         [sys.executable, "-c", script],
         env=hub_env(hub, home),

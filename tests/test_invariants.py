@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
 from transformers import Trainer, TrainingArguments
 
+import tiny
 from hf_colearn import CoLearningTrainer
 
 
@@ -28,8 +28,8 @@ def losses(history, key):
 
 
 def plain_run(config, **kwargs):
-    fields = {key: value for key, value in tiny.arguments(**kwargs).to_dict().items() if not key.startswith(("alpha", "latent_", "id_column", "_"))}
-    run = Trainer(tiny.student(config), TrainingArguments(**fields), train_dataset=plain_digits())
+    args = tiny.arguments(cls=TrainingArguments, **kwargs)
+    run = Trainer(tiny.student(config), args, train_dataset=plain_digits())
     run.train()
     return run
 

@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 
+import tiny
 from hf_colearn import (
     CoLearningTrainer,
     ConstantAlpha,
@@ -138,7 +138,9 @@ def test_early_stopping_stops():
 
 def test_label_smoothing_changes_the_task_term_as_in_the_plain_trainer():
     kwargs = {"max_steps": 1, "label_smoothing_factor": 0.2, "per_device_train_batch_size": 64}
-    plain = Trainer(tiny.student(), tiny.arguments(**kwargs), train_dataset=tiny.digits(64).remove_columns("sample_id"))
+    plain = Trainer(
+        tiny.student(), tiny.arguments(**kwargs), train_dataset=tiny.digits(64).remove_columns("sample_id")
+    )
     plain.train()
     ours = trainer(**kwargs)
     ours.train()
@@ -167,7 +169,9 @@ def test_a_loss_function_of_the_users_own_is_the_task_term_and_accumulates_corre
     assert whole == pytest.approx(run(2, 4), rel=1e-4)
     first = trainer(per_device_train_batch_size=8, max_steps=1)
     first.train()
-    assert whole[0] == pytest.approx(0.5 * 2 * losses(first, "loss_task")[0] + 0.5 * losses(first, "loss_latent")[0], rel=1e-4)
+    assert whole[0] == pytest.approx(
+        0.5 * 2 * losses(first, "loss_task")[0] + 0.5 * losses(first, "loss_latent")[0], rel=1e-4
+    )
 
 
 def test_heuristic_alpha_follows_the_epochs():
@@ -214,8 +218,9 @@ def test_a_model_of_the_users_own_trains_as_it_is():
 
 
 def test_workers_give_the_same_targets_as_the_main_process():
-    alone, workers = trainer(num_train_epochs=2, max_steps=-1), trainer(
-        num_train_epochs=2, max_steps=-1, dataloader_num_workers=2, dataloader_persistent_workers=True
+    alone, workers = (
+        trainer(num_train_epochs=2, max_steps=-1),
+        trainer(num_train_epochs=2, max_steps=-1, dataloader_num_workers=2, dataloader_persistent_workers=True),
     )
     alone.train()
     workers.train()

@@ -1,6 +1,9 @@
 """Tiny real components: models from configs with fixed seeds, banks, digits. Also imported by child processes."""
 
-import hf_colearn  # noqa: F401  (first: the torchaudio guard)
+import hf_colearn  # noqa: F401  (before transformers: the torchaudio guard)
+
+
+# isort: split
 
 import numpy as np
 import torch
@@ -108,10 +111,12 @@ def digits(samples: int = 256) -> Dataset:
 def student(config=None, latent_dim: int = 24, num_labels: int = 10, seed: int = 0, **kwargs):
     torch.manual_seed(seed)
     config = vit() if config is None else config
-    return CoLearningForImageClassification.from_backbone(config, latent_dim=latent_dim, num_labels=num_labels, **kwargs)
+    return CoLearningForImageClassification.from_backbone(
+        config, latent_dim=latent_dim, num_labels=num_labels, **kwargs
+    )
 
 
-def arguments(output_dir="out", **kwargs) -> CoLearningArguments:
+def arguments(output_dir="out", cls=CoLearningArguments, **kwargs):
     defaults = {
         "per_device_train_batch_size": 8,
         "max_steps": 8,
@@ -124,4 +129,4 @@ def arguments(output_dir="out", **kwargs) -> CoLearningArguments:
         "disable_tqdm": True,
         "seed": 7,
     }
-    return CoLearningArguments(str(output_dir), **{**defaults, **kwargs})
+    return cls(str(output_dir), **{**defaults, **kwargs})

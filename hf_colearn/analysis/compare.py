@@ -103,7 +103,9 @@ class Comparison:
         if gain.high < 0:
             return f"co-learning did harm: {over_baseline} ({seeds})."
         if gain.low <= 0:
-            return f"no reliable difference at {seeds}: {over_baseline}; {self._seeds_to_settle(arm)}."
+            less = arm.to_null is not None and arm.to_null.mean <= 0
+            but = f"; the teacher's gain is not larger than a null control's ({over_null})" if less else ""
+            return f"no reliable difference at {seeds}: {over_baseline}; {self._seeds_to_settle(arm)}{but}."
         if arm.to_null is None or arm.to_null.low is None:
             return (
                 f"a gain, but not one to credit to the teacher: {over_baseline} ({seeds}), and no null control was "

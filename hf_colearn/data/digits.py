@@ -1,7 +1,7 @@
 """Handwritten digits of scikit-learn as a `datasets` dataset, for demos and first tries without a download."""
 
 import numpy as np
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image
 
 from hf_colearn.data.ids import with_sample_ids
 
@@ -38,13 +38,15 @@ def few_per_class(dataset: Dataset, labels_per_class: int, seed: int, label_colu
 
     Args:
         dataset ([`datasets.Dataset`]): With integer labels.
-        labels_per_class (`int`): How many samples of every class to keep.
+        labels_per_class (`int`): How many samples of every class to keep, at least 1.
         seed (`int`): Draws the subset.
         label_column (`str`, *optional*, defaults to `"label"`): The labels' column.
 
     Raises:
         ValueError: If a class has fewer samples.
     """
+    if labels_per_class < 1:
+        raise ValueError(f"labels_per_class={labels_per_class} leaves nothing to learn from: pass at least 1.")
     labels = np.asarray(dataset.with_format("numpy").select_columns(label_column)[label_column][:])
     rng, kept = np.random.default_rng(seed), []
     for label in np.unique(labels):

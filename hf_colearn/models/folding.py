@@ -4,6 +4,7 @@ Shapes: H backbone width, D latent width, C classes.
 """
 
 import copy
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,7 +13,7 @@ from transformers import PreTrainedModel
 from .backbones import encoder_of
 
 
-def fold_bottleneck(student: PreTrainedModel, stock_class: type) -> PreTrainedModel:
+def fold_bottleneck(student: PreTrainedModel, stock_class: Any) -> PreTrainedModel:
     """The stock model that computes the student's logits: without a norm, classifier(latent(x)) is one Linear layer.
 
     Audio models of transformers project, pool and classify; there the latent head becomes the projector.

@@ -3,8 +3,9 @@
 Shapes: B inputs, T tokens, frames or patches, H hidden width; feature maps are [B, H, height, width].
 """
 
+from typing import Any
+
 import torch
-from torch import nn
 
 
 POOLINGS = ("cls", "mean", "masked_mean", "pooler")
@@ -44,7 +45,7 @@ def pool(hidden: torch.Tensor, pooling: str, mask_BT: torch.Tensor | None = None
     return (hidden * weights_BT.to(hidden.dtype).unsqueeze(-1)).sum(dim=1)
 
 
-def token_mask(encoder: nn.Module, mask_BL: torch.Tensor | None, length: int) -> torch.Tensor | None:
+def token_mask(encoder: Any, mask_BL: torch.Tensor | None, length: int) -> torch.Tensor | None:
     """The attention mask of the inputs [B, L], brought to the encoder's output length [B, T = `length`]."""
     if mask_BL is None or mask_BL.shape[1] == length:
         return mask_BL
@@ -58,7 +59,7 @@ def token_mask(encoder: nn.Module, mask_BL: torch.Tensor | None, length: int) ->
     return mask_BL[:, ::2]
 
 
-def pool_outputs(encoder: nn.Module, outputs, pooling: str, mask_BL: torch.Tensor | None = None) -> torch.Tensor:
+def pool_outputs(encoder: Any, outputs: Any, pooling: str, mask_BL: torch.Tensor | None = None) -> torch.Tensor:
     """Pools a `ModelOutput` of `encoder`: [B, H].
 
     `"pooler"` takes the encoder's own `pooler_output`; `"mean"` leaves padding out where a mask tells it.

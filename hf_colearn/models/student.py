@@ -7,6 +7,7 @@ imports nothing of the package but its neighbours. Shapes: B inputs, H backbone 
 import copy
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,7 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.modeling_outputs import ModelOutput
+from transformers.utils import can_return_tuple
 
 from .backbones import (
     backbone_width,
@@ -82,15 +84,15 @@ class CoLearningStudentConfig(PreTrainedConfig):
             raise ValueError(f"latent_norm='{latent_norm}' is unknown: choose 'layernorm' or 'none'.")
         if pooling is not None and pooling not in POOLINGS:
             raise ValueError(f"pooling='{pooling}' is unknown: choose one of {', '.join(POOLINGS)}.")
-        if latent_dim is not None and (isinstance(latent_dim, bool) or latent_dim < 1):
-            raise ValueError(f"latent_dim={latent_dim} is no width: pass the teacher's, `bank.dim`.")
-        self.backbone_config = backbone_config
+        if latent_dim is not None and (type(latent_dim) is not int or latent_dim < 1):
+            raise ValueError(f"latent_dim={latent_dim!r} is no width: pass the teacher's, `bank.dim`.")
+        self.backbone_config: Any = backbone_config
         self.latent_dim = latent_dim
         self.head = head
         self.latent_norm = latent_norm
-        self.pooling = pooling
+        self.pooling: Any = pooling
         super().__init__(**kwargs)
-        if self.num_labels == 1 and self.problem_type is None:
+        if self.num_labels == 1 and self.problem_type is None:  # type: ignore[has-type]
             self.problem_type = "regression"
 
     @classmethod
@@ -114,7 +116,7 @@ class CoLearningStudentOutput(ModelOutput):
         latents (`torch.FloatTensor` of shape `(B, D)`): Where student and teacher meet.
     """
 
-    loss: torch.FloatTensor | None = None
+    loss: torch.Tensor | None = None
     logits: torch.FloatTensor | None = None
     latents: torch.FloatTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
@@ -128,7 +130,7 @@ class CoLearningStudent(PreTrainedModel):
     config: CoLearningStudentConfig
     base_model_prefix = "backbone"
     accepts_loss_kwargs = False  # the loss is a mean over the batch; Trainer divides it for gradient accumulation
-    _stock_class: type  # transformers' Auto class of the task
+    _stock_class: Any  # transformers' Auto class of the task
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -332,6 +334,7 @@ class CoLearningForImageClassification(CoLearningStudent):
 
     _stock_class = AutoModelForImageClassification
 
+    @can_return_tuple
     def forward(
         self,
         pixel_values: torch.FloatTensor,
@@ -356,6 +359,7 @@ class CoLearningForAudioClassification(CoLearningStudent):
     def _default_pooling(self) -> str:
         return "mean"
 
+    @can_return_tuple
     def forward(
         self,
         input_values: torch.FloatTensor | None = None,
@@ -387,6 +391,7 @@ class CoLearningForSequenceClassification(CoLearningStudent):
 
     _stock_class = AutoModelForSequenceClassification
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,

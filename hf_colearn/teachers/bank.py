@@ -103,7 +103,8 @@ class TeacherBank:
 
         Raises:
             ValueError: If there are no inputs, one cannot be read or is augmented (differs when read again), a latent
-                is not finite, or the cache entry is truncated.
+                is not finite, the cache entry is truncated, or the processes differ in inputs or teacher.
+            RuntimeError: If another process failed; it names that one and says why.
             OSError: If the cache folder is not writable or the disk is full; nothing half-written stays behind.
 
         Example:
@@ -122,8 +123,8 @@ class TeacherBank:
         with together():
             if name != main_name:
                 raise ValueError(
-                    "this process has other inputs or another teacher than the main process: pass the same to all, each "
-                    "encodes its share of them."
+                    "this process has other inputs or another teacher than the main process: pass the same to all, "
+                    "each encodes its share of them."
                 )
         if not is_cached:
             description |= {"fingerprint": name, "num_rows": len(inputs), "num_distinct": len(distinct.positions)}
@@ -132,8 +133,8 @@ class TeacherBank:
             bank = cls.load(folder)
             if bank.fingerprint != name:
                 raise ValueError(
-                    f"'{folder}' says that it is the bank {bank.fingerprint}: the cache entry was put there by hand or "
-                    "altered. Delete the folder, and the bank is encoded anew."
+                    f"'{folder}' says that it is the bank {bank.fingerprint}: the cache entry was put there by hand "
+                    "or altered. Delete the folder, and the bank is encoded anew."
                 )
         return bank
 
@@ -162,7 +163,7 @@ class TeacherBank:
             )
         if inputs is not None and len(inputs) != len(array_ND):
             raise ValueError(f"{len(inputs)} inputs for {len(array_ND)} latents: pass one input a row.")
-        latents_digest = xxhash.xxh3_128_hexdigest(array_ND)
+        latents_digest = xxhash.xxh3_128_hexdigest(array_ND.data)
         name = fingerprint.of_json({"latents": latents_digest, "shape": array_ND.shape, **description})
         return cls(array_ND, None, {**description, "fingerprint": name}, inputs)
 
@@ -176,7 +177,10 @@ class TeacherBank:
         """
         folder = Path(folder)
         if not (folder / DESCRIPTION).is_file():
-            raise FileNotFoundError(f"'{folder}' holds no teacher bank ({DESCRIPTION} is missing): encode one there.")
+            raise FileNotFoundError(
+                f"'{folder}' holds no teacher bank ({DESCRIPTION} is missing): delete the folder if there is one, and "
+                "encode a bank."
+            )
         try:
             description = json.loads((folder / DESCRIPTION).read_text())
             sizes, _ = dict(description["files"]), description["fingerprint"]
@@ -308,7 +312,9 @@ class TeacherBank:
         rows_B = np.asarray(rows, dtype=np.int64)
         outside = (rows_B < 0) | (rows_B >= len(self))
         if outside.any():
-            raise IndexError(f"row {rows_B[outside][0]} is out of range: the bank has {len(self)} rows, from 0.")
+            raise IndexError(
+                f"row {rows_B[outside][0]} is out of range: the bank has {len(self)} rows, so ask for 0 to {len(self) - 1}."
+            )
         stored_B = rows_B if self._index is None else self._index[rows_B]
         latents_BD = self._rows[stored_B] if isinstance(self._rows, np.ndarray) else self._rows.take(stored_B)
         return torch.from_numpy(latents_BD).to("cpu" if device is None else device)

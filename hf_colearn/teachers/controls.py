@@ -54,10 +54,13 @@ class RandomPrototypes(Pairing):
                 "RandomPrototypes needs either `labels` (one vector a class) or `num_prototypes` (a random one of so "
                 f"many every epoch); got labels={'given' if labels is not None else None}, {num_prototypes=}."
             )
-        if num_prototypes is not None and num_prototypes < 1:
+        self._labels: np.ndarray | None = None
+        if labels is not None:
+            self._labels = _as_classes(labels)
+            num_prototypes = int(self._labels.max()) + 1
+        if num_prototypes is None or num_prototypes < 1:
             raise ValueError(f"num_prototypes={num_prototypes} gives no vector to see: pass at least 1.")
-        self._labels = None if labels is None else _as_classes(labels)
-        self.num_prototypes = num_prototypes if labels is None else int(self._labels.max()) + 1
+        self.num_prototypes = num_prototypes
         self._cached: tuple[tuple[str, int], torch.Tensor] | None = None
 
     def rows(self, bank, sample_ids, epoch, seed):

@@ -69,7 +69,7 @@ def find_distinct(inputs: Sequence[Any]) -> Distinct:
         )
     digests = list(known)
     fingerprint = xxhash.xxh3_128(b"".join(digests))
-    fingerprint.update(index)
+    fingerprint.update(index.data)
     return Distinct(positions, digests, index, fingerprint.hexdigest())
 
 
@@ -93,7 +93,12 @@ def encode_to_folder(
                 _sweep(folder.parent)
                 _prepare(partial, raw, rows=len(distinct.positions), dim=encoder.dim)
         with together():
-            _encode_share(encoder, inputs, distinct, raw, batch_size, show_progress and is_main)
+            try:
+                _encode_share(encoder, inputs, distinct, raw, batch_size, show_progress and is_main)
+            except Exception:
+                with suppress(OSError):
+                    (partial / _FAILED).touch()
+                raise
         with together():
             if is_main:
                 if encoder.modality == "text":
@@ -123,7 +128,7 @@ def together():
 
 def _sweep(cache: Path) -> None:
     """Removes what runs that were killed have left behind: folders that nobody has written to for a day."""
-    for partial in cache.glob(f"*.*{PARTIAL}"):
+    for partial in cache.glob("?" * 32 + "." + "?" * 32 + PARTIAL):
         with suppress(OSError):  # gone in the meantime
             if time.time() - max(path.stat().st_mtime for path in (partial, *partial.iterdir())) > _ABANDONED_S:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -154,11 +159,11 @@ def _plain_disk_errors(folder: Path):
                 f"the disk under '{folder.parent}' is full, the bank was not written ({error.strerror}). Free some "
                 "space, or pass another `cache_dir`; nothing half-written stays behind",
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT, errno.EEXIST):
             raise OSError(
                 error.errno,
-                f"the bank's folder '{folder.parent}' cannot be written ({error.strerror}): pass another `cache_dir`, "
-                "or set HF_HOME to a folder of yours",
+                f"the bank's folder '{folder.parent}' cannot be written ({error.strerror}): pass another `cache_dir` "
+                "(the same for every process), or set HF_HOME to a folder of yours",
             ) from error
         raise
 
@@ -171,20 +176,16 @@ def _encode_share(
     if share:
         position = distinct.positions[share[0][0]]
         encoder.check_deterministic(inputs[position], position)
-    failed = raw.with_name(_FAILED)
     bar = tqdm(total=sum(map(len, share)), desc="Encoding teacher latents", unit="input", disable=not show_progress)
-    with bar, _plain_disk_errors(raw.parent), open(raw, "r+b") as file:
+    with bar:
         for rows in share:
-            if failed.exists():
+            if raw.with_name(_FAILED).exists():
                 return  # the process that failed says why
-            try:
-                latents_BD = _encode_batch(encoder, inputs, distinct, rows)
-            except Exception:
-                failed.touch()
-                raise
-            for row, latent_D in zip(rows, latents_BD.numpy(), strict=True):
-                file.seek(row * latent_D.nbytes)
-                file.write(latent_D.tobytes())
+            latents_BD = _encode_batch(encoder, inputs, distinct, rows)
+            with _plain_disk_errors(raw.parent), open(raw, "r+b") as file:
+                for row, latent_D in zip(rows, latents_BD.numpy(), strict=True):
+                    file.seek(row * latent_D.nbytes)
+                    file.write(latent_D.tobytes())
             bar.update(len(rows))
 
 

@@ -18,5 +18,5 @@ def of_weights(weights: Mapping[str, torch.Tensor]) -> str:
     digest = xxhash.xxh3_128()
     for name, weight in sorted(weights.items()):
         digest.update(f"{name}{weight.dtype}{tuple(weight.shape)}".encode())
-        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

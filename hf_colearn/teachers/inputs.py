@@ -17,7 +17,10 @@ def _is_audio_decoder(item: Any) -> bool:
 
 def _refuse(item: Any, position: int | str, wanted: str) -> ValueError:
     shown = f"'{item[:60]}'" if isinstance(item, str) else f"of type {type(item).__name__}"
-    return ValueError(f"teacher input {position} is {shown}, where {wanted} is needed.")
+    return ValueError(
+        f"teacher input {position} is {shown}, where {wanted} is needed: mend the inputs, or take a teacher of that "
+        "modality."
+    )
 
 
 def digest(item: Any, position: int | str) -> bytes:

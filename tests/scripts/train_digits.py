@@ -1,6 +1,6 @@
 """Trains a tiny student on real digits and writes the losses of this run; started by the distributed and resume tests.
 
-    torchrun --nproc_per_node 2 tests/scripts/train_digits.py OUT --batch 4
+torchrun --nproc_per_node 2 tests/scripts/train_digits.py OUT --batch 4
 """
 
 import argparse
@@ -10,10 +10,14 @@ import signal
 import sys
 from pathlib import Path
 
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-import tiny  # noqa: E402  (before torch's and transformers' imports: the guard)
+import tiny  # noqa: E402  (before transformers: the torchaudio guard)
+
+
+# isort: split
 import torch  # noqa: E402
 from accelerate import PartialState  # noqa: E402
 from transformers import TrainerCallback  # noqa: E402

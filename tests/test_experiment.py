@@ -1,0 +1,79 @@
+"""Arms trained over seeds, scored, compared and written down."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import tiny
+from hf_colearn import CoLearningTrainer, RandomPrototypes, classification_metrics
+from hf_colearn.experiment import ArmPlan, compare_runs, histories, pick, run_arms, write_report
+
+
+PLANS = [
+    ArmPlan("baseline", "baseline"),
+    ArmPlan("prompts", "colearned", tiny.random_prompt()),
+    ArmPlan("vectors", "null", RandomPrototypes(num_prototypes=10)),
+]
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    folder, starts = tmp_path_factory.mktemp("experiment"), {}
+
+    def make_trainer(plan, seed):
+        student = tiny.CoLearningForImageClassification.from_backbone(tiny.vit(), latent_dim=24, num_labels=10)
+        starts[plan.name, seed] = student.latent_head.weight.detach().clone()
+        teacher = {} if plan.pairing is None else {"bank": tiny.bank(), "pairing": plan.pairing}
+        return CoLearningTrainer(
+            student,
+            tiny.arguments(folder / "out", max_steps=3, seed=seed),
+            train_dataset=tiny.digits(32) if plan.pairing else tiny.digits(32).remove_columns("sample_id"),
+            compute_metrics=classification_metrics(("accuracy",)),
+            **teacher,
+        )
+
+    return run_arms(PLANS, [3, 4], make_trainer, tiny.digits(40)), starts
+
+
+def test_all_arms_of_a_seed_start_from_the_same_weights_and_seeds_differ(experiment):
+    _, starts = experiment
+    for seed in (3, 4):
+        assert torch.equal(starts["baseline", seed], starts["prompts", seed])
+        assert torch.equal(starts["baseline", seed], starts["vectors", seed])
+    assert not torch.equal(starts["baseline", 3], starts["baseline", 4])
+
+
+def test_every_run_keeps_its_score_latents_and_history(experiment):
+    runs, _ = experiment
+    assert [(run.plan.name, run.seed) for run in runs] == [(plan.name, seed) for seed in (3, 4) for plan in PLANS]
+    for run in runs:
+        assert run.latents.shape == (40, 24) and np.isfinite(run.latents).all()
+        np.testing.assert_array_equal(run.labels, tiny.digits(40)["labels"][:])
+        assert run.metrics["accuracy"] * 40 == pytest.approx(round(run.metrics["accuracy"] * 40))
+
+
+def test_the_comparison_and_the_report_hold_the_scores_of_the_runs(experiment, tmp_path):
+    runs, _ = experiment
+    comparison = compare_runs(runs)
+    for arm in comparison.arms:
+        assert arm.scores == [run.metrics["accuracy"] for run in runs if run.plan.name == arm.name]
+    report = json.loads(write_report(tmp_path, runs, comparison, {"recipe": "tiny"}).read_text())
+    assert report["recipe"] == "tiny"
+    assert [entry["metrics"] for entry in report["runs"]] == [run.metrics for run in runs]
+    assert {"python", "torch", "transformers", "hf_colearn"} <= set(report["installed"])
+
+
+def test_the_baselines_only_loss_is_drawn_as_its_task_loss(experiment):
+    runs, _ = experiment
+    baseline = histories(runs)["baseline"]
+    assert len(baseline) == 2
+    assert all(entry["loss_task"] == entry["loss"] for history in baseline for entry in history)
+
+
+def test_arms_are_picked_by_name():
+    assert pick(PLANS, None) == PLANS
+    assert [plan.name for plan in pick(PLANS, ["vectors", "baseline"])] == ["baseline", "vectors"]
+    with pytest.raises(ValueError, match="no arm 'nothing'.*'prompts'"):
+        pick(PLANS, ["nothing"])

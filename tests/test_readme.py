@@ -1,0 +1,29 @@
+"""The README's snippets run as they stand."""
+
+import re
+from pathlib import Path
+
+import tiny
+
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def snippets():
+    return re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_snippet_that_reuses_the_trainer_runs_and_is_short():
+    reuse = next(snippet for snippet in snippets() if "CoLearningTrainer(" in snippet)
+    statements = [line for line in reuse.splitlines() if line.strip() and not line.startswith(" ")]
+    assert len(statements) <= 15
+    names = {"train": tiny.digits(64).remove_columns("sample_id"), "test": tiny.digits(32)}
+    exec(reuse, names)
+    history = names["trainer"].state.log_history
+    assert names["trainer"].state.global_step == 20
+    assert {"eval_accuracy", "eval_loss"} <= set(history[-1])
+
+
+def test_every_file_that_the_readme_links_to_exists():
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        assert (Path(__file__).parents[1] / target).exists(), target
