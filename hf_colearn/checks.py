@@ -55,6 +55,16 @@ def latent_width(model: Any, bank: TeacherBank) -> None:
         raise ValueError(_wrong_width(width, bank.dim))
 
 
+def latent_head_learns(model: Any) -> None:
+    """Warns of a frozen latent head, which LoRA leaves behind unless it is told to train it."""
+    heads = [weight for name, weight in model.named_parameters() if "latent_head" in name]
+    if heads and not any(weight.requires_grad for weight in heads):
+        logger.warning(
+            "The student's latent head is frozen: it stays as it is, which is random in a new student. With LoRA, "
+            'train it with `modules_to_save=["latent_head", "latent_norm", "classifier"]`.'
+        )
+
+
 def _wrong_width(student: int, teacher: int) -> str:
     return (
         f"the student's latents are {student} wide, the teacher's {teacher}: build the student with "
@@ -120,8 +130,7 @@ def labels_fit(dataset: Dataset, model: Any) -> None:
                 "integers. Encode them with `dataset.class_encode_column`, and drop samples without one."
             )
         return
-    has_transform = dataset.format["type"] == "custom"
-    if isinstance(feature, ClassLabel) and feature.num_classes > num_labels and not has_transform:
+    if isinstance(feature, ClassLabel) and feature.num_classes > num_labels and not _has_transform(dataset):
         raise ValueError(
             f"column '{column}' names {feature.num_classes} classes, but the student has num_labels={num_labels}: build "
             f"it with `num_labels={feature.num_classes}`."
@@ -134,8 +143,14 @@ def labels_fit(dataset: Dataset, model: Any) -> None:
         )
 
 
+def _has_transform(dataset: Dataset) -> bool:
+    return dataset.format["type"] == "custom"
+
+
 def _reaches_the_student(dataset: Dataset, column: str, row: int) -> bool:
     """Whether a stored label is the one that the student gets: a transform may encode it in another way."""
+    if not _has_transform(dataset):
+        return True
     stored, sample = _plain(dataset.select([row]), column)[0], _sample(dataset, row)
     return np.array_equal(next((sample[name] for name in LABELS if name in sample), None), stored)
 

@@ -98,6 +98,7 @@ class CoLearningTrainer(Trainer):
             self._count = 0
         if bank is not None and self.model is not None:
             checks.latent_width(self.model, bank)
+            checks.latent_head_learns(self.model)
 
     def _set_alpha(self, alpha: Alpha) -> None:
         if self.alpha is not None:
@@ -178,6 +179,8 @@ class CoLearningTrainer(Trainer):
         alphas = self.alpha.weights()
         loss = (1 - sum(alphas.values())) * task + sum(alphas[name] * terms[name] for name in self._terms)
         self._track(task, terms, alphas)
+        if self.compute_loss_func is not None and not hasattr(Trainer, "loss_is_scaled_for_ga"):
+            loss = loss / self.current_gradient_accumulation_steps  # older versions leave that to the user's function
         return (loss, outputs) if return_outputs else loss
 
     def _track(self, task: torch.Tensor, terms: Mapping[str, torch.Tensor], alphas: Mapping[str, float]) -> None:

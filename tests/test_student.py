@@ -11,11 +11,13 @@ from PIL import Image
 from torch import nn
 from transformers import (
     AutoModel,
+    BertTokenizer,
     DebertaV2Config,
     GPT2Config,
     ModernBertConfig,
     SwinConfig,
     ViTImageProcessor,
+    Wav2Vec2FeatureExtractor,
     WhisperForConditionalGeneration,
     pipeline,
 )
@@ -436,6 +438,32 @@ def test_an_image_pipeline_gives_the_classes_names(tmp_path):
     assert {answer["label"]: answer["score"] for answer in found} == pytest.approx(expected, abs=1e-6)
 
 
+def test_a_text_pipeline_gives_the_classes_names(tmp_path):
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "bad", "day"]
+    tokenizer = BertTokenizer(vocab={word: index for index, word in enumerate(words)})
+    student = families.student("bert", num_labels=None, id2label={0: "neutral", 1: "good", 2: "bad"})
+    student.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    (found,) = pipeline("text-classification", model=str(tmp_path), device="cpu")("a good day", top_k=1)
+    with torch.no_grad():  # [CLS] a good day [SEP]
+        p = student(input_ids=torch.tensor([[2, 5, 6, 8, 3]])).logits.softmax(-1)[0]
+    assert found["label"] == ["neutral", "good", "bad"][p.argmax()]
+    assert found["score"] == pytest.approx(p.max().item(), abs=1e-6)
+
+
+def test_an_audio_pipeline_gives_the_classes_names(tmp_path):
+    student = families.student("wav2vec2", num_labels=None, id2label={0: "calm", 1: "glad", 2: "sad"})
+    student.save_pretrained(tmp_path)
+    extractor = Wav2Vec2FeatureExtractor(do_normalize=False)
+    extractor.save_pretrained(tmp_path)
+    wave = np.random.default_rng(0).normal(size=4000).astype(np.float32)
+    found = pipeline("audio-classification", model=str(tmp_path), device="cpu")(wave)
+    with torch.no_grad():
+        p = student(input_values=torch.from_numpy(wave)[None]).logits.softmax(-1)[0]
+    expected = dict(zip(["calm", "glad", "sad"], p.tolist(), strict=True))
+    assert {answer["label"]: answer["score"] for answer in found} == pytest.approx(expected, abs=1e-6)
+
+
 # ---- what transformers offers ----
 @both_heads
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
@@ -582,3 +610,14 @@ def test_a_configuration_comes_back_from_its_dictionary():
     again = CoLearningStudentConfig.from_dict(config.to_dict())
     assert again.to_dict() == config.to_dict()
     assert type(again.backbone_config) is type(config.backbone_config)
+
+
+@both_heads
+def test_return_dict_is_understood_as_by_stock_models(head):
+    student = families.student("vit", head=head)
+    inputs = families.inputs("vit")
+    output = student(**inputs, labels=LABELS, return_dict=True)
+    assert list(output) == ["loss", "logits", "latents"]
+    as_tuple = student(**inputs, labels=LABELS, return_dict=False)
+    assert isinstance(as_tuple, tuple)
+    assert all(torch.equal(found, value) for found, value in zip(as_tuple, output.values(), strict=True))

@@ -32,7 +32,7 @@ from hf_colearn.teachers.encoding import (
     together,
     write_bank,
 )
-from hf_colearn.teachers.rows import MappedRows
+from hf_colearn.teachers.rows import StoredRows
 
 
 logger = logging.get_logger(__name__)
@@ -50,7 +50,7 @@ class TeacherBank:
     """The latents of a frozen teacher, one row an input.
 
     Build it with [`TeacherBank.encode`], [`TeacherBank.from_latents`], [`TeacherBank.load`] or
-    [`TeacherBank.from_hub`]. Rows are memory-mapped; a bank below 64 MB is read whole.
+    [`TeacherBank.from_hub`]. Rows stay on disk and are read one by one; a bank below 64 MB is read whole.
 
     Attributes:
         dim (`int`): D, the latents' width.
@@ -62,14 +62,14 @@ class TeacherBank:
 
     def __init__(
         self,
-        rows: MappedRows | np.ndarray,
+        rows: StoredRows | np.ndarray,
         index: np.ndarray | None,
         description: dict[str, Any],
         distinct_inputs: Sequence[str] | None = None,
     ):
         self._rows = rows
-        if isinstance(rows, MappedRows) and len(rows) * rows.dim * 4 <= _IN_MEMORY:
-            self._rows = np.concatenate([chunk.copy() for chunk in rows.chunks()])
+        if isinstance(rows, StoredRows) and len(rows) * rows.dim * 4 <= _IN_MEMORY:
+            self._rows = np.concatenate(list(rows.chunks()))
         self._index = index
         self._distinct_inputs = distinct_inputs
         self.description = description
@@ -85,7 +85,7 @@ class TeacherBank:
         batch_size: int = 64,
         show_progress: bool = True,
     ) -> "TeacherBank":
-        """Encodes every distinct input once, or maps the bank that an earlier call has left in the cache.
+        """Encodes every distinct input once, or opens the bank that an earlier call has left in the cache.
 
         The cache entry is named after a fingerprint of all inputs and of the teacher: its weights (by content),
         pooling, dtype and preprocessing. So it can be missing, but not stale. Under several processes each encodes its
@@ -169,7 +169,7 @@ class TeacherBank:
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> "TeacherBank":
-        """Maps a bank that [`save`] or [`encode`] has written.
+        """Opens a bank that [`save`] or [`encode`] has written.
 
         Raises:
             FileNotFoundError: If there is no such bank.
@@ -203,14 +203,14 @@ class TeacherBank:
         index = None
         if INDEX in sizes:
             index = Dataset.from_file(str(folder / INDEX)).with_format("numpy")["row"][:].astype(np.int64)
-        rows = MappedRows([str(folder / LATENTS)])
+        rows = StoredRows([str(folder / LATENTS)])
         return cls(rows, index, description, _stored_inputs(Dataset.from_file(str(folder / LATENTS))))
 
     def save(self, folder: str | os.PathLike) -> None:
         """Writes the bank for [`load`]: `latents.arrow`, `index.arrow` where inputs repeat, and `bank.json`."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=folder, suffix=PARTIAL) as partial:  # the bank may be mapped from this very folder
+        with TemporaryDirectory(dir=folder, suffix=PARTIAL) as partial:  # the bank may be open in this very folder
             description = self.description | {"format": FORMAT}
             write_bank(Path(partial), self._chunks(), self._distinct_inputs, self._index, description)
             (folder / DESCRIPTION).unlink(missing_ok=True)
@@ -230,7 +230,7 @@ class TeacherBank:
         Returns:
             `str`: The commit's id.
         """
-        if isinstance(self._rows, MappedRows):
+        if isinstance(self._rows, StoredRows):
             latents = concatenate_datasets([Dataset.from_file(path) for path in self._rows.paths])
         else:
             latents = Dataset(latent_table(self._rows, self._distinct_inputs))
@@ -248,7 +248,7 @@ class TeacherBank:
 
     @classmethod
     def from_hub(cls, repo_id: str, revision: str | None = None, token: str | None = None) -> "TeacherBank":
-        """Maps a bank that [`push_to_hub`] has published; Parquet and JSON only, nothing is executed."""
+        """Opens a bank that [`push_to_hub`] has published; Parquet and JSON only, nothing is executed."""
         path = hf_hub_download(repo_id, DESCRIPTION, repo_type="dataset", revision=revision, token=token)
         description = json.loads(Path(path).read_text())
         if not isinstance(description, dict) or description.get("format") != FORMAT:
@@ -261,7 +261,7 @@ class TeacherBank:
         if description["has_index"]:
             rows = load_dataset(repo_id, "index", split="train", revision=revision, token=token)
             index = rows.with_format("numpy")["row"][:].astype(np.int64)
-        rows = MappedRows([file["filename"] for file in latents.cache_files])
+        rows = StoredRows([file["filename"] for file in latents.cache_files])
         return cls(rows, index, description, _stored_inputs(latents))
 
     # ---- using it ----
@@ -344,7 +344,7 @@ class TeacherBank:
         return self._moments
 
     def _chunks(self):
-        if isinstance(self._rows, MappedRows):
+        if isinstance(self._rows, StoredRows):
             return self._rows.chunks()
         size = max(1, CHUNK_BYTES // (self.dim * 4))
         return (self._rows[start : start + size] for start in range(0, self.num_distinct, size))

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -242,21 +243,20 @@ def write_bank(
 ) -> None:
     """Writes `latents.arrow`, `index.arrow` where rows repeat, and last `bank.json` with the sizes of the others."""
     folder.mkdir(parents=True, exist_ok=True)
-    start, writer = 0, None
-    for chunk in chunks:
-        if writer is None:
-            features = Features({"latent": List(Value("float32"), length=chunk.shape[1]), "input": Value("string")})
-            writer = ArrowWriter(path=str(folder / LATENTS), features=features)
-        texts = None if distinct_inputs is None else distinct_inputs[start : start + len(chunk)]
-        writer.write_table(latent_table(chunk, texts))
-        start += len(chunk)
-    assert writer is not None  # a bank has at least one row
-    writer.finalize()
+    chunks, start = iter(chunks), 0
+    first = next(chunks)  # a bank has at least one row
+    features = Features({"latent": List(Value("float32"), length=first.shape[1]), "input": Value("string")})
+    with ArrowWriter(path=str(folder / LATENTS), features=features) as writer:
+        for chunk in chain([first], chunks):
+            texts = None if distinct_inputs is None else distinct_inputs[start : start + len(chunk)]
+            writer.write_table(latent_table(chunk, texts))
+            start += len(chunk)
+        writer.finalize()
     names = [LATENTS]
     if index is not None:
-        writer = ArrowWriter(path=str(folder / INDEX), features=Features({"row": Value("int64")}))
-        writer.write_table(pa.table({"row": pa.array(index)}))
-        writer.finalize()
+        with ArrowWriter(path=str(folder / INDEX), features=Features({"row": Value("int64")})) as writer:
+            writer.write_table(pa.table({"row": pa.array(index)}))
+            writer.finalize()
         names.append(INDEX)
     sizes = {name: (folder / name).stat().st_size for name in names}
     (folder / DESCRIPTION).write_text(json.dumps(description | {"files": sizes}, indent=2, default=str))

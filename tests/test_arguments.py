@@ -1,0 +1,111 @@
+"""Arguments: ranges, the command line, YAML and JSON."""
+
+import json
+
+import pytest
+from transformers import HfArgumentParser, TrainingArguments
+
+from hf_colearn import CoLearningArguments
+
+
+OURS = {
+    "alpha": 0.3,
+    "alpha_schedule": "constant",
+    "latent_loss": "cosine",
+    "latent_reduction": "sum",
+    "id_column": "row",
+}
+
+
+def ours(args):
+    return {name: getattr(args, name) for name in OURS}
+
+
+def parser():
+    return HfArgumentParser(CoLearningArguments)
+
+
+def test_nothing_is_needed_and_trainings_own_defaults_stay():
+    args = CoLearningArguments("out")
+    assert ours(args) == {
+        "alpha": None,
+        "alpha_schedule": "constant",
+        "latent_loss": "mse",
+        "latent_reduction": "mean",
+        "id_column": "sample_id",
+    }
+    stock = TrainingArguments("out").to_dict()
+    found = args.to_dict()
+    assert {name: found[name] for name in stock} == stock
+    assert found.keys() - stock.keys() == OURS.keys()
+
+
+@pytest.mark.parametrize("alpha", [0, 0.5, 1, "5e-1"])
+def test_an_alpha_from_0_to_1_is_kept_as_a_float(alpha):
+    args = CoLearningArguments("out", alpha=alpha)
+    assert args.alpha == float(alpha)
+    assert isinstance(args.alpha, float)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("alpha", -0.1, "alpha=-0.1 for the term 'latent' is outside"),
+        ("alpha", 1.5, "alpha=1.5 for the term 'latent' is outside"),
+        ("alpha", float("nan"), "alpha=nan"),
+        ("alpha_schedule", "linear", "alpha_schedule='linear' is unknown: choose one of constant, heuristic"),
+        ("latent_loss", "l2", "latent_loss='l2' is unknown: choose one of mse, smooth_l1, cosine"),
+        ("latent_reduction", "max", "latent_reduction='max' is unknown: choose one of mean, sum"),
+        ("id_column", "", "id_column='' names no column"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_its_name(field, value, message):
+    with pytest.raises(ValueError, match=message):
+        CoLearningArguments("out", **{field: value})
+
+
+def test_the_heuristic_takes_no_alpha():
+    assert CoLearningArguments("out", alpha_schedule="heuristic").alpha is None
+    with pytest.raises(ValueError, match="alpha=0.5 has no place in alpha_schedule='heuristic'"):
+        CoLearningArguments("out", alpha_schedule="heuristic", alpha=0.5)
+
+
+def test_the_command_line_sets_them():
+    flags = [word for name, value in OURS.items() for word in (f"--{name}", str(value))]
+    (args,) = parser().parse_args_into_dataclasses(["--output_dir", "out", "--learning_rate", "1e-3", *flags])
+    assert ours(args) == OURS
+    assert args.learning_rate == 1e-3
+
+
+def test_the_command_line_refuses_what_is_out_of_range():
+    with pytest.raises(ValueError, match="alpha=2.0"):
+        parser().parse_args_into_dataclasses(["--output_dir", "out", "--alpha", "2"])
+
+
+def test_the_command_line_explains_every_field_of_ours():
+    usage = " ".join(parser().format_help().split())
+    for text in ("Share of the auxiliary term", "How alpha moves", "Distance of latents", "mean or sum", "sample ids"):
+        assert text in usage
+
+
+def test_yaml_and_json_set_them(tmp_path):
+    yaml = "output_dir: out\nalpha: 3e-1\nlatent_loss: cosine\nlatent_reduction: sum\nid_column: row\n"
+    (tmp_path / "args.yaml").write_text(yaml)
+    (args,) = parser().parse_yaml_file(str(tmp_path / "args.yaml"))
+    assert ours(args) == OURS
+    (tmp_path / "args.json").write_text(json.dumps({"output_dir": "out", **OURS}))
+    (args,) = parser().parse_json_file(str(tmp_path / "args.json"))
+    assert ours(args) == OURS
+
+
+def test_yaml_refuses_a_field_that_does_not_exist(tmp_path):
+    (tmp_path / "args.yaml").write_text("output_dir: out\nalhpa: 0.3\n")
+    with pytest.raises(ValueError, match="alhpa"):
+        parser().parse_yaml_file(str(tmp_path / "args.yaml"))
+
+
+def test_they_come_back_from_their_dictionary_and_from_json():
+    args = CoLearningArguments("out", learning_rate=1e-3, **OURS)
+    assert ours(CoLearningArguments(**{name: args.to_dict()[name] for name in ("output_dir", *OURS)})) == OURS
+    (again,) = parser().parse_dict(json.loads(args.to_json_string()), allow_extra_keys=True)
+    assert again.to_dict() == args.to_dict()

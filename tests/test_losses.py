@@ -1,0 +1,94 @@
+"""Distances of latents, worked out by hand."""
+
+import math
+
+import pytest
+import torch
+
+from hf_colearn.losses import LATENT_LOSSES, latent_distance
+
+
+# B = 2 samples of D = 2: the differences are (1, 2) and (0, 0.5).
+Z = torch.tensor([[1.0, 2.0], [3.0, 0.5]])
+T = torch.tensor([[0.0, 0.0], [3.0, 0.0]])
+
+
+@pytest.mark.parametrize(
+    ("loss", "reduction", "expected"),
+    [
+        # squares: (1, 4) and (0, 0.25); their mean over all four, or the mean over samples of the sums 5 and 0.25
+        ("mse", "mean", 5.25 / 4),
+        ("mse", "sum", (5 + 0.25) / 2),
+        # Huber with beta 1: |d| - 1/2 from 1 on, d^2 / 2 below: (0.5, 1.5) and (0, 0.125)
+        ("smooth_l1", "mean", 2.125 / 4),
+        ("smooth_l1", "sum", (2 + 0.125) / 2),
+    ],
+)
+def test_distances_by_hand(loss, reduction, expected):
+    assert latent_distance(Z, T, loss, reduction).item() == pytest.approx(expected)
+
+
+def test_the_default_is_the_mean_squared_error_of_the_released_code():
+    assert latent_distance(Z, T).item() == torch.nn.functional.mse_loss(Z, T).item() == pytest.approx(1.3125)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_the_cosine_distance_by_hand(reduction):
+    z = torch.tensor([[3.0, 4.0], [1.0, 0.0], [1.0, 1.0]])
+    t = torch.tensor([[6.0, 8.0], [0.0, 2.0], [-1.0, -1.0]])
+    # same direction, right angle, opposite: 1 - cos = 0, 1, 2, whatever the lengths and the reduction
+    assert latent_distance(z, t, "cosine", reduction).item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("loss", ["mse", "smooth_l1"])
+@pytest.mark.parametrize("dim", [1, 7, 384])
+def test_sum_and_mean_differ_by_the_width_of_the_latent(loss, dim):
+    z, t = torch.randn(2, 5, dim, generator=torch.Generator().manual_seed(0))
+    mean, total = latent_distance(z, t, loss, "mean"), latent_distance(z, t, loss, "sum")
+    torch.testing.assert_close(total, dim * mean)
+
+
+@pytest.mark.parametrize("loss", LATENT_LOSSES)
+def test_the_gradient_flows_into_the_latents_and_not_into_the_targets(loss):
+    z, t = Z.clone().requires_grad_(), T.clone().requires_grad_()
+    latent_distance(z, t, loss).backward()
+    assert t.grad is None
+    assert z.grad.abs().sum() > 0
+
+
+def test_the_gradient_of_the_mean_by_hand():
+    z = Z.clone().requires_grad_()
+    latent_distance(z, T).backward()
+    # d/dz of sum (z - t)^2 / 4 is (z - t) / 2
+    assert z.grad.tolist() == [[0.5, 1.0], [0.0, 0.25]]
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("loss", LATENT_LOSSES)
+def test_bfloat16_latents_are_compared_in_float32(loss, autocast):
+    # Multiples of 1/8 up to 16 are exact in bfloat16's 8 bits, their squares and sums are not.
+    generator = torch.Generator().manual_seed(0)
+    z, t = torch.randint(-128, 129, (2, 4, 384), generator=generator) / 8
+    expected = latent_distance(z, t, loss)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        found = latent_distance(z.bfloat16(), t.bfloat16(), loss)
+    assert found.dtype == torch.float32
+    assert found.item() == expected.item()
+
+
+def test_the_sum_of_large_bfloat16_latents_does_not_round():
+    # 1001 ones: bfloat16 holds 1000 and 1004, not 1001
+    z = torch.ones(1, 1001, dtype=torch.bfloat16)
+    assert latent_distance(z, torch.zeros_like(z), "mse", "sum").item() == 1001
+
+
+@pytest.mark.parametrize("shape", [(2,), (1, 2), (2, 1), (4, 2)])
+@pytest.mark.parametrize("loss", LATENT_LOSSES)
+def test_targets_of_another_shape_are_not_broadcast(loss, shape):
+    with pytest.raises(ValueError, match=r"latents of shape \(2, 2\).*targets of \("):
+        latent_distance(Z, torch.zeros(shape), loss)
+
+
+def test_a_match_costs_nothing():
+    for loss in LATENT_LOSSES:
+        assert math.isclose(latent_distance(Z, Z.clone(), loss).item(), 0, abs_tol=1e-6)
