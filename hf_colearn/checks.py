@@ -49,7 +49,9 @@ def weights_match_terms(alpha: Alpha, objective: Objective) -> None:
 
 
 def latent_width(model: Any, bank: TeacherBank) -> None:
-    """A student of ours tells its latent's width in its config."""
+    """A student of ours tells its latent's width in its config, and only a bank tells the teacher's."""
+    if not hasattr(bank, "lookup"):
+        raise TypeError(f"bank is a {type(bank).__name__}: make a bank of it, `TeacherBank.from_latents(latents)`.")
     width = getattr(getattr(model, "config", None), "latent_dim", None)
     if width is not None and width != bank.dim:
         raise ValueError(_wrong_width(width, bank.dim))
@@ -88,6 +90,15 @@ def outputs_fit(outputs: Any, targets: torch.Tensor | None, model_name: str) -> 
         raise ValueError(f"{model_name} returns latents of shape {tuple(latents.shape)}: pool them to [B, D].")
     if latents.shape[1] != targets.shape[1]:
         raise ValueError(_wrong_width(latents.shape[1], targets.shape[1]))
+
+
+def has_task_loss(outputs: Any, given: list[str], model_name: str) -> None:
+    """The student must return its task loss, for which it needs labels."""
+    if isinstance(outputs, Mapping) and outputs.get("loss") is None:
+        raise ValueError(
+            f"{model_name} returns no `loss` for a training batch of {given}: give the training set a column `labels`, "
+            "or pass a `compute_loss_func`."
+        )
 
 
 def training_data(
@@ -152,7 +163,8 @@ def _reaches_the_student(dataset: Dataset, column: str, row: int) -> bool:
     if not _has_transform(dataset):
         return True
     stored, sample = _plain(dataset.select([row]), column)[0], _sample(dataset, row)
-    return np.array_equal(next((sample[name] for name in LABELS if name in sample), None), stored)
+    given = [sample[name] for name in LABELS if name in sample]
+    return bool(given) and np.array_equal(given[0], stored)
 
 
 def _sample(dataset: Dataset, row: int) -> dict[str, Any]:

@@ -59,6 +59,8 @@ class CoLearningTrainer(Trainer):
     ```
     """
 
+    data_collator: Any
+
     def __init__(
         self,
         model: Any = None,
@@ -113,6 +115,10 @@ class CoLearningTrainer(Trainer):
         # Bad input must show before anything is written, so the data, the ids and one small batch are looked at first.
         if self.train_dataset is not None and self.model is not None:  # no model yet in a hyperparameter search
             checks.training_data(self.train_dataset, self.args, self.model, self.bank, self.pairing)
+            evaluated = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"eval": self.eval_dataset}
+            for dataset in evaluated.values():
+                if isinstance(dataset, Dataset):
+                    checks.labels_fit(dataset, self.model)
             self._try_one_batch()
         return super().train(*args, **kwargs)
 
@@ -135,6 +141,8 @@ class CoLearningTrainer(Trainer):
             outputs = self.model.eval()(**batch)
             self.model.train(was_training)
         checks.outputs_fit(outputs, targets, type(self.model).__name__)
+        if self.compute_loss_func is None and self.label_smoother is None:
+            checks.has_task_loss(outputs, list(batch), type(self.model).__name__)
 
     def _hp_search_setup(self, trial):
         # A search sets `args.alpha` for every trial, after the trainer was built.
@@ -228,16 +236,19 @@ class CoLearningTrainer(Trainer):
         if self.alpha is None or checkpoint is None:
             return
         path = os.path.join(checkpoint, ALPHA_STATE)
-        saved = None
+        saved = {"class": "no alpha", "state": {}}
         if os.path.isfile(path):
-            with open(path) as file:
-                saved = json.load(file)
-        if saved is not None and saved["class"] == type(self.alpha).__name__:
+            try:
+                with open(path) as file:
+                    saved = json.load(file)
+            except ValueError as error:
+                raise ValueError(f"'{path}' is damaged ({error}): resume from an earlier checkpoint.") from error
+        if saved["class"] == type(self.alpha).__name__:
             self.alpha.load_state_dict(saved["state"])
-        elif self.alpha.state_dict():
+        elif saved["state"] or self.alpha.state_dict():
             raise ValueError(
-                f"'{checkpoint}' holds the state of {saved['class'] if saved else 'no alpha'}, and the run has "
-                f"{type(self.alpha).__name__}: resume with the alpha of that run, or start anew."
+                f"'{checkpoint}' holds the state of {saved['class']}, and the run has {type(self.alpha).__name__}: "
+                "resume with the alpha of that run, or start anew."
             )
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):

@@ -302,3 +302,33 @@ def test_the_dry_run_before_training_moves_no_random_numbers_and_no_batch_statis
     assert torch.equal(torch.rand(4), expected)
     assert all(torch.equal(before[name], value) for name, value in student.state_dict().items())
     assert student.training
+
+
+def test_evaluation_labels_and_missing_training_labels_show_before_training():
+    wrong = tiny.digits(16).map(lambda row: {"labels": row["labels"] + 5})
+    for evaluated in (wrong, {"first": tiny.digits(16), "second": wrong}):
+        with pytest.raises(ValueError, match="labels in column 'labels' are out of range"):
+            trainer(eval_dataset=evaluated).train()
+    with pytest.raises(ValueError, match="no `loss`.*pixel_values.*column `labels`"):
+        trainer(digits=tiny.digits(64).remove_columns("labels")).train()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.write_text("{"), "alpha.json' is damaged.*earlier checkpoint"),
+        (lambda path: path.unlink(), "holds the state of no alpha.*HeuristicAlpha"),
+        (lambda path: path.write_text('{"class": "FittedAlpha", "state": {"t": 1}}'), "FittedAlpha.*HeuristicAlpha"),
+    ],
+)
+def test_resuming_without_the_state_of_alpha_is_refused(tmp_path, damage, message):
+    options = {
+        "output_dir": tmp_path / "out",
+        "alpha_schedule": "heuristic",
+        "save_strategy": "steps",
+        "save_steps": 4,
+    }
+    trainer(**options).train()
+    damage(tmp_path / "out" / "checkpoint-4" / "alpha.json")
+    with pytest.raises(ValueError, match=message):
+        trainer(**options).train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-4"))

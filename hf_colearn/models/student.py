@@ -230,8 +230,13 @@ class CoLearningStudent(PreTrainedModel):
                 f"{sorted(backbone_kwargs)} are options of a checkpoint, and the backbone is a configuration: "
                 "set them in the configuration."
             )
-        if from_checkpoint:
-            backbone_config = AutoConfig.from_pretrained(backbone, **backbone_kwargs)
+        if backbone_kwargs.pop("trust_remote_code", False):
+            raise ValueError(
+                f"trust_remote_code=True for '{backbone}': a student loads without the code of another repository, so its "
+                "backbone must be one that transformers knows."
+            )
+        if from_checkpoint:  # False, or transformers would ask at the terminal whether the code may run
+            backbone_config = AutoConfig.from_pretrained(backbone, trust_remote_code=False, **backbone_kwargs)
         else:
             backbone_config = copy.deepcopy(backbone)
         if id2label is None and label2id is not None:
