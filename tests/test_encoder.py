@@ -1,0 +1,545 @@
+"""Frozen encoders: the latents are those of the bare model, whatever else is in the batch, in every form of input."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModel,
+    BartConfig,
+    BartModel,
+    GPT2Config,
+    GPT2Model,
+    RobertaModel,
+    T5Config,
+    T5Model,
+    ViTImageProcessorPil,
+    ViTModel,
+    Wav2Vec2Model,
+    WhisperModel,
+)
+
+import tiny
+import tiny_teachers
+from hf_colearn import FrozenEncoder
+from hf_colearn.models.pooling import pool, token_mask
+from hf_colearn.teachers.inputs import digest, image, waveform
+from tiny_teachers import RATE, noise
+
+
+SHORT, LONG = (
+    "A dog.",
+    "This is about a much longer sentence, which brings padding to whatever shares a batch with it.",
+)
+
+
+def assert_same(found, wanted, atol=1e-5):
+    torch.testing.assert_close(found, wanted, atol=atol, rtol=1e-5)
+
+
+def cosine(a, b):
+    return torch.nn.functional.cosine_similarity(a, b).min().item()
+
+
+# ---- pooling ----
+def test_pooling_of_tokens_by_hand():
+    hidden = torch.tensor([[[1.0, 2.0], [3.0, 4.0], [8.0, 9.0]]])
+
+    assert pool(hidden, "cls").tolist() == [[1, 2]]
+    assert pool(hidden, "mean").tolist() == [[4, 5]]  # (1 + 3 + 8) / 3, (2 + 4 + 9) / 3
+    assert pool(hidden, "masked_mean", torch.tensor([[1, 1, 0]])).tolist() == [[2, 3]]  # (1 + 3) / 2, (2 + 4) / 2
+    assert pool(hidden, "masked_mean", torch.tensor([[0, 0, 0]])).tolist() == [[0, 0]]
+
+
+def test_pooling_of_a_feature_map_by_hand():
+    feature_map = torch.arange(8.0).reshape(1, 2, 2, 2)
+
+    assert pool(feature_map, "mean").tolist() == [[1.5, 5.5]]  # (0 + 1 + 2 + 3) / 4, (4 + 5 + 6 + 7) / 4
+    with pytest.raises(ValueError, match="feature map of shape \\(1, 2, 2, 2\\)"):
+        pool(feature_map, "cls")
+    with pytest.raises(ValueError, match="needs an attention mask"):
+        pool(torch.ones(1, 3, 2), "masked_mean")
+
+
+def test_a_masked_mean_in_half_precision_does_not_overflow():
+    # 100 tokens of 1000 sum to 100,000, and float16 ends at 65,504.
+    hidden = torch.full((1, 128, 4), 1000.0, dtype=torch.float16)
+    mask = torch.arange(128)[None] < 100
+
+    assert pool(hidden, "masked_mean", mask).float() == pytest.approx(1000, rel=1e-3)
+
+
+def test_a_mask_of_whisper_frames_is_brought_to_its_tokens():
+    # Two frames a token: 3 of 6 frames are sound, so tokens 0 (frames 0, 1) and 1 (frames 2, 3) are.
+    assert token_mask(torch.nn.Identity(), torch.tensor([[1, 1, 1, 0, 0, 0]]), 3).tolist() == [[1, 1, 0]]
+
+
+# ---- text ----
+def bare_minilm_hidden(minilm, text):
+    """The last hidden state [T, H] of one text, straight from AutoModel and without padding."""
+    model = AutoModel.from_pretrained(minilm.name).eval()
+    with torch.no_grad():
+        return model(**tiny_teachers.tokenizer()([text], return_tensors="pt")).last_hidden_state[0]
+
+
+def test_minilm_mean_is_the_mean_over_the_texts_own_tokens(minilm):
+    wanted = torch.stack([bare_minilm_hidden(minilm, text).mean(dim=0) for text in (SHORT, LONG)])
+
+    assert_same(minilm.encode([SHORT, LONG]), wanted)
+
+
+def test_minilm_equals_sentence_transformers(minilm):
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    modules = pytest.importorskip("sentence_transformers.models")
+    modules = [modules.Transformer(minilm.name), modules.Pooling(384, pooling_mode="mean")]
+    reference = sentence_transformers.SentenceTransformer(modules=modules, device="cpu")
+
+    wanted = reference.encode([SHORT, LONG], convert_to_tensor=True, normalize_embeddings=False)
+
+    assert_same(minilm.encode([SHORT, LONG]), wanted)
+
+
+def test_minilm_cls_is_the_first_token_and_pooler_the_models_own(minilm):
+    cls_D = bare_minilm_hidden(minilm, SHORT)[0]
+    pooler = minilm.model.pooler
+    pooler_D = torch.tanh(pooler.dense.weight @ cls_D + pooler.dense.bias)
+
+    assert_same(FrozenEncoder(minilm.model, minilm.processor, "cls").encode([SHORT, LONG])[0], cls_D)
+    assert_same(FrozenEncoder(minilm.model, minilm.processor, "pooler").encode([SHORT, LONG])[0], pooler_D)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "masked_mean", "cls", "pooler"])
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_text_is_encoded_in_a_batch_as_alone(pooling, side):
+    encoder = FrozenEncoder(tiny_teachers.bert_model(), tiny_teachers.tokenizer(padding_side=side), pooling)
+
+    assert_same(encoder.encode([SHORT, LONG, ""]), torch.cat([encoder.encode([text]) for text in (SHORT, LONG, "")]))
+
+
+@pytest.mark.parametrize("tokenizer_limit", [int(1e30), 8192])
+def test_a_text_longer_than_the_model_is_cut_where_the_tokenizer_knows_no_limit(tokenizer_limit):
+    # 512 positions, less [CLS] and [SEP], leave 510 words.
+    encoder = tiny_teachers.bert()
+    encoder.processor.model_max_length = tokenizer_limit
+
+    assert_same(encoder.encode(["dog " * 700]), encoder.encode(["dog " * 510]))
+
+
+def test_a_causal_model_has_no_cls():
+    sizes = {"n_embd": 32, "n_layer": 1, "n_head": 2}
+    gpt2 = tiny_teachers.seeded(GPT2Model, GPT2Config(**sizes, vocab_size=30522))
+
+    with pytest.raises(ValueError, match="pooling='cls' .* GPT2Model .* use pooling='mean'"):
+        FrozenEncoder(gpt2, tiny_teachers.tokenizer(), "cls")
+    encoder = FrozenEncoder(gpt2, tiny_teachers.tokenizer())
+    assert_same(encoder.encode([SHORT, LONG])[:1], encoder.encode([SHORT]))
+
+
+def test_a_tokenizer_without_padding_token_is_refused():
+    tokenizer = tiny_teachers.tokenizer()
+    tokenizer.pad_token = None
+
+    with pytest.raises(ValueError, match="no padding token.*tokenizer.pad_token = tokenizer.eos_token"):
+        FrozenEncoder(tiny_teachers.bert_model(), tokenizer)
+
+
+# ---- encoder-decoder ----
+def t5():
+    config = T5Config(
+        vocab_size=30522, d_model=32, d_kv=16, d_ff=64, num_layers=1, num_heads=2, decoder_start_token_id=0
+    )
+    return tiny_teachers.seeded(T5Model, config)
+
+
+def bart():
+    ends = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    sizes = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    widths = {"d_model": 32, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}
+    return tiny_teachers.seeded(BartModel, BartConfig(vocab_size=30522, **ends, **sizes, **widths))
+
+
+@pytest.mark.parametrize("build", [t5, bart])
+def test_an_encoder_decoder_of_text_gives_its_encoder(build, tmp_path):
+    model = build()
+    model.save_pretrained(tmp_path)
+    tiny_teachers.tokenizer().save_pretrained(tmp_path)
+
+    encoder = FrozenEncoder.from_pretrained(str(tmp_path), device="cpu")
+
+    tokens = tiny_teachers.tokenizer()([SHORT], return_tensors="pt")["input_ids"]
+    wanted_1H = model.encoder(input_ids=tokens).last_hidden_state.mean(dim=1)
+    assert encoder.modality == "text"
+    assert_same(encoder.encode([SHORT, LONG])[:1], wanted_1H)
+
+
+def test_whisper_gives_its_encoder_and_the_mean_over_the_sound(tmp_path):
+    model = tiny_teachers.seeded(WhisperModel, tiny.whisper())
+    model.save_pretrained(tmp_path)
+    tiny_teachers.whisper_extractor().save_pretrained(tmp_path)
+    encoder = FrozenEncoder.from_pretrained(str(tmp_path), device="cpu")
+    wave = noise(seconds=0.3)
+
+    found = encoder.encode([wave, noise(seconds=0.9)])
+
+    features = tiny_teachers.whisper_extractor()([wave], sampling_rate=RATE, return_tensors="pt")["input_features"]
+    hidden_1TH = model.encoder(features).last_hidden_state
+    assert hidden_1TH.shape == (1, 50, 32)
+    # 0.3 s are 30 frames of 10 ms, two a token.
+    assert_same(found[:1], hidden_1TH[:, :15].mean(dim=1))
+    assert encoder.modality == "audio"
+
+
+# ---- weights ----
+def save_without(model, processor, folder, *lost):
+    """Saves a checkpoint that lacks the weights of these names."""
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    weights = load_file(folder / "model.safetensors")
+    for name in lost:
+        del weights[name]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_a_checkpoint_that_lacks_weights_of_the_encoder_is_refused(tmp_path):
+    lost = "encoder.layer.0.output.dense.weight"
+    save_without(tiny_teachers.bert_model(), tiny_teachers.tokenizer(), tmp_path, lost)
+
+    with pytest.raises(ValueError, match=f"lacks 1 weights of BertModel \\('{lost}'"):
+        FrozenEncoder.from_pretrained(str(tmp_path), device="cpu")
+
+
+def test_a_checkpoint_that_lacks_the_embeddings_which_encoder_and_decoder_share_is_refused(tmp_path):
+    save_without(t5(), tiny_teachers.tokenizer(), tmp_path, "shared.weight")
+
+    with pytest.raises(ValueError, match="lacks .* weights of T5"):
+        FrozenEncoder.from_pretrained(str(tmp_path), device="cpu")
+
+
+def test_a_checkpoint_that_lacks_the_decoder_gives_its_encoder(tmp_path):
+    model = tiny_teachers.seeded(WhisperModel, tiny.whisper())
+    decoder = [name for name in model.state_dict() if name.startswith("decoder.")]
+    save_without(model, tiny_teachers.whisper_extractor(), tmp_path, *decoder)
+
+    encoder = FrozenEncoder.from_pretrained(str(tmp_path), device="cpu")
+
+    assert_same(encoder.encode([noise(0.3)]), tiny_teachers.whisper().encode([noise(0.3)]))
+
+
+def test_a_pooler_that_is_missing_matters_only_where_it_is_asked_for(tmp_path):
+    save_without(
+        tiny_teachers.bert_model(), tiny_teachers.tokenizer(), tmp_path, "pooler.dense.weight", "pooler.dense.bias"
+    )
+
+    torch.manual_seed(1)
+    first = FrozenEncoder.from_pretrained(str(tmp_path), "cls", device="cpu")
+    torch.manual_seed(2)
+    second = FrozenEncoder.from_pretrained(str(tmp_path), "cls", device="cpu")
+
+    # Its random weights do not shape the latents, so both are the same teacher, with the same bank.
+    assert first.description() == second.description()
+    with pytest.raises(ValueError, match="lacks 2 weights of BertModel \\('pooler.dense.bias'"):
+        FrozenEncoder.from_pretrained(str(tmp_path), "pooler", device="cpu")
+
+
+def test_a_wav2vec2_without_the_embedding_of_masked_training_frames_is_whole(tmp_path):
+    # facebook/wav2vec2-base-960h lacks it; only training reads it.
+    model = tiny_teachers.seeded(Wav2Vec2Model, tiny.wav2vec2())
+    save_without(model, tiny_teachers.wav2vec2_extractor(False), tmp_path, "masked_spec_embed")
+
+    first, second = (FrozenEncoder.from_pretrained(str(tmp_path), device="cpu") for _ in range(2))
+
+    assert first.description() == second.description()
+    assert_same(
+        first.encode([noise(0.1)]), model(torch.tensor(standardised(noise(0.1)))).last_hidden_state.mean(dim=1)
+    )
+
+
+def standardised(wave):
+    return ((wave - wave.mean()) / np.sqrt(wave.var() + 1e-7))[None]
+
+
+def test_a_teacher_is_frozen_and_its_latents_serve_as_targets(minilm):
+    assert not minilm.model.training
+    assert not any(weight.requires_grad for weight in minilm.model.parameters())
+    student = torch.ones(1, 384, requires_grad=True)
+    target = minilm.encode([SHORT])
+
+    torch.nn.functional.mse_loss(student, target).backward()
+
+    assert_same(student.grad, 2 * (1 - target) / 384)
+
+
+def test_a_trainable_teacher_is_refused():
+    model = tiny_teachers.bert_model()
+    model.encoder.layer[0].output.dense.bias.requires_grad_(True)
+
+    with pytest.raises(ValueError, match="1 trainable weights \\('encoder.layer.0.output.dense.bias'"):
+        FrozenEncoder(model, tiny_teachers.tokenizer())
+
+
+def test_an_unknown_pooling_is_refused():
+    with pytest.raises(ValueError, match="pooling='max' is unknown: choose one of cls, mean, masked_mean, pooler"):
+        tiny_teachers.bert("max")
+
+
+def test_a_pooler_that_the_model_lacks_is_refused():
+    with pytest.raises(ValueError, match="pooling='pooler' needs `pooler_output`, which Wav2Vec2Model does not give"):
+        tiny_teachers.wav2vec2(pooling="pooler").encode([noise(0.1)])
+
+
+def test_a_teacher_in_bfloat16_is_near_the_one_in_float32_and_gives_float32(minilm):
+    half = FrozenEncoder.from_pretrained(minilm.name, dtype="bfloat16", device="cpu")
+
+    latents = half.encode([SHORT, LONG])
+
+    assert half.model.dtype == torch.bfloat16
+    assert half.description()["dtype"] == "bfloat16"
+    assert latents.dtype == torch.float32
+    assert cosine(latents, minilm.encode([SHORT, LONG])) > 0.999
+
+
+def test_audio_and_images_are_encoded_in_bfloat16():
+    audio, vision = tiny_teachers.wav2vec2(), tiny_teachers.vit()
+    waves, pictures = [noise(0.1), noise(0.2)], tiny_teachers.images(2)
+    wanted = audio.encode(waves), vision.encode(pictures)
+
+    audio.model.to(torch.bfloat16), vision.model.to(torch.bfloat16)
+
+    assert cosine(audio.encode(waves), wanted[0]) > 0.99
+    assert cosine(vision.encode(pictures), wanted[1]) > 0.99
+
+
+# ---- audio ----
+@pytest.mark.parametrize("norm", ["group", "layer"])
+@pytest.mark.parametrize("return_attention_mask", [True, False])
+def test_wav2vec2_is_encoded_in_a_batch_as_alone(norm, return_attention_mask):
+    encoder = tiny_teachers.wav2vec2(norm, return_attention_mask)
+    waves = [noise(seconds) for seconds in (0.1, 0.33, 0.2)]
+
+    assert_same(encoder.encode(waves), torch.cat([encoder.encode([wave]) for wave in waves]))
+
+
+def test_wav2vec2_is_the_mean_over_the_frames_of_the_standardised_sound():
+    encoder = tiny_teachers.wav2vec2("layer", return_attention_mask=True)
+    wave = noise(0.1)
+
+    hidden = encoder.model(torch.tensor(standardised(wave))).last_hidden_state
+
+    assert hidden.shape == (1, 4, 32)  # 1600 samples, strides of 320 in all, windows of 400: 1 + (1600 - 400) // 320
+    assert_same(encoder.encode([wave, noise(0.3)])[:1], hidden.mean(dim=1))
+
+
+@pytest.mark.parametrize("build", [tiny_teachers.whisper, tiny_teachers.ast])
+def test_a_model_of_a_fixed_window_encodes_in_a_batch_as_alone(build):
+    encoder = build()
+    waves = [noise(0.1), noise(0.5)]
+
+    assert_same(encoder.encode(waves), torch.cat([encoder.encode([wave]) for wave in waves]))
+
+
+@pytest.mark.parametrize(
+    "norm, return_attention_mask, wanted",
+    [
+        # wav2vec2-large reads a mask: any two share a batch, the longest first.
+        ("layer", True, [[1, 3], [0, 2], [4]]),
+        # wav2vec2-base would hear the padding: only inputs of one length share a batch.
+        ("group", True, [[1, 3], [0], [2, 4]]),
+        ("layer", False, [[1, 3], [0], [2, 4]]),
+    ],
+)
+def test_inputs_of_like_length_share_a_batch(norm, return_attention_mask, wanted):
+    encoder = tiny_teachers.wav2vec2(norm, return_attention_mask)
+    waves = [noise(seconds) for seconds in (0.2, 0.3, 0.1, 0.3, 0.1)]
+
+    assert encoder.batches(waves, positions=range(5), batch_size=2) == wanted
+
+
+def test_batches_are_told_by_the_distinct_inputs_alone():
+    # Positions 3, 0 and 1 have 4, 1 and 2 characters.
+    assert tiny_teachers.bert().batches(["a", "bb", "a", "dddd"], positions=[3, 0, 1], batch_size=2) == [[0, 2], [1]]
+
+
+def sine(rate, seconds=0.5):
+    return np.sin(2 * np.pi * 440 * np.arange(round(rate * seconds)) / rate).astype(np.float32)
+
+
+def test_audio_of_8_khz_is_resampled():
+    wave, rate = waveform({"array": sine(8000), "sampling_rate": 8000}, 0, RATE)
+
+    assert (rate, wave.shape, wave.dtype) == (RATE, (8000,), np.float32)
+    inside = slice(200, -200)  # the filter rings at the ends
+    np.testing.assert_allclose(wave[inside], sine(RATE)[inside], atol=5e-3)
+
+
+def test_a_teacher_hears_8_khz_as_16_khz():
+    encoder = tiny_teachers.whisper()
+
+    slow, fast, misread = encoder.encode([{"array": sine(8000), "sampling_rate": 8000}, sine(RATE), sine(8000)])
+
+    assert (slow - fast).norm() < 0.2 * (misread - fast).norm()  # misread as 16 kHz: an octave too high, half as long
+
+
+def test_stereo_becomes_mono_whichever_axis_is_the_channels():
+    left, right = noise(0.1, seed=1), noise(0.1, seed=2)
+    mono = (left + right) / 2
+
+    for stereo in (np.stack([left, right]), np.stack([left, right], axis=1)):
+        np.testing.assert_allclose(waveform(stereo, 0, RATE)[0], mono, atol=1e-7)
+
+
+def test_integer_samples_are_scaled_by_their_range():
+    found, _ = waveform(np.array([-32768, 0, 16384, 32767], dtype=np.int16), 0, RATE)
+
+    assert found.tolist() == [-1, 0, 0.5, 32767 / 32768]
+    assert waveform(np.array([2**30], dtype=np.int32), 0, RATE)[0].tolist() == [0.5]
+
+
+@pytest.mark.parametrize("samples", [[0, 1000, -1000], np.array([0, 128, 255], dtype=np.uint8)])
+def test_integer_samples_of_unknown_range_are_refused(samples):
+    with pytest.raises(ValueError, match="teacher input 7 has samples of u?int.*pass floats in \\[-1, 1\\]"):
+        waveform(samples, 7, RATE)
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 2), (2, 0), (2, 2, 8), ()])
+def test_a_waveform_without_samples_or_of_too_many_axes_is_refused(shape):
+    with pytest.raises(ValueError, match="teacher input 7 is a waveform of shape"):
+        waveform(np.zeros(shape, dtype=np.float32), 7, RATE)
+
+
+@pytest.mark.parametrize("build", [tiny_teachers.wav2vec2, tiny_teachers.whisper, tiny_teachers.ast])
+def test_silence_has_a_finite_latent(build):
+    assert build().encode([np.zeros(4800, dtype=np.float32)]).isfinite().all()
+
+
+def test_an_audio_file_is_read_from_bytes_and_path(tmp_path):
+    soundfile = pytest.importorskip("soundfile")
+    samples = (noise(0.2, rate=8000) * 32767).astype(np.int16)
+    soundfile.write(tmp_path / "sound.wav", samples, 8000)
+    encoder = tiny_teachers.wav2vec2()
+
+    latents = encoder.encode(
+        [
+            {"array": samples, "sampling_rate": 8000},
+            {"bytes": (tmp_path / "sound.wav").read_bytes(), "path": None},
+            {"bytes": None, "path": str(tmp_path / "sound.wav")},
+        ]
+    )
+
+    assert_same(latents[1], latents[0])
+    assert_same(latents[2], latents[0])
+
+
+# ---- images ----
+def test_vit_cls_is_that_of_the_bare_model():
+    model = tiny_teachers.seeded(ViTModel, tiny.vit(num_channels=3))
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)  # the processor's size: nothing to resize
+
+    wanted = model(torch.tensor((pixels / 255 - 0.5) / 0.5).permute(2, 0, 1)[None].float()).last_hidden_state[:, 0]
+
+    assert_same(tiny_teachers.vit("cls").encode([Image.fromarray(pixels)]), wanted)
+
+
+def test_resnet_pooler_is_the_mean_of_its_feature_map():
+    pictures = tiny_teachers.images(2, size=32)
+
+    assert_same(tiny_teachers.resnet("pooler").encode(pictures), tiny_teachers.resnet("mean").encode(pictures))
+    assert tiny_teachers.resnet().dim == 16
+
+
+def as_cell(picture, **options):
+    file = io.BytesIO()
+    picture.save(file, "PNG", **options)
+    return {"bytes": file.getvalue(), "path": None}
+
+
+def test_images_of_every_form_and_mode_are_seen_as_rgb(tmp_path):
+    encoder = tiny_teachers.vit()
+    rgb = tiny_teachers.images(1)[0]
+    rgb.save(tmp_path / "image.png")
+    rgba = rgb.copy()
+    rgba.putalpha(128)
+
+    forms = [rgb, rgba, np.asarray(rgb), as_cell(rgb), as_cell(rgba), {"bytes": None, "path": tmp_path / "image.png"}]
+    latents = encoder.encode(forms)
+
+    for latent in latents[1:]:
+        assert_same(latent, latents[0])
+    grey = rgb.convert("L")
+    grey_as_rgb = np.repeat(np.asarray(grey)[:, :, None], 3, axis=2)
+    assert_same(encoder.encode([grey, np.asarray(grey), as_cell(grey)]), encoder.encode([grey_as_rgb] * 3))
+
+
+def test_an_encoded_image_is_turned_as_its_camera_was_held():
+    upright = tiny_teachers.images(1)[0]
+    exif = Image.Exif()
+    exif[0x0112] = 6  # Orientation: turn by 90 degrees clockwise to see it upright
+    lying = upright.transpose(Image.Transpose.ROTATE_90)
+
+    assert np.array_equal(image(as_cell(lying, exif=exif), 0), upright)
+
+
+def test_palette_images_of_the_same_indices_and_other_colours_differ():
+    red, blue = (Image.new("P", (8, 8), 0) for _ in range(2))
+    red.putpalette([255, 0, 0])
+    blue.putpalette([0, 0, 255])
+
+    assert digest(red, 0) != digest(blue, 0)
+    assert digest(red, 0) == digest(red.copy(), 0)
+
+
+# ---- what is refused ----
+def test_an_input_of_another_modality_is_named():
+    with pytest.raises(ValueError, match="teacher input 1 is of type ndarray, where a text is needed"):
+        tiny_teachers.bert().encode(["a text", noise(0.1)])
+    with pytest.raises(ValueError, match="teacher input 1 is 'a text', where an image is needed"):
+        tiny_teachers.vit().encode([*tiny_teachers.images(1), "a text"])
+    with pytest.raises(ValueError, match="teacher input 1 is 'a text', where a waveform is needed"):
+        tiny_teachers.wav2vec2().encode([noise(0.1), "a text"])
+    with pytest.raises(ValueError, match="teacher input 3 is of type dict, where a text, an image or a waveform"):
+        digest({"bytes": None, "path": None}, 3)
+
+
+def test_a_file_that_cannot_be_decoded_is_named():
+    garbage = {"bytes": b"garbage", "path": None}
+
+    with pytest.raises(ValueError, match="teacher input 1 is no image that can be decoded"):
+        tiny_teachers.vit().encode([*tiny_teachers.images(1), garbage])
+    with pytest.raises(ValueError, match="teacher input 5 is no image that can be decoded"):
+        tiny_teachers.vit().encode([garbage], positions=[5])
+    pytest.importorskip("soundfile")
+    with pytest.raises(ValueError, match="teacher input 0 is no audio that can be decoded"):
+        tiny_teachers.wav2vec2().encode([garbage])
+
+
+def test_a_file_that_is_missing_is_named():
+    with pytest.raises(ValueError, match="teacher input 2 cannot be read .*nowhere.png"):
+        digest({"bytes": None, "path": "nowhere.png"}, 2)
+
+
+class Augmenting(ViTImageProcessorPil):
+    """A processor that adds noise, as one for training might."""
+
+    def preprocess(self, images, **kwargs):
+        batch = super().preprocess(images, **kwargs)
+        batch["pixel_values"] = batch["pixel_values"] + torch.rand(())
+        return batch
+
+
+def test_a_processor_that_augments_is_refused():
+    processor = Augmenting(size={"height": 8, "width": 8})
+    encoder = FrozenEncoder(tiny_teachers.seeded(ViTModel, tiny.vit(num_channels=3)), processor, "cls")
+
+    with pytest.raises(ValueError, match="Augmenting gives another 'pixel_values' for the same input: it augments"):
+        encoder.check_deterministic(tiny_teachers.images(1)[0])
+    tiny_teachers.vit().check_deterministic(tiny_teachers.images(1)[0])
+
+
+def test_a_model_of_no_known_modality_is_refused():
+    class Graph(RobertaModel):
+        main_input_name = "edges"
+
+    with pytest.raises(ValueError, match="Graph takes 'edges', which is neither text, images nor audio"):
+        FrozenEncoder(tiny_teachers.seeded(Graph, tiny.roberta()), tiny_teachers.tokenizer())
