@@ -1,5 +1,7 @@
 """Every collective of ours, each a no-op on one process."""
 
+from contextlib import contextmanager
+
 import torch
 import torch.distributed as dist
 
@@ -34,18 +36,22 @@ def mean_over_processes(values: torch.Tensor) -> torch.Tensor:
     return values
 
 
-def raise_together(error: Exception | None) -> None:
-    """Raises on every process when any one has failed, so that none waits for ever at the next barrier.
+@contextmanager
+def together():
+    """What one process raises within, every process raises at the end, so that none waits for ever for the others.
 
     Raises:
-        Exception: This process's own `error`, or a RuntimeError that names the first process that failed and why.
+        Exception: This process's own error, or a RuntimeError that names the first process that failed and why.
     """
-    if not is_distributed():
-        if error is not None:
-            raise error
-        return
-    failures: list[str | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(failures, None if error is None else f"{type(error).__name__}: {error}")
+    error = None
+    try:
+        yield
+    except Exception as caught:
+        error = caught
+    failures: list[str | None] = [None]
+    if is_distributed():
+        failures = [None] * dist.get_world_size()
+        dist.all_gather_object(failures, None if error is None else f"{type(error).__name__}: {error}")
     if error is not None:
         raise error
     for process, failure in enumerate(failures):

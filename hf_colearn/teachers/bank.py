@@ -29,7 +29,6 @@ from hf_colearn.teachers.encoding import (
     encode_to_folder,
     find_distinct,
     latent_table,
-    together,
     write_bank,
 )
 from hf_colearn.teachers.rows import StoredRows
@@ -114,13 +113,13 @@ class TeacherBank:
         bank = TeacherBank.encode(teacher, [f"This is about class {i}." for i in range(1000)])
         ```
         """
-        with together():
+        with distributed.together():
             distinct = find_distinct(inputs)
             description = {"format": FORMAT, "inputs": distinct.fingerprint, **encoder.description()}
             name = fingerprint.of_json(description)
             folder = Path(cache_dir or default_cache_dir()) / name
         main_name, is_cached = distributed.from_main_process((name, folder.exists()))
-        with together():
+        with distributed.together():
             if name != main_name:
                 raise ValueError(
                     "this process has other inputs or another teacher than the main process: pass the same to all, "
@@ -129,7 +128,7 @@ class TeacherBank:
         if not is_cached:
             description |= {"fingerprint": name, "num_rows": len(inputs), "num_distinct": len(distinct.positions)}
             encode_to_folder(encoder, inputs, distinct, description, folder, batch_size, show_progress)
-        with together():
+        with distributed.together():
             bank = cls.load(folder)
             if bank.fingerprint != name:
                 raise ValueError(

@@ -89,18 +89,18 @@ def encode_to_folder(
     is_main = distributed.rank() == 0
     raw = partial / _RAW
     try:
-        with together():
+        with distributed.together():
             if is_main:
                 _sweep(folder.parent)
                 _prepare(partial, raw, rows=len(distinct.positions), dim=encoder.dim)
-        with together():
+        with distributed.together():
             try:
                 _encode_share(encoder, inputs, distinct, raw, batch_size, show_progress and is_main)
             except Exception:
                 with suppress(OSError):
                     (partial / _FAILED).touch()
                 raise
-        with together():
+        with distributed.together():
             if is_main:
                 if encoder.modality == "text":
                     names = [inputs[position] for position in distinct.positions]
@@ -114,17 +114,6 @@ def encode_to_folder(
     finally:
         if is_main:
             shutil.rmtree(partial, ignore_errors=True)
-
-
-@contextmanager
-def together():
-    """What one process raises within, every process raises at the end."""
-    error = None
-    try:
-        yield
-    except Exception as caught:
-        error = caught
-    distributed.raise_together(error)
 
 
 def _sweep(cache: Path) -> None:
