@@ -28,7 +28,7 @@ _LIVES_IN = {
     "ConstantTarget": "teachers.controls",
     "RandomPrototypes": "teachers.controls",
     "Permuted": "teachers.controls",
-    "CoLearningStudentConfig": "models.student",
+    "CoLearningStudentConfig": "models.configuration",
     "CoLearningForImageClassification": "models.student",
     "CoLearningForAudioClassification": "models.student",
     "CoLearningForSequenceClassification": "models.student",
@@ -41,11 +41,11 @@ if TYPE_CHECKING:
     from hf_colearn.arguments import CoLearningArguments
     from hf_colearn.data.ids import with_sample_ids
     from hf_colearn.metrics import classification_metrics
+    from hf_colearn.models.configuration import CoLearningStudentConfig
     from hf_colearn.models.student import (
         CoLearningForAudioClassification,
         CoLearningForImageClassification,
         CoLearningForSequenceClassification,
-        CoLearningStudentConfig,
     )
     from hf_colearn.objectives import LatentMatching
     from hf_colearn.teachers.bank import TeacherBank

@@ -35,7 +35,15 @@ def test_a_student_is_pushed_while_training_and_loads_back(tmp_path):
         files = hub.files("tester/student")
         module, loaded = run_child(LOAD_BACK, hub, tmp_path / "another_home")
         assert hub.unhandled == []
-    assert {"config.json", "model.safetensors", "student.py", "pooling.py", "folding.py", "README.md"} <= set(files)
+    assert {
+        "config.json",
+        "model.safetensors",
+        "student.py",
+        "pooling.py",
+        "folding.py",
+        "configuration.py",
+        "README.md",
+    } <= set(files)
     assert b"hf_double" not in b"".join(files.values())  # the double's token
     assert module == "hf_colearn.models.student"
     assert loaded == pushed

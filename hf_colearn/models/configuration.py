@@ -1,0 +1,80 @@
+"""What a student is made of, as its checkpoint's `config.json` keeps it; travels with every checkpoint."""
+
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+
+from .pooling import POOLINGS
+
+
+HEADS = ("bottleneck", "auxiliary")
+LATENT_NORMS = ("layernorm", "none")
+
+
+class CoLearningStudentConfig(PreTrainedConfig):
+    r"""Configuration of a student.
+
+    Args:
+        backbone_config ([`PreTrainedConfig`] or `dict`): The backbone's own configuration.
+        latent_dim (`int`): D, the width of the latent; the teacher's, for latent matching.
+        num_labels (`int`, *optional*, defaults to 2): C; 1 means regression, as in transformers.
+        head (`str`, *optional*, defaults to `"bottleneck"`): `"bottleneck"`: pool -> Linear(D) -> norm -> classifier,
+            so that the classifier reads the latent (as published). `"auxiliary"`: the stock classification model of
+            transformers with its own classifier, and the latent as a side branch.
+        latent_norm (`str`, *optional*, defaults to `"layernorm"`): `"layernorm"` (published for ViT) or `"none"`
+            (published for ResNet; needed to export a bottleneck student to a stock checkpoint).
+        pooling (`str`, *optional*): `"cls"`, `"mean"` (without padding, where an attention mask is given),
+            `"masked_mean"` (the same, but an error without a mask) or `"pooler"`; by default what suits the backbone:
+            its own pooler for convolutional networks and where that has no weights (Swin), the mean for audio and for
+            causal language models, whose first token sees only itself, and else the first token.
+
+    Raises:
+        ValueError: Naming the value that is none of the above.
+    """
+
+    model_type = "colearning_student"
+    sub_configs = {"backbone_config": AutoConfig}
+    has_no_defaults_at_init = True
+    keys_to_ignore_at_inference = ["latents"]
+
+    def __init__(
+        self,
+        backbone_config: PreTrainedConfig | dict | None = None,
+        latent_dim: int | None = None,
+        head: str = "bottleneck",
+        latent_norm: str = "layernorm",
+        pooling: str | None = None,
+        **kwargs,
+    ):
+        if isinstance(backbone_config, dict):
+            backbone_config = AutoConfig.for_model(**backbone_config)
+        if head not in HEADS:
+            raise ValueError(f"head='{head}' is unknown: choose 'bottleneck' or 'auxiliary'.")
+        if latent_norm not in LATENT_NORMS:
+            raise ValueError(f"latent_norm='{latent_norm}' is unknown: choose 'layernorm' or 'none'.")
+        if pooling is not None and pooling not in POOLINGS:
+            raise ValueError(f"pooling='{pooling}' is unknown: choose one of {', '.join(POOLINGS)}.")
+        if latent_dim is not None and (type(latent_dim) is not int or latent_dim < 1):
+            raise ValueError(f"latent_dim={latent_dim!r} is no width: pass the teacher's, `bank.dim`.")
+        self.backbone_config: Any = backbone_config
+        self.latent_dim = latent_dim
+        self.head = head
+        self.latent_norm = latent_norm
+        self.pooling: Any = pooling
+        super().__init__(**kwargs)
+        if self.num_labels == 1 and self.problem_type is None:  # type: ignore[has-type]
+            self.problem_type = "regression"
+
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        # A checkpoint of another architecture must not be read as a student without a backbone.
+        if config_dict.get("model_type", cls.model_type) != cls.model_type or not config_dict.get("backbone_config"):
+            raise ValueError(
+                f"this is a checkpoint of the architecture '{config_dict.get('model_type')}', not a co-learning "
+                "student: make it one with `CoLearningFor...Classification.from_backbone(checkpoint, latent_dim=...)`."
+            )
+        return super().from_dict(config_dict, **kwargs)
+
+
+AutoConfig.register(CoLearningStudentConfig.model_type, CoLearningStudentConfig)
+CoLearningStudentConfig.register_for_auto_class()
