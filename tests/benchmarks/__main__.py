@@ -1,0 +1,44 @@
+"""Runs all benchmarks and writes one table: `python -m tests.benchmarks [--quick] [--full] [--output FOLDER]`."""
+
+import argparse
+import os
+from pathlib import Path
+from time import perf_counter
+
+import transformers
+
+from tests.benchmarks import bank, encoding, online, step
+from tests.benchmarks.report import machine, write_report
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes: shows that everything runs, and nothing else"
+    )
+    parser.add_argument("--full", action="store_true", help="ResNet-50 as well")
+    parser.add_argument(
+        "--output", type=Path, default=Path(__file__).parent, help="folder of RESULTS.md, results.json"
+    )
+    return parser
+
+
+def main() -> None:
+    args = make_parser().parse_args()
+    transformers.logging.set_verbosity_error()
+    start, load = perf_counter(), os.getloadavg()[0]
+    rows = []
+    for name, measure in (
+        ("step", lambda: step.rows(args.quick, args.full)),
+        ("online", lambda: online.rows(args.quick)),
+        ("encoding", lambda: encoding.rows(args.quick)),
+        ("bank", lambda: bank.rows(args.quick)),
+    ):
+        rows += measure()
+        print(f"{name}: done after {perf_counter() - start:.0f} s", flush=True)
+    command = "python -m tests.benchmarks" + " --quick" * args.quick + " --full" * args.full
+    print(write_report(rows, machine(load), args.output, command, args.quick))
+
+
+if __name__ == "__main__":
+    main()
