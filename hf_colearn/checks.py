@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import ClassLabel, Dataset, Value
+from datasets import ClassLabel, Dataset, IterableDataset, Value
 from transformers.utils import logging
 
+from hf_colearn import distributed
 from hf_colearn.alpha import Alpha, check_weights
 from hf_colearn.arguments import CoLearningArguments
 from hf_colearn.objectives import Objective
@@ -46,6 +47,36 @@ def weights_match_terms(alpha: Alpha, objective: Objective) -> None:
             f"{sorted(terms)}: give one weight a term, such as `ConstantAlpha({dict.fromkeys(sorted(terms), 0.5)})`."
         )
     check_weights(alpha.weights())
+
+
+def arguments_fit(args: CoLearningArguments, has_optimizer: bool, has_scheduler: bool, shards: str | None) -> None:
+    """What the arguments ask for must be possible with the user's own optimizer and with sharded weights."""
+    if args.layer_decay is not None and (has_optimizer or shards == "DeepSpeed"):
+        whose = "an optimizer of your own" if has_optimizer else "DeepSpeed"
+        raise ValueError(
+            f"layer_decay={args.layer_decay} splits the optimizer that Trainer makes, and here it is {whose}: leave "
+            "layer_decay out and set the learning rates there."
+        )
+    if args.lr_step_epochs is not None and has_scheduler:
+        raise ValueError(
+            f"lr_step_epochs={args.lr_step_epochs:g} is a schedule, and you pass one of your own: leave one of them out."
+        )
+    if args.ema_decay is not None and shards is not None:
+        raise ValueError(
+            f"ema_decay={args.ema_decay} needs whole weights on every process, and {shards} shards them: train with "
+            "plain data parallelism, or leave ema_decay out."
+        )
+
+
+def augmented_labels_fit(batch: Mapping[str, Any], smooths: bool) -> None:
+    """Trainer's label smoothing reads class indices, and mixing augmentations give distributions."""
+    for name in LABELS:
+        labels = batch.get(name)
+        if smooths and isinstance(labels, torch.Tensor) and labels.is_floating_point():
+            raise ValueError(
+                f"the augmentation gives soft `{name}`, and label_smoothing_factor takes class indices: leave it out, and "
+                "smooth the labels in the augmentation."
+            )
 
 
 def latent_width(model: Any, bank: TeacherBank) -> None:
@@ -107,6 +138,8 @@ def training_data(
     """The training set must have samples, labels within the student's classes, and ids that the pairing can serve."""
     if hasattr(dataset, "__len__") and len(dataset) == 0:
         raise ValueError("the training set is empty: nothing to train on. Look at its split, filter or selection.")
+    if isinstance(dataset, IterableDataset):
+        stream(dataset, args, model, bank, pairing)
     if not isinstance(dataset, Dataset):
         return
     labels_fit(dataset, model)
@@ -122,6 +155,43 @@ def training_data(
         pairing.check(bank, ids)
     elif args.id_column not in _sample(dataset, 0):  # a transform may pass it on
         raise ValueError(missing_ids(args.id_column, dataset.column_names))
+
+
+def stream(
+    dataset: IterableDataset, args: CoLearningArguments, model: Any, bank: TeacherBank | None, pairing: Pairing | None
+) -> None:
+    """Of a stream, what shows without reading it: the columns, the classes' names, and whether bank and pairing fit."""
+    column = next((name for name in LABELS if name in (dataset.column_names or [])), None)
+    if column is not None and dataset.features is not None:
+        _named_classes_fit(dataset.features[column], column, model)
+    if bank is None or pairing is None:
+        return
+    if dataset.column_names is not None and args.id_column not in dataset.column_names:
+        raise ValueError(
+            f"the stream has no column '{args.id_column}' (it has {', '.join(map(repr, dataset.column_names))}), so no "
+            "teacher target can be found for its samples: number them where it is made, in an order that never changes, "
+            f"such as `stream.map(lambda row, i: {{**row, '{args.id_column}': i}}, with_indices=True)`, or set `id_column`."
+        )
+    pairing.check(bank, np.zeros(0, dtype=np.int64))
+
+
+def evaluated_stream(dataset: IterableDataset, dispatch_batches: bool | None) -> None:
+    """accelerate reads a stream for evaluation on the main process and hands the batches out."""
+    if distributed.is_distributed() and dispatch_batches is not False and dataset._distributed is not None:
+        raise ValueError(
+            f"the evaluation stream is split for process {dataset._distributed.rank} of "
+            f"{dataset._distributed.world_size}, but the main process reads it for all, so the other shares would be "
+            "left out: pass it whole."
+        )
+
+
+def _named_classes_fit(feature: Any, column: str, model: Any) -> None:
+    num_labels = getattr(getattr(model, "config", None), "num_labels", None)
+    if num_labels not in (None, 1) and isinstance(feature, ClassLabel) and feature.num_classes > num_labels:
+        raise ValueError(
+            f"column '{column}' names {feature.num_classes} classes, but the student has num_labels={num_labels}: build "
+            f"it with `num_labels={feature.num_classes}`."
+        )
 
 
 def labels_fit(dataset: Dataset, model: Any) -> None:
@@ -141,11 +211,8 @@ def labels_fit(dataset: Dataset, model: Any) -> None:
                 "integers. Encode them with `dataset.class_encode_column`, and drop samples without one."
             )
         return
-    if isinstance(feature, ClassLabel) and feature.num_classes > num_labels and not _has_transform(dataset):
-        raise ValueError(
-            f"column '{column}' names {feature.num_classes} classes, but the student has num_labels={num_labels}: build "
-            f"it with `num_labels={feature.num_classes}`."
-        )
+    if not _has_transform(dataset):
+        _named_classes_fit(feature, column, model)
     is_outside = ((labels < 0) | (labels >= num_labels)) & (labels != -100)  # -100 is what cross-entropy ignores
     if is_outside.any() and _reaches_the_student(dataset, column, int(is_outside.argmax())):
         raise ValueError(

@@ -1,11 +1,12 @@
-"""Weights of a checkpoint back into a model: all of them, or an error."""
+"""A checkpoint back into a run: all of its weights, or an error, and the place in a stream."""
 
 import copy
 import os
 
 import torch
 from safetensors.torch import load_file
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 
@@ -38,3 +39,14 @@ def load_weights(model: torch.nn.Module, checkpoint: str) -> None:
             f"'{checkpoint}' is a checkpoint of another architecture than this {type(model).__name__}: {error}. Resume "
             "with the model that wrote it, or start anew from single parts with `from_pretrained`."
         ) from error
+
+
+def position_in_stream(checkpoint: str, accumulation_steps: int) -> tuple[int, int]:
+    """How many whole epochs of a stream a checkpoint has seen, and how many batches of the next one.
+
+    Trainer does not know how long an epoch of a stream is, and counts one as the part of a run that it has got through:
+    `TrainerState.epoch` is its number plus batches / (max_steps * accumulation steps).
+    """
+    state = TrainerState.load_from_json(os.path.join(checkpoint, TRAINER_STATE_NAME))
+    epochs = int(state.epoch)
+    return epochs, round((state.epoch - epochs) * state.max_steps * accumulation_steps)

@@ -2,19 +2,23 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import torch
-from datasets import Dataset
+from accelerate.data_loader import prepare_data_loader
+from datasets import Dataset, IterableDataset
 from transformers import Trainer, TrainerCallback
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
 from hf_colearn import checks, distributed
 from hf_colearn.alpha import Alpha, ConstantAlpha, HeuristicAlpha
 from hf_colearn.arguments import CoLearningArguments
+from hf_colearn.ema import AveragingTrainer
 from hf_colearn.objectives import LatentMatching, Objective
-from hf_colearn.restore import load_weights
+from hf_colearn.optimization import LearningRateTrainer
+from hf_colearn.restore import load_weights, position_in_stream
 from hf_colearn.rng import untouched_rng
 from hf_colearn.teachers.bank import TeacherBank
 from hf_colearn.teachers.collator import TARGETS, TargetCollator
@@ -26,13 +30,21 @@ logger = logging.get_logger(__name__)
 ALPHA_STATE = "alpha.json"
 
 
-class CoLearningTrainer(Trainer):
+class CoLearningTrainer(AveragingTrainer, LearningRateTrainer):
     r"""Trains a student of one modality with latent targets of a frozen teacher of another.
 
     The loss is \\((1 - \sum_k \alpha_k) L_{task} + \sum_k \alpha_k L_k\\). Training logs carry every term unweighted
     (`loss_task`, `loss_latent`, ...) and `alpha`, averaged over steps and processes; `eval_loss` is the task loss
     alone, so that it compares between arms. Without a bank and an objective this *is* transformers' Trainer. Under
     gradient accumulation every term is a mean over its micro-batch.
+
+    With `ema_decay` the averaged weights are what is evaluated, predicted with and saved, as `model.safetensors` in a
+    checkpoint; after `train()` the model holds them, and another `train()` without resuming goes on from them.
+
+    A training stream ([`datasets.IterableDataset`]) is split between the processes by
+    `datasets.distributed.split_dataset_by_node`, unless it is split already or `dispatch_batches` is set; all processes
+    end an epoch together. A resumed run reads the current epoch of the stream again up to where it was, and goes on with
+    the very samples that would have come, if the stream is the same and its shuffle has a seed.
 
     Args:
         model: As in [`~transformers.Trainer`]; a co-learning student, or any model whose output has `loss`, `logits`
@@ -42,6 +54,9 @@ class CoLearningTrainer(Trainer):
         pairing ([`Pairing`], *optional*): Which row of the bank a sample sees; `Paired()` by default.
         objective (*optional*): The auxiliary terms; `LatentMatching` by the arguments where there is a bank.
         alpha ([`Alpha`], *optional*): The terms' weights; by the arguments where it is not given.
+        augment (`Callable[[dict], dict]`, *optional*): Changes every training batch, on the device, before the loss:
+            the student's inputs, `labels`, and `teacher_latents` `[B, D]` where there is a bank, so that mixup can mix
+            all three. It draws from torch's generators, if a resumed run is to be the same. Evaluation never sees it.
         trainer_kwargs: Everything else that [`~transformers.Trainer`] takes.
 
     Raises:
@@ -60,6 +75,7 @@ class CoLearningTrainer(Trainer):
     """
 
     data_collator: Any
+    accelerator: Any
 
     def __init__(
         self,
@@ -70,6 +86,7 @@ class CoLearningTrainer(Trainer):
         pairing: Pairing | None = None,
         objective: Objective | None = None,
         alpha: Alpha | None = None,
+        augment: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
         **trainer_kwargs: Any,
     ):
         args = CoLearningArguments("tmp_trainer") if args is None else args
@@ -84,6 +101,10 @@ class CoLearningTrainer(Trainer):
         self.auxiliary_objective = objective  # `objective` is a name of Trainer's hyperparameter search
         checks.alpha_has_its_terms(args, objective, alpha)
         super().__init__(model, args, *trainer_args, **trainer_kwargs)
+        shards = "DeepSpeed" if self.is_deepspeed_enabled else "FSDP" if self.is_fsdp_enabled else None
+        checks.arguments_fit(args, self.optimizer is not None, self.lr_scheduler is not None, shards)
+        self.augment = augment.to(args.device) if isinstance(augment, torch.nn.Module) else augment
+        self._in_step = distributed.InStep()
         self.alpha: Any = None  # an Alpha, where there are terms to weigh
         self._terms: tuple[str, ...] = () if objective is None else objective.terms
         self._alpha_is_given = alpha is not None
@@ -125,20 +146,25 @@ class CoLearningTrainer(Trainer):
     def _try_one_batch(self) -> None:
         """Sends the first two samples through the student, to see whether its outputs fit the targets."""
         is_sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
-        if self.auxiliary_objective is None or is_sharded or not hasattr(self.train_dataset, "__len__"):
+        nothing_to_try = self.auxiliary_objective is None and self.augment is None
+        if nothing_to_try or is_sharded or not hasattr(self.train_dataset, "__len__"):
             return  # then the first step looks
         device = next(self.model.parameters()).device
         was_training = self.model.training
-        with untouched_rng(device), torch.no_grad():
-            dataset, collator = self.train_dataset, self._target_collator()
+        with untouched_rng(self.args.device), torch.no_grad():
+            dataset, collator = self.train_dataset, self._collator(with_targets=True)
             if isinstance(dataset, Dataset):
                 dataset = self._remove_unused_columns(dataset)
             else:
                 collator = self._get_collator_with_removed_columns(collator)
             batch = collator([dataset[i] for i in range(min(2, len(dataset)))])
+            if self.augment is not None:
+                batch = self._augmented(self._prepare_input(batch))
+                checks.augmented_labels_fit(batch, self.label_smoother is not None)
             batch = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
             targets = batch.pop(TARGETS, None)
-            outputs = self.model.eval()(**batch)
+            with self.accelerator.autocast():
+                outputs = self.model.eval()(**batch)
             self.model.train(was_training)
         checks.outputs_fit(outputs, targets, type(self.model).__name__)
         if self.compute_loss_func is None and self.label_smoother is None:
@@ -151,7 +177,9 @@ class CoLearningTrainer(Trainer):
             self._set_alpha(alpha_from(self.args))
 
     # ---- targets ----
-    def _target_collator(self) -> TargetCollator:
+    def _collator(self, with_targets: bool) -> TargetCollator:
+        if self.bank is None or not with_targets:
+            return TargetCollator(self.data_collator, self.args.id_column)
         return TargetCollator(
             self.data_collator, self.args.id_column, self.bank, self.pairing, self.args.seed, self._clock.epoch
         )
@@ -164,15 +192,49 @@ class CoLearningTrainer(Trainer):
 
     def _get_dataloader(self, dataset, description, *args, is_training=False, **kwargs):
         # Adds the targets in the workers of the training loader, and keeps the ids out of the student's inputs.
-        collator = self.data_collator
-        wants_targets = is_training and self.bank is not None
-        self.data_collator = (
-            self._target_collator() if wants_targets else TargetCollator(collator, self.args.id_column)
-        )
+        share = self._share_of_stream(dataset, is_training)
+        collator, accelerator = self.data_collator, self.accelerator
+        self.data_collator = self._collator(with_targets=is_training)
+        if share is not None:  # accelerate would shard it again, or read it on the main process alone
+            dataset, self.accelerator = share, SimpleNamespace(prepare=lambda loader: loader)
         try:
-            return super()._get_dataloader(dataset, description, *args, is_training=is_training, **kwargs)
+            loader = super()._get_dataloader(dataset, description, *args, is_training=is_training, **kwargs)
         finally:
-            self.data_collator = collator
+            self.data_collator, self.accelerator = collator, accelerator
+        if share is None:
+            return loader
+        alone = {"num_processes": 1, "process_index": 0, "dispatch_batches": False}
+        return prepare_data_loader(
+            loader, accelerator.device, put_on_device=True, non_blocking=accelerator.non_blocking, **alone
+        )
+
+    # ---- streams ----
+    def _share_of_stream(self, dataset: Any, is_training: bool) -> IterableDataset | None:
+        if not isinstance(dataset, IterableDataset) or self.accelerator.parallelism_config is not None:
+            return None
+        config = self.args.accelerator_config
+        if is_training:
+            return distributed.share_of_stream(dataset, config.dispatch_batches, config.split_batches)
+        checks.evaluated_stream(dataset, config.dispatch_batches)
+        return None
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        # The shares of a stream may differ in length, and a process that went on alone would wait for ever.
+        if not hasattr(self.train_dataset, "__len__"):
+            epoch_iterator = iter(self._in_step.take(epoch_iterator, num_batches))
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
+
+    def _init_training_state(
+        self, max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
+    ):
+        # Trainer takes a stream for one endless epoch and would skip as many batches as the whole run has seen.
+        position = super()._init_training_state(
+            max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
+        )
+        is_stream = not hasattr(self.train_dataset, "__len__")
+        if resume_from_checkpoint is None or not is_stream or self.args.ignore_data_skip:
+            return position
+        return position_in_stream(resume_from_checkpoint, self.args.gradient_accumulation_steps)
 
     # ---- the loss ----
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -190,6 +252,26 @@ class CoLearningTrainer(Trainer):
         if self.compute_loss_func is not None and not hasattr(Trainer, "loss_is_scaled_for_ga"):
             loss = loss / self.current_gradient_accumulation_steps  # older versions leave that to the user's function
         return (loss, outputs) if return_outputs else loss
+
+    def _prepare_input(self, data):
+        # Convolutions read images with the channels innermost, too.
+        data = super()._prepare_input(data)
+        if self.args.channels_last and isinstance(data, torch.Tensor) and data.ndim == 4 and data.is_floating_point():
+            return data.to(memory_format=torch.channels_last)
+        return data
+
+    def _prepare_inputs(self, inputs):
+        # Augments what trains: here the batch is on the device, and autocast does not reach it yet.
+        inputs = super()._prepare_inputs(inputs)
+        return self._augmented(inputs) if self.augment is not None and self.model.training else inputs
+
+    def _augmented(self, batch: dict[str, Any]) -> dict[str, Any]:
+        assert self.augment is not None
+        with torch.no_grad():
+            augmented = self.augment(batch)
+        if not isinstance(augmented, Mapping):
+            raise TypeError(f"augment returned a {type(augmented).__name__}: let it return the batch, a dictionary.")
+        return self._prepare_input(dict(augmented))
 
     def _track(self, task: torch.Tensor, terms: Mapping[str, torch.Tensor], alphas: Mapping[str, float]) -> None:
         # Sums on the device: reading a value here would make the host wait for every step.
@@ -215,6 +297,12 @@ class CoLearningTrainer(Trainer):
         self._sums, self._count, self._alpha_sums = None, 0, dict.fromkeys(names, 0.0)
         return logs
 
+    def _wrap_model(self, model, *args, **kwargs):
+        # Both training and evaluation come by here.
+        if self.args.channels_last:
+            self.model.to(memory_format=torch.channels_last)
+        return super()._wrap_model(model, *args, **kwargs)
+
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         # `compute_metrics` expects logits; the latents are gathered only when asked for with `ignore_keys=[]`.
         if ignore_keys is None:
@@ -223,6 +311,14 @@ class CoLearningTrainer(Trainer):
         return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
 
     # ---- checkpoints ----
+    def _save(self, output_dir=None, state_dict=None):
+        # safetensors takes plain layouts alone. The weights are the averaged ones, where there is an average.
+        with self._averaged():
+            if self.args.channels_last and self.args.should_save:
+                state_dict = self.model.state_dict() if state_dict is None else state_dict
+                state_dict = {name: weight.contiguous() for name, weight in state_dict.items()}
+            super()._save(output_dir, state_dict)
+
     def _save_optimizer_and_scheduler(self, output_dir):
         # Alpha is a part of the run's state, as the optimizer is.
         super()._save_optimizer_and_scheduler(output_dir)

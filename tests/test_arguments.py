@@ -14,6 +14,11 @@ OURS = {
     "latent_loss": "cosine",
     "latent_reduction": "sum",
     "id_column": "row",
+    "ema_decay": 0.999,
+    "layer_decay": 0.75,
+    "lr_step_epochs": 25.0,
+    "lr_step_gamma": 0.2,
+    "channels_last": True,
 }
 
 
@@ -33,6 +38,11 @@ def test_nothing_is_needed_and_trainings_own_defaults_stay():
         "latent_loss": "mse",
         "latent_reduction": "mean",
         "id_column": "sample_id",
+        "ema_decay": None,
+        "layer_decay": None,
+        "lr_step_epochs": None,
+        "lr_step_gamma": 0.1,
+        "channels_last": False,
     }
     stock = TrainingArguments("out").to_dict()
     found = args.to_dict()
@@ -57,6 +67,15 @@ def test_an_alpha_from_0_to_1_is_kept_as_a_float(alpha):
         ("latent_loss", "l2", "latent_loss='l2' is unknown: choose one of mse, smooth_l1, cosine"),
         ("latent_reduction", "max", "latent_reduction='max' is unknown: choose one of mean, sum"),
         ("id_column", "", "id_column='' names no column"),
+        ("ema_decay", 0.0, r"ema_decay=0.0 is outside \(0, 1\)"),
+        ("ema_decay", 1, r"ema_decay=1.0 is outside \(0, 1\)"),
+        ("ema_decay", float("nan"), "ema_decay=nan is outside"),
+        ("layer_decay", 0.0, r"layer_decay=0.0 is outside \(0, 1\]"),
+        ("layer_decay", 1.1, r"layer_decay=1.1 is outside \(0, 1\]"),
+        ("lr_step_epochs", 0, "lr_step_epochs=0.0 is no number of epochs"),
+        ("lr_step_epochs", float("inf"), "lr_step_epochs=inf is no number of epochs"),
+        ("lr_step_gamma", 1.0, r"lr_step_gamma=1.0 is outside \(0, 1\)"),
+        ("lr_step_gamma", 0.5, "lr_step_gamma=0.5 does nothing without lr_step_epochs"),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_its_name(field, value, message):
@@ -68,6 +87,28 @@ def test_the_heuristic_takes_no_alpha():
     assert CoLearningArguments("out", alpha_schedule="heuristic").alpha is None
     with pytest.raises(ValueError, match="alpha=0.5 has no place in alpha_schedule='heuristic'"):
         CoLearningArguments("out", alpha_schedule="heuristic", alpha=0.5)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("lr_scheduler_type", "cosine"), ("warmup_steps", 10), ("warmup_steps", 0.1), ("lr_scheduler_kwargs", {"x": 1})],
+)
+def test_steps_of_epochs_exclude_another_schedule(field, value):
+    with pytest.raises(ValueError, match=f"lr_step_epochs=25 is a schedule of its own, and so is {field}="):
+        CoLearningArguments("out", lr_step_epochs=25, **{field: value})
+    assert CoLearningArguments("out", lr_step_epochs=25, lr_scheduler_type="linear").lr_step_epochs == 25.0
+
+
+def test_an_optimizer_that_averages_by_itself_takes_no_average():
+    with pytest.raises(ValueError, match="ema_decay=0.9 with optim='schedule_free_adamw'"):
+        CoLearningArguments("out", ema_decay=0.9, optim="schedule_free_adamw")
+
+
+@pytest.mark.parametrize(
+    ("field", "text"), [("ema_decay", "9e-1"), ("layer_decay", "5e-1"), ("lr_step_epochs", "2e1")]
+)
+def test_numbers_that_yaml_reads_as_text_become_numbers(field, text):
+    assert getattr(CoLearningArguments("out", **{field: text}), field) == float(text)
 
 
 def test_the_command_line_sets_them():
@@ -86,10 +127,13 @@ def test_the_command_line_explains_every_field_of_ours():
     usage = " ".join(parser().format_help().split())
     for text in ("Share of the auxiliary term", "How alpha moves", "Distance of latents", "mean or sum", "sample ids"):
         assert text in usage
+    for text in ("average of the weights", "Learning rate of a layer", "every so many epochs", "channels innermost"):
+        assert text in usage
 
 
 def test_yaml_and_json_set_them(tmp_path):
     yaml = "output_dir: out\nalpha: 3e-1\nlatent_loss: cosine\nlatent_reduction: sum\nid_column: row\n"
+    yaml += "ema_decay: 0.999\nlayer_decay: 7.5e-1\nlr_step_epochs: 25\nlr_step_gamma: 0.2\nchannels_last: true\n"
     (tmp_path / "args.yaml").write_text(yaml)
     (args,) = parser().parse_yaml_file(str(tmp_path / "args.yaml"))
     assert ours(args) == OURS

@@ -332,3 +332,206 @@ def test_resuming_without_the_state_of_alpha_is_refused(tmp_path, damage, messag
     damage(tmp_path / "out" / "checkpoint-4" / "alpha.json")
     with pytest.raises(ValueError, match=message):
         trainer(**options).train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-4"))
+
+
+# ---- augmentation ----
+class Watch:
+    """An augmentation that changes nothing and keeps what it saw."""
+
+    def __init__(self):
+        self.batches, self.modes = [], []
+
+    def __call__(self, batch):
+        self.batches.append({name: value.clone() for name, value in batch.items()})
+        self.modes.append((torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")))
+        return batch
+
+
+def mixup(batch):
+    """Mixes images, labels and targets of a batch with the batch upside down, by one random weight."""
+    weight = torch.rand(())
+    labels = torch.nn.functional.one_hot(batch["labels"], 10).float()
+    mixed = {"pixel_values": batch["pixel_values"], "labels": labels}
+    mixed |= {name: batch[name] for name in ("teacher_latents",) if name in batch}
+    return {name: weight * value + (1 - weight) * value.flip(0) for name, value in mixed.items()}
+
+
+def augmented(augment, with_bank=True, **kwargs):
+    passed = {key: kwargs.pop(key) for key in ("eval_dataset",) if key in kwargs}
+    teacher = {"bank": tiny.bank(), "pairing": tiny.random_prompt()} if with_bank else {}
+    return CoLearningTrainer(
+        tiny.student(), tiny.arguments(**kwargs), train_dataset=tiny.digits(64), augment=augment, **teacher, **passed
+    )
+
+
+@pytest.mark.parametrize("with_bank", [True, False])
+def test_an_augmentation_sees_every_training_batch_with_its_targets_and_no_other(with_bank):
+    watch = Watch()
+    run = augmented(watch, with_bank, eval_dataset=tiny.digits(16), eval_strategy="steps", eval_steps=2, bf16=True)
+    run.train()
+    run.predict(tiny.digits(16))
+    keys = {"pixel_values", "labels"} | ({"teacher_latents"} if with_bank else set())
+    assert [len(batch["labels"]) for batch in watch.batches] == [2] + 8 * [8]  # the dry run's two samples first
+    assert all(set(batch) == keys for batch in watch.batches)
+    assert set(watch.modes) == {(False, False)}  # neither gradients nor half precision
+
+
+def test_an_augmentation_that_changes_nothing_trains_as_without_it():
+    watched, plain = augmented(Watch()), augmented(None)
+    watched.train(), plain.train()
+    assert losses(watched) == losses(plain)
+
+
+def test_the_loss_is_that_of_the_augmented_images_labels_and_targets():
+    digits, labels = tiny.digits(64), tiny.digits(64)["labels"][:]
+    wanted = {
+        "pixel_values": 1 - digits["pixel_values"][:],
+        "labels": torch.full((64, 10), 0.1),
+        "teacher_latents": torch.ones(64, 24),
+    }
+    student = tiny.student().eval()
+    with torch.no_grad():
+        outputs = student(pixel_values=wanted["pixel_values"])
+    task = -torch.log_softmax(outputs.logits, dim=1).mean()  # a tenth of each of the ten classes
+    latent = (outputs.latents - 1).pow(2).mean()
+
+    def augment(batch):
+        assert batch["teacher_latents"].shape == (len(batch["labels"]), 24) and not batch["labels"].is_floating_point()
+        return {
+            "pixel_values": 1 - batch["pixel_values"],
+            "labels": wanted["labels"][: len(batch["labels"])],
+            "teacher_latents": torch.ones_like(batch["teacher_latents"]),
+        }
+
+    run = augmented(augment, per_device_train_batch_size=64, max_steps=1)
+    run.train()
+    assert len(labels) == 64
+    assert losses(run, "loss_task") == pytest.approx([task.item()], rel=1e-5)
+    assert losses(run, "loss_latent") == pytest.approx([latent.item()], rel=1e-5)
+
+
+def test_the_dry_run_of_an_augmentation_moves_no_random_numbers_and_shows_what_is_wrong():
+    run = augmented(mixup)
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    run._try_one_batch()
+    assert torch.equal(torch.rand(4), expected)
+    with pytest.raises(TypeError, match="augment returned a NoneType: let it return the batch"):
+        augmented(lambda batch: None, with_bank=False).train()
+    with pytest.raises(ValueError, match="the augmentation gives soft `labels`, and label_smoothing_factor takes"):
+        augmented(mixup, label_smoothing_factor=0.1).train()
+
+
+# ---- memory format ----
+def is_channels_last(tensor):
+    return tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
+
+
+def convolutional(**kwargs):
+    """With three channels: of one, the layouts would be the same."""
+    digits = tiny.digits(64)
+    pixels = np.repeat(np.asarray(digits["pixel_values"]), 3, axis=1) * np.array([1, 0.5, 0.2])[:, None, None]
+    digits = digits.remove_columns("pixel_values").add_column("pixel_values", pixels.astype(np.float32).tolist())
+    return {"student": tiny.student(tiny.resnet(num_channels=3)), "digits": digits.with_format("torch"), **kwargs}
+
+
+def test_channels_last_lays_out_weights_and_images_and_gives_the_same_losses(tmp_path):
+    seen = []
+    options = {"output_dir": tmp_path, "save_strategy": "steps", "save_steps": 8}
+    ours, plain = trainer(**convolutional(channels_last=True, **options)), trainer(**convolutional())
+    ours.model.register_forward_pre_hook(
+        lambda model, args, kwargs: seen.append((model.training, is_channels_last(kwargs["pixel_values"]))),
+        with_kwargs=True,
+    )
+    ours.train(), plain.train()
+    assert losses(ours) == pytest.approx(losses(plain), rel=1e-3)
+    assert [laid_out for is_training, laid_out in seen if is_training] == 8 * [True]
+    weight = "backbone.embedder.embedder.convolution.weight"
+    assert is_channels_last(ours.model.state_dict()[weight])
+    saved = type(ours.model).from_pretrained(tmp_path / "checkpoint-8")
+    for name, value in ours.model.state_dict().items():
+        assert torch.equal(saved.state_dict()[name], value), name
+    seen.clear()
+    ours.evaluate(convolutional()["digits"])
+    assert set(seen) == {(False, True)}
+
+
+def test_channels_last_saves_a_model_of_the_users_own_and_adapters(tmp_path):
+    from peft import LoraConfig, PeftModel, get_peft_model
+    from safetensors.torch import load_file
+
+    class Mine(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.latent, self.classifier = torch.nn.Conv2d(3, 24, 3), torch.nn.Linear(24, 10)
+
+        def forward(self, pixel_values, labels=None):
+            latents = self.latent(pixel_values).mean((2, 3))
+            logits = self.classifier(latents)
+            loss = None if labels is None else torch.nn.functional.cross_entropy(logits, labels)
+            return {"loss": loss, "logits": logits, "latents": latents}
+
+    run = trainer(**convolutional(student=Mine(), channels_last=True, max_steps=1))
+    run.train()
+    run.save_model(tmp_path / "mine")
+    assert torch.equal(load_file(tmp_path / "mine" / "model.safetensors")["latent.weight"], run.model.latent.weight)
+
+    def base():
+        return tiny.student(tiny.resnet(num_channels=3))
+
+    adapted = get_peft_model(base(), LoraConfig(r=2, target_modules=["convolution"], modules_to_save=["classifier"]))
+    run = trainer(**convolutional(student=adapted, channels_last=True, max_steps=2))
+    run.train()
+    run.save_model(tmp_path / "adapter")
+    loaded = PeftModel.from_pretrained(base(), tmp_path / "adapter").state_dict()
+    adapters = [name for name in loaded if "lora_" in name]
+    assert adapters and any(is_channels_last(run.model.state_dict()[name]) for name in adapters)
+    for name in adapters:
+        assert torch.equal(loaded[name], run.model.state_dict()[name]), name
+
+
+# ---- all of it ----
+def test_everything_together_resumes_in_mid_epoch_to_the_last_bit(tmp_path):
+    # 64 samples, 4 at a time and two times a step: 8 steps an epoch; the checkpoint is of the second epoch's third.
+    options = {
+        "ema_decay": 0.8,
+        "layer_decay": 0.5,
+        "lr_step_epochs": 1.25,
+        "lr_scheduler_type": "linear",
+        "channels_last": True,
+        "bf16": True,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 2,
+        "max_steps": -1,
+        "num_train_epochs": 3,
+        "alpha_schedule": "heuristic",
+        "save_strategy": "steps",
+        "save_steps": 11,
+        "eval_strategy": "steps",
+        "eval_steps": 3,
+    }
+
+    def run(name, resume=None):
+        parts = convolutional()
+        made = CoLearningTrainer(
+            parts["student"],
+            tiny.arguments(tmp_path / name, **options),
+            train_dataset=parts["digits"],
+            eval_dataset=parts["digits"].select(range(16)),
+            bank=tiny.bank(),
+            pairing=tiny.random_prompt(),
+            augment=mixup,
+        )
+        made.train(resume_from_checkpoint=resume)
+        return made
+
+    whole = run("whole")
+    again = run("again", resume=str(tmp_path / "whole" / "checkpoint-11"))
+    for key in ("loss", "loss_task", "loss_latent", "alpha", "grad_norm", "learning_rate", "eval_loss"):
+        assert losses(again, key) == losses(whole, key), key
+    assert losses(whole, "learning_rate") == pytest.approx([1e-3] * 10 + [1e-4] * 10 + [1e-5] * 4)
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(again.model.state_dict()[name], value), name
+    last = whole.optimizer.state_dict()["param_groups"]
+    assert [group["lr"] for group in again.optimizer.state_dict()["param_groups"]] == [group["lr"] for group in last]
