@@ -1,5 +1,6 @@
 """Sample ids: what a pairing knows a training sample by."""
 
+import numpy as np
 from datasets import Dataset
 
 
@@ -22,3 +23,20 @@ def with_sample_ids(dataset: Dataset, column: str = "sample_id") -> Dataset:
     if column in dataset.column_names:
         raise ValueError(f"the dataset has a column '{column}' already: keep it, or pass another `column`.")
     return dataset.add_column(column, list(range(len(dataset))))
+
+
+def labels_by_id(dataset: Dataset, column: str = "sample_id", label_column: str = "label") -> np.ndarray:
+    """The label of sample id 0, 1, ..., as `Paired` and the null controls take it, wherever samples were left out.
+
+    Args:
+        dataset ([`datasets.Dataset`]): With ids and labels.
+        column, label_column (`str`, *optional*): Their columns.
+
+    Returns:
+        `np.ndarray` of shape `(largest id + 1,)`, int64; 0 for ids that the dataset does not hold.
+    """
+    plain = dataset.with_format("numpy").select_columns([column, label_column])
+    ids = np.asarray(plain[column][:])
+    labels = np.zeros(ids.max() + 1, dtype=np.int64)
+    labels[ids] = plain[label_column][:]
+    return labels

@@ -9,10 +9,7 @@ import torch
 import xxhash
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-
-# A decoded `datasets.Audio` cell is a torchcodec AudioDecoder; torchcodec itself is optional.
-def _is_audio_decoder(item: Any) -> bool:
-    return hasattr(item, "get_all_samples")
+from hf_colearn.data.audio import is_audio_decoder, read_waveform
 
 
 def _refuse(item: Any, position: int | str, wanted: str) -> ValueError:
@@ -42,7 +39,7 @@ def digest(item: Any, position: int | str) -> bytes:
                 return xxhash.xxh3_128_digest(file.read())
         except OSError as error:
             raise ValueError(f"teacher input {position} cannot be read ({error}): remove or mend it.") from error
-    if _is_audio_decoder(item) or (isinstance(item, Mapping) and "array" in item):
+    if is_audio_decoder(item) or (isinstance(item, Mapping) and "array" in item):
         wave, rate = waveform(item, position, None)
         return xxhash.xxh3_128_digest(f"{rate}{wave.shape}".encode() + wave.tobytes())
     if isinstance(item, (np.ndarray, torch.Tensor, list, tuple)):
@@ -77,55 +74,11 @@ def image(item: Any, position: int | str) -> Image.Image:
 
 
 def waveform(item: Any, position: int | str, sampling_rate: int | None) -> tuple[np.ndarray, int]:
-    """The input as mono samples `(T,)` float32 and their rate in Hz, resampled where `sampling_rate` is given.
+    """The input as mono samples `(T,)` float32 and their rate in Hz, as [`~hf_colearn.data.audio.read_waveform`] does.
 
-    A bare array is taken to be at `sampling_rate` already.
+    A recording that is silent or holds NaN is refused; a bare array is taken as it is, and to be at `sampling_rate`.
     """
-    if _is_audio_decoder(item):
-        samples = item.get_all_samples()
-        wave, rate = samples.data.numpy(), samples.sample_rate
-    elif isinstance(item, Mapping) and "array" in item:
-        wave, rate = _as_samples(item["array"], position), int(item["sampling_rate"])
-    elif isinstance(item, Mapping) and (item.get("bytes") is not None or item.get("path") is not None):
-        wave, rate = _read_audio(item, position)
-    elif isinstance(item, (np.ndarray, torch.Tensor, list, tuple)):
-        wave, rate = _as_samples(item, position), sampling_rate or 0
-    else:
+    is_array = isinstance(item, (np.ndarray, torch.Tensor, list, tuple))
+    if not (is_array or isinstance(item, Mapping) or is_audio_decoder(item)):
         raise _refuse(item, position, "a waveform")
-    if wave.ndim not in (1, 2) or not wave.size:
-        raise ValueError(
-            f"teacher input {position} is a waveform of shape {wave.shape}: pass at least one sample, mono or stereo."
-        )
-    wave = wave.mean(axis=int(np.argmin(wave.shape))) if wave.ndim == 2 else wave
-    if sampling_rate and rate != sampling_rate:
-        import torchaudio.functional  # slow to import, and only audio needs it
-
-        wave = torchaudio.functional.resample(torch.from_numpy(wave), rate, sampling_rate).numpy()
-    return np.ascontiguousarray(wave, dtype=np.float32), sampling_rate or rate
-
-
-def _as_samples(array: Any, position: int | str) -> np.ndarray:
-    """Samples in [-1, 1]: signed integers are scaled by their type's range."""
-    array = np.asarray(array)
-    if np.issubdtype(array.dtype, np.floating):
-        return array.astype(np.float32)
-    if array.dtype not in (np.int8, np.int16, np.int32):
-        raise ValueError(
-            f"teacher input {position} has samples of {array.dtype}, whose full scale is unknown: pass floats in "
-            "[-1, 1], int16 or int32."
-        )
-    return array.astype(np.float32) / (np.iinfo(array.dtype).max + 1)
-
-
-def _read_audio(item: Mapping, position: int | str) -> tuple[np.ndarray, int]:
-    try:
-        import soundfile
-    except ImportError as error:
-        raise ImportError("reading audio files needs soundfile: pip install 'hf-colearn[audio]'") from error
-    try:
-        source = io.BytesIO(item["bytes"]) if item.get("bytes") is not None else item["path"]
-        return soundfile.read(source, dtype="float32")
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise ValueError(
-            f"teacher input {position} is no audio that can be decoded ({error}): remove or mend it."
-        ) from error
+    return read_waveform(item, f"teacher input {position}", sampling_rate, check=not is_array)

@@ -1,0 +1,135 @@
+"""Samples that cannot be read, left out and counted."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import datasets
+from datasets import Dataset, IterableDataset
+from transformers.utils import logging
+
+from hf_colearn import distributed
+
+
+logger = logging.get_logger(__name__)
+
+_SHOWN = 3  # bad samples in a log message
+
+AnyDataset = TypeVar("AnyDataset", Dataset, IterableDataset)
+
+
+@dataclass(frozen=True)
+class BadSample:
+    """A sample that was left out.
+
+    Args:
+        row (`int`): Its row in the dataset; in a stream, its place in what this process reads of it.
+        problem (`str`): What is wrong with it.
+    """
+
+    row: int
+    problem: str
+
+
+def without_bad_samples(
+    dataset: AnyDataset, read: Callable[[Any, int], Any], column: str, num_proc: int | None = None
+) -> tuple[AnyDataset, list[BadSample]]:
+    """Reads every sample once and leaves out those that cannot be read, with a warning that counts and names them.
+
+    Leave them out *before* the samples are numbered and the bank is encoded, so that row i of the bank stays that of
+    sample id i.
+
+    A stream is read as it goes by: each bad sample is left out when it comes, and the good ones stay encoded, as
+    `decode=False` gives them, since `datasets` would decode the bad ones before anyone could leave them out. Its first
+    bad samples are named at once, the running count is told whenever it has doubled, and that of a whole pass at the
+    beginning of the next one. The list grows meanwhile; workers of a data loader have lists and counts of their own.
+
+    Args:
+        dataset ([`datasets.Dataset`] or [`datasets.IterableDataset`]): Images and audio are read as they are stored.
+        read (`Callable`): Takes a cell and its row and raises a ValueError where it is bad, such as
+            [`~hf_colearn.data.audio.read_waveform`], [`~hf_colearn.data.images.as_rgb`] or
+            [`~hf_colearn.data.text.read_text`].
+        column (`str`): The cells' column.
+        num_proc (`int`, *optional*): Processes that share the reading; not for streams.
+
+    Returns:
+        `tuple`: The dataset of good samples and the list of the bad ones.
+
+    Raises:
+        ValueError: If there is no such column, or every sample is bad.
+    """
+    names = dataset.column_names
+    if names is not None and column not in names:
+        raise ValueError(f"the dataset has no column '{column}' (it has {names}): name it.")
+    if isinstance(dataset, IterableDataset):
+        bad: list[BadSample] = []
+        watch = _Watch(read, column, bad)
+        if isinstance((dataset.features or {}).get(column), (datasets.Audio, datasets.Image)):
+            dataset = _as_stored(dataset, column)
+        return dataset.filter(watch, with_indices=True, input_columns=[column]), bad
+
+    def look(cell: Any, row: int) -> dict[str, str | None]:
+        return {"problem": _problem(read, cell, row)}
+
+    raw = dataset.with_format(None).select_columns(column)
+    if isinstance(raw.features[column], (datasets.Audio, datasets.Image)):
+        raw = _as_stored(raw, column)
+    looked = raw.map(
+        look,
+        with_indices=True,
+        input_columns=[column],
+        remove_columns=[column],
+        features=datasets.Features({"problem": datasets.Value("string")}),
+        num_proc=num_proc,
+        keep_in_memory=True,  # nothing is cached: a file may have been mended since
+        desc=f"Looking for bad samples of '{column}'",
+    )
+    problems = looked["problem"][:]
+    bad = [BadSample(row, problem) for row, problem in enumerate(problems) if problem is not None]
+    if not bad:
+        return dataset, bad
+    if len(bad) == len(problems):
+        raise ValueError(f"all {len(bad):,} samples of column '{column}' are bad; the first: {bad[0].problem}")
+    if distributed.rank() == 0:
+        shown = "".join(f"\n  {sample.problem}" for sample in bad[:_SHOWN])
+        more = f"\n  and {len(bad) - _SHOWN:,} more" if len(bad) > _SHOWN else ""
+        logger.warning(f"{len(bad):,} of {len(problems):,} samples of column '{column}' are skipped:{shown}{more}")
+    return dataset.select([row for row, problem in enumerate(problems) if problem is None]), bad
+
+
+def _as_stored(dataset: AnyDataset, column: str) -> AnyDataset:
+    return dataset.cast_column(column, type(dataset.features[column])(decode=False))
+
+
+def _problem(read: Callable[[Any, int], Any], cell: Any, row: int) -> str | None:
+    try:
+        read(cell, row)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+class _Watch:
+    """The filter of a stream: whether a sample is good. It counts what it leaves out in the pass that is going on."""
+
+    def __init__(self, read: Callable[[Any, int], Any], column: str, bad: list[BadSample]):
+        self.read, self.column, self.bad = read, column, bad
+        self.seen = self.skipped = 0
+
+    def __call__(self, cell: Any, row: int) -> bool:
+        if row == 0:
+            if self.skipped:
+                logger.warning(f"{self._count()} were skipped in the last pass.")
+            self.seen = self.skipped = 0
+        self.seen += 1
+        problem = _problem(self.read, cell, row)
+        if problem is None:
+            return True
+        self.bad.append(BadSample(row, problem))
+        self.skipped += 1
+        if self.skipped <= _SHOWN or self.skipped & (self.skipped - 1) == 0:  # a power of 2
+            logger.warning(f"{self._count()} are skipped in this pass so far: {problem}")
+        return False
+
+    def _count(self) -> str:
+        return f"{self.skipped:,} of {self.seen:,} samples of column '{self.column}'"
