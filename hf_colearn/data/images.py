@@ -1,12 +1,25 @@
-"""Images of a dataset as the student's `pixel_values`."""
+"""Images of a dataset as the student's `pixel_values`: all at once, or decoded, cropped and flipped as they are read.
 
-from collections.abc import Mapping
-from typing import Any
+Shapes: B images of a batch, H x W pixels of the student's input.
+"""
+
+import io
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import datasets
 import numpy as np
-from datasets import Array3D, Dataset, Features
-from PIL import Image
+import torch
+from datasets import Array3D, Dataset, Features, IterableDataset
+from PIL import ExifTags, Image, ImageOps
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+
+AnyDataset = TypeVar("AnyDataset", Dataset, IterableDataset)
 
 
 def with_pixel_values(dataset: Dataset, processor: Any, column: str = "image", label_column: str = "label") -> Dataset:
@@ -66,16 +79,213 @@ def as_rgb(cell: Any, row: int, mode: str | None = None) -> Image.Image:
         mode (`str`, *optional*): That of the column's `datasets.Image`.
 
     Raises:
-        ValueError: If it is no image; it names the row.
+        ValueError: If it is no image; it names the row, and the file where there is one.
     """
-    try:
+    with _naming(cell, row):
         image = datasets.Image(mode=mode).decode_example(cell) if isinstance(cell, Mapping) else cell
         if isinstance(image, Image.Image):
             return image.convert("RGB")
+    raise _no_image(cell, row)
+
+
+@contextmanager
+def _naming(cell: Any, row: int) -> Iterator[None]:
+    """What goes wrong while an image is decoded, with the image's row and file."""
+    try:
+        yield
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"the image in row {row} cannot be decoded ({error}): remove or mend it.") from error
+        path = cell.get("path") if isinstance(cell, Mapping) else None
+        file = f" ('{path}')" if path else ""
+        raise ValueError(f"the image in row {row}{file} cannot be decoded ({error}): remove or mend it.") from error
+
+
+def _no_image(cell: Any, row: int) -> ValueError:
     shown = repr(cell[:60]) if isinstance(cell, (str, bytes)) else type(cell).__name__
-    raise ValueError(
+    return ValueError(
         f"row {row} holds {shown} where an image should be: cast the column with "
         "`dataset.cast_column(column, datasets.Image())`, or mend the row."
     )
+
+
+def make_image_processor(
+    size: int = 224,
+    crop_pct: float = 0.875,
+    mean: Sequence[float] = IMAGENET_DEFAULT_MEAN,
+    std: Sequence[float] = IMAGENET_DEFAULT_STD,
+) -> ViTImageProcessorPil:
+    """The image processor of the usual evaluation on ImageNet; save it beside the student.
+
+    The short side is resized to `size / crop_pct` (bicubic), and the centre is cropped.
+
+    Args:
+        size (`int`, *optional*, defaults to 224): Sides of the student's input, in pixels.
+        crop_pct (`float`, *optional*, defaults to 0.875): The crop's share of the short side, up to 1.
+        mean, std (`Sequence[float]`, *optional*, defaults to ImageNet's): What pixels in [0, 1] are normalised with.
+    """
+    if not 0 < crop_pct <= 1:
+        raise ValueError(f"crop_pct={crop_pct} is no share of the short side: pass a number above 0, up to 1.")
+    return ViTImageProcessorPil(
+        size={"shortest_edge": math.floor(size / crop_pct)},
+        crop_size={"height": size, "width": size},
+        do_center_crop=True,
+        resample=Image.Resampling.BICUBIC,
+        image_mean=list(mean),
+        image_std=list(std),
+    )
+
+
+def with_image_transform(dataset: AnyDataset, transform: "ImageTransform") -> AnyDataset:
+    """Lets a dataset or a stream decode and transform its images as they are read, in the data loader's workers.
+
+    Train on a dataset with `remove_unused_columns=False`, or Trainer takes away the images before they are read.
+    """
+    if isinstance(dataset, Dataset):
+        return dataset.with_transform(transform)
+    return dataset.map(transform, batched=True, batch_size=32, remove_columns=dataset.column_names)
+
+
+class ImageTransform:
+    """Makes the student's inputs of encoded images: for training a random crop and flip, else what the processor does.
+
+    A training crop covers a random share of the image at a random aspect ratio, is resized by the processor's filter
+    ("RandomResizedCrop" of Szegedy et al., 2015, as timm and torchvision do it) and flipped half of the time. A JPEG is
+    decoded at an eighth, a quarter or half of its size where that leaves enough pixels for the crop. Draws come from
+    torch's global generator, which is the worker's own in a worker. Further augmentation is for whole batches, see
+    [`~hf_colearn.data.augmentation.ImageAugmentation`].
+
+    Args:
+        processor: The student's image processor, which tells size, filter, mean and standard deviation.
+        train (`bool`): Whether to crop and flip at random.
+        scale (`tuple[float, float]`, *optional*, defaults to `(0.08, 1.0)`): A crop's share of the area.
+        ratio (`tuple[float, float]`, *optional*, defaults to `(3 / 4, 4 / 3)`): Its width over its height.
+        hflip (`bool`, *optional*, defaults to `True`): Off for images that a mirror makes another class of, as digits.
+        id_columns (`Sequence[str]`, *optional*, defaults to `("sample_id",)`): What else is passed on, where it is there:
+            the trainer's `id_column`.
+        column, label_column (`str`, *optional*): The images' and the labels'.
+
+    Raises:
+        ValueError: If a range is none, or the processor tells no size.
+
+    Example:
+
+    ```python
+    processor = make_image_processor(224)
+    train = with_image_transform(imagenet["train"], ImageTransform(processor, train=True))
+    test = with_image_transform(imagenet["test"], ImageTransform(processor, train=False))
+    ```
+    """
+
+    def __init__(
+        self,
+        processor: Any,
+        train: bool,
+        *,
+        scale: tuple[float, float] = (0.08, 1.0),
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        hflip: bool = True,
+        id_columns: Sequence[str] = ("sample_id",),
+        column: str = "image",
+        label_column: str = "label",
+    ):
+        if not 0 < scale[0] <= scale[1] <= 1 or not 0 < ratio[0] <= ratio[1]:
+            raise ValueError(
+                f"scale={scale} and ratio={ratio} are no ranges of a crop: pass two shares of the area, from above 0 up to "
+                "1, and two ratios above 0, the smaller ones first."
+            )
+        self.processor, self.train, self.scale, self.ratio, self.hflip = processor, train, scale, ratio, hflip
+        self.id_columns, self.column, self.label_column = tuple(id_columns), column, label_column
+        self.height, self.width = _input_size(processor)
+        # (factor * pixel - mean) / std
+        mean, std = torch.tensor([0.0]), torch.tensor([1.0])
+        if processor.do_normalize:
+            mean, std = torch.tensor(processor.image_mean), torch.tensor(processor.image_std)
+        factor = processor.rescale_factor if processor.do_rescale else 1.0
+        self._slope_C11, self._offset_C11 = (factor / std).view(-1, 1, 1), (mean / std).view(-1, 1, 1)
+
+    def __call__(self, batch: Mapping[str, list]) -> dict[str, Any]:
+        """
+        Args:
+            batch (`Mapping[str, list]`): Columns of samples, as `datasets` gives them; images decoded or not.
+
+        Returns:
+            `dict`: `pixel_values` `(B, 3, H, W)` float32, `labels` and the ids.
+
+        Raises:
+            ValueError: If a column is missing, or an image cannot be decoded.
+        """
+        for name in (self.column, self.label_column):
+            if name not in batch:
+                raise ValueError(
+                    f"the samples come without '{name}' (they have {list(batch)}): name the column, and train with "
+                    "`remove_unused_columns=False`, or Trainer takes it away."
+                )
+        names = next((batch[name] for name in self.id_columns if name in batch), range(len(batch[self.column])))
+        cells = list(zip(batch[self.column], names, strict=True))
+        if self.train:
+            pixels_B3HW = torch.empty(len(cells), 3, self.height, self.width)
+            for pixels_3HW, (cell, row) in zip(pixels_B3HW, cells, strict=True):
+                pixels_3HW.copy_(torch.from_numpy(self._random_view(cell, row)).permute(2, 0, 1))
+            pixels_B3HW.mul_(self._slope_C11).sub_(self._offset_C11)
+        else:
+            images = [as_rgb(cell, row) for cell, row in cells]
+            pixels_B3HW = self.processor(images=images, return_tensors="pt")["pixel_values"]
+        ids = {name: batch[name] for name in self.id_columns if name in batch}
+        return {**ids, "pixel_values": pixels_B3HW, "labels": batch[self.label_column]}
+
+    def _random_view(self, cell: Any, row: int) -> np.ndarray:
+        with _naming(cell, row):
+            image = _open(cell)
+            if image is not None:
+                image = self._random_crop(image)
+        if image is None:
+            raise _no_image(cell, row)
+        if self.hflip and torch.rand(()) < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return np.array(image)
+
+    def _random_crop(self, image: Image.Image) -> Image.Image:
+        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+            image = ImageOps.exif_transpose(image)
+        (width, height), (left, top, right, bottom) = image.size, self._draw_box(*image.size)
+        # JPEG can be decoded at a fraction of its size, nearly for free; every other format ignores this.
+        wanted = (width * self.width / (right - left), height * self.height / (bottom - top))
+        image.draft(None, (math.ceil(wanted[0]), math.ceil(wanted[1])))
+        x, y = image.size[0] / width, image.size[1] / height
+        image = image if image.mode == "RGB" else image.convert("RGB")
+        box = (left * x, top * y, right * x, bottom * y)
+        return image.resize((self.width, self.height), self.processor.resample, box=box)
+
+    def _draw_box(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom; after ten crops that do not fit, the largest in the centre with a ratio allowed."""
+        low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
+        for share, shape, x, y in torch.rand(10, 4).tolist():
+            area = width * height * (self.scale[0] + share * (self.scale[1] - self.scale[0]))
+            aspect = math.exp(low + shape * (high - low))
+            w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+            if 0 < w <= width and 0 < h <= height:
+                left, top = int(x * (width - w + 1)), int(y * (height - h + 1))
+                return left, top, left + w, top + h
+        w, h = min(width, round(height * self.ratio[1])), min(height, round(width / self.ratio[0]))
+        w, h = max(w, 1), max(h, 1)
+        return (width - w) // 2, (height - h) // 2, (width + w) // 2, (height + h) // 2
+
+
+def _input_size(processor: Any) -> tuple[int, int]:
+    """Height and width of what the processor makes of an image."""
+    size = dict(processor.crop_size if processor.do_center_crop else processor.size)
+    if "shortest_edge" in size:
+        return size["shortest_edge"], size["shortest_edge"]
+    if "height" not in size or "width" not in size:
+        raise ValueError(f"the image processor makes images of {size}, which is no fixed size: set height and width.")
+    return size["height"], size["width"]
+
+
+def _open(cell: Any) -> Image.Image | None:
+    """An image that is not decoded yet, where the cell allows it."""
+    if isinstance(cell, Mapping):
+        if cell.get("bytes") is not None:
+            return Image.open(io.BytesIO(cell["bytes"]))
+        if cell.get("path") is not None and os.path.isfile(cell["path"]):
+            return Image.open(cell["path"])
+        return datasets.Image().decode_example(cell)  # from the Hub, or inside an archive
+    return cell if isinstance(cell, Image.Image) else None
