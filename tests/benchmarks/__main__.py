@@ -1,4 +1,4 @@
-"""Runs all benchmarks and writes one table: `python -m tests.benchmarks [--quick] [--full] [--output FOLDER]`."""
+"""Runs all benchmarks and writes one table: `python -m tests.benchmarks [--quick] [--full] ...`."""
 
 import argparse
 import os
@@ -7,7 +7,7 @@ from time import perf_counter
 
 import transformers
 
-from tests.benchmarks import bank, encoding, online, step
+from tests.benchmarks import bank, encoding, loading, online, step
 from tests.benchmarks.report import machine, write_report
 
 
@@ -17,6 +17,9 @@ def make_parser() -> argparse.ArgumentParser:
         "--quick", action="store_true", help="tiny sizes: shows that everything runs, and nothing else"
     )
     parser.add_argument("--full", action="store_true", help="ResNet-50 as well")
+    parser.add_argument(
+        "--images_per_second", type=float, default=3000, help="what one GPU trains on, for the cores that feed it"
+    )
     parser.add_argument(
         "--output", type=Path, default=Path(__file__).parent, help="folder of RESULTS.md, results.json"
     )
@@ -33,6 +36,7 @@ def main() -> None:
         ("online", lambda: online.rows(args.quick)),
         ("encoding", lambda: encoding.rows(args.quick)),
         ("bank", lambda: bank.rows(args.quick)),
+        ("loading", lambda: loading.rows(args.quick, args.images_per_second)),
     ):
         rows += measure()
         print(f"{name}: done after {perf_counter() - start:.0f} s", flush=True)
