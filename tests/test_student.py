@@ -25,7 +25,7 @@ from transformers import (
 import families
 import tiny
 from families import AUDIO, FAMILIES, IMAGE, TEXT
-from hf_colearn import CoLearningStudentConfig
+from hf_colearn import CoLearningForImageClassification, CoLearningStudentConfig
 from hf_colearn.models.pooling import pool_outputs
 from hf_colearn.models.student import task_loss
 
@@ -621,3 +621,40 @@ def test_return_dict_is_understood_as_by_stock_models(head):
     as_tuple = student(**inputs, labels=LABELS, return_dict=False)
     assert isinstance(as_tuple, tuple)
     assert all(torch.equal(found, value) for found, value in zip(as_tuple, output.values(), strict=True))
+
+
+# ---- a classifier with a hidden layer, as published for IEMOCAP's audio student ----
+def test_the_classifiers_hidden_layer_reads_the_latent(tmp_path):
+    torch.manual_seed(0)
+    student = CoLearningForImageClassification.from_backbone(
+        tiny.vit(), latent_dim=6, num_labels=3, latent_norm="none", classifier_dim=5
+    ).eval()
+    pixels = torch.randn(2, 1, 8, 8)
+    with torch.no_grad():
+        output = student(pixels)
+        first, _, last = student.classifier
+        by_hand = torch.nn.functional.gelu(output.latents @ first.weight.T + first.bias) @ last.weight.T + last.bias
+    assert first.weight.shape == (5, 6) and last.weight.shape == (3, 5)
+    torch.testing.assert_close(output.logits, by_hand)
+    # In torch's own scheme, as every head: uniform within 1 / sqrt(fan-in), biases included.
+    assert 0 < first.bias.abs().max() <= 6**-0.5 and 0 < last.bias.abs().max() <= 5**-0.5
+
+    student.save_pretrained(tmp_path)
+    loaded = CoLearningForImageClassification.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(pixels).logits, output.logits)
+    with pytest.raises(ValueError, match="hidden layer.*classifier_dim=5"):
+        student.to_transformers()
+
+
+@pytest.mark.parametrize("value, message", [(0, "classifier_dim=0"), (1.5, "classifier_dim=1.5")])
+def test_a_classifier_dim_that_is_no_width_is_refused(value, message):
+    with pytest.raises(ValueError, match=message):
+        CoLearningForImageClassification.from_backbone(tiny.vit(), latent_dim=6, num_labels=3, classifier_dim=value)
+
+
+def test_an_auxiliary_head_has_no_classifier_to_widen():
+    with pytest.raises(ValueError, match="bottleneck"):
+        CoLearningForImageClassification.from_backbone(
+            tiny.vit(), latent_dim=6, num_labels=3, head="auxiliary", classifier_dim=4
+        )

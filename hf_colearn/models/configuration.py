@@ -27,6 +27,8 @@ class CoLearningStudentConfig(PreTrainedConfig):
             `"masked_mean"` (the same, but an error without a mask) or `"pooler"`; by default what suits the backbone:
             its own pooler for convolutional networks and where that has no weights (Swin), the mean for audio and for
             causal language models, whose first token sees only itself, and else the first token.
+        classifier_dim (`int`, *optional*): Width of a hidden layer with GELU in a bottleneck's classifier (published
+            for IEMOCAP's audio student: 128); a single Linear layer by default.
 
     Raises:
         ValueError: Naming the value that is none of the above.
@@ -44,6 +46,7 @@ class CoLearningStudentConfig(PreTrainedConfig):
         head: str = "bottleneck",
         latent_norm: str = "layernorm",
         pooling: str | None = None,
+        classifier_dim: int | None = None,
         **kwargs,
     ):
         if isinstance(backbone_config, dict):
@@ -56,11 +59,16 @@ class CoLearningStudentConfig(PreTrainedConfig):
             raise ValueError(f"pooling='{pooling}' is unknown: choose one of {', '.join(POOLINGS)}.")
         if latent_dim is not None and (type(latent_dim) is not int or latent_dim < 1):
             raise ValueError(f"latent_dim={latent_dim!r} is no width: pass the teacher's, `bank.dim`.")
+        if classifier_dim is not None and (type(classifier_dim) is not int or classifier_dim < 1):
+            raise ValueError(f"classifier_dim={classifier_dim!r} is no width: pass at least 1, or leave it out.")
+        if classifier_dim is not None and head != "bottleneck":
+            raise ValueError(f"classifier_dim={classifier_dim} belongs to head='bottleneck': '{head}' has its own.")
         self.backbone_config: Any = backbone_config
         self.latent_dim = latent_dim
         self.head = head
         self.latent_norm = latent_norm
         self.pooling: Any = pooling
+        self.classifier_dim = classifier_dim
         super().__init__(**kwargs)
         if self.num_labels == 1 and self.problem_type is None:  # type: ignore[has-type]
             self.problem_type = "regression"

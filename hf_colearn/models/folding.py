@@ -36,6 +36,11 @@ def fold_bottleneck(student: PreTrainedModel, stock_class: Any) -> PreTrainedMod
             "linear. Train with latent_norm='none' or head='auxiliary', or load it with hf_colearn or with "
             "trust_remote_code=True."
         )
+    if config.classifier_dim is not None:
+        raise ValueError(
+            f"this student cannot become a stock checkpoint: its classifier has a hidden layer (classifier_dim="
+            f"{config.classifier_dim}), which no stock model has. Load it with hf_colearn or with trust_remote_code=True."
+        )
     stock_config = copy.deepcopy(config.backbone_config)
     stock_config.num_labels, stock_config.problem_type = config.num_labels, config.problem_type
     stock_config.id2label, stock_config.label2id = config.id2label, config.label2id

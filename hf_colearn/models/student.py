@@ -88,7 +88,7 @@ class CoLearningStudent(PreTrainedModel):
         layernorm = config.latent_norm == "layernorm"
         self.latent_norm = nn.LayerNorm(config.latent_dim) if layernorm else nn.Identity()
         if config.head == "bottleneck":
-            self.classifier = nn.Linear(config.latent_dim, config.num_labels)
+            self.classifier = _classifier(config.latent_dim, config.classifier_dim, config.num_labels)
         self.main_input_name = self.backbone.main_input_name
         self.supports_gradient_checkpointing = self.backbone.supports_gradient_checkpointing
         self._no_split_modules = list(self.backbone._no_split_modules or [])
@@ -96,8 +96,8 @@ class CoLearningStudent(PreTrainedModel):
 
     def _init_weights(self, module):
         # Only the head is ours, in torch's own scheme: the backbone draws its weights by its own, when it is built.
-        ours = (self.latent_head, self.latent_norm, getattr(self, "classifier", None))
-        if module in ours and not isinstance(module, nn.Identity):
+        heads = (self.latent_head, self.latent_norm, getattr(self, "classifier", None))
+        if isinstance(module, (nn.Linear, nn.LayerNorm)) and any(module in head.modules() for head in heads if head):
             module.reset_parameters()
 
     @property
@@ -120,6 +120,7 @@ class CoLearningStudent(PreTrainedModel):
         head: str = "bottleneck",
         latent_norm: str = "layernorm",
         pooling: str | None = None,
+        classifier_dim: int | None = None,
         id2label: dict[int, str] | None = None,
         label2id: dict[str, int] | None = None,
         problem_type: str | None = None,
@@ -135,7 +136,7 @@ class CoLearningStudent(PreTrainedModel):
             latent_dim (`int`): D; `bank.dim` for latent matching.
             num_labels (`int`, *optional*): C; by default as many as `id2label`, or those of the backbone's own
                 configuration.
-            head, latent_norm, pooling (*optional*): See [`CoLearningStudentConfig`].
+            head, latent_norm, pooling, classifier_dim (*optional*): See [`CoLearningStudentConfig`].
             id2label, label2id (`dict`, *optional*): The classes' names; one of them tells the other. By default those
                 of the backbone's configuration, where the number of classes is the same.
             problem_type (`str`, *optional*): `"single_label_classification"` (with class indices or soft labels),
@@ -190,6 +191,7 @@ class CoLearningStudent(PreTrainedModel):
             head=head,
             latent_norm=latent_norm,
             pooling=pooling,
+            classifier_dim=classifier_dim,
             problem_type=problem_type,
             **labels,
         )
@@ -355,6 +357,12 @@ class CoLearningForSequenceClassification(CoLearningStudent):
         }
         given = {name: value for name, value in named.items() if value is not None}
         return self._forward(labels, attention_mask, output_hidden_states, **given)
+
+
+def _classifier(latent_dim: int, hidden_dim: int | None, num_labels: int) -> nn.Module:
+    if hidden_dim is None:
+        return nn.Linear(latent_dim, num_labels)
+    return nn.Sequential(nn.Linear(latent_dim, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, num_labels))
 
 
 def _keep_outputs(encoder: nn.Module, inputs: tuple, outputs: ModelOutput) -> None:

@@ -1,0 +1,61 @@
+"""LoRA students: adapters in the backbone, heads trained whole, and what is saved of them."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+from transformers import PreTrainedModel
+
+
+def with_lora(student: PreTrainedModel, rank: int) -> PeftModel:
+    """The student with LoRA adapters in every linear layer of its backbone, its heads trained whole.
+
+    A backbone without linear layers (ResNet) gets adapters in its convolutions. Batch norms are trained and saved with
+    the adapters, or their running statistics would be lost with the base model. A frozen feature encoder stays so.
+
+    Args:
+        student ([`PreTrainedModel`]): A co-learning student.
+        rank (`int`): Of the adapters; they are scaled by 2 (`lora_alpha = 2 * rank`).
+    """
+    modules = dict(student.named_modules())
+    frozen = [
+        name for name, module in modules.items() if hasattr(module, "_freeze_parameters") and not _learns(module)
+    ]
+
+    def inside(kinds: type | tuple[type, ...]) -> list[str]:
+        return [
+            name
+            for name, module in modules.items()
+            if isinstance(module, kinds)
+            and name.startswith("backbone.")
+            and not name.startswith(tuple(f"{prefix}." for prefix in frozen))
+        ]
+
+    heads = [name for name, module in student.named_children() if name != "backbone" and _learns(module)]
+    targets = inside(nn.Linear) or inside(nn.Conv2d)
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=2 * rank,
+        target_modules=targets,
+        modules_to_save=[*heads, *inside(nn.modules.batchnorm._BatchNorm)],
+    )
+    return get_peft_model(student, config)
+
+
+def _learns(module: nn.Module) -> bool:
+    return any(weight.requires_grad for weight in module.parameters())
+
+
+def save_student(model: Any, processor: Any, folder: Path) -> None:
+    """Writes what users load: the student with its processor, and for LoRA the `adapter` and its `base` beside it."""
+    if isinstance(model, PeftModel):
+        base: Any = copy.deepcopy(model).unload()
+        base.save_pretrained(folder / "base")
+        model.peft_config["default"].base_model_name_or_path = str(folder / "base")
+        model.save_pretrained(str(folder / "adapter"))
+        model = copy.deepcopy(model).merge_and_unload()
+    model.save_pretrained(folder)
+    if processor is not None:
+        processor.save_pretrained(folder)

@@ -1,0 +1,224 @@
+"""What the recipes share: the null controls, the runs of all arms, and the results.
+
+A recipe is a script that loads its data, teacher and student and hands them to [`run_recipe`]; the YAML beside it holds
+the published hyperparameters. Shapes: N test samples, C classes, D latent width.
+"""
+
+import copy
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets.utils.logging import disable_progress_bar
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+from hf_colearn import distributed
+from hf_colearn.analysis.plots import plot_losses, plot_projection
+from hf_colearn.arguments import CoLearningArguments
+from hf_colearn.experiment import ArmPlan, Run, compare_runs, histories, pick, run_arms, run_folder, write_report
+from hf_colearn.hub.card import student_card
+from hf_colearn.metrics import classification_metrics
+from hf_colearn.models.lora import save_student, with_lora
+from hf_colearn.options import OPTIMIZERS, RecipeOptions
+from hf_colearn.teachers.bank import TeacherBank
+from hf_colearn.teachers.controls import ConstantTarget, Permuted, RandomPrototypes
+from hf_colearn.teachers.pairing import Pairing
+from hf_colearn.trainer import CoLearningTrainer
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a recipe's report and card say of it in words.
+
+    Args:
+        recipe (`str`): Its name, `"avmnist_v2a"`.
+        title (`str`): Of the card.
+        pipeline_tag (`str`): Of the student.
+        dataset_name, dataset_type (`str`): As [`~hf_colearn.hub.card.student_card`] takes them.
+        teacher, pairing (`str`): What the teacher is, and what it shows a sample.
+        published (`str`, *optional*): The published numbers, with their data and source.
+        language (`str`, *optional*): ISO 639 code, of text and speech.
+    """
+
+    recipe: str
+    title: str
+    pipeline_tag: str
+    dataset_name: str
+    dataset_type: str
+    teacher: str
+    pairing: str
+    published: str | None = None
+    language: str | None = None
+
+
+def null_controls(
+    num_classes: int, true_pairing: Pairing, labels: Sequence[int] | np.ndarray, id_column: str | None = None
+) -> list[ArmPlan]:
+    """The arms whose targets carry nothing of the teacher's knowledge; see [`~hf_colearn.teachers.controls`].
+
+    Args:
+        num_classes (`int`): C, the number of random vectors.
+        true_pairing (`Pairing`): The one whose targets are permuted.
+        labels (`Sequence[int]`): The class of sample id 0, 1, ...
+        id_column (`str`, *optional*): Of the arms that depend on the class, see [`ArmPlan`].
+    """
+    return [
+        ArmPlan("constant target", "null", ConstantTarget()),
+        ArmPlan("random vectors", "null", RandomPrototypes(num_prototypes=num_classes)),
+        ArmPlan("class vectors", "null", RandomPrototypes(labels), id_column),
+        ArmPlan("permuted pairing", "null", Permuted(true_pairing, labels), id_column),
+    ]
+
+
+def quiet() -> None:
+    """Leaves the terminal to the recipe's own bar and table."""
+    logging.set_verbosity_error(), logging.disable_progress_bar(), disable_progress_bar()
+
+
+def run_recipe(
+    options: RecipeOptions,
+    training: dict[str, Any],
+    *,
+    facts: Facts,
+    plans: Sequence[ArmPlan],
+    bank: TeacherBank,
+    data: Mapping[str, Any],
+    make_student: Callable[[], PreTrainedModel],
+    processor: Any = None,
+    collator: Callable | None = None,
+    augment: Callable | None = None,
+    metrics: Sequence[str] = ("accuracy", "macro_f1"),
+    notes: Mapping[str, Any] | None = None,
+) -> list[Run]:
+    """Trains the arms over the seeds, scores them on the test split, and writes table, report, plots and student.
+
+    The checkpoint of a run is chosen on `data["validation"]`, as `load_best_model_at_end` and `metric_for_best_model`
+    say; the test split is looked at once. The student of the first co-learned arm and seed is saved with its card.
+
+    Args:
+        options ([`RecipeOptions`]): As parsed.
+        training (`dict`): Fields of [`CoLearningArguments`]; `alpha` and its schedule are dropped for the baseline.
+        facts ([`Facts`]): For report and card.
+        plans (`Sequence[ArmPlan]`): All arms; `options.arms` picks.
+        bank ([`TeacherBank`]): The teacher's latents.
+        data (`Mapping`): `train` with sample ids, `validation` and `test`, in the student's inputs with `labels`.
+        make_student (`Callable`): A fresh student; the seed is set before.
+        processor (*optional*): Saved beside the student.
+        collator, augment (`Callable`, *optional*): The trainer's.
+        metrics (`Sequence[str]`, *optional*): Of [`classification_metrics`]; arms are compared on the first.
+        notes (`Mapping`, *optional*): More for the report, such as samples that were skipped.
+
+    Returns:
+        `list[Run]`: All runs.
+
+    Raises:
+        ValueError: If an arm is unknown, or the arguments would leave test samples out.
+    """
+    if training.get("dataloader_drop_last"):
+        raise ValueError("dataloader_drop_last=True would leave test samples out, too: leave it False.")
+    plans, output_dir = pick(plans, options.arms), Path(training["output_dir"])
+    kept = next((plan for plan in plans if plan.kind == "colearned"), plans[0])
+    id_columns = {plan.id_column or training["id_column"] for plan in plans}
+    first_seed = training.get("seed") or 0
+    optimizer = None
+    if options.optimizer is not None:
+        kind, kwargs = OPTIMIZERS[options.optimizer]
+        optimizer = (kind, {**kwargs, "lr": training["learning_rate"], "weight_decay": training["weight_decay"]})
+
+    def make_trainer(plan: ArmPlan, seed: int) -> CoLearningTrainer:
+        values = {**copy.deepcopy(training), "seed": seed, "output_dir": str(run_folder(output_dir, plan, seed))}
+        if plan.pairing is None:
+            values |= {"alpha": None, "alpha_schedule": "constant"}
+        id_column = values["id_column"] = plan.id_column or training["id_column"]
+        train = data["train"]
+        if id_columns - {id_column}:  # the student's forward would be handed the others
+            train = train.remove_columns(list(id_columns - {id_column}))
+        student = make_student()
+        return CoLearningTrainer(
+            with_lora(student, options.lora_rank) if options.lora else student,
+            CoLearningArguments(**{**values, "disable_tqdm": True}),
+            data_collator=collator,
+            train_dataset=train,
+            eval_dataset=data["validation"],
+            bank=bank if plan.pairing else None,
+            pairing=plan.pairing,
+            augment=augment,
+            optimizer_cls_and_kwargs=copy.deepcopy(optimizer),
+            compute_metrics=classification_metrics(tuple(metrics)),
+        )
+
+    def keep_first(plan: ArmPlan, seed: int, trainer: CoLearningTrainer) -> None:
+        if plan is kept and seed == first_seed and distributed.rank() == 0:  # fixed beforehand, not the best one
+            save_student(trainer.model, processor, output_dir / "student")
+        distributed.barrier()
+
+    seeds = range(first_seed, first_seed + options.seeds)
+    resume = training.get("resume_from_checkpoint")
+    runs = run_arms(plans, seeds, make_trainer, data["test"], keep_first, folder=output_dir, resume=bool(resume))
+    if distributed.rank() == 0:
+        asked = {"options": {**vars(options), **training}, **(notes or {})}
+        write_results(output_dir, runs, kept, facts, CoLearningArguments(**copy.deepcopy(training)), bank, asked)
+    return runs
+
+
+def write_results(
+    output_dir: Path,
+    runs: Sequence[Run],
+    kept: ArmPlan,
+    facts: Facts,
+    args: CoLearningArguments,
+    bank: TeacherBank,
+    notes: Mapping[str, Any],
+) -> None:
+    """Prints the table of the arms and writes `report.json`, plots and, where a student was saved, its card.
+
+    Args:
+        output_dir (`Path`): Where they go; the student is in `student`.
+        runs (`Sequence[Run]`): All runs, with the first seed's first.
+        kept ([`ArmPlan`]): The arm of the student.
+        facts ([`Facts`]): What it was, in words.
+        args ([`CoLearningArguments`]): Whose alpha and latent loss the co-learned arms have.
+        bank ([`TeacherBank`]): The teacher's latents.
+        notes (`Mapping`): More for the report.
+    """
+    metric = next(iter(runs[0].metrics))
+    comparison = compare_runs(runs, metric)
+    command = " ".join(["accelerate launch", f"recipes/{facts.recipe}.py", *map(shlex.quote, sys.argv[1:])])
+    told = {"recipe": facts.recipe, "command": command, "published": facts.published, "teacher": bank.description}
+    written = [write_report(output_dir, runs, comparison, {**told, **notes}), output_dir / "losses.png"]
+    plot_losses(histories(runs), written[-1])
+    first = {run.plan.name: run for run in runs if run.seed == runs[0].seed}
+    labels = runs[0].labels
+    clouds = {name: run.latents for name, run in first.items() if run.plan.kind != "null"}
+    written.append(output_dir / "latents.png")
+    plot_projection(clouds, labels, written[-1])
+    if (output_dir / "student").is_dir():
+        written.append(output_dir / "student")
+        alpha = 0.5 if args.alpha is None else args.alpha
+        student_card(
+            model_name=facts.title,
+            repo_id=str(output_dir / "student"),
+            pipeline_tag=facts.pipeline_tag,
+            dataset_name=facts.dataset_name,
+            dataset_type=facts.dataset_type,
+            dataset_split="test",
+            teacher=facts.teacher,
+            pairing=facts.pairing if kept.pairing else "none: this is the baseline",
+            objective=f"latent: {args.latent_loss} distance of the latents, {args.latent_reduction} over {bank.dim} dimensions",
+            alpha="heuristic, 1 - exp(-1/epoch)" if args.alpha_schedule == "heuristic" else f"constant, {alpha:g}",
+            comparison=comparison.to_markdown(),
+            verdict=comparison.verdict,
+            metrics=first[kept.name].metrics,
+            command=command,
+            language=facts.language,
+        ).save(output_dir / "student" / "README.md")
+    print(f"\n{facts.title}: {facts.dataset_name}, {len(labels):,} test samples\n")
+    print(comparison.table(), comparison.verdict, sep="\n")
+    if facts.published is not None:
+        print(f"Published: {facts.published}")
+    print("Written:", *(f"  {path}" for path in written), sep="\n")
