@@ -90,6 +90,8 @@ def parse_recipe(
     parsed = vars(parser.parse_args(argv))
     options = options_class(**{f.name: parsed[f.name] for f in fields(options_class)})
     training = {f.name: parsed[f.name] for f in fields(CoLearningArguments) if f.init and f.name in parsed}
+    if not torch.accelerator.is_available():
+        training["dataloader_pin_memory"] = False  # it would only warn
     # What is out of range shows now, not after the data is loaded; and the processes meet, to share the work from here on.
     _ = CoLearningArguments(**copy.deepcopy(training)).device
     return options, training

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from hf_colearn import distributed
+from hf_colearn.analysis.compare import Arm, compare
 from hf_colearn.analysis.plots import plot_losses, plot_projection
 from hf_colearn.arguments import CoLearningArguments
 from hf_colearn.experiment import ArmPlan, Run, compare_runs, histories, pick, run_arms, run_folder, write_report
@@ -75,6 +76,17 @@ def null_controls(
     ]
 
 
+def chosen_arms(options: RecipeOptions, plans: Sequence[ArmPlan]) -> list[ArmPlan]:
+    """The arms that `--arms` names; call it before the teacher is asked, so that a wrong name shows at once.
+
+    Raises:
+        ValueError: If a name is none of theirs, or the arms could not be compared.
+    """
+    plans = pick(plans, options.arms)
+    compare([Arm(plan.name, plan.kind, [0.0] * options.seeds) for plan in plans])
+    return plans
+
+
 def quiet() -> None:
     """Leaves the terminal to the recipe's own bar and table."""
     logging.set_verbosity_error(), logging.disable_progress_bar(), disable_progress_bar()
@@ -104,7 +116,7 @@ def run_recipe(
         options ([`RecipeOptions`]): As parsed.
         training (`dict`): Fields of [`CoLearningArguments`]; `alpha` and its schedule are dropped for the baseline.
         facts ([`Facts`]): For report and card.
-        plans (`Sequence[ArmPlan]`): All arms; `options.arms` picks.
+        plans (`Sequence[ArmPlan]`): The arms, from [`chosen_arms`].
         bank ([`TeacherBank`]): The teacher's latents.
         data (`Mapping`): `train` with sample ids, `validation` and `test`, in the student's inputs with `labels`.
         make_student (`Callable`): A fresh student; the seed is set before.
@@ -117,11 +129,11 @@ def run_recipe(
         `list[Run]`: All runs.
 
     Raises:
-        ValueError: If an arm is unknown, or the arguments would leave test samples out.
+        ValueError: If the arguments would leave test samples out.
     """
     if training.get("dataloader_drop_last"):
         raise ValueError("dataloader_drop_last=True would leave test samples out, too: leave it False.")
-    plans, output_dir = pick(plans, options.arms), Path(training["output_dir"])
+    output_dir = Path(training["output_dir"])
     kept = next((plan for plan in plans if plan.kind == "colearned"), plans[0])
     id_columns = {plan.id_column or training["id_column"] for plan in plans}
     first_seed = training.get("seed") or 0
@@ -161,7 +173,8 @@ def run_recipe(
     resume = training.get("resume_from_checkpoint")
     runs = run_arms(plans, seeds, make_trainer, data["test"], keep_first, folder=output_dir, resume=bool(resume))
     if distributed.rank() == 0:
-        asked = {"options": {**vars(options), **training}, **(notes or {})}
+        samples = {split: len(part) for split, part in data.items() if hasattr(part, "__len__")}  # streams have none
+        asked = {"options": {**vars(options), **training}, "samples": samples, **(notes or {})}
         write_results(output_dir, runs, kept, facts, CoLearningArguments(**copy.deepcopy(training)), bank, asked)
     return runs
 
@@ -190,13 +203,21 @@ def write_results(
     comparison = compare_runs(runs, metric)
     command = " ".join(["accelerate launch", f"recipes/{facts.recipe}.py", *map(shlex.quote, sys.argv[1:])])
     told = {"recipe": facts.recipe, "command": command, "published": facts.published, "teacher": bank.description}
-    written = [write_report(output_dir, runs, comparison, {**told, **notes}), output_dir / "losses.png"]
-    plot_losses(histories(runs), written[-1])
-    first = {run.plan.name: run for run in runs if run.seed == runs[0].seed}
+    written = [write_report(output_dir, runs, comparison, {**told, **notes})]
     labels = runs[0].labels
+    print(f"\n{facts.title}: {facts.dataset_name}, {len(labels):,} test samples\n")
+    print(comparison.table(), comparison.verdict, sep="\n")
+    if facts.published is not None:
+        print(f"Published: {facts.published}")
+    losses = histories(runs)
+    if any(entries for arm in losses.values() for entries in arm):
+        written.append(output_dir / "losses.png")
+        plot_losses(losses, written[-1])
+    first = {run.plan.name: run for run in runs if run.seed == runs[0].seed}
     clouds = {name: run.latents for name, run in first.items() if run.plan.kind != "null"}
-    written.append(output_dir / "latents.png")
-    plot_projection(clouds, labels, written[-1])
+    if len(labels) > 3:  # points that have neighbours
+        written.append(output_dir / "latents.png")
+        plot_projection(clouds, labels, written[-1], perplexity=min(30.0, len(labels) / 3))
     if (output_dir / "student").is_dir():
         written.append(output_dir / "student")
         alpha = 0.5 if args.alpha is None else args.alpha
@@ -217,8 +238,4 @@ def write_results(
             command=command,
             language=facts.language,
         ).save(output_dir / "student" / "README.md")
-    print(f"\n{facts.title}: {facts.dataset_name}, {len(labels):,} test samples\n")
-    print(comparison.table(), comparison.verdict, sep="\n")
-    if facts.published is not None:
-        print(f"Published: {facts.published}")
     print("Written:", *(f"  {path}" for path in written), sep="\n")

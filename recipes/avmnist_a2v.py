@@ -27,7 +27,7 @@ from hf_colearn.data.images import with_pixel_values
 from hf_colearn.data.spoken import with_spoken_digits
 from hf_colearn.experiment import ArmPlan
 from hf_colearn.options import RecipeOptions, parse_recipe
-from hf_colearn.recipe import Facts, null_controls, quiet, run_recipe
+from hf_colearn.recipe import Facts, chosen_arms, null_controls, quiet, run_recipe
 from hf_colearn.small import resnet_tiny, speech_teacher
 
 
@@ -69,6 +69,14 @@ def main() -> None:
     options, training = parse_recipe(Options, __file__)
     quiet()
     raw, name = load(options)
+    arms = [
+        ArmPlan("baseline", "baseline"),
+        ArmPlan("random other", "colearned", Shuffled()),
+        ArmPlan("true pairing", "colearned", Paired()),
+        *null_controls(10, Paired(), raw["train"]["label"]),
+    ]
+    plans = chosen_arms(options, arms)
+
     trained = options.teacher == "train"
     if trained:
         teacher = speech_teacher(f"{training['output_dir']}/teacher", raw["train"], 10, max_steps=150)
@@ -99,12 +107,6 @@ def main() -> None:
         pairing=f"a random other sample's waveform plus noise of {options.noise_std:g}, by a new permutation every epoch",
         published="65.18 -> 66.69 % on AVMNIST (Lee & Yoon, ICLR 2025)",
     )
-    plans = [
-        ArmPlan("baseline", "baseline"),
-        ArmPlan("random other", "colearned", Shuffled()),
-        ArmPlan("true pairing", "colearned", Paired()),
-        *null_controls(10, Paired(), raw["train"]["label"]),
-    ]
     run_recipe(
         options, training, facts=facts, plans=plans, bank=bank, data=inputs, make_student=make_student,
         processor=processor,

@@ -24,7 +24,7 @@ from hf_colearn.data.av_digits import load_av_digits
 from hf_colearn.data.avmnist import load_avmnist
 from hf_colearn.experiment import ArmPlan
 from hf_colearn.options import RecipeOptions, parse_recipe
-from hf_colearn.recipe import Facts, null_controls, quiet, run_recipe
+from hf_colearn.recipe import Facts, chosen_arms, null_controls, quiet, run_recipe
 from hf_colearn.small import resnet_tiny, vision_teacher
 
 
@@ -65,6 +65,14 @@ def main() -> None:
     options, training = parse_recipe(Options, __file__)
     quiet()
     raw, inputs, name = load(options)
+    arms = [
+        ArmPlan("baseline", "baseline"),
+        ArmPlan("random other", "colearned", Shuffled()),
+        ArmPlan("true pairing", "colearned", Paired()),
+        *null_controls(10, Paired(), raw["train"]["label"]),
+    ]
+    plans = chosen_arms(options, arms)
+
     teacher = vision_teacher(options.teacher, options.pooling)
     bank = TeacherBank.encode(teacher, raw["train"]["image"])  # row i: what the teacher sees of sample i
 
@@ -83,12 +91,6 @@ def main() -> None:
         pairing="the image of a random other sample, by a new permutation every epoch",
         published="41.28 -> 42.44 % on AVMNIST (Lee & Yoon, ICLR 2025)",
     )
-    plans = [
-        ArmPlan("baseline", "baseline"),
-        ArmPlan("random other", "colearned", Shuffled()),
-        ArmPlan("true pairing", "colearned", Paired()),
-        *null_controls(10, Paired(), raw["train"]["label"]),
-    ]
     run_recipe(options, training, facts=facts, plans=plans, bank=bank, data=inputs, make_student=make_student)
 
 

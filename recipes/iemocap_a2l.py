@@ -24,7 +24,7 @@ from hf_colearn.data.iemocap import load_iemocap, write_first_try_tree
 from hf_colearn.data.text import with_input_ids
 from hf_colearn.experiment import ArmPlan
 from hf_colearn.options import RecipeOptions, parse_recipe
-from hf_colearn.recipe import Facts, null_controls, quiet, run_recipe
+from hf_colearn.recipe import Facts, chosen_arms, null_controls, quiet, run_recipe
 from hf_colearn.small import bert_tiny, packaged_model, speech_teacher
 
 
@@ -52,6 +52,14 @@ def main() -> None:
         skip_bad_samples=options.skip_bad_samples,
     )
     emotions, labels = raw["train"].features["label"].names, np.asarray(raw["train"]["label"])
+
+    arms = [
+        ArmPlan("baseline", "baseline"),
+        ArmPlan("random other", "colearned", Shuffled()),
+        ArmPlan("true pairing", "colearned", Paired()),
+        *null_controls(len(emotions), Paired(), labels),
+    ]
+    plans = chosen_arms(options, arms)
 
     trained = options.teacher == "train"
     if trained:
@@ -86,12 +94,6 @@ def main() -> None:
         published="55.81 -> 56.49 % on IEMOCAP, a random split (Lee & Yoon, ICLR 2025)",
         language="en",
     )
-    plans = [
-        ArmPlan("baseline", "baseline"),
-        ArmPlan("random other", "colearned", Shuffled()),
-        ArmPlan("true pairing", "colearned", Paired()),
-        *null_controls(len(emotions), Paired(), labels),
-    ]
     run_recipe(
         options, training, facts=facts, plans=plans, bank=bank, data=inputs, make_student=make_student,
         processor=tokenizer, collator=DataCollatorWithPadding(tokenizer),

@@ -23,7 +23,7 @@ from hf_colearn.data.audio import WaveformNoise, with_input_values
 from hf_colearn.data.iemocap import load_iemocap, write_first_try_tree
 from hf_colearn.experiment import ArmPlan
 from hf_colearn.options import RecipeOptions, parse_recipe
-from hf_colearn.recipe import Facts, null_controls, quiet, run_recipe
+from hf_colearn.recipe import Facts, chosen_arms, null_controls, quiet, run_recipe
 from hf_colearn.small import language_teacher, wav2vec2_tiny
 
 
@@ -60,6 +60,13 @@ def main() -> None:
     }
 
     prompt = RandomPrompt(options.template, num_classes=len(emotions))
+    arms = [
+        ArmPlan("baseline", "baseline"),
+        ArmPlan("random prompts", "colearned", prompt),
+        ArmPlan("paired prompts", "colearned", Paired(labels)),
+        *null_controls(len(emotions), Paired(labels), labels),
+    ]
+    plans = chosen_arms(options, arms)
     teacher = language_teacher(options.teacher, options.pooling)
     bank = TeacherBank.encode(teacher, prompt.prompts)
 
@@ -86,12 +93,6 @@ def main() -> None:
         published="59.46 -> 61.20 % on IEMOCAP, a random split (Lee & Yoon, ICLR 2025)",
         language="en",
     )
-    plans = [
-        ArmPlan("baseline", "baseline"),
-        ArmPlan("random prompts", "colearned", prompt),
-        ArmPlan("paired prompts", "colearned", Paired(labels)),
-        *null_controls(len(emotions), Paired(labels), labels),
-    ]
     run_recipe(
         options, training, facts=facts, plans=plans, bank=bank, data=inputs, make_student=make_student,
         processor=processor, collator=DataCollatorWithPadding(processor),

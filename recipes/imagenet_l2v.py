@@ -34,7 +34,7 @@ from hf_colearn.experiment import ArmPlan
 from hf_colearn.models.backbones import is_convolutional
 from hf_colearn.models.stochastic_depth import add_stochastic_depth
 from hf_colearn.options import RecipeOptions, parse_recipe
-from hf_colearn.recipe import Facts, null_controls, quiet, run_recipe
+from hf_colearn.recipe import Facts, chosen_arms, null_controls, quiet, run_recipe
 from hf_colearn.small import language_teacher, resnet_tiny, vit_tiny
 
 
@@ -92,16 +92,25 @@ def main() -> None:
             num_validation=options.num_validation,
         )  # fmt: skip
     names = data["train"].features["label"].names
+    skipped: dict[str, list] = {}
     if options.skip_bad_samples:
-        data = {split: without_bad_samples(part, as_rgb, "image")[0] for split, part in data.items()}
+        looked = {split: without_bad_samples(part, as_rgb, "image") for split, part in data.items()}
+        data = {split: good for split, (good, _) in looked.items()}
+        skipped = {split: bad for split, (_, bad) in looked.items()}
 
     prompt = RandomPrompt(options.template, num_classes=len(names))
-    teacher = language_teacher(options.teacher, options.pooling)
-    bank = TeacherBank.encode(teacher, prompt.prompts)
     # By class: in a stream a sample is known by a hash, and its class by a copy of the label.
     labels = np.arange(len(names)) if options.streaming else labels_by_id(data["train"])
     class_id = "class_id" if options.streaming else None
-
+    arms = [
+        ArmPlan("baseline", "baseline"),
+        ArmPlan("random prompts", "colearned", prompt),
+        ArmPlan("paired prompts", "colearned", Paired(labels), class_id),
+        *null_controls(len(names), Paired(labels), labels, class_id),
+    ]
+    plans = chosen_arms(options, arms)
+    teacher = language_teacher(options.teacher, options.pooling)
+    bank = TeacherBank.encode(teacher, prompt.prompts)
     config = student_config(options)
     statistics = {}
     if isinstance(config, str):  # a pretrained student goes on seeing what it has seen
@@ -141,15 +150,10 @@ def main() -> None:
         published="ResNet-50 77.83 -> 78.54, ViT-B/32 75.04 -> 76.75, ViT-B/16 80.07 -> 81.90 % on ImageNet "
         "(Lee & Yoon, ICLR 2025)",
     )
-    plans = [
-        ArmPlan("baseline", "baseline"),
-        ArmPlan("random prompts", "colearned", prompt),
-        ArmPlan("paired prompts", "colearned", Paired(labels), class_id),
-        *null_controls(len(names), Paired(labels), labels, class_id),
-    ]
     run_recipe(
         options, training, facts=facts, plans=plans, bank=bank, data=inputs, make_student=make_student,
         processor=processor, augment=augment, metrics=("accuracy", "top5"),
+        notes={"skipped": {split: len(bad) for split, bad in skipped.items()}},
     )  # fmt: skip
 
 

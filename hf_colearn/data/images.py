@@ -27,7 +27,7 @@ def with_pixel_values(dataset: Dataset, processor: Any, column: str = "image", l
 
     Args:
         dataset ([`datasets.Dataset`]): With an `Image` column.
-        processor: The student's image processor.
+        processor: The student's image processor; one with a single mean is for grey images, of one channel.
         column (`str`, *optional*, defaults to `"image"`): The images' column, which is dropped.
         label_column (`str`, *optional*, defaults to `"label"`): The labels' column, which becomes `labels`.
 
@@ -42,6 +42,7 @@ def with_pixel_values(dataset: Dataset, processor: Any, column: str = "image", l
             raise ValueError(f"the dataset has no column '{name}' (it has {dataset.column_names}): name it.")
     if not len(dataset):
         raise ValueError("the dataset is empty, so no image tells a shape: look at its split, filter or selection.")
+    is_grey = processor.do_normalize and len(processor.image_mean) == 1
     mode = None
     if isinstance(dataset.features[column], datasets.Image):
         mode = dataset.features[column].mode
@@ -49,6 +50,7 @@ def with_pixel_values(dataset: Dataset, processor: Any, column: str = "image", l
 
     def preprocess(batch: dict[str, list], rows: list[int]) -> dict[str, Any]:
         images = [as_rgb(cell, row, mode) for cell, row in zip(batch[column], rows, strict=True)]
+        images = [image.convert("L") for image in images] if is_grey else images
         pixels = processor(images=images, return_tensors="np")["pixel_values"]
         kept = {name: cells for name, cells in batch.items() if name not in (column, label_column)}
         return {**kept, "pixel_values": np.asarray(pixels, dtype=np.float32), "labels": batch[label_column]}

@@ -1,6 +1,7 @@
 """LoRA students: adapters in the backbone, heads trained whole, and what is saved of them."""
 
 import copy
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,8 @@ def _learns(module: nn.Module) -> bool:
 
 def save_student(model: Any, processor: Any, folder: Path) -> None:
     """Writes what users load: the student with its processor, and for LoRA the `adapter` and its `base` beside it."""
+    for earlier in ("adapter", "base"):
+        shutil.rmtree(folder / earlier, ignore_errors=True)
     if isinstance(model, PeftModel):
         base: Any = copy.deepcopy(model).unload()
         base.save_pretrained(folder / "base")
