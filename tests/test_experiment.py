@@ -1,6 +1,7 @@
 """Arms trained over seeds, scored, compared and written down."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 import tiny
 from hf_colearn import CoLearningTrainer, RandomPrototypes, classification_metrics
-from hf_colearn.experiment import ArmPlan, compare_runs, histories, pick, run_arms, write_report
+from hf_colearn.experiment import ArmPlan, compare_runs, histories, pick, run_arms, run_folder, write_report
 
 
 PLANS = [
@@ -77,3 +78,61 @@ def test_arms_are_picked_by_name():
     assert [plan.name for plan in pick(PLANS, ["vectors", "baseline"])] == ["baseline", "vectors"]
     with pytest.raises(ValueError, match="no arm 'nothing'.*'prompts'"):
         pick(PLANS, ["nothing"])
+
+
+# ---- runs that are taken up again ----
+def resumable(folder, trained, max_steps=3, learning_rate=5e-3):
+    def make_trainer(plan, seed):
+        student = tiny.CoLearningForImageClassification.from_backbone(tiny.vit(), latent_dim=24, num_labels=10)
+        teacher = {} if plan.pairing is None else {"bank": tiny.bank(), "pairing": plan.pairing}
+        args = tiny.arguments(
+            run_folder(folder, plan, seed), max_steps=max_steps, seed=seed, learning_rate=learning_rate,
+            save_strategy="steps", save_steps=1,
+        )  # fmt: skip
+        data = tiny.digits(32) if plan.pairing else tiny.digits(32).remove_columns("sample_id")
+        metrics = classification_metrics(("accuracy",))
+        return CoLearningTrainer(student, args, train_dataset=data, compute_metrics=metrics, **teacher)
+
+    def remember(plan, seed, trainer):
+        trained.append((plan.name, seed))
+
+    return make_trainer, remember
+
+
+def test_finished_runs_are_read_back_and_an_interrupted_one_goes_on(tmp_path):
+    trained: list = []
+    make_trainer, remember = resumable(tmp_path, trained)
+    test = tiny.digits(40)
+    whole = run_arms(PLANS[:2], [3], make_trainer, test, remember, folder=tmp_path)
+    # As a machine that failed in the second arm leaves it: two of three steps, no scores.
+    second = run_folder(tmp_path, PLANS[1], 3)
+    (second / "run.json").unlink()
+    shutil.rmtree(second / "checkpoint-3")
+    trained.clear()
+
+    again = run_arms(PLANS[:2], [3], make_trainer, test, remember, folder=tmp_path, resume=True)
+
+    assert trained == [("prompts", 3)]
+    assert again[1].history[-1]["step"] == 3 and (second / "run.json").is_file()
+    for run, expected in zip(again, whole, strict=True):
+        assert run.metrics == expected.metrics and run.seed == expected.seed
+        np.testing.assert_array_equal(run.latents, expected.latents)
+        np.testing.assert_array_equal(run.labels, expected.labels)
+    losses = [[entry.get("loss_task") for entry in runs[1].history if "loss" in entry] for runs in (whole, again)]
+    assert losses[0] == losses[1]
+
+
+def test_a_finished_run_of_other_arguments_is_refused_by_name(tmp_path):
+    make_trainer, _ = resumable(tmp_path, [])
+    run_arms(PLANS[:2], [3], make_trainer, tiny.digits(40), folder=tmp_path)
+    make_trainer, _ = resumable(tmp_path, [], learning_rate=1e-3)
+    with pytest.raises(ValueError, match="learning_rate=0.005.*0.001"):
+        run_arms(PLANS[:2], [3], make_trainer, tiny.digits(40), folder=tmp_path, resume=True)
+
+
+def test_without_resume_everything_is_trained_anew(tmp_path):
+    trained: list = []
+    make_trainer, remember = resumable(tmp_path, trained)
+    for _ in range(2):
+        run_arms(PLANS[:2], [3], make_trainer, tiny.digits(40), remember, folder=tmp_path)
+    assert trained == [("baseline", 3), ("prompts", 3)] * 2
