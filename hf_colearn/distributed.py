@@ -60,10 +60,7 @@ def together():
         yield
     except Exception as caught:
         error = caught
-    failures: list[str | None] = [None]
-    if is_distributed():
-        failures = [None] * dist.get_world_size()
-        dist.all_gather_object(failures, None if error is None else f"{type(error).__name__}: {error}")
+    failures = from_all_processes(None if error is None else f"{type(error).__name__}: {error}")
     if error is not None:
         raise error
     for process, failure in enumerate(failures):
@@ -78,6 +75,15 @@ def from_main_process(value):
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def from_all_processes(value) -> list:
+    """Every process's value of a small picklable object, in their order, on every process."""
+    values = [value]
+    if is_distributed():
+        values = [None] * dist.get_world_size()
+        dist.all_gather_object(values, value)
+    return values
 
 
 def overwrite_from_main_process(tensors: list[torch.Tensor]) -> None:

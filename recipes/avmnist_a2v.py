@@ -49,7 +49,7 @@ class Options(RecipeOptions):
     noise_std: float = field(default=1e-3, metadata={"help": "Of the noise on the teacher's waveforms."})
 
 
-def load(options: Options) -> tuple[dict[str, Dataset], str]:
+def load_data(options: Options) -> tuple[dict[str, Dataset], str]:
     """The splits with `image`, `label` and, in train, `audio`; and what they are called."""
     if options.data_dir is None:
         if options.audio_dir is None and not options.small:
@@ -68,7 +68,7 @@ def load(options: Options) -> tuple[dict[str, Dataset], str]:
 def main() -> None:
     options, training = parse_recipe(Options, __file__)
     quiet()
-    raw, name = load(options)
+    raw, name = load_data(options)
     arms = [
         ArmPlan("baseline", "baseline"),
         ArmPlan("random other", "colearned", Shuffled()),

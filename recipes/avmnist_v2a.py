@@ -42,7 +42,7 @@ class Options(RecipeOptions):
     pooling: str = field(default="pooler", metadata={"help": "How the teacher's features become one latent."})
 
 
-def load(options: Options) -> tuple[dict[str, Dataset], dict[str, Dataset], str]:
+def load_data(options: Options) -> tuple[dict[str, Dataset], dict[str, Dataset], str]:
     """The splits as they are, in the student's inputs, and what they are called."""
     if options.data_dir is not None:
         raw = load_avmnist(options.data_dir, seed=0)
@@ -64,7 +64,7 @@ def load(options: Options) -> tuple[dict[str, Dataset], dict[str, Dataset], str]
 def main() -> None:
     options, training = parse_recipe(Options, __file__)
     quiet()
-    raw, inputs, name = load(options)
+    raw, inputs, name = load_data(options)
     arms = [
         ArmPlan("baseline", "baseline"),
         ArmPlan("random other", "colearned", Shuffled()),

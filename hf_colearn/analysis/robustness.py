@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from datasets import ClassLabel, Dataset, IterableDataset
 from tqdm.auto import tqdm
 
@@ -239,10 +238,7 @@ class _Tally:
 
 
 def _over_processes(own: _Tally) -> _Tally:
-    tallies = [own]
-    if distributed.is_distributed():
-        tallies = [own] * distributed.world_size()
-        dist.all_gather_object(tallies, own)
+    tallies = distributed.from_all_processes(own)
     return _Tally(
         np.sum([tally.samples for tally in tallies], axis=0),
         np.sum([tally.correct for tally in tallies], axis=0),

@@ -20,6 +20,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--images_per_second", type=float, default=3000, help="what one GPU trains on, for the cores that feed it"
     )
+    parser.add_argument("--only", nargs="+", help="names of the benchmarks to run; all by default")
     parser.add_argument(
         "--output", type=Path, default=Path(__file__).parent, help="folder of RESULTS.md, results.json"
     )
@@ -30,17 +31,22 @@ def main() -> None:
     args = make_parser().parse_args()
     transformers.logging.set_verbosity_error()
     start, load = perf_counter(), os.getloadavg()[0]
+    benchmarks = {
+        "step": lambda: step.rows(args.quick, args.full),
+        "online": lambda: online.rows(args.quick),
+        "encoding": lambda: encoding.rows(args.quick),
+        "bank": lambda: bank.rows(args.quick),
+        "loading": lambda: loading.rows(args.quick, args.images_per_second),
+    }
+    unknown = [name for name in args.only or [] if name not in benchmarks]
+    if unknown:
+        raise SystemExit(f"there is no benchmark '{unknown[0]}': choose among {', '.join(benchmarks)}.")
     rows = []
-    for name, measure in (
-        ("step", lambda: step.rows(args.quick, args.full)),
-        ("online", lambda: online.rows(args.quick)),
-        ("encoding", lambda: encoding.rows(args.quick)),
-        ("bank", lambda: bank.rows(args.quick)),
-        ("loading", lambda: loading.rows(args.quick, args.images_per_second)),
-    ):
-        rows += measure()
+    for name in args.only or benchmarks:
+        rows += benchmarks[name]()
         print(f"{name}: done after {perf_counter() - start:.0f} s", flush=True)
     command = "python -m tests.benchmarks" + " --quick" * args.quick + " --full" * args.full
+    command += "".join(f" {word}" for word in ["--only", *args.only]) if args.only else ""
     print(write_report(rows, machine(load), args.output, command, args.quick))
 
 
