@@ -75,6 +75,7 @@ def parse_recipe(
         [options_class, CoLearningArguments],
         description=sys.modules["__main__"].__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # `--small` must be seen before the rest is parsed
     )
     config = Path(script).with_suffix(".yaml")
     parser.add_argument("--config", type=Path, default=config, help="YAML of defaults; the recipe's own by default.")

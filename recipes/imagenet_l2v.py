@@ -6,7 +6,9 @@ imagenet_l2v_resnet50.yaml; each can be given on the command line, too.
 
     accelerate launch recipes/imagenet_l2v.py --small                       # a first try: handwritten digits, MiniLM
     accelerate launch recipes/imagenet_l2v.py --data_dir IMAGENET           # an image folder with train/ and val/
-    accelerate launch recipes/imagenet_l2v.py --streaming --max_steps 375000   # the Hub's, without a copy on disk
+    accelerate launch recipes/imagenet_l2v.py --data_dir IMAGENET --streaming --max_steps 375000
+    accelerate launch recipes/imagenet_l2v.py --streaming --max_steps 375000 --eval_strategy no \\
+        --load_best_model_at_end false                                      # the Hub's, without a copy on disk
     accelerate launch recipes/imagenet_l2v.py --config recipes/imagenet_l2v_resnet50.yaml
 """
 
@@ -82,6 +84,11 @@ def main() -> None:
     quiet()
     if options.streaming and training["max_steps"] <= 0:
         raise SystemExit("a stream has no length: pass --max_steps (300 epochs of ImageNet on 4 x 256 are 375,000).")
+    if options.streaming and options.data_dir is None and training["eval_strategy"] != "no":
+        raise SystemExit(
+            "a validation split of the Hub's stream is told by its ids, so each evaluation would read the whole training "
+            "stream: pass --eval_strategy no --load_best_model_at_end false (the last weights are taken), or --data_dir."
+        )
     if options.small and options.data_dir is None:
         data, name = load_handwritten_digits(), "handwritten digits (scikit-learn)"
         data["train"], data["validation"] = cut_validation(data["train"], 0.2, seed=0)

@@ -1,5 +1,6 @@
 """A recipe's options: YAML, its section for a first try, and the command line over both."""
 
+import runpy
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -132,3 +133,17 @@ def test_avmnist_has_the_published_protocol(name):
         "per_device_train_batch_size": 32, "alpha": 0.3, "lr_step_epochs": 25, "lr_step_gamma": 0.1,
     }  # fmt: skip
     assert {key: protocol(name)[key] for key in published} == published
+
+
+@pytest.mark.parametrize("small", [False, True], ids=["published", "small"])
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_yaml_fits_its_recipe(path, small, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    script = RECIPES / f"{path.stem.removesuffix('_resnet50')}.py"
+    options_class = runpy.run_path(str(script), run_name="recipe")["Options"]
+    argv = ["--config", str(path), "--use_cpu", "true", *(["--small"] if small else [])]
+    options, training = parse_recipe(options_class, str(script), argv)
+    args = CoLearningArguments(**training)
+    assert options.small == small and args.seed == 0 and args.load_best_model_at_end
+    assert args.metric_for_best_model == "accuracy"
+    assert not args.dataloader_drop_last  # Trainer would drop test samples, too

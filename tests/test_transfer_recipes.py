@@ -196,3 +196,5 @@ def test_a_stream_without_max_steps_is_refused(image_folder, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match="--max_steps"):
         main_of("imagenet_l2v", monkeypatch, "--data_dir", str(image_folder), "--streaming", "--bf16", "false")
+    with pytest.raises(SystemExit, match="--eval_strategy no"):  # or the Hub's whole stream would be read every time
+        main_of("imagenet_l2v", monkeypatch, "--streaming", "--max_steps", "9", "--bf16", "false")
