@@ -39,6 +39,13 @@ def barrier() -> None:
         dist.barrier()
 
 
+def leave() -> None:
+    """Waits for the others and leaves the group, at the end of a script: a process that exits in it may be aborted."""
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
 def mean_over_processes(values: torch.Tensor) -> torch.Tensor:
     """The mean of a tensor over the processes, the same on each; the argument is left alone, no gradient flows."""
     values = values.detach().clone()

@@ -25,6 +25,7 @@ from hf_colearn.data.av_digits import load_av_digits
 from hf_colearn.data.avmnist import load_avmnist
 from hf_colearn.data.images import with_pixel_values
 from hf_colearn.data.spoken import with_spoken_digits
+from hf_colearn.distributed import leave
 from hf_colearn.experiment import ArmPlan
 from hf_colearn.options import RecipeOptions, parse_recipe
 from hf_colearn.recipe import Facts, chosen_arms, null_controls, quiet, run_recipe
@@ -111,6 +112,7 @@ def main() -> None:
         options, training, facts=facts, plans=plans, bank=bank, data=inputs, make_student=make_student,
         processor=processor,
     )  # fmt: skip
+    leave()
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from hf_colearn import CoLearningForImageClassification, Paired, Shuffled, Teach
 from hf_colearn.data.audio import with_spectrograms
 from hf_colearn.data.av_digits import load_av_digits
 from hf_colearn.data.avmnist import load_avmnist
+from hf_colearn.distributed import leave
 from hf_colearn.experiment import ArmPlan
 from hf_colearn.options import RecipeOptions, parse_recipe
 from hf_colearn.recipe import Facts, chosen_arms, null_controls, quiet, run_recipe
@@ -92,6 +93,7 @@ def main() -> None:
         published="41.28 -> 42.44 % on AVMNIST (Lee & Yoon, ICLR 2025)",
     )
     run_recipe(options, training, facts=facts, plans=plans, bank=bank, data=inputs, make_student=make_student)
+    leave()
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from hf_colearn import (
 )
 from hf_colearn.data.digits import few_per_class, load_handwritten_digits
 from hf_colearn.data.images import with_pixel_values
-from hf_colearn.distributed import rank, world_size
+from hf_colearn.distributed import leave, rank, world_size
 from hf_colearn.experiment import ArmPlan, pick, run_arms
 from hf_colearn.models.lora import save_student
 from hf_colearn.recipe import Facts, null_controls, quiet, write_results
@@ -130,6 +130,7 @@ def main() -> None:
         )
         args = CoLearningArguments(alpha=options.alpha, latent_reduction=options.latent_reduction)
         write_results(output_dir, runs, kept, facts, args, bank, {"options": vars(options)})
+    leave()
 
 
 if __name__ == "__main__":

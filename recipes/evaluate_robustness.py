@@ -39,6 +39,7 @@ from hf_colearn.analysis.robustness import (
 from hf_colearn.analysis.robustness_results import CorruptionResult, RobustnessResult, table
 from hf_colearn.data.corruptions import check_can_corrupt, find_archive
 from hf_colearn.data.scoring import open_dataset
+from hf_colearn.distributed import leave
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -111,6 +112,7 @@ def main() -> None:
             results[name] = evaluate_corruptions(model, processor, opened(source, split), how)
     if state.is_main_process:
         report(options, sources, results, state.num_processes)
+    leave()
 
 
 def report(options: argparse.Namespace, sources: dict, results: dict, processes: int) -> None:

@@ -22,6 +22,7 @@ from hf_colearn import CoLearningForSequenceClassification, FrozenEncoder, Paire
 from hf_colearn.data.audio import NoisyWaveforms
 from hf_colearn.data.iemocap import load_iemocap, write_first_try_tree
 from hf_colearn.data.text import with_input_ids
+from hf_colearn.distributed import leave
 from hf_colearn.experiment import ArmPlan
 from hf_colearn.options import RecipeOptions, parse_recipe
 from hf_colearn.recipe import Facts, chosen_arms, null_controls, quiet, run_recipe
@@ -98,6 +99,7 @@ def main() -> None:
         options, training, facts=facts, plans=plans, bank=bank, data=inputs, make_student=make_student,
         processor=tokenizer, collator=DataCollatorWithPadding(tokenizer),
     )  # fmt: skip
+    leave()
 
 
 if __name__ == "__main__":

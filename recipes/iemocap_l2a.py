@@ -21,6 +21,7 @@ from transformers import AutoFeatureExtractor, DataCollatorWithPadding, Wav2Vec2
 from hf_colearn import CoLearningForAudioClassification, Paired, RandomPrompt, TeacherBank
 from hf_colearn.data.audio import WaveformNoise, with_input_values
 from hf_colearn.data.iemocap import load_iemocap, write_first_try_tree
+from hf_colearn.distributed import leave
 from hf_colearn.experiment import ArmPlan
 from hf_colearn.options import RecipeOptions, parse_recipe
 from hf_colearn.recipe import Facts, chosen_arms, null_controls, quiet, run_recipe
@@ -98,6 +99,7 @@ def main() -> None:
         processor=processor, collator=DataCollatorWithPadding(processor),
         augment=WaveformNoise(options.student_noise) if options.student_noise else None,
     )  # fmt: skip
+    leave()
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from hf_colearn.data.ids import labels_by_id
 from hf_colearn.data.imagenet import load_imagenet
 from hf_colearn.data.images import ImageTransform, as_rgb, make_image_processor, with_image_transform
 from hf_colearn.data.splits import cut_validation
+from hf_colearn.distributed import leave
 from hf_colearn.experiment import ArmPlan
 from hf_colearn.models.backbones import is_convolutional
 from hf_colearn.models.stochastic_depth import add_stochastic_depth
@@ -162,6 +163,7 @@ def main() -> None:
         processor=processor, augment=augment, metrics=("accuracy", "top5"),
         notes={"skipped": {split: len(bad) for split, bad in skipped.items()}},
     )  # fmt: skip
+    leave()
 
 
 if __name__ == "__main__":
