@@ -79,6 +79,15 @@ def pick(plans: Sequence[ArmPlan], names: Sequence[str] | None) -> list[ArmPlan]
     return [plan for plan in plans if names is None or plan.name in names]
 
 
+def check_comparable(plans: Sequence[ArmPlan], num_seeds: int) -> None:
+    """A rehearsal: what the comparison would refuse after hours of training, it refuses now.
+
+    Raises:
+        ValueError: If the arms cannot be compared: no baseline, a name twice, an unknown kind, no seeds.
+    """
+    compare([Arm(plan.name, plan.kind, [0.0] * num_seeds) for plan in plans])
+
+
 def run_arms(
     plans: Sequence[ArmPlan],
     seeds: Sequence[int],
@@ -108,8 +117,7 @@ def run_arms(
         ValueError: If the arms could not be compared afterwards: no baseline, a name twice, an unknown kind, no seeds;
             or if a finished run was trained with other arguments.
     """
-    # A rehearsal: what the comparison would refuse after hours of training, it refuses now.
-    compare([Arm(plan.name, plan.kind, [0.0] * len(seeds)) for plan in plans])
+    check_comparable(plans, len(seeds))
     runs = []
     with tqdm(total=len(plans) * len(seeds), unit="run", disable=distributed.rank() > 0) as bar:
         for seed in seeds:

@@ -18,10 +18,19 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from hf_colearn import distributed
-from hf_colearn.analysis.compare import Arm, compare
 from hf_colearn.analysis.plots import plot_losses, plot_projection
 from hf_colearn.arguments import CoLearningArguments
-from hf_colearn.experiment import ArmPlan, Run, compare_runs, histories, pick, run_arms, run_folder, write_report
+from hf_colearn.experiment import (
+    ArmPlan,
+    Run,
+    check_comparable,
+    compare_runs,
+    histories,
+    pick,
+    run_arms,
+    run_folder,
+    write_report,
+)
 from hf_colearn.hub.card import student_card
 from hf_colearn.metrics import classification_metrics
 from hf_colearn.models.lora import save_student, with_lora
@@ -83,7 +92,7 @@ def chosen_arms(options: RecipeOptions, plans: Sequence[ArmPlan]) -> list[ArmPla
         ValueError: If a name is none of theirs, or the arms could not be compared.
     """
     plans = pick(plans, options.arms)
-    compare([Arm(plan.name, plan.kind, [0.0] * options.seeds) for plan in plans])
+    check_comparable(plans, options.seeds)
     return plans
 
 
