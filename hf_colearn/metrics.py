@@ -1,6 +1,6 @@
 """Classification metrics that need no network: for `Trainer(compute_metrics=...)` and as `evaluate` metrics.
 
-Shape legend: N samples, C classes.
+Shape legend: N samples, C classes, M modalities.
 
 `evaluate.load("accuracy")` fetches a script from the Hub; these are shipped with the package and need only NumPy. The
 arithmetic is in functions of arrays, called by [`classification_metrics`] and by the `evaluate.Metric` classes.
@@ -90,8 +90,11 @@ def classification_metrics(
 
     Returns:
         `Callable[[EvalPrediction], dict[str, float]]`: From logits `(N, C)` and integer labels `(N,)` to the metrics
-        by name. It raises `ValueError` for a tuple of predictions, logits that are not finite, a label outside
-        `[0, C)` and an empty evaluation set.
+        by name. A multimodal model's predictions, `(logits, modality_logits, presence, subset_logits)`, give more:
+        `{metric}_{modality}` of a modality's own head, over the samples that have it, and `{metric}_given_{subset}` of
+        the fused prediction from a subset of the modalities, over the samples that have all of it; a modality or subset
+        that no sample has is left out. It raises `ValueError` for any other tuple of predictions, logits that are not
+        finite, a label outside `[0, C)` and an empty evaluation set.
 
     Raises:
         `ValueError`: If a name is not one of the four.
@@ -114,28 +117,66 @@ def classification_metrics(
         raise ValueError(f"unknown metrics {unknown}: choose from {list(known)}")
 
     def compute_metrics(evaluation: EvalPrediction) -> dict[str, float]:
-        logits_NC = evaluation.predictions
-        if isinstance(logits_NC, tuple):
+        predictions, labels_N = evaluation.predictions, evaluation.label_ids
+        if not isinstance(predictions, tuple):
+            return _measure(metrics, predictions, labels_N)
+        if not _is_multimodal(predictions):
             raise ValueError(
-                f"predictions is a tuple of {len(logits_NC)} arrays: the model's output holds more than the loss and "
+                f"predictions is a tuple of {len(predictions)} arrays: the model's output holds more than the loss and "
                 "the logits. Name the others in `config.keys_to_ignore_at_inference` or in `ignore_keys`/"
                 "`ignore_keys_for_eval`, so that only the logits [N, C] are gathered."
             )
-        logits_NC, labels_N = _check_scores(logits_NC, evaluation.label_ids)
-        class_ids_N = logits_NC.argmax(axis=1)
-        results: dict[str, float] = {}
-        if "accuracy" in metrics:
-            results["accuracy"] = accuracy(class_ids_N, labels_N)
-        if "top5" in metrics and logits_NC.shape[1] > 5:
-            results["top5"] = top_k_accuracy(logits_NC, labels_N, k=5)
-        if "macro_f1" in metrics:
-            results["macro_f1"] = macro_f1(class_ids_N, labels_N)
-        if "map" in metrics:
-            # Ranking across samples: a constant added to one sample's logits must not move it, hence the softmax.
-            results["map"], results["map_excluded_classes"] = mean_average_precision(_log_softmax(logits_NC), labels_N)
+        logits_NC, modality_logits, presence_NM, subset_logits = predictions
+        results = _measure(metrics, logits_NC, labels_N)
+        here = {name: presence_NM[:, i].astype(bool) for i, name in enumerate(modality_logits)}
+        for name, own_logits_NC in modality_logits.items():
+            results |= _measure_part(metrics, own_logits_NC, labels_N, here[name], f"_{name}")
+        for subset, fused_logits_NC in subset_logits.items():
+            has_all_N = np.all([here[name] for name in _names_in(subset, list(here))], axis=0)
+            results |= _measure_part(metrics, fused_logits_NC, labels_N, has_all_N, f"_given_{subset}")
         return results
 
     return compute_metrics
+
+
+def _measure(metrics: tuple[str, ...], logits_NC: Any, labels_N: Any) -> dict[str, float]:
+    logits_NC, labels_N = _check_scores(logits_NC, labels_N)
+    class_ids_N = logits_NC.argmax(axis=1)
+    results: dict[str, float] = {}
+    if "accuracy" in metrics:
+        results["accuracy"] = accuracy(class_ids_N, labels_N)
+    if "top5" in metrics and logits_NC.shape[1] > 5:
+        results["top5"] = top_k_accuracy(logits_NC, labels_N, k=5)
+    if "macro_f1" in metrics:
+        results["macro_f1"] = macro_f1(class_ids_N, labels_N)
+    if "map" in metrics:
+        # Ranking across samples: a constant added to one sample's logits must not move it, hence the softmax.
+        results["map"], results["map_excluded_classes"] = mean_average_precision(_log_softmax(logits_NC), labels_N)
+    return results
+
+
+def _measure_part(
+    metrics: tuple[str, ...], logits_NC: np.ndarray, labels_N: np.ndarray, is_part_N: np.ndarray, suffix: str
+) -> dict[str, float]:
+    if not is_part_N.any():
+        return {}
+    found = _measure(metrics, logits_NC[is_part_N], labels_N[is_part_N])
+    return {f"{metric}{suffix}": value for metric, value in found.items()}
+
+
+def _is_multimodal(predictions: tuple[Any, ...]) -> bool:
+    """Whether these are a multimodal model's logits, its heads' by modality, what was present, and its subsets'."""
+    kinds = (np.ndarray, dict, np.ndarray, dict)
+    return len(predictions) == 4 and all(map(isinstance, predictions, kinds))
+
+
+def _names_in(subset: str, names: list[str]) -> list[str]:
+    """The modalities in a subset's name, such as `image_audio`: no name followed by "_" begins another's."""
+    found, rest = [], f"{subset}_"
+    while rest:
+        found.append(next(name for name in names if rest.startswith(f"{name}_")))
+        rest = rest[len(found[-1]) + 1 :]
+    return found
 
 
 class Accuracy(evaluate.Metric):

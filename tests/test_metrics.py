@@ -214,3 +214,96 @@ def test_bad_input_is_named(logits, labels, message):
 def test_an_unknown_metric_is_named():
     with pytest.raises(ValueError, match="recall@1"):
         classification_metrics(("accuracy", "recall@1"))
+
+
+# ---- of several modalities ----
+
+
+def test_metrics_of_heads_and_subsets_are_over_the_samples_that_have_them():
+    def right(*flags):  # logits that predict class 0, which every sample has
+        return np.array([[1.0, 0.0] if flag else [0.0, 1.0] for flag in flags])
+
+    presence = np.array([[True, True], [True, False], [True, True], [False, True]])
+    heads = {"image": right(1, 0, 1, 0), "audio": right(1, 1, 0, 0)}
+    subsets = {"image": right(0, 1, 1, 1), "audio": right(1, 0, 1, 0)}
+    evaluation = EvalPrediction((right(1, 1, 1, 0), heads, presence, subsets), np.zeros(4, dtype=np.int64))
+    # image: samples 0, 1, 2; audio: samples 0, 2, 3
+    assert classification_metrics(("accuracy",))(evaluation) == {
+        "accuracy": 3 / 4,
+        "accuracy_image": pytest.approx(2 / 3),
+        "accuracy_audio": pytest.approx(1 / 3),
+        "accuracy_given_image": pytest.approx(2 / 3),
+        "accuracy_given_audio": pytest.approx(2 / 3),
+    }
+
+
+def test_a_subset_needs_all_of_its_modalities_even_where_names_contain_each_other():
+    names = ("a", "b_a", "c")  # "b_a" is one modality, and "a_c" two
+    presence = np.array([[True, False, True], [False, True, True]])
+    wrong = np.array([[0.0, 1.0], [0.0, 1.0]])
+    subsets = {"b_a": wrong, "a_c": wrong, "b_a_c": wrong, "a_b_a": wrong}
+    evaluation = EvalPrediction((wrong, dict.fromkeys(names, wrong), presence, subsets), np.array([0, 1]))
+    found = classification_metrics(("accuracy",))(evaluation)
+    assert found["accuracy_given_a_c"] == 0  # sample 0 alone
+    assert found["accuracy_given_b_a"] == found["accuracy_given_b_a_c"] == 1  # sample 1 alone
+    assert "accuracy_given_a_b_a" not in found  # nobody has both
+
+
+def test_a_modality_that_no_sample_has_gives_no_metrics():
+    logits, presence = np.eye(2), np.array([[True, False], [True, False]])
+    pair = {"image": logits, "audio": logits}
+    found = classification_metrics()(EvalPrediction((logits, pair, presence, pair), np.array([0, 1])))
+    assert not any("audio" in name for name in found)
+    assert {"macro_f1_image", "map_image", "map_excluded_classes_given_image"} < found.keys()
+
+
+def test_the_trainer_evaluates_heads_and_subsets_with_a_remainder_batch(tmp_path):
+    import tiny
+    from hf_colearn import CoLearningForMultimodalClassification, FeatureBackboneConfig, MultimodalCollator
+
+    torch.manual_seed(0)
+    model = CoLearningForMultimodalClassification.from_backbones(
+        {"image": tiny.resnet(), "sound": FeatureBackboneConfig(feature_dim=3)},
+        latent_dim=4,
+        num_labels=3,
+        learned_temperature=True,
+    )
+    rng = np.random.default_rng(0)
+    data = [
+        {
+            "image_pixel_values": None if i in (2, 7) else rng.normal(size=(1, 8, 8)).astype(np.float32),
+            "sound_features": None if i in (4, 5, 6) else rng.normal(size=3).astype(np.float32),
+            "labels": i % 3,
+        }
+        for i in range(11)
+    ]
+    collator = MultimodalCollator({"image": None, "sound": None})
+    args = TrainingArguments(
+        output_dir=tmp_path, use_cpu=True, report_to="none", per_device_eval_batch_size=4, remove_unused_columns=False
+    )
+    metrics = classification_metrics(("accuracy",))
+    trainer = Trainer(model, args, data_collator=collator, eval_dataset=data, compute_metrics=metrics)
+    found = trainer.evaluate()
+    with torch.no_grad():
+        output = model.eval()(**collator(data))
+    labels = torch.arange(11) % 3
+
+    def of(logits, rows):
+        return (logits.argmax(1) == labels)[rows].float().mean().item()
+
+    image, sound = output.presence.unbind(1)
+    assert (image.sum(), sound.sum()) == (9, 8)
+    expected = {
+        "eval_accuracy": of(output.logits, image | sound),
+        "eval_accuracy_image": of(output.modality_logits["image"], image),
+        "eval_accuracy_sound": of(output.modality_logits["sound"], sound),
+        "eval_accuracy_given_image": of(output.subset_logits["image"], image),
+        "eval_accuracy_given_sound": of(output.subset_logits["sound"], sound),
+    }
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+    assert {name for name in found if "accuracy" in name} == expected.keys()
+    logits, heads, presence, subsets = trainer.predict(data).predictions
+    assert presence.tolist() == output.presence.tolist()
+    np.testing.assert_allclose(logits, output.logits, atol=1e-5)
+    np.testing.assert_allclose(heads["sound"], output.modality_logits["sound"], atol=1e-5)
+    np.testing.assert_allclose(subsets["image"], output.subset_logits["image"], atol=1e-5)

@@ -118,6 +118,6 @@ def test_where_hf_colearn_is_installed_its_own_class_is_used_and_no_remote_code_
 def test_a_checkpoint_carries_the_code_that_it_needs_and_none_of_the_trainer(tmp_path):
     families.student("vit").save_pretrained(tmp_path)
     code = {path.name for path in tmp_path.glob("*.py")}
-    assert code == {"student.py", "configuration.py", "backbones.py", "folding.py", "pooling.py"}
+    assert code == {"student.py", "configuration.py", "backbones.py", "folding.py", "heads.py", "pooling.py"}
     assert not any("import hf_colearn" in path.read_text() for path in tmp_path.glob("*.py"))
     assert not any("from hf_colearn" in path.read_text() for path in tmp_path.glob("*.py"))

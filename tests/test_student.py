@@ -26,8 +26,8 @@ import families
 import tiny
 from families import AUDIO, FAMILIES, IMAGE, TEXT
 from hf_colearn import CoLearningForImageClassification, CoLearningStudentConfig
+from hf_colearn.models.heads import task_loss
 from hf_colearn.models.pooling import pool_outputs
-from hf_colearn.models.student import task_loss
 
 
 every_family = pytest.mark.parametrize("family", FAMILIES)

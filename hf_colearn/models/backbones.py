@@ -1,6 +1,18 @@
 """What a backbone of transformers is like: where its encoder is, how wide its features are, how it pools them."""
 
-from transformers import PreTrainedConfig, PreTrainedModel
+import copy
+import os
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+
+
+VIDEO_BACKBONES = ("timesformer", "videomae", "vivit")  # they take [B, T, channels, height, width]
+
+
+def takes_video(config: PreTrainedConfig) -> bool:
+    """Whether the backbone takes a video whole, so that its frames are not sent through it one by one."""
+    return config.model_type in VIDEO_BACKBONES
 
 
 def headless(model: PreTrainedModel) -> PreTrainedModel:
@@ -52,3 +64,42 @@ def drop_unused_pooler(backbone: PreTrainedModel, pooling: str) -> None:
     """Removes a pooler with weights that nothing would read: they would get no gradient, which stops plain DDP."""
     if pooling != "pooler" and getattr(backbone, "pooler", None) is not None and not pools_without_weights(backbone):
         backbone.pooler = None
+
+
+def read_backbone_config(
+    backbone: str | os.PathLike | PreTrainedConfig, backbone_kwargs: dict[str, Any]
+) -> PreTrainedConfig:
+    """The configuration of a checkpoint, or a copy of the one that is given; takes `trust_remote_code` out of the options.
+
+    Raises:
+        ValueError: If options do not go with a configuration, or the backbone would need code of another repository.
+    """
+    if isinstance(backbone, PreTrainedConfig) and backbone_kwargs.keys() - {"attn_implementation"}:
+        raise ValueError(
+            f"{sorted(backbone_kwargs)} are options of a checkpoint, and the backbone is a configuration: "
+            "set them in the configuration."
+        )
+    if backbone_kwargs.pop("trust_remote_code", False):
+        raise ValueError(
+            f"trust_remote_code=True for '{backbone}': a student loads without the code of another repository, so its "
+            "backbone must be one that transformers knows."
+        )
+    if isinstance(backbone, PreTrainedConfig):
+        return copy.deepcopy(backbone)
+    # False, or transformers would ask at the terminal whether the code may run
+    return AutoConfig.from_pretrained(backbone, trust_remote_code=False, **backbone_kwargs)
+
+
+def class_names(
+    num_labels: int | None, id2label: dict[int, str] | None, label2id: dict[str, int] | None
+) -> dict[str, Any]:
+    """What a configuration needs to know of the classes, where one of `id2label` and `label2id` tells the other."""
+    if id2label is None and label2id is not None:
+        id2label = {index: label for label, index in label2id.items()}
+    if id2label is None:
+        return {"num_labels": num_labels}
+    if num_labels not in (None, len(id2label)):
+        raise ValueError(f"num_labels={num_labels}, but id2label names {len(id2label)} classes.")
+    if label2id is None:
+        label2id = {label: int(index) for index, label in id2label.items()}
+    return {"id2label": id2label, "label2id": label2id}

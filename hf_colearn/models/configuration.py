@@ -1,4 +1,4 @@
-"""What a student is made of, as its checkpoint's `config.json` keeps it; travels with every checkpoint."""
+"""What a student and a backbone of features are made of, as `config.json` keeps it; travels with every checkpoint."""
 
 from typing import Any
 
@@ -25,8 +25,9 @@ class CoLearningStudentConfig(PreTrainedConfig):
             (published for ResNet; needed to export a bottleneck student to a stock checkpoint).
         pooling (`str`, *optional*): `"cls"`, `"mean"` (without padding, where an attention mask is given),
             `"masked_mean"` (the same, but an error without a mask) or `"pooler"`; by default what suits the backbone:
-            its own pooler for convolutional networks and where that has no weights (Swin), the mean for audio and for
-            causal language models, whose first token sees only itself, and else the first token.
+            its own pooler for convolutional networks and where that has no weights (Swin), the mean for audio, for
+            precomputed features, for VideoMAE, which has no CLS token, and for causal language models, whose first
+            token sees only itself, and else the first token.
         classifier_dim (`int`, *optional*): Width of a hidden layer with GELU in a bottleneck's classifier (published
             for IEMOCAP's audio student: 128); a single Linear layer by default.
 
@@ -84,5 +85,44 @@ class CoLearningStudentConfig(PreTrainedConfig):
         return super().from_dict(config_dict, **kwargs)
 
 
+class FeatureBackboneConfig(PreTrainedConfig):
+    r"""Configuration of a [`~hf_colearn.models.features.FeatureBackbone`], precomputed features as a modality.
+
+    Args:
+        feature_dim (`int`): F, the width of the features.
+        hidden_dims (`list[int]`, *optional*, defaults to none): Widths of the MLP's layers, each with GELU.
+
+    Raises:
+        ValueError: If a width is none.
+
+    Example:
+
+    ```python
+    >>> FeatureBackboneConfig(feature_dim=300, hidden_dims=[128]).hidden_size
+    128
+    ```
+    """
+
+    model_type = "colearning_features"
+    has_no_defaults_at_init = True
+
+    def __init__(self, feature_dim: int | None = None, hidden_dims: list[int] | tuple[int, ...] = (), **kwargs):
+        for width in (feature_dim, *hidden_dims):
+            if type(width) is not int or width < 1:
+                raise ValueError(
+                    f"feature_dim={feature_dim!r}, hidden_dims={list(hidden_dims)}: {width!r} is no width, which is at "
+                    "least 1."
+                )
+        self.feature_dim: Any = feature_dim
+        self.hidden_dims = list(hidden_dims)
+        super().__init__(**kwargs)
+
+    @property
+    def hidden_size(self) -> int:
+        """H, the width of what the backbone gives."""
+        return (self.hidden_dims or [self.feature_dim])[-1]
+
+
+AutoConfig.register(FeatureBackboneConfig.model_type, FeatureBackboneConfig)
 AutoConfig.register(CoLearningStudentConfig.model_type, CoLearningStudentConfig)
 CoLearningStudentConfig.register_for_auto_class()

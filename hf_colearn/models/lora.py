@@ -17,7 +17,7 @@ def with_lora(student: PreTrainedModel, rank: int) -> PeftModel:
     the adapters, or their running statistics would be lost with the base model. A frozen feature encoder stays so.
 
     Args:
-        student ([`PreTrainedModel`]): A co-learning student.
+        student ([`PreTrainedModel`]): A co-learning student or multimodal model.
         rank (`int`): Of the adapters; they are scaled by 2 (`lora_alpha = 2 * rank`).
     """
     modules = dict(student.named_modules())
@@ -30,19 +30,31 @@ def with_lora(student: PreTrainedModel, rank: int) -> PeftModel:
             name
             for name, module in modules.items()
             if isinstance(module, kinds)
-            and name.startswith("backbone.")
+            and ".backbone." in f".{name}"
             and not name.startswith(tuple(f"{prefix}." for prefix in frozen))
         ]
 
-    heads = [name for name, module in student.named_children() if name != "backbone" and _learns(module)]
     targets = inside(nn.Linear) or inside(nn.Conv2d)
     config = LoraConfig(
         r=rank,
         lora_alpha=2 * rank,
         target_modules=targets,
-        modules_to_save=[*heads, *inside(nn.modules.batchnorm._BatchNorm)],
+        modules_to_save=[*_heads(student), *inside(nn.modules.batchnorm._BatchNorm)],
     )
     return get_peft_model(student, config)
+
+
+def _heads(module: nn.Module, prefix: str = "") -> list[str]:
+    """The largest modules outside of all backbones."""
+    heads = []
+    for name, child in module.named_children():
+        if name == "backbone":
+            continue
+        if any(path.split(".")[-1] == "backbone" for path, _ in child.named_modules()):
+            heads += _heads(child, f"{prefix}{name}.")
+        elif _learns(child):
+            heads.append(f"{prefix}{name}")
+    return heads
 
 
 def _learns(module: nn.Module) -> bool:

@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from transformers import (
-    AutoConfig,
     AutoModel,
     AutoModelForAudioClassification,
     AutoModelForImageClassification,
@@ -26,15 +24,19 @@ from transformers.utils import can_return_tuple
 
 from .backbones import (
     backbone_width,
+    class_names,
     drop_unused_pooler,
     encoder_of,
     headless,
     is_causal,
     is_convolutional,
     pools_without_weights,
+    read_backbone_config,
+    takes_video,
 )
 from .configuration import CoLearningStudentConfig
 from .folding import fold_bottleneck
+from .heads import make_classifier, task_loss
 from .pooling import pool_outputs
 
 
@@ -63,6 +65,7 @@ class CoLearningStudent(PreTrainedModel):
     base_model_prefix = "backbone"
     accepts_loss_kwargs = False  # the loss is a mean over the batch; Trainer divides it for gradient accumulation
     _stock_class: Any  # transformers' Auto class of the task
+    input_names: tuple[str, ...] = ()  # what `forward` takes besides labels and options
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -88,7 +91,7 @@ class CoLearningStudent(PreTrainedModel):
         layernorm = config.latent_norm == "layernorm"
         self.latent_norm = nn.LayerNorm(config.latent_dim) if layernorm else nn.Identity()
         if config.head == "bottleneck":
-            self.classifier = _classifier(config.latent_dim, config.classifier_dim, config.num_labels)
+            self.classifier = make_classifier(config.latent_dim, config.classifier_dim, config.num_labels)
         self.main_input_name = self.backbone.main_input_name
         self.supports_gradient_checkpointing = self.backbone.supports_gradient_checkpointing
         self._no_split_modules = list(self.backbone._no_split_modules or [])
@@ -108,7 +111,8 @@ class CoLearningStudent(PreTrainedModel):
     def _default_pooling(self) -> str:
         if is_convolutional(self.config.backbone_config) or pools_without_weights(self._encoder):
             return "pooler"
-        return "mean" if is_causal(self.backbone) else "cls"
+        has_cls = not is_causal(self.backbone) and self.config.backbone_config.model_type != "videomae"
+        return "cls" if has_cls else "mean"
 
     @classmethod
     def from_backbone(
@@ -157,34 +161,12 @@ class CoLearningStudent(PreTrainedModel):
         )
         ```
         """
-        from_checkpoint = not isinstance(backbone, PreTrainedConfig)
-        if not from_checkpoint and backbone_kwargs.keys() - {"attn_implementation"}:
-            raise ValueError(
-                f"{sorted(backbone_kwargs)} are options of a checkpoint, and the backbone is a configuration: "
-                "set them in the configuration."
-            )
-        if backbone_kwargs.pop("trust_remote_code", False):
-            raise ValueError(
-                f"trust_remote_code=True for '{backbone}': a student loads without the code of another repository, so its "
-                "backbone must be one that transformers knows."
-            )
-        if from_checkpoint:  # False, or transformers would ask at the terminal whether the code may run
-            backbone_config = AutoConfig.from_pretrained(backbone, trust_remote_code=False, **backbone_kwargs)
-        else:
-            backbone_config = copy.deepcopy(backbone)
-        if id2label is None and label2id is not None:
-            id2label = {index: label for label, index in label2id.items()}
-        if id2label is not None:
-            if num_labels not in (None, len(id2label)):
-                raise ValueError(f"num_labels={num_labels}, but id2label names {len(id2label)} classes.")
-            if label2id is None:
-                label2id = {label: int(index) for index, label in id2label.items()}
-            labels = {"id2label": id2label, "label2id": label2id}
-        elif num_labels in (None, backbone_config.num_labels):
+        backbone_config = read_backbone_config(backbone, backbone_kwargs)
+        if num_labels in (None, backbone_config.num_labels) and id2label is None and label2id is None:
             labels = {"id2label": backbone_config.id2label, "label2id": backbone_config.label2id}
             problem_type = problem_type or backbone_config.problem_type
         else:
-            labels = {"num_labels": num_labels}
+            labels = class_names(num_labels, id2label, label2id)
         config = CoLearningStudentConfig(
             backbone_config=backbone_config,
             latent_dim=latent_dim,
@@ -198,7 +180,7 @@ class CoLearningStudent(PreTrainedModel):
         dtype = (backbone_config.dtype or "float32") if dtype == "auto" else dtype
         attention = {name: backbone_kwargs[name] for name in ("attn_implementation",) if name in backbone_kwargs}
         student = cls._from_config(config, dtype=dtype, **attention)
-        if from_checkpoint:
+        if not isinstance(backbone, PreTrainedConfig):
             student.eval()._load_backbone(backbone, backbone_kwargs)
         return student
 
@@ -217,18 +199,50 @@ class CoLearningStudent(PreTrainedModel):
             drop_unused_pooler(stock, self.config.pooling)
         self.backbone.load_state_dict(stock.state_dict())
 
+    def encode(
+        self, attention_mask: torch.Tensor | None = None, **inputs: Any
+    ) -> tuple[torch.Tensor, Any, ModelOutput]:
+        """The first half of `forward`: inputs -> backbone -> pool. Frames of a video are encoded one by one, their
+        pooled features averaged, unless the backbone takes videos itself.
+
+        Returns:
+            `tuple`: The pooled features `[B, H]`, the logits `[B, C]` of an auxiliary head (None for a bottleneck), and
+            the backbone's outputs.
+        """
+        folded = self._takes_frames_apart(inputs)
+        if folded:
+            pixels = inputs["pixel_values"]
+            inputs["pixel_values"] = pixels.flatten(0, 1)
+        if attention_mask is not None:
+            inputs["attention_mask"] = attention_mask
+        outputs = self.backbone(**inputs, return_dict=True)
+        encoder, features, logits = self._encoder, outputs, None
+        if self.config.head == "auxiliary":
+            features, encoder.kept_outputs = encoder.kept_outputs, None
+            logits = outputs.logits
+        pooled = pool_outputs(encoder, features, self.config.pooling, attention_mask)
+        if folded:
+            pooled = pooled.unflatten(0, pixels.shape[:2]).mean(1)
+            logits = None if logits is None else logits.unflatten(0, pixels.shape[:2]).mean(1)
+        return pooled, logits, outputs
+
+    def classify(self, pooled_BH: torch.Tensor) -> tuple[Any, Any]:
+        """The second half of `forward`: latents `[B, D]`, and a bottleneck's logits `[B, C]`."""
+        latents_BD = self.latent_norm(self.latent_head(pooled_BH))
+        return latents_BD, self.classifier(latents_BD) if self.config.head == "bottleneck" else None
+
+    def _takes_frames_apart(self, inputs: dict[str, Any]) -> bool:
+        pixels = inputs.get("pixel_values")
+        return pixels is not None and pixels.ndim == 5 and not takes_video(self.config.backbone_config)
+
     def _forward(
         self, labels=None, attention_mask=None, output_hidden_states=None, **inputs
     ) -> CoLearningStudentOutput:
-        if attention_mask is not None:
-            inputs["attention_mask"] = attention_mask
-        outputs = self.backbone(**inputs, output_hidden_states=output_hidden_states, return_dict=True)
-        auxiliary, encoder, features = self.config.head == "auxiliary", self._encoder, outputs
-        if auxiliary:
-            features, encoder.kept_outputs = encoder.kept_outputs, None
-        pooled_BH = pool_outputs(encoder, features, self.config.pooling, attention_mask)
-        latents_BD = self.latent_norm(self.latent_head(pooled_BH))
-        logits_BC = outputs.logits if auxiliary else self.classifier(latents_BD)
+        pooled_BH, logits_BC, outputs = self.encode(
+            attention_mask, output_hidden_states=output_hidden_states, **inputs
+        )
+        latents_BD, bottleneck_logits_BC = self.classify(pooled_BH)
+        logits_BC = bottleneck_logits_BC if logits_BC is None else logits_BC
         return CoLearningStudentOutput(
             loss=None if labels is None else task_loss(logits_BC, labels, self.config.problem_type),
             logits=logits_BC,
@@ -269,9 +283,14 @@ class CoLearningStudent(PreTrainedModel):
 
 
 class CoLearningForImageClassification(CoLearningStudent):
-    """An image student; see [`CoLearningStudent.from_backbone`]."""
+    """A student of images or of video frames; see [`CoLearningStudent.from_backbone`].
+
+    With an image backbone the frames of a video go through it one by one, and their pooled features are averaged.
+    VideoMAE, TimeSformer and ViViT take the video whole.
+    """
 
     _stock_class = AutoModelForImageClassification
+    input_names = ("pixel_values",)
 
     @can_return_tuple
     def forward(
@@ -283,7 +302,8 @@ class CoLearningForImageClassification(CoLearningStudent):
     ) -> CoLearningStudentOutput:
         """
         Args:
-            pixel_values (`torch.FloatTensor` of shape `(B, channels, height, width)`): From the image processor.
+            pixel_values (`torch.FloatTensor` of shape `(B, channels, height, width)`): From the image processor; or
+                frames, of shape `(B, T, channels, height, width)`.
             labels (`torch.LongTensor` of shape `(B,)`, *optional*): From 0 to C - 1; or soft labels `(B, C)`.
         """
         extra = {} if output_attentions is None else {"output_attentions": output_attentions}
@@ -294,6 +314,7 @@ class CoLearningForAudioClassification(CoLearningStudent):
     """An audio student, of waveforms or spectrograms; see [`CoLearningStudent.from_backbone`]."""
 
     _stock_class = AutoModelForAudioClassification
+    input_names = ("input_values", "input_features", "attention_mask")
 
     def _default_pooling(self) -> str:
         return "mean"
@@ -329,6 +350,7 @@ class CoLearningForSequenceClassification(CoLearningStudent):
     """A text student; see [`CoLearningStudent.from_backbone`]."""
 
     _stock_class = AutoModelForSequenceClassification
+    input_names = ("input_ids", "attention_mask", "token_type_ids", "inputs_embeds")
 
     @can_return_tuple
     def forward(
@@ -359,28 +381,9 @@ class CoLearningForSequenceClassification(CoLearningStudent):
         return self._forward(labels, attention_mask, output_hidden_states, **given)
 
 
-def _classifier(latent_dim: int, hidden_dim: int | None, num_labels: int) -> nn.Module:
-    if hidden_dim is None:
-        return nn.Linear(latent_dim, num_labels)
-    return nn.Sequential(nn.Linear(latent_dim, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, num_labels))
-
-
 def _keep_outputs(encoder: nn.Module, inputs: tuple, outputs: ModelOutput) -> None:
     # A forward hook: the stock model returns its logits, and the latent needs the features that they came from.
     encoder.kept_outputs = outputs
-
-
-def task_loss(logits_BC: torch.Tensor, labels: torch.Tensor, problem_type: str | None) -> torch.Tensor:
-    """Cross-entropy for class indices `(B,)` or class probabilities `(B, C)`; BCE or MSE where `problem_type` says so.
-
-    Computed in float32, whatever the weights' dtype.
-    """
-    logits_BC = logits_BC.float()
-    if problem_type == "multi_label_classification":
-        return F.binary_cross_entropy_with_logits(logits_BC, labels.to(logits_BC.dtype))
-    if problem_type == "regression":  # labels (B,) or (B, C), never broadcast against each other
-        return F.mse_loss(logits_BC, labels.to(logits_BC.dtype).reshape(logits_BC.shape))
-    return F.cross_entropy(logits_BC, labels if labels.ndim == 1 else labels.to(logits_BC.dtype))
 
 
 for _student in (

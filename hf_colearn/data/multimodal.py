@@ -1,0 +1,279 @@
+"""Datasets of several modalities: batches for a multimodal model, samples that lack a modality, one modality alone.
+
+A modality's columns are `{modality}_{input}`, such as `image_pixel_values`; a sample without it has `None` in all of
+them. What a dataset lacks is read from Arrow's validity bits: nothing is decoded or loaded for it. Where a transform makes
+the columns, the stored column `{modality}` tells who has it, and the transform passes its `None` on.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from datasets import Dataset, IterableDataset
+from transformers import default_data_collator
+
+from hf_colearn.rng import untouched_rng
+
+
+LABELS = ("labels", "label")  # what a batch's `labels` are taken from, the first one that is there
+
+
+class MultimodalCollator:
+    """Makes a batch of samples of several modalities, each padded or stacked by a collator of its own.
+
+    The batch holds `labels` first, then every modality's columns, with zeros in the rows that lack it (and without the
+    columns of a modality that the whole batch lacks), and `modality_mask` `[B, M]` where anything is absent. Columns of no
+    modality are left out.
+
+    Args:
+        collators (`dict[str, Callable | None]`): By modality name, in the model's order (`model.modalities`). A collator
+            sees a modality's columns without their prefix; None stacks them.
+
+    Raises:
+        ValueError: If a sample has no modality, or a modality in only some of its columns.
+
+    Example:
+
+    ```python
+    collator = MultimodalCollator({"image": None, "text": DataCollatorWithPadding(tokenizer)})
+    ```
+    """
+
+    def __init__(self, collators: Mapping[str, Callable[[list[Any]], Mapping[str, Any]] | None]):
+        self.collators = {name: collator or default_data_collator for name, collator in collators.items()}
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+        batch: dict[str, Any] = {}
+        label = next((name for name in LABELS if name in features[0]), None)
+        if label is not None:
+            batch |= default_data_collator([{"labels": feature[label]} for feature in features])
+        by_modality = {
+            name: [_inputs(feature, name, row) for row, feature in enumerate(features)] for name in self.collators
+        }
+        mask_BM = torch.tensor([[bool(x) for x in of_sample] for of_sample in zip(*by_modality.values(), strict=True)])
+        if not mask_BM.any(1).all():
+            row = int(mask_BM.any(1).int().argmin())
+            raise ValueError(
+                f"{_shown(features[row], row)} has none of the modalities {', '.join(self.collators)}: leave such samples "
+                "out of the dataset."
+            )
+        for (name, collator), here_B in zip(self.collators.items(), mask_BM.unbind(1), strict=True):
+            if not here_B.any():
+                continue
+            columns = collator([inputs for inputs in by_modality[name] if inputs])
+            batch |= {f"{name}_{column}": _scatter(value, here_B) for column, value in columns.items()}
+        return batch if mask_BM.all() else {**batch, "modality_mask": mask_BM}
+
+
+def _inputs(feature: dict[str, Any], name: str, row: int) -> dict[str, Any]:
+    """A sample's inputs of a modality without their prefix; none where it is absent."""
+    prefix = f"{name}_"
+    cells = {column: value for column, value in feature.items() if column.startswith(prefix)}
+    absent = [column for column, value in cells.items() if value is None]
+    if absent and len(absent) < len(cells):
+        raise ValueError(
+            f"{_shown(feature, row)} has '{name}' in part: {', '.join(absent)} is None and "
+            f"{', '.join(cells.keys() - set(absent))} is not. An absent modality is None in all of its columns."
+        )
+    return {} if absent else {column[len(prefix) :]: value for column, value in cells.items()}
+
+
+def _shown(feature: dict[str, Any], row: int) -> str:
+    return f"sample {feature['sample_id']}" if "sample_id" in feature else f"sample {row} of the batch"
+
+
+def _scatter(value_PX: torch.Tensor, here_B: torch.Tensor) -> torch.Tensor:
+    """Rows of those that have the modality, at their places among all; zeros elsewhere."""
+    if here_B.all():
+        return value_PX
+    value_BX = value_PX.new_zeros(len(here_B), *value_PX.shape[1:])
+    value_BX[here_B] = value_PX
+    return value_BX
+
+
+def missing_as_none(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """A transform in place of the format "torch", which fails on missing cells: tensors, and None where a cell is.
+
+    Use it as `dataset.with_transform(missing_as_none)`. What holds no numbers stays as it is.
+    """
+    return {name: [_tensor(cell) for cell in cells] for name, cells in batch.items()}
+
+
+def _tensor(cell: Any) -> Any:
+    array = np.asarray(cell) if isinstance(cell, (list, int, float)) else np.asarray(None)
+    if array.dtype.kind not in "biuf":
+        return cell
+    return torch.as_tensor(array, dtype=torch.float32 if array.dtype.kind == "f" else None)
+
+
+def without_modality(dataset: Dataset, name: str, share: float, seed: int = 0) -> Dataset:
+    """Takes a modality from a share of the samples, drawn at random.
+
+    Args:
+        dataset ([`datasets.Dataset`]): With N samples. In the formats "torch" and "numpy", which cannot show a missing cell,
+            the dataset comes back with the transform [`missing_as_none`].
+        name (`str`): The modality.
+        share (`float`): Of all samples, from 0 to 1; `round(share * N)` are drawn.
+        seed (`int`, *optional*, defaults to 0): Of the draw.
+
+    Returns:
+        [`datasets.Dataset`]: The same samples in the same order.
+
+    Raises:
+        ValueError: If the share is out of range or the modality has no columns.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"share={share} is no share of the samples: pass a number from 0 to 1.")
+    columns = _stored(dataset, name)
+    is_drawn = np.zeros(len(dataset), dtype=bool)
+    is_drawn[np.random.default_rng(seed).permutation(len(dataset))[: round(share * len(dataset))]] = True
+
+    def empty(table: pa.Table, rows: list[int]) -> pa.Table:
+        # Taking the row "null" gives a null cell, whatever the column's type.
+        kept = pa.array(np.arange(len(rows)), mask=is_drawn[rows])
+        for column in columns:
+            place = table.column_names.index(column)
+            table = table.set_column(place, table.field(place), table.column(place).take(kept))
+        return table
+
+    emptied = dataset.with_format("arrow").map(
+        empty, batched=True, with_indices=True, features=dataset.features, desc=f"Taking '{name}' away"
+    )
+    if dataset.format["type"] in ("torch", "numpy"):
+        return emptied.with_transform(missing_as_none)
+    return _formatted_as(emptied, dataset)
+
+
+def only_modality(dataset: Dataset, name: str, id_column: str = "sample_id") -> Dataset:
+    """The samples that have a modality, as its unimodal student takes them: columns without their prefix.
+
+    Args:
+        dataset ([`datasets.Dataset`]): Of several modalities.
+        name (`str`): The modality to keep.
+        id_column (`str`, *optional*, defaults to `"sample_id"`): Kept where it is there, as are `labels` or `label`.
+
+    Returns:
+        [`datasets.Dataset`]: A transform is applied first and then sees every stored column.
+
+    Raises:
+        ValueError: If the modality has no columns.
+    """
+    here_N = _presence(dataset, name)
+    if not here_N.all():
+        dataset = dataset.select(np.flatnonzero(here_N))
+    if dataset.format["type"] == "custom" and dataset.format["format_kwargs"]["transform"] is not missing_as_none:
+        transform = dataset.format["format_kwargs"]["transform"]
+        return dataset.with_transform(_Only(transform, name, id_column))
+    columns = [column for column in dataset.column_names if column.startswith(f"{name}_")]
+    if not columns:
+        raise ValueError(_no_columns(name, dataset.column_names))
+    kept = [column for column in (*LABELS, id_column) if column in dataset.column_names]
+    dataset = dataset.select_columns([*columns, *kept])
+    return dataset.rename_columns({column: column[len(name) + 1 :] for column in columns})
+
+
+class _Only:
+    """A transform after another: keeps one modality's columns, without their prefix. It can be pickled for workers."""
+
+    def __init__(self, transform: Callable[[dict[str, Any]], dict[str, Any]], name: str, id_column: str):
+        self.transform, self.prefix, self.kept = transform, f"{name}_", (*LABELS, id_column)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        made = self.transform(batch)
+        columns = {column[len(self.prefix) :]: made[column] for column in made if column.startswith(self.prefix)}
+        return columns | {column: made[column] for column in self.kept if column in made}
+
+
+def check_modalities(dataset: Any, modalities: tuple[str, ...] | list[str]) -> None:
+    """Refuses a dataset that cannot train or evaluate a model of these modalities.
+
+    Args:
+        dataset: A [`datasets.Dataset`], of which Arrow's validity is read; of a stream the column names are, where it
+            tells them.
+        modalities (`tuple[str, ...]`): The model's.
+
+    Raises:
+        ValueError: If a modality has no column, is absent in every sample or present in part, a sample has none at all,
+            or the format cannot show missing cells.
+    """
+    if isinstance(dataset, IterableDataset) and dataset.column_names is not None:
+        for name in modalities:
+            if not _of_modality(dataset.column_names, name):
+                raise ValueError(_no_columns(name, dataset.column_names))
+    if not isinstance(dataset, Dataset) or not len(dataset):
+        return
+    presence_MN = []
+    for name in modalities:
+        stored = _of_modality(dataset.column_names, name)
+        if not stored and dataset.format["type"] == "custom":
+            with untouched_rng(torch.device("cpu")):
+                made = list(dataset[0])
+            if not _of_modality(made, name):
+                raise ValueError(_no_columns(name, made))
+            presence_MN.append(np.ones(len(dataset), dtype=bool))  # only the transform knows
+            continue
+        presence_MN.append(_presence(dataset, name))
+        if not presence_MN[-1].any():
+            raise ValueError(
+                f"'{name}' is absent in every one of the {len(dataset)} samples (columns {', '.join(stored)}): build the "
+                f"model without it, or look at how the dataset was made; it has {', '.join(dataset.column_names)}."
+            )
+        if dataset.format["type"] in ("torch", "numpy") and not presence_MN[-1].all():
+            raise ValueError(
+                f"'{name}' is missing in {(~presence_MN[-1]).sum()} samples, which the format '{dataset.format['type']}' "
+                "of datasets cannot show: use `dataset.with_transform(missing_as_none)` of hf_colearn.data.multimodal."
+            )
+    alone_N = ~np.any(presence_MN, axis=0)
+    if alone_N.any():
+        raise ValueError(
+            f"{alone_N.sum()} samples have none of the modalities {', '.join(modalities)}, such as row "
+            f"{int(alone_N.argmax())}: leave them out."
+        )
+
+
+def _of_modality(columns: list[str], name: str) -> list[str]:
+    """A modality's columns, or else the raw one that a transform makes them of."""
+    prefixed = [column for column in columns if column.startswith(f"{name}_")]
+    return prefixed or [column for column in columns if column == name]
+
+
+def _stored(dataset: Dataset, name: str) -> list[str]:
+    columns = _of_modality(dataset.column_names, name)
+    if not columns:
+        raise ValueError(_no_columns(name, dataset.column_names))
+    return columns
+
+
+def _presence(dataset: Dataset, name: str) -> np.ndarray:
+    """Which samples have a modality, `[N]` bool, from the stored columns' validity."""
+    columns = _stored(dataset, name)
+    valid = {column: _valid(dataset, column) for column in columns}
+    for column, valid_N in valid.items():
+        differs_N = valid_N != valid[columns[0]]
+        if differs_N.any():
+            raise ValueError(
+                f"row {int(differs_N.argmax())} has '{name}' in part: one of {columns[0]} and {column} is None and the "
+                "other is not. An absent modality is None in all of its columns."
+            )
+    return valid[columns[0]]
+
+
+def _valid(dataset: Dataset, column: str) -> np.ndarray:
+    # The table's own bits, and then the rows that a selection or a shuffle points at: indexing would copy the data.
+    valid = pc.is_valid(dataset.data.column(column)).to_numpy()
+    return valid if dataset._indices is None else valid[dataset._indices.column(0).to_numpy()]
+
+
+def _formatted_as(dataset: Dataset, example: Dataset) -> Dataset:
+    how = example.format
+    return dataset.with_format(how["type"], how["columns"], how["output_all_columns"], **how["format_kwargs"])
+
+
+def _no_columns(name: str, columns: list[str]) -> str:
+    return (
+        f"the modality '{name}' has no column: a column's name begins with its modality's, such as '{name}_pixel_values', "
+        f"and there are {', '.join(columns)}."
+    )

@@ -1,0 +1,83 @@
+"""Which student a modality's branch is, and CLIP's two; travels with every multimodal checkpoint."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from transformers import MODEL_MAPPING, AutoConfig, CLIPConfig, CLIPModel, PreTrainedConfig
+
+from .configuration import FeatureBackboneConfig
+from .features import CoLearningForFeatureClassification
+from .multimodal_configuration import CoLearningMultimodalConfig
+from .student import (
+    CoLearningForAudioClassification,
+    CoLearningForImageClassification,
+    CoLearningForSequenceClassification,
+    CoLearningStudent,
+)
+
+
+# By what the backbone calls its input.
+STUDENTS: dict[str, type[CoLearningStudent]] = {
+    "pixel_values": CoLearningForImageClassification,
+    "input_values": CoLearningForAudioClassification,
+    "input_features": CoLearningForAudioClassification,
+    "input_ids": CoLearningForSequenceClassification,
+}
+
+
+def student_class_for(config: PreTrainedConfig) -> type[CoLearningStudent]:
+    """The class of students that takes what the backbone takes.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if config.model_type == FeatureBackboneConfig.model_type:
+        return CoLearningForFeatureClassification
+    if type(config) not in MODEL_MAPPING:
+        raise ValueError(f"'{config.model_type}' is no backbone that AutoModel knows: choose another.")
+    backbone_class = MODEL_MAPPING[type(config)]
+    backbone_class = backbone_class[0] if isinstance(backbone_class, tuple) else backbone_class
+    if backbone_class.main_input_name not in STUDENTS:
+        raise ValueError(
+            f"the backbone '{config.model_type}' takes `{backbone_class.main_input_name}`, and a modality is one of "
+            f"{', '.join(STUDENTS)}: choose another backbone."
+        )
+    return STUDENTS[backbone_class.main_input_name]
+
+
+def read_clip(
+    clip: str | os.PathLike | CLIPConfig, dtype: str | torch.dtype, clip_kwargs: dict[str, Any]
+) -> tuple[CLIPConfig, float, dict[str, dict[str, Any]]]:
+    """A CLIP's configuration, the logarithm of its scale, and, of a checkpoint, its weights as branches hold them.
+
+    Raises:
+        ValueError: If it is another architecture.
+    """
+    if isinstance(clip, CLIPConfig):
+        return clip, clip.logit_scale_init_value, {}
+    found = AutoConfig.from_pretrained(clip, trust_remote_code=False, **clip_kwargs)
+    if not isinstance(found, CLIPConfig):
+        raise ValueError(f"'{clip}' is no CLIP, its model_type is '{found.model_type}': use `from_backbones`.")
+    model = CLIPModel.from_pretrained(clip, dtype=dtype, **clip_kwargs)
+    halves = {
+        "image": (model.vision_model, model.visual_projection),
+        "text": (model.text_model, model.text_projection),
+    }
+    weights = {
+        name: {f"backbone.{key}": value for key, value in encoder.state_dict().items()}
+        | {"latent_head.weight": projection.weight, "latent_head.bias": torch.zeros_like(projection.weight[:, 0])}
+        for name, (encoder, projection) in halves.items()
+    }
+    return model.config, model.logit_scale.item(), weights
+
+
+def construction(dtype: Any, attn_implementation: Any, config: CoLearningMultimodalConfig) -> dict[str, Any]:
+    if dtype == "auto":
+        raise ValueError("dtype='auto' would give every branch another: name one, such as 'bfloat16'.")
+    if isinstance(attn_implementation, Mapping) and (
+        unknown := sorted(attn_implementation - config.modalities.keys())
+    ):
+        raise ValueError(f"attn_implementation names {unknown}, and the modalities are {list(config.modalities)}.")
+    return {"dtype": dtype} | ({} if attn_implementation is None else {"attn_implementation": attn_implementation})

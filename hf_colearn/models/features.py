@@ -1,0 +1,107 @@
+"""Precomputed features as a modality: a backbone that passes them on or sends them through an MLP, and its student.
+
+This file travels with the checkpoints that need it. Shapes: B inputs, T steps, F features, H = the last hidden width,
+or F.
+"""
+
+import torch
+from torch import nn
+from transformers import AutoModel, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils import can_return_tuple
+
+from .configuration import CoLearningStudentConfig, FeatureBackboneConfig
+from .student import CoLearningStudent, CoLearningStudentOutput
+
+
+class FeatureBackbone(PreTrainedModel):
+    """Takes features that were computed beforehand, one vector an input or one a step."""
+
+    config_class = FeatureBackboneConfig
+    config: FeatureBackboneConfig
+    base_model_prefix = "features"
+    main_input_name = "features"
+
+    def __init__(self, config: FeatureBackboneConfig):
+        super().__init__(config)
+        widths = [config.feature_dim, *config.hidden_dims]
+        pairs = zip(widths[:-1], widths[1:], strict=True)
+        self.layers = nn.Sequential(*(layer for pair in pairs for layer in (nn.Linear(*pair), nn.GELU())))
+        self.post_init()
+
+    def _init_weights(self, module):
+        # In torch's own scheme, as our heads.
+        if isinstance(module, nn.Linear):
+            module.reset_parameters()
+
+    @can_return_tuple
+    def forward(
+        self,
+        features: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,  # read by the pooling
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> BaseModelOutput:
+        """
+        Args:
+            features (`torch.Tensor` of shape `(B, F)` or `(B, T, F)`): One vector an input, or one a step.
+            attention_mask (`torch.Tensor` of shape `(B, T)`, *optional*): 1 for steps that count, 0 for padding.
+
+        Raises:
+            ValueError: If the features are of another shape.
+        """
+        if features.ndim not in (2, 3) or features.shape[-1] != self.config.feature_dim:
+            raise ValueError(
+                f"the features are of shape {tuple(features.shape)}: pass [B, {self.config.feature_dim}] or "
+                f"[B, T, {self.config.feature_dim}], or build the backbone with feature_dim={features.shape[-1]}."
+            )
+        if features.ndim == 2 and attention_mask is not None:
+            raise ValueError("an attention mask marks steps, and the features [B, F] have none: leave it out.")
+        hidden_BTH = self.layers(features if features.ndim == 3 else features[:, None])
+        return BaseModelOutput(last_hidden_state=hidden_BTH)
+
+
+class CoLearningForFeatureClassification(CoLearningStudent):
+    """A student of precomputed features; see [`CoLearningStudent.from_backbone`], with a [`FeatureBackboneConfig`].
+
+    It loads by its own class: `AutoModel` knows no task of this kind.
+    """
+
+    _stock_class = None
+    input_names = ("features", "attention_mask")
+
+    def __init__(self, config: CoLearningStudentConfig):
+        if config.head != "bottleneck":
+            raise ValueError(f"head='{config.head}': a student of features has head='bottleneck' alone.")
+        if not isinstance(config.backbone_config, FeatureBackboneConfig):
+            # With trust_remote_code the configuration's code is loaded apart from the model's, as other classes.
+            config.backbone_config = FeatureBackboneConfig.from_dict(config.backbone_config.to_dict())
+        super().__init__(config)
+
+    def _default_pooling(self) -> str:
+        return "mean"
+
+    @can_return_tuple
+    def forward(
+        self,
+        features: torch.FloatTensor,
+        attention_mask: torch.LongTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> CoLearningStudentOutput:
+        """
+        Args:
+            features (`torch.FloatTensor` of shape `(B, F)` or `(B, T, F)`): As they were computed.
+            attention_mask (`torch.LongTensor` of shape `(B, T)`, *optional*): 1 for steps that count, 0 for padding.
+            labels (`torch.LongTensor` of shape `(B,)`, *optional*): From 0 to C - 1; or soft labels `(B, C)`.
+        """
+        return self._forward(labels, attention_mask, output_hidden_states, features=features)
+
+    def to_transformers(self) -> PreTrainedModel:
+        # There is nothing to export to.
+        raise ValueError("transformers has no classification model of precomputed features to export to.")
+
+
+AutoModel.register(FeatureBackboneConfig, FeatureBackbone)
+CoLearningForFeatureClassification.register_for_auto_class("AutoModel")

@@ -1,0 +1,171 @@
+"""How the modalities' latents and logits become one prediction; absent modalities count for nothing in any of them.
+
+This file travels with every multimodal checkpoint. Shapes: B samples, M modalities, D latent width, F width of what the
+fusion's classifier reads, C classes, H_m width of a modality's pooled features.
+"""
+
+import torch
+from torch import nn
+
+
+FUSIONS = ("concat", "sum", "weighted", "film", "mmtm", "lstm")
+HEAD_FUSIONS = ("sum", "weighted", "mmtm")  # they predict by the modalities' own heads, the others by one classifier
+
+
+class Fusion(nn.Module):
+    """Base of the fusions.
+
+    Args of `forward`:
+        latents (`list[torch.Tensor]`): M tensors of shape `(B, D)`.
+        logits (`list[torch.Tensor]`): M tensors of shape `(B, C)`, of the modalities' own heads.
+        presence_BM (`torch.Tensor` of shape `(B, M)`, bool): What the prediction may use. What is elsewhere is not read.
+
+    Returns of `forward`:
+        `tuple[torch.Tensor, torch.Tensor]`: The fused latents `[B, F]` and logits `[B, C]`.
+    """
+
+    def reset_parameters(self) -> None:
+        """Draws the parameters that are the fusion's own and in no layer of torch."""
+
+    def forward(self, latents, logits, presence_BM):
+        raise NotImplementedError
+
+
+class ConcatFusion(Fusion):
+    """A linear classifier on the concatenated latents, M * D wide; zeros where a modality is absent."""
+
+    def __init__(self, num_modalities: int, latent_dim: int, num_labels: int):
+        super().__init__()
+        self.classifier = nn.Linear(num_modalities * latent_dim, num_labels)
+
+    def forward(self, latents, logits, presence_BM):
+        fused_BF = torch.cat(_masked(latents, presence_BM), dim=1)
+        return fused_BF, self.classifier(fused_BF)
+
+
+class SumFusion(Fusion):
+    """The mean of the present modalities' logits (published as `sum`); F = D, the mean of their latents.
+
+    A sample without any modality gets logits of 0.
+    """
+
+    def __init__(self, num_modalities: int, latent_dim: int, num_labels: int):
+        super().__init__()
+
+    def weights(self, presence_BM: torch.Tensor) -> torch.Tensor:
+        """What each modality counts for in each sample, `[B, M]`, in float32; a row sums to 1, or to 0 without any."""
+        return presence_BM / presence_BM.sum(1, keepdim=True).clamp(min=1)
+
+    def forward(self, latents, logits, presence_BM):
+        weights_BM1 = self.weights(presence_BM).to(logits[0].dtype).unsqueeze(-1)
+        means = (torch.stack(_masked(x, presence_BM), dim=1).mul(weights_BM1).sum(1) for x in (latents, logits))
+        return tuple(means)
+
+
+class WeightedFusion(SumFusion):
+    """As `SumFusion`, weighted by a learned softmax over the modalities, renormalised over those that are present.
+
+    At first all count the same.
+    """
+
+    def __init__(self, num_modalities: int, latent_dim: int, num_labels: int):
+        super().__init__(num_modalities, latent_dim, num_labels)
+        self.scores_M = nn.Parameter(torch.empty(num_modalities))
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.scores_M)
+
+    def weights(self, presence_BM: torch.Tensor) -> torch.Tensor:
+        shares_BM = self.scores_M.float().softmax(0) * presence_BM
+        return shares_BM / shares_BM.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+
+
+class FilmFusion(Fusion):
+    r"""Feature-wise affine modulation (FiLM, Perez et al., AAAI 2018) of the first modality by the others.
+
+    \\(f = (1 + \sum_m \gamma_m(z_m)) \, z_1 + \sum_m \beta_m(z_m)\\), with one linear layer for each other modality; a
+    linear classifier reads f. An absent modality adds neither scale nor shift; where the first is absent, f is the shift.
+    """
+
+    def __init__(self, num_modalities: int, latent_dim: int, num_labels: int):
+        super().__init__()
+        self.modulations = nn.ModuleList(nn.Linear(latent_dim, 2 * latent_dim) for _ in range(num_modalities - 1))
+        self.classifier = nn.Linear(latent_dim, num_labels)
+
+    def forward(self, latents, logits, presence_BM):
+        first_BD, *others = _masked(latents, presence_BM)
+        affine = [layer(other) for layer, other in zip(self.modulations, others, strict=True)]
+        affine_B2D = torch.stack(_masked(affine, presence_BM[:, 1:])).sum(0)
+        scale_BD, shift_BD = affine_B2D.chunk(2, dim=1)
+        fused_BD = (1 + scale_BD) * first_BD + shift_BD
+        return fused_BD, self.classifier(fused_BD)
+
+
+class LSTMFusion(Fusion):
+    """An LSTM reads the latents in the modalities' order and skips absent ones; a linear classifier on its last state.
+
+    A sample without any modality keeps the state of zeros.
+    """
+
+    def __init__(self, num_modalities: int, latent_dim: int, num_labels: int):
+        super().__init__()
+        self.cell = nn.LSTMCell(latent_dim, latent_dim)
+        self.classifier = nn.Linear(latent_dim, num_labels)
+
+    def forward(self, latents, logits, presence_BM):
+        hidden_BD = memory_BD = torch.zeros_like(latents[0])
+        for step, latent_BD in enumerate(_masked(latents, presence_BM)):
+            is_here_B1 = presence_BM[:, step, None]
+            next_hidden_BD, next_memory_BD = self.cell(latent_BD, (hidden_BD, memory_BD))
+            hidden_BD = torch.where(is_here_B1, next_hidden_BD, hidden_BD)
+            memory_BD = torch.where(is_here_B1, next_memory_BD, memory_BD)
+        return hidden_BD, self.classifier(hidden_BD)
+
+
+class MMTMFusion(SumFusion):
+    r"""Channel exchange between the modalities (MMTM, Joze et al., CVPR 2020), then the mean of their logits.
+
+    All branches' pooled features are squeezed to a joint vector of sum(H_m) / 4 (the published ratio), from which each
+    branch gets gates \\(2 \sigma(\cdot)\\) on its channels. It acts once, on the pooled features after the last stage,
+    so that any backbone works; the paper acts after several stages of a convolutional network, on their feature maps.
+    An absent modality squeezes to zeros.
+    """
+
+    def __init__(self, widths: list[int], latent_dim: int, num_labels: int, ratio: int = 4):
+        super().__init__(len(widths), latent_dim, num_labels)
+        joint = max(1, sum(widths) // ratio)
+        self.squeeze = nn.Linear(sum(widths), joint)
+        self.excitations = nn.ModuleList(nn.Linear(joint, width) for width in widths)
+
+    def exchange(self, pooled: list[torch.Tensor], presence_BM: torch.Tensor) -> list[torch.Tensor]:
+        """Gates each modality's pooled features `[B, H_m]` by all that are present."""
+        joint_BJ = self.squeeze(torch.cat(_masked(pooled, presence_BM), dim=1)).relu()
+        return [
+            features_BH * 2 * layer(joint_BJ).sigmoid()
+            for layer, features_BH in zip(self.excitations, pooled, strict=True)
+        ]
+
+
+def make_fusion(fusion: str, widths: list[int], latent_dim: int, num_labels: int) -> Fusion:
+    """The fusion of that name.
+
+    Args:
+        fusion (`str`): One of `FUSIONS`.
+        widths (`list[int]`): H_m of every modality.
+        latent_dim, num_labels (`int`): D and C.
+    """
+    if fusion == "mmtm":
+        return MMTMFusion(widths, latent_dim, num_labels)
+    others = {
+        "concat": ConcatFusion,
+        "sum": SumFusion,
+        "weighted": WeightedFusion,
+        "film": FilmFusion,
+        "lstm": LSTMFusion,
+    }
+    return others[fusion](len(widths), latent_dim, num_labels)
+
+
+def _masked(values: list[torch.Tensor], presence_BM: torch.Tensor) -> list[torch.Tensor]:
+    # Filled, not multiplied: what is absent may hold anything.
+    return [value.masked_fill(~presence_BM[:, i, None], 0) for i, value in enumerate(values)]

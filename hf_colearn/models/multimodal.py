@@ -1,0 +1,409 @@
+"""Classification from several modalities: a complete student for each, and a fusion of their latents or logits.
+
+This file travels with every multimodal checkpoint. Shapes: B samples, M modalities, H a backbone's width, D latent
+width, F width of the fused latent, C classes.
+"""
+
+import copy
+import math
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModel, CLIPConfig, PreTrainedConfig, PreTrainedModel
+from transformers.utils import can_return_tuple
+
+from .backbones import backbone_width, class_names, read_backbone_config
+from .branches import construction, read_clip, student_class_for
+from .configuration import CoLearningStudentConfig
+from .fusion import HEAD_FUSIONS, Fusion, make_fusion
+from .heads import task_loss
+from .multimodal_configuration import MIN_LEARNED_TEMPERATURE, CoLearningMultimodalConfig
+from .multimodal_output import CoLearningMultimodalOutput
+from .presence import (
+    Presence,
+    Rows,
+    batch_size,
+    by_modality,
+    drop_modalities,
+    only,
+    presence_and_rows,
+    proper_subsets,
+)
+from .student import CoLearningStudent
+
+
+class CoLearningForMultimodalClassification(PreTrainedModel):
+    r"""Classifies samples of two or more modalities; see [`~CoLearningForMultimodalClassification.from_backbones`].
+
+    The loss is the task loss of the fused prediction, plus `modality_loss_weight` times the mean of the heads' own task
+    losses, each over the samples that have the modality. Where the heads have no part in either (weight 0 and a fusion
+    that reads the latents), they are trained as probes: their loss on the detached latents is in the gradient, not in
+    the value of `loss`, and reaches no other parameter.
+
+    A modality may be absent: in some samples (`modality_mask`) or, where its inputs are not passed, in all. A branch
+    runs on the samples that have its modality and on nothing else, so what stands in their place is never read.
+    """
+
+    config_class = CoLearningMultimodalConfig
+    config: CoLearningMultimodalConfig
+    base_model_prefix = "branches"
+    accepts_loss_kwargs = False  # the loss is a mean over the batch; Trainer divides it for gradient accumulation
+    branches: Any  # by modality name
+    fusion: Any
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: CoLearningMultimodalConfig):
+        super().__init__(config)
+        branches = {}
+        for name, branch_config in config.modalities.items():
+            branch_config.id2label, branch_config.label2id = config.id2label, config.label2id
+            branch_config.problem_type = config.problem_type
+            student_class = student_class_for(branch_config.backbone_config)
+            branches[name] = student_class._from_config(branch_config, dtype=config.dtype)
+        self.branches = nn.ModuleDict(branches)
+        widths = [backbone_width(branch.backbone_config) for branch in config.modalities.values()]
+        self.fusion = make_fusion(config.fusion, widths, config.latent_dim, config.num_labels)
+        if config.learned_temperature:
+            self.log_scale = nn.Parameter(torch.empty(1))
+        self.modalities = tuple(branches)
+        self._subsets = proper_subsets(len(branches))
+        students = branches.values()
+        self.main_input_name = f"{self.modalities[0]}_{branches[self.modalities[0]].main_input_name}"
+        self.supports_gradient_checkpointing = any(branch.supports_gradient_checkpointing for branch in students)
+        self._no_split_modules = sorted({name for branch in students for name in branch._no_split_modules})
+        self.post_init()
+
+    def _init_weights(self, module):
+        # Fusion and temperature; a branch initialises itself.
+        if module is self:
+            if self.config.learned_temperature:
+                nn.init.constant_(self.log_scale, -math.log(self.config.initial_temperature))
+        elif isinstance(module, (Fusion, nn.Linear, nn.LSTMCell)):
+            module.reset_parameters()
+
+    # ---- making one ----
+    @classmethod
+    def from_backbones(
+        cls,
+        backbones: Mapping[str, str | os.PathLike | PreTrainedConfig],
+        latent_dim: int,
+        num_labels: int | None = None,
+        *,
+        fusion: str = "concat",
+        poolings: Mapping[str, str] | None = None,
+        latent_norm: str = "none",
+        modality_dropout: float = 0.0,
+        modality_loss_weight: float = 0.0,
+        learned_temperature: bool = False,
+        temperature: float = 0.07,
+        id2label: dict[int, str] | None = None,
+        label2id: dict[str, int] | None = None,
+        problem_type: str | None = None,
+        dtype: str | torch.dtype = "float32",
+        attn_implementation: str | dict[str, str] | None = None,
+        backbone_kwargs: Mapping[str, dict[str, Any]] | None = None,
+    ) -> "CoLearningForMultimodalClassification":
+        """Makes a model of one backbone a modality.
+
+        What a backbone takes decides the columns: `image_pixel_values`, `audio_input_values`, `text_input_ids`,
+        `audio_features`, ... A spectrogram goes through an image backbone with `num_channels=1`; the frames of a video
+        through an image backbone one by one, or through a video backbone; precomputed features through a
+        [`FeatureBackboneConfig`].
+
+        Args:
+            backbones (`dict`): By modality name, in the order of `modality_mask`: a Hub id or a folder, whose pretrained
+                weights are kept, or a configuration (which is copied), for random ones.
+            latent_dim (`int`): D, the common width of the latents.
+            num_labels (`int`, *optional*): C; by default as many as `id2label`.
+            fusion, modality_dropout, modality_loss_weight, learned_temperature (*optional*): See
+                [`CoLearningMultimodalConfig`].
+            temperature (`float`, *optional*, defaults to 0.07): Where the learned temperature begins.
+            poolings (`dict[str, str]`, *optional*): By modality name; by default what suits the backbone.
+            latent_norm (`str`, *optional*, defaults to `"none"`): `"none"` or `"layernorm"`, of every latent.
+            id2label, label2id (`dict`, *optional*): The classes' names; one of them tells the other.
+            problem_type (`str`, *optional*): `"single_label_classification"` (with class indices or soft labels),
+                `"multi_label_classification"` or `"regression"`.
+            dtype (*optional*, defaults to `"float32"`): Of the weights.
+            attn_implementation (`str` or `dict[str, str]`, *optional*): For all branches, or by modality name.
+            backbone_kwargs (`dict[str, dict]`, *optional*): By modality name, for a checkpoint's `from_pretrained`, such
+                as `{"text": {"revision": "..."}}`.
+
+        Returns:
+            [`CoLearningForMultimodalClassification`]: In evaluation mode where a backbone is a checkpoint, and else in
+            training mode, as in transformers.
+
+        Raises:
+            ValueError: Naming the value or the modality that does not fit.
+
+        Example:
+
+        ```python
+        >>> import torch
+        >>> from hf_colearn import CoLearningForMultimodalClassification, FeatureBackboneConfig
+
+        >>> model = CoLearningForMultimodalClassification.from_backbones(
+        ...     {"audio": FeatureBackboneConfig(feature_dim=12), "text": FeatureBackboneConfig(feature_dim=20)},
+        ...     latent_dim=8, num_labels=3, fusion="sum",
+        ... )
+        >>> outputs = model(audio_features=torch.randn(4, 12), text_features=torch.randn(4, 20))
+        >>> outputs.logits.shape, list(outputs.modality_logits)
+        (torch.Size([4, 3]), ['audio', 'text'])
+        ```
+        """
+        options = {name: dict((backbone_kwargs or {}).get(name, {})) for name in backbones}
+        for argument, by_name in (("poolings", poolings), ("backbone_kwargs", backbone_kwargs)):
+            if unknown := sorted((by_name or {}).keys() - backbones.keys()):
+                raise ValueError(f"{argument} names {unknown}, and the modalities are {list(backbones)}.")
+        if num_labels is None and id2label is None and label2id is None:
+            raise ValueError("the number of classes is missing: pass num_labels or id2label.")
+        names = class_names(num_labels, id2label, label2id)
+        modalities = {
+            name: CoLearningStudentConfig(
+                backbone_config=read_backbone_config(backbone, options[name]),
+                latent_dim=latent_dim,
+                latent_norm=latent_norm,
+                pooling=(poolings or {}).get(name),
+                **names,
+            )
+            for name, backbone in backbones.items()
+        }
+        config = CoLearningMultimodalConfig(
+            modalities=modalities,
+            latent_dim=latent_dim,
+            fusion=fusion,
+            modality_dropout=modality_dropout,
+            modality_loss_weight=modality_loss_weight,
+            learned_temperature=learned_temperature,
+            initial_temperature=temperature,
+            problem_type=problem_type,
+            **names,
+        )
+        model = cls._from_config(config, **construction(dtype, attn_implementation, config))
+        for name, backbone in backbones.items():
+            if not isinstance(backbone, PreTrainedConfig):
+                model.eval().branches[name]._load_backbone(backbone, options[name])
+        return model
+
+    @classmethod
+    def from_clip(
+        cls,
+        clip: str | os.PathLike | CLIPConfig,
+        num_labels: int | None = None,
+        *,
+        fusion: str = "concat",
+        modality_dropout: float = 0.0,
+        modality_loss_weight: float = 0.0,
+        id2label: dict[int, str] | None = None,
+        label2id: dict[str, int] | None = None,
+        problem_type: str | None = None,
+        dtype: str | torch.dtype = "float32",
+        attn_implementation: str | dict[str, str] | None = None,
+        **clip_kwargs,
+    ) -> "CoLearningForMultimodalClassification":
+        """Makes a model of CLIP's paired encoders: modalities `image` and `text`, a learned temperature.
+
+        The projections become the latent heads (with a bias, which begins at 0), so that the latents are CLIP's embeddings
+        before they are normalised; the temperature goes on from where CLIP left it.
+
+        Args:
+            clip (`str` or [`CLIPConfig`]): A Hub id or a folder, whose pretrained weights are kept; or a configuration.
+            clip_kwargs: For the checkpoint's `from_pretrained`, such as `revision`.
+            num_labels, fusion, ... (*optional*): As in [`~CoLearningForMultimodalClassification.from_backbones`].
+
+        Returns:
+            [`CoLearningForMultimodalClassification`]: In evaluation mode where built from a checkpoint.
+        """
+        clip_config, scale, weights = read_clip(clip, dtype, clip_kwargs)
+        model = cls.from_backbones(
+            {"image": clip_config.vision_config, "text": clip_config.text_config},
+            latent_dim=clip_config.projection_dim,
+            num_labels=num_labels,
+            fusion=fusion,
+            poolings={"image": "pooler", "text": "pooler"},
+            modality_dropout=modality_dropout,
+            modality_loss_weight=modality_loss_weight,
+            learned_temperature=True,
+            temperature=max(math.exp(-scale), MIN_LEARNED_TEMPERATURE),
+            id2label=id2label,
+            label2id=label2id,
+            problem_type=problem_type,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+        )
+        for name, of_branch in weights.items():
+            branch = model.eval().branches[name]
+            branch.load_state_dict(branch.state_dict() | of_branch)
+        return model
+
+    def student(self, name: str) -> CoLearningStudent:
+        """A modality's branch as a student of its own, with a copy of its weights and configuration.
+
+        It predicts what `modality_logits` does; under `mmtm`, without the gates that the other modalities set.
+
+        Raises:
+            ValueError: If there is no such modality.
+        """
+        if name not in self.modalities:
+            raise ValueError(f"there is no modality '{name}': the model has {', '.join(self.modalities)}.")
+        student: CoLearningStudent = copy.deepcopy(self.branches[name])
+        student.zero_grad()
+        return student
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """The columns of every modality that `forward` reads, such as `image_pixel_values`."""
+        return tuple(f"{name}_{column}" for name, branch in self.branches.items() for column in branch.input_names)
+
+    def probe_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The heads' parameters, by name, where they are probes, of which the value of the loss tells nothing."""
+        if self._heads_are_probes:
+            for name, branch in self.branches.items():
+                for key, parameter in branch.classifier.named_parameters():
+                    yield f"branches.{name}.classifier.{key}", parameter
+
+    @property
+    def _heads_are_probes(self) -> bool:
+        return self.config.modality_loss_weight == 0 and self.config.fusion not in HEAD_FUSIONS
+
+    # ---- forward ----
+    @can_return_tuple
+    def forward(
+        self,
+        labels: torch.Tensor | None = None,
+        modality_mask: torch.Tensor | None = None,
+        **inputs: torch.Tensor | None,
+    ) -> CoLearningMultimodalOutput:
+        """
+        Args:
+            labels (`torch.LongTensor` of shape `(B,)`, *optional*): From 0 to C - 1; or soft labels `(B, C)`.
+            modality_mask (`torch.BoolTensor` of shape `(B, M)`, *optional*): Which modalities each sample has; all by
+                default. No host synchronisation happens where it is not given.
+            inputs (`torch.Tensor`): `{modality}_{input}`, see `input_names`. A modality without inputs is absent.
+
+        Raises:
+            TypeError: If an input belongs to no modality.
+            ValueError: If batch sizes disagree, no modality is given, or the mask does not fit.
+        """
+        given = by_modality(inputs, {name: branch.input_names for name, branch in self.branches.items()})
+        size = batch_size(given, labels=labels, modality_mask=modality_mask)
+        presence_BM, rows = presence_and_rows(self.modalities, given, modality_mask, size, self.device)
+        pooled = [
+            self._pooled(self.branches[name], given.get(name), index, size)
+            for name, index in zip(self.modalities, rows, strict=True)
+        ]
+        heads = self._heads(pooled, presence_BM)
+        latents, logits = heads
+        fused_BF, logits_BC = self._fuse(pooled, heads, presence_BM, self._drop(presence_BM, size))
+        if self.training and torch.is_grad_enabled():
+            logits_BC = logits_BC + self._zero(rows, labels)
+        loss = None if labels is None else self._loss(logits_BC, latents, logits, rows, labels)
+        subset_logits = None
+        if not self.training:
+            presence_BM = self._everything(size) if presence_BM is None else presence_BM
+            subset_logits = {
+                "_".join(self.modalities[i] for i in subset): self._fuse(
+                    pooled, heads, presence_BM, only(subset, presence_BM)
+                )[1]
+                for subset in self._subsets
+            }
+        return CoLearningMultimodalOutput(
+            loss=loss,
+            logits=logits_BC,
+            latents=fused_BF,
+            modality_logits=dict(zip(self.modalities, logits, strict=True)),
+            modality_latents=dict(zip(self.modalities, latents, strict=True)),
+            presence=presence_BM,
+            subset_logits=subset_logits,
+            logit_scale=self._logit_scale() if self.config.learned_temperature else None,
+            labels=labels,
+        )
+
+    def _pooled(self, branch: Any, inputs: Any, index: Rows, size: int) -> torch.Tensor:
+        """The backbone's pooled features `[B, H]`: run on the rows that are present, 0 in the others."""
+        if index is None:
+            return branch.encode(**inputs)[0]
+        if not len(index):
+            width = backbone_width(branch.config.backbone_config)
+            return torch.zeros(size, width, device=self.device, dtype=self.dtype)
+        pooled = branch.encode(**{column: value[index] for column, value in inputs.items()})[0]
+        return pooled.new_zeros(size, pooled.shape[1]).index_copy(0, index, pooled)
+
+    def _heads(self, pooled: list[torch.Tensor], presence_BM: Presence) -> tuple[list[Any], list[Any]]:
+        """Every modality's latents `[B, D]` and logits `[B, C]`, 0 where it is absent."""
+        if self.config.fusion == "mmtm":
+            here_BM = self._everything(len(pooled[0])) if presence_BM is None else presence_BM
+            pooled = self.fusion.exchange(pooled, here_BM)
+        pairs = [self.branches[name].classify(x) for name, x in zip(self.modalities, pooled, strict=True)]
+        if presence_BM is not None:
+            absent = ~presence_BM
+            pairs = [tuple(x.masked_fill(absent[:, i, None], 0) for x in pair) for i, pair in enumerate(pairs)]
+        latents, logits = zip(*pairs, strict=True)
+        return list(latents), list(logits)
+
+    def _fuse(self, pooled: list[Any], heads: Any, presence_BM: Presence, seen_BM: Presence) -> tuple[Any, Any]:
+        """Fused latents and logits from the modalities that are seen; channels are then exchanged among those alone."""
+        if seen_BM is not presence_BM and self.config.fusion == "mmtm":
+            heads = self._heads(pooled, seen_BM)
+        return self.fusion(*heads, self._everything(len(pooled[0])) if seen_BM is None else seen_BM)
+
+    def _drop(self, presence_BM: Presence, size: int) -> Presence:
+        if not self.training or not self.config.modality_dropout:
+            return presence_BM
+        here_BM = self._everything(size) if presence_BM is None else presence_BM
+        return drop_modalities(here_BM, self.config.modality_dropout)
+
+    def _everything(self, size: int) -> torch.Tensor:
+        return torch.ones(size, len(self.modalities), dtype=torch.bool, device=self.device)
+
+    def _logit_scale(self) -> torch.Tensor:
+        scale = self.log_scale.float().exp().squeeze(0)
+        # Held at 100 at most in value alone: a clamp would give it no gradient to come back by.
+        return scale - (scale - scale.clamp(max=1 / MIN_LEARNED_TEMPERATURE)).detach()
+
+    # ---- loss ----
+    def _loss(
+        self, logits_BC: Any, latents: list[Any], logits: list[Any], rows: list[Rows], labels: Any
+    ) -> torch.Tensor:
+        loss = task_loss(logits_BC, labels, self.config.problem_type)
+        if self._heads_are_probes:
+            if not self.training:
+                return loss
+            logits = [
+                self.branches[name].classifier(x.detach()) for name, x in zip(self.modalities, latents, strict=True)
+            ]
+        elif not self.config.modality_loss_weight:
+            return loss
+        of_heads = [
+            task_loss(x, labels, self.config.problem_type)
+            if index is None
+            else task_loss(x[index], labels[index], self.config.problem_type)
+            for x, index in zip(logits, rows, strict=True)
+            if index is None or len(index)
+        ]
+        mean = torch.stack(of_heads).mean()
+        if self._heads_are_probes:
+            return loss + (mean - mean.detach())  # 0 in value, the heads' gradient
+        return loss + self.config.modality_loss_weight * mean
+
+    def _zero(self, rows: list[Rows], labels: Any) -> torch.Tensor:
+        """0, with a gradient of 0 for what this batch has no use for: plain DDP waits for every parameter's."""
+        unused = [] if not self.config.learned_temperature else [self.log_scale]
+        for name, index in zip(self.modalities, rows, strict=True):
+            branch = self.branches[name]
+            if index is not None and not len(index):
+                unused += branch.parameters()
+            elif self._heads_are_probes and labels is None:
+                unused += branch.classifier.parameters()
+        # One element of each: a sum over all of them could overflow, and infinity times 0 is not 0.
+        zeros = [0 * x.flatten()[:1].sum() for x in unused if x.requires_grad]
+        return torch.stack(zeros).sum() if zeros else torch.zeros((), device=self.device, dtype=self.dtype)
+
+
+AutoModel.register(CoLearningMultimodalConfig, CoLearningForMultimodalClassification)
+CoLearningForMultimodalClassification.register_for_auto_class("AutoModel")

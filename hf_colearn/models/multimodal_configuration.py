@@ -1,0 +1,154 @@
+"""What a multimodal model is made of, as its checkpoint's `config.json` keeps it; travels with every checkpoint."""
+
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+
+from .configuration import CoLearningStudentConfig
+from .fusion import FUSIONS
+
+
+MIN_LEARNED_TEMPERATURE = 0.01  # CLIP keeps its scale at 100 or below
+_RESERVED = (
+    *("label", "labels", "modality", "sample"),  # beginnings of the other columns of a batch
+    *("fusion", "modalities"),  # of this configuration's own
+)
+
+
+class CoLearningMultimodalConfig(PreTrainedConfig):
+    r"""Configuration of a multimodal model.
+
+    Args:
+        modalities (`dict[str, CoLearningStudentConfig]`): At least two, in the order in which `modality_mask` and the
+            fusion see them. A name is an identifier that begins no other's columns (`image` and `image_rgb` do not go
+            together).
+        latent_dim (`int`): D, the common width of the latents.
+        fusion (`str`, *optional*, defaults to `"concat"`): `"concat"`, `"sum"`, `"weighted"`, `"film"`, `"mmtm"` or
+            `"lstm"`; see `fusion.py`.
+        modality_dropout (`float`, *optional*, defaults to 0): Probability, from 0 to below 1, that the fusion does not
+            see a modality of a training sample.
+        modality_loss_weight (`float`, *optional*, defaults to 0): Weight of the mean of the heads' own task losses.
+        learned_temperature (`bool`, *optional*, defaults to `False`): Whether the model learns the temperature of a
+            contrastive objective.
+        initial_temperature (`float`, *optional*, defaults to 0.07): Where the learned temperature begins (transformers
+            keeps the name `temperature` for generation).
+
+    Raises:
+        ValueError: Naming the value that does not fit.
+    """
+
+    model_type = "colearning_multimodal"
+    has_no_defaults_at_init = True
+    keys_to_ignore_at_inference = ["latents", "modality_latents", "logit_scale", "labels"]
+
+    def __init__(
+        self,
+        modalities: dict[str, Any] | list[Any] | None = None,
+        latent_dim: int | None = None,
+        fusion: str = "concat",
+        modality_dropout: float = 0.0,
+        modality_loss_weight: float = 0.0,
+        learned_temperature: bool = False,
+        initial_temperature: float = 0.07,
+        **kwargs,
+    ):
+        modalities = dict(modalities or {})  # a list of pairs in `config.json`
+        _check_names(list(modalities))
+        _check_numbers(fusion, modality_dropout, modality_loss_weight, learned_temperature, initial_temperature)
+        if type(latent_dim) is not int or latent_dim < 1:
+            raise ValueError(f"latent_dim={latent_dim!r} is no width: pass the common width of the latents.")
+        self.modalities: dict[str, CoLearningStudentConfig] = {
+            name: CoLearningStudentConfig.from_dict(config) if isinstance(config, dict) else config
+            for name, config in modalities.items()
+        }
+        for name, config in self.modalities.items():
+            if config.latent_dim != latent_dim:
+                raise ValueError(
+                    f"latent_dim={latent_dim}, but the latents of '{name}' are {config.latent_dim} wide: they must meet."
+                )
+            if config.head != "bottleneck":
+                raise ValueError(
+                    f"head='{config.head}' of '{name}': a modality of a multimodal model is a bottleneck."
+                )
+        self.latent_dim: int = latent_dim
+        self.fusion = fusion
+        self.modality_dropout = modality_dropout
+        self.modality_loss_weight = modality_loss_weight
+        self.learned_temperature = learned_temperature
+        self.initial_temperature = initial_temperature
+        super().__init__(**kwargs)
+        if self.num_labels == 1 and self.problem_type is None:  # type: ignore[has-type]
+            self.problem_type = "regression"
+
+    @property
+    def sub_configs(self) -> dict[str, Any]:
+        """Where transformers looks for the configurations that dtype and attention must reach: by modality name."""
+        return dict.fromkeys(self.modalities, CoLearningStudentConfig)
+
+    def __getattr__(self, name: str) -> Any:
+        # transformers reads a sub-configuration as an attribute, such as `config.image`.
+        modalities = self.__dict__.get("modalities", {})
+        if name in modalities:
+            return modalities[name]
+        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+
+    def to_dict(self) -> dict[str, Any]:
+        # transformers sorts what it writes by key, and the modalities' order counts: they are written as a list of pairs.
+        output = super().to_dict()
+        output["modalities"] = [[name, config.to_dict()] for name, config in self.modalities.items()]
+        for _, config in output["modalities"]:
+            del config["transformers_version"]
+        return output
+
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        # A checkpoint of another architecture must not be read as a model without modalities.
+        if config_dict.get("model_type", cls.model_type) != cls.model_type or not config_dict.get("modalities"):
+            raise ValueError(
+                f"this is a checkpoint of the architecture '{config_dict.get('model_type')}', not a multimodal model: make "
+                "one with `CoLearningForMultimodalClassification.from_backbones({'image': checkpoint, ...}, ...)`."
+            )
+        return super().from_dict(config_dict, **kwargs)
+
+
+def _check_names(names: list[Any]) -> None:
+    if len(names) < 2:
+        raise ValueError(f"modalities={names}: a multimodal model has at least two; for one, take a student.")
+    for name in names:
+        if not isinstance(name, str) or not name.isidentifier():
+            raise ValueError(
+                f"'{name}' cannot name a modality: its columns begin with it, so it must be an identifier."
+            )
+        if name in _RESERVED or hasattr(PreTrainedConfig, name):
+            raise ValueError(f"'{name}' cannot name a modality: it has another meaning. Choose another name.")
+        for other in names:
+            if other.startswith(f"{name}_"):
+                raise ValueError(
+                    f"the modality '{name}' begins the columns of '{other}' ('{other}_...'), so whose they are is unclear: "
+                    "rename one of them."
+                )
+
+
+def _check_numbers(fusion: Any, dropout: Any, weight: Any, learned: Any, temperature: Any) -> None:
+    if fusion not in FUSIONS:
+        raise ValueError(f"fusion='{fusion}' is unknown: choose one of {', '.join(FUSIONS)}.")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"modality_dropout={dropout} is no probability of dropping a modality: pass 0 to below 1.")
+    if not 0 <= weight < float("inf"):
+        raise ValueError(f"modality_loss_weight={weight} is no weight: pass 0 or more.")
+    if not 0 < temperature < float("inf"):
+        raise ValueError(f"temperature={temperature} is no temperature: it must be positive, such as 0.07.")
+    if learned and temperature < MIN_LEARNED_TEMPERATURE:
+        raise ValueError(
+            f"temperature={temperature} is below {MIN_LEARNED_TEMPERATURE}, where a learned temperature is kept from "
+            "going: begin higher."
+        )
+    if not learned and temperature != 0.07:
+        raise ValueError(
+            f"temperature={temperature} is the initial value of a learned temperature: pass learned_temperature=True, or "
+            "give a fixed one to the objective, `ContrastiveAlignment(temperature=...)`."
+        )
+
+
+AutoConfig.register(CoLearningMultimodalConfig.model_type, CoLearningMultimodalConfig)
+CoLearningMultimodalConfig.register_for_auto_class()

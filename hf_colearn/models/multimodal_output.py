@@ -1,0 +1,37 @@
+"""What a multimodal model returns; travels with every multimodal checkpoint. Shapes: as in `multimodal.py`."""
+
+from dataclasses import dataclass
+
+import torch
+from transformers.modeling_outputs import ModelOutput
+
+
+@dataclass
+class CoLearningMultimodalOutput(ModelOutput):
+    """What a multimodal model returns (contract 1 of the design).
+
+    Args:
+        loss (`torch.FloatTensor` of shape `(1,)`, *optional*): The task loss, where labels were given.
+        logits (`torch.FloatTensor` of shape `(B, C)`): The fused prediction, before the softmax.
+        latents (`torch.FloatTensor` of shape `(B, F)`): What the fusion gives its classifier; for `sum`, `weighted` and
+            `mmtm`, which have none, the mean latent with the weights of the logits.
+        modality_logits (`dict[str, torch.FloatTensor]`): Of every modality's own head, `(B, C)`; 0 where it is absent.
+        modality_latents (`dict[str, torch.FloatTensor]`): Of every modality, `(B, D)`; 0 where it is absent.
+        presence (`torch.BoolTensor` of shape `(B, M)`, *optional*): What was there; None while training where no
+            `modality_mask` was given and the inputs of every modality were.
+        subset_logits (`dict[str, torch.FloatTensor]`, *optional*): The fused prediction from every proper subset of the
+            modalities, `(B, C)`, in evaluation mode: `"image"`, `"audio"`, and `"image_audio"` where there is a third.
+            With more than 5 modalities only from each alone and from all but one.
+        logit_scale (`torch.FloatTensor` of shape `()`, *optional*): 1 / the learned temperature, at most 100.
+        labels (`torch.Tensor`, *optional*): As they were given.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    latents: torch.Tensor | None = None
+    modality_logits: dict[str, torch.Tensor] | None = None
+    modality_latents: dict[str, torch.Tensor] | None = None
+    presence: torch.Tensor | None = None
+    subset_logits: dict[str, torch.Tensor] | None = None
+    logit_scale: torch.Tensor | None = None
+    labels: torch.Tensor | None = None

@@ -1,0 +1,124 @@
+"""Which modality each sample of a batch has, and what a fusion may see of them; travels with every multimodal checkpoint.
+
+Shapes: B samples, M modalities, H a backbone's width.
+"""
+
+from collections.abc import Mapping
+from itertools import combinations
+from typing import Any
+
+import torch
+
+
+ALL_SUBSETS_UP_TO = 5  # modalities: 30 proper subsets
+
+Presence = torch.Tensor | None  # [B, M] bool; None where every modality of every sample is present
+Rows = torch.Tensor | None  # the samples that have a modality, by index; None for all of them
+
+
+def by_modality(
+    inputs: Mapping[str, torch.Tensor | None], known: Mapping[str, tuple[str, ...]]
+) -> dict[str, dict[str, torch.Tensor]]:
+    """The inputs that are given, by modality and without their prefix.
+
+    Args:
+        inputs (`dict`): Such as `image_pixel_values`.
+        known (`dict[str, tuple[str, ...]]`): What each modality's branch takes, in the model's order.
+
+    Raises:
+        TypeError: If an input is none of those.
+        ValueError: If none is given.
+    """
+    given: dict[str, dict[str, torch.Tensor]] = {}
+    for key, value in inputs.items():
+        name = next((name for name in known if key.startswith(f"{name}_")), None)
+        if name is None or key[len(name) + 1 :] not in known[name]:
+            columns = ", ".join(f"{name}_{column}" for name, of_name in known.items() for column in of_name)
+            raise TypeError(f"'{key}' is no input of this model, which takes {columns}.")
+        if value is not None:
+            given.setdefault(name, {})[key[len(name) + 1 :]] = value
+    if not given:
+        raise ValueError(f"there is nothing to classify: pass inputs of {' or '.join(known)}.")
+    return given
+
+
+def batch_size(given: Mapping[str, Mapping[str, torch.Tensor]], **others: torch.Tensor | None) -> int:
+    """B, on which all inputs and `others` agree.
+
+    Raises:
+        ValueError: If they do not; it names each one's.
+    """
+    sizes = {f"{name}_{column}": len(value) for name, of_name in given.items() for column, value in of_name.items()}
+    sizes |= {name: len(value) for name, value in others.items() if value is not None}
+    if len(set(sizes.values())) > 1:
+        shown = ", ".join(f"{name}: {size}" for name, size in sizes.items())
+        raise ValueError(
+            f"the batch sizes disagree ({shown}): every input has a row for every sample, absent ones included."
+        )
+    return next(iter(sizes.values()))
+
+
+def presence_and_rows(
+    names: tuple[str, ...],
+    given: Mapping[str, Any],
+    modality_mask: torch.Tensor | None,
+    size: int,
+    device: torch.device,
+) -> tuple[Presence, list[Rows]]:
+    """Which modalities each sample has, and the samples that each branch runs on.
+
+    Only a mask makes the host wait for the device.
+
+    Raises:
+        ValueError: If the mask has another shape, marks a modality as present that has no inputs, or marks nothing.
+    """
+    if modality_mask is None:
+        if len(given) == len(names):
+            return None, [None] * len(names)
+        are_given = torch.tensor([name in given for name in names]).to(device, non_blocking=True)
+        nothing = torch.empty(0, dtype=torch.long, device=device)
+        return are_given.expand(size, -1), [None if name in given else nothing for name in names]
+    if modality_mask.shape != (size, len(names)):
+        raise ValueError(
+            f"modality_mask has shape {tuple(modality_mask.shape)}: a row for each of the {size} samples and a column "
+            f"for each of {', '.join(names)}."
+        )
+    presence_BM = modality_mask.bool()
+    rows: list[Rows] = []
+    for name, here_B in zip(names, presence_BM.unbind(1), strict=True):
+        index = here_B.nonzero().squeeze(1)
+        if len(index) and name not in given:
+            raise ValueError(
+                f"modality_mask says that {len(index)} of {size} samples have '{name}', and it has no inputs: pass them, or "
+                "mark it absent."
+            )
+        rows.append(None if len(index) == size else index)
+    if all(index is not None and not len(index) for index in rows):
+        raise ValueError(
+            f"modality_mask leaves none of the {size} samples any modality: there is nothing to classify."
+        )
+    return presence_BM, rows
+
+
+def drop_modalities(here_BM: torch.Tensor, probability: float) -> torch.Tensor:
+    """Leaves each modality of each sample out with a probability; one that is present always stays.
+
+    Where all of a sample's modalities would go, the one with the highest draw stays.
+    """
+    drawn_BM = torch.rand(here_BM.shape, device=here_BM.device).masked_fill(~here_BM, -1)
+    highest_B1 = drawn_BM.argmax(1, keepdim=True)
+    return (drawn_BM >= probability).scatter(1, highest_B1, True) & here_BM
+
+
+def only(subset: tuple[int, ...], here_BM: torch.Tensor) -> torch.Tensor:
+    """What is present of a subset of the modalities, by their places."""
+    seen_BM = torch.zeros_like(here_BM)
+    for i in subset:
+        seen_BM[:, i] = here_BM[:, i]
+    return seen_BM
+
+
+def proper_subsets(count: int) -> list[tuple[int, ...]]:
+    """Places of the modalities of every proper subset, smaller ones first; of many, those of one and of all but one."""
+    sizes = range(1, count) if count <= ALL_SUBSETS_UP_TO else (1, count - 1)
+    return [subset for size in sizes for subset in combinations(range(count), size)]
