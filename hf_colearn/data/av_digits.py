@@ -7,16 +7,17 @@ Shapes: N images, H x W pixels, K principal components, T samples of a waveform.
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from datasets import Audio, ClassLabel, Dataset, DatasetDict, Features, Image, Value
 from PIL import Image as PILImage
 
+from hf_colearn.data.audio import with_spectrograms
 from hf_colearn.data.dialled import write_dialled_digits
 from hf_colearn.data.digits import load_handwritten_digits
 from hf_colearn.data.ids import with_sample_ids
-from hf_colearn.data.images import as_rgb
+from hf_colearn.data.images import as_rgb, with_pixel_values
 from hf_colearn.data.spoken import (
     STORED_AUDIO,
     Clip,
@@ -41,6 +42,26 @@ _FEATURES = {
     "image_id": Value("string"),
     "clip_id": Value("string"),
 }
+
+
+def with_av_inputs(raw: DatasetDict, image_processor: Any, size: int = 64) -> dict[str, Dataset]:
+    """What a multimodal model of two image backbones reads: `image_pixel_values` and, of the audio, `audio_pixel_values`.
+
+    Args:
+        raw ([`datasets.DatasetDict`]): From [`load_av_digits`].
+        image_processor: Of the images.
+        size (`int`, *optional*, defaults to 64): Mel bands and frames of a clip's spectrogram, `[1, size, size]`.
+
+    Returns:
+        `dict[str, Dataset]`: The same splits, with `labels` and, where there are some, sample ids.
+    """
+    inputs = {}
+    for split, part in raw.items():
+        part = part.select_columns([c for c in ("image", "audio", "label", "sample_id") if c in part.column_names])
+        part = with_pixel_values(part, image_processor).rename_column("pixel_values", "image_pixel_values")
+        part = with_spectrograms(part, size=(size, size), sampling_rate=8000, n_fft=512, label_column="labels")
+        inputs[str(split)] = part.rename_column("pixel_values", "audio_pixel_values")
+    return inputs
 
 
 class Picture(NamedTuple):

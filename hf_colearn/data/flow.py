@@ -1,0 +1,188 @@
+"""Optical flow of a video as a modality: read from extracted images, or computed from consecutive frames.
+
+Shapes: T flow fields of a clip, 2 channels (x and y), H x W pixels. Field i leads from frame i to frame i + 1, so a clip of n
+frames has n - 1.
+
+Extracted flow is a folder of `flow_x_00001.jpg`, `flow_y_00001.jpg`, ... as `dense_flow` and MMAction2 write it (Wang et
+al., "Temporal Segment Networks", ECCV 2016): the first pair is field 0, a displacement of -20 to 20 pixels is 0 to 255.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from PIL import Image
+
+from hf_colearn.data.lazy import with_lazy_input
+from hf_colearn.data.video import (
+    decode_frames,
+    frame_files,
+    open_video,
+    read_images,
+    segment,
+    source_of,
+    spread,
+)
+
+
+BOUND = 20.0  # pixels from one frame to the next, what the images of extracted flow reach up to
+_PREFIXES = ("flow_x_", "flow_y_")
+
+
+def read_flow(
+    cell: Any, count: int, position: int | str = "the video", generator: torch.Generator | None = None
+) -> torch.Tensor:
+    """Flow fields of a clip, evenly spread over it as in [`~hf_colearn.data.video.read_frames`].
+
+    Where the cell's path is a folder of extracted flow, it is read. Otherwise each field is computed from two consecutive
+    frames in grey by DIS (Kroeger et al., ECCV 2016; OpenCV's medium preset), which costs 7 to 15 ms of one CPU core for
+    320 x 240 pixels, so up to a second for 64 fields: far more than decoding, *every time a sample is read*. Write it once, by
+    [`write_flow`], to train on it.
+
+    Args:
+        cell: As in [`~hf_colearn.data.video.read_frames`], or a folder of extracted flow. `start` and `end` count frames.
+        count (`int`): T.
+        position (`int` or `str`, *optional*): The row, or what to call the clip in errors.
+        generator (`torch.Generator`, *optional*): Draws the fields, for training.
+
+    Returns:
+        `torch.Tensor` of shape `(T, 2, H, W)`, float32, in pixels from one frame to the next, clipped to -20 to 20.
+
+    Raises:
+        ValueError: If it cannot be decoded, or has fewer than `count + 1` frames; it names the clip.
+        ImportError: If flow is to be computed without OpenCV, or a file decoded without torchcodec.
+    """
+    source, name = source_of(cell, position)
+    is_folder = isinstance(source, Path) and source.is_dir()
+    pairs = (
+        [frame_files(source, prefix) for prefix in _PREFIXES] if isinstance(source, Path) and is_folder else [[], []]
+    )
+    if pairs[0] or pairs[1]:
+        if len(pairs[0]) != len(pairs[1]):
+            raise ValueError(
+                f"{name} has {len(pairs[0])} images flow_x_* and {len(pairs[1])} flow_y_*: extract the flow anew."
+            )
+        indices = spread(segment(cell, len(pairs[0]) + 1, name)[:-1], count, f"the flow of {name}", generator)
+        files = [images[index] for index in indices for images in pairs]
+        encoded_TCHW = read_images(files, name, mode="L").unflatten(0, (count, 2)).squeeze(2)
+        return encoded_TCHW.float() * (2 * BOUND / 255) - BOUND
+    if isinstance(source, Path) and is_folder:
+        images = frame_files(source)
+        indices = spread(segment(cell, len(images), name)[:-1], count, f"the flow of {name}", generator)
+        frames = read_images([images[index + step] for index in indices for step in (0, 1)], name)
+    else:
+        decoder = open_video(source, name)
+        indices = spread(segment(cell, len(decoder), name)[:-1], count, f"the flow of {name}", generator)
+        frames = decode_frames(decoder, [index + step for index in indices for step in (0, 1)], name)
+    compute = _Dis()
+    greys = [_grey(frame) for frame in frames]
+    return torch.stack([compute(first, second) for first, second in zip(greys[::2], greys[1::2], strict=True)])
+
+
+def write_flow(cell: Any, folder: str | Path, position: int | str = "the video") -> Path:
+    """Computes the flow of a whole video once and writes it as extracted flow.
+
+    Args:
+        cell: As in [`read_flow`]; `start` and `end` are not looked at, so that frames keep their numbers.
+        folder (`str` or `Path`): Is made; `flow_x_*.jpg` and `flow_y_*.jpg` in it are written over.
+        position (`int` or `str`, *optional*): The row, or what to call the clip in errors.
+
+    Returns:
+        `Path`: The folder.
+
+    Example:
+
+    ```python
+    for clip in Path("nvGesture/Video_data").glob("class_*/subject*"):
+        write_flow(clip / "sk_color.avi", clip / "sk_flow")  # where `load_nvgesture` finds it
+    ```
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    source, name = source_of(cell, position)
+    decoder = open_video(source, name)
+    compute, previous = _Dis(), _grey(decode_frames(decoder, [0], name)[0])
+    for number in range(1, len(decoder)):
+        current = _grey(
+            decode_frames(decoder, [number], name)[0]
+        )  # one at a time: a long video need not fit in memory
+        encoded_2HW = ((compute(previous, current) + BOUND) * (255 / (2 * BOUND))).round().byte().numpy()
+        for prefix, image in zip(_PREFIXES, encoded_2HW, strict=True):
+            Image.fromarray(image).save(folder / f"{prefix}{number:05d}.jpg", quality=95)
+        previous = current
+    return folder
+
+
+class _Dis:
+    """OpenCV's DIS flow of two grey frames `(H, W)` uint8."""
+
+    def __init__(self) -> None:
+        try:
+            import cv2
+        except ImportError as error:
+            raise ImportError(
+                "computing optical flow needs OpenCV: pip install 'hf-colearn[video]', or extract the flow before."
+            ) from error
+        self.dis: Any = cv2.DISOpticalFlow.create(cv2.DISOpticalFlow_PRESET_MEDIUM)
+
+    def __call__(self, first_HW: np.ndarray, second_HW: np.ndarray) -> torch.Tensor:
+        flow_HW2 = self.dis.calc(first_HW, second_HW, None)
+        return torch.from_numpy(flow_HW2).permute(2, 0, 1).clamp(-BOUND, BOUND)
+
+
+def _grey(frame_3HW: torch.Tensor) -> np.ndarray:
+    return np.array(Image.fromarray(frame_3HW.permute(1, 2, 0).numpy()).convert("L"))
+
+
+# ---- the student's inputs ----
+def with_flow(
+    dataset: Dataset,
+    size: int,
+    count: int,
+    column: str = "flow",
+    out: str = "flow_pixel_values",
+    train: bool = False,
+    *,
+    crop_pct: float = 0.875,
+) -> Dataset:
+    """Lets a dataset read `count` flow fields of every clip, see [`~hf_colearn.data.lazy.with_lazy_input`].
+
+    Fields are resized so that the crop covers `crop_pct` of the short side, and a square is cropped: the centre, or, for
+    training, a random place, the same for all fields of a clip. Values are in units of 20 pixels of the original frames,
+    so in [-1, 1]. Fields are never mirrored.
+
+    Args:
+        dataset ([`datasets.Dataset`]): With a column that [`read_flow`] reads.
+        size (`int`): Sides of the student's input, in pixels; its backbone has `num_channels=2`.
+        count (`int`): T.
+        column (`str`, *optional*, defaults to `"flow"`): The clips' column.
+        out (`str`, *optional*, defaults to `"flow_pixel_values"`): The input's name; `(T, 2, size, size)` float32.
+        train (`bool`, *optional*, defaults to `False`): Whether to take fields and crop at random, drawn from torch's
+            global generator.
+        crop_pct (`float`, *optional*, defaults to 0.875): The crop's share of the short side, up to 1.
+
+    Raises:
+        ValueError: If a number is none of these or there is no such column; when a sample is read, as [`read_flow`].
+    """
+    if not (size >= 1 and count >= 1 and 0 < crop_pct <= 1):
+        raise ValueError(
+            f"size={size}, count={count} and crop_pct={crop_pct} make no input: pass a size and a count of at least 1, and "
+            "a share above 0, up to 1."
+        )
+    return with_lazy_input(dataset, column, out, _Flow(size, count, train, crop_pct))
+
+
+class _Flow:
+    def __init__(self, size: int, count: int, train: bool, crop_pct: float):
+        self.size, self.count, self.train, self.crop_pct = size, count, train, crop_pct
+
+    def __call__(self, cell: Any) -> torch.Tensor:
+        flow_T2HW = read_flow(cell, self.count, generator=torch.default_generator if self.train else None) / BOUND
+        scale = self.size / self.crop_pct / min(flow_T2HW.shape[2:])
+        height, width = (max(self.size, round(length * scale)) for length in flow_T2HW.shape[2:])
+        flow_T2HW = torch.nn.functional.interpolate(flow_T2HW, (height, width), mode="bilinear", antialias=True)
+        free = (height - self.size, width - self.size)
+        top, left = (int(torch.randint(n + 1, ())) if self.train else n // 2 for n in free)
+        return flow_T2HW[..., top : top + self.size, left : left + self.size].contiguous()

@@ -1,0 +1,38 @@
+"""Labels between one-hot and uniform, for experiments on how a model fits them."""
+
+from typing import Any
+
+import torch.nn.functional as F
+
+
+class SmoothedLabels:
+    r"""Replaces a batch's labels with \\((1 - s) \, onehot + s / C\\), as the trainer's `augment`.
+
+    s = 0 is one-hot, s = 1 uniform: nothing of the class is left. Evaluation keeps the class indices.
+
+    Args:
+        num_classes (`int`): C.
+        share (`float`): s, from 0 to 1.
+
+    Raises:
+        ValueError: If the share is not within [0, 1].
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from hf_colearn.data.soft_labels import SmoothedLabels
+
+    >>> SmoothedLabels(2, 0.5)({"labels": torch.tensor([1])})["labels"]
+    tensor([[0.2500, 0.7500]])
+    ```
+    """
+
+    def __init__(self, num_classes: int, share: float):
+        if not 0 <= share <= 1:
+            raise ValueError(f"share={share} is outside [0, 1]: 0 is one-hot, 1 is uniform.")
+        self.num_classes, self.share = num_classes, share
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        one_hot_BC = F.one_hot(batch["labels"], self.num_classes).float()
+        return {**batch, "labels": (1 - self.share) * one_hot_BC + self.share / self.num_classes}
