@@ -12,6 +12,7 @@ import torch.distributed as dist
 from accelerate.utils import find_batch_size
 from datasets import IterableDataset
 from datasets.distributed import split_dataset_by_node
+from torch.distributed.nn.functional import all_gather
 from transformers.utils import logging
 
 
@@ -113,6 +114,32 @@ def integer_over_processes(value: int, operation: str) -> int:
     reduction = {"min": dist.ReduceOp.MIN, "sum": dist.ReduceOp.SUM}[operation]
     dist.all_reduce(box, reduction, group=_cpu_group(dist.group.WORLD))
     return int(box)
+
+
+def gather_with_gradient(tensor: torch.Tensor) -> torch.Tensor:
+    """The rows of every process, in their order, on every process; gradients flow back to the process of each row.
+
+    The gradients that the processes have for a row are summed, as for any tensor that is used several times.
+
+    Args:
+        tensor (`torch.Tensor` of shape `(B, ...)`): As many rows on every process.
+
+    Returns:
+        `torch.Tensor` of shape `(processes * B, ...)`: On one process, the tensor itself.
+
+    Raises:
+        ValueError: On every process, if they have unequal numbers of rows.
+    """
+    if not is_distributed():
+        return tensor
+    sizes = torch.empty(world_size(), dtype=torch.int64)
+    dist.all_gather(list(sizes.split(1)), torch.tensor([len(tensor)]), group=_cpu_group(dist.group.WORLD))
+    if len(set(sizes.tolist())) > 1:
+        raise ValueError(
+            f"the processes have batches of {sizes.tolist()} samples, but only batches of one size can be gathered: "
+            "set `dataloader_drop_last=True`, so that no process has a smaller one at the end of an epoch."
+        )
+    return torch.cat(all_gather(tensor))
 
 
 class InStep:

@@ -1,7 +1,9 @@
-"""Losses between latents, as pure functions of tensors.
+"""Losses between latents, and between predictions, as pure functions of tensors.
 
-Shapes: B samples of a batch, D dimensions of a latent.
+Shapes: B samples of a batch, D dimensions of a latent, C classes.
 """
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -42,3 +44,38 @@ def latent_distance(
 _ELEMENTWISE = {"mse": F.mse_loss, "smooth_l1": F.smooth_l1_loss}
 LATENT_LOSSES = (*_ELEMENTWISE, "cosine")
 REDUCTIONS = ("mean", "sum")
+
+
+def jensen_shannon(a_BC: torch.Tensor, b_BC: torch.Tensor, mask_B: torch.Tensor | None = None) -> torch.Tensor:
+    r"""The Jensen-Shannon divergence between the class distributions of two sets of logits, averaged over the batch.
+
+    \\(\frac{1}{2} KL(p \| m) + \frac{1}{2} KL(q \| m)\\) with \\(p, q\\) the softmaxes and \\(m\\) their mean (Lin, 1991). In
+    nats, from 0 to log 2. Computed in float32 (float64 for float64 logits), whatever the autocast dtype.
+
+    Args:
+        a_BC, b_BC (`torch.Tensor` of shape `(B, C)`): Logits; a gradient flows into both.
+        mask_B (`torch.Tensor` of shape `(B,)`, *optional*): Booleans; rows with False do not count, whatever they hold.
+            Where no row counts, the divergence and its gradient are 0.
+
+    Returns:
+        `torch.Tensor`: A scalar, the mean over the rows that count.
+
+    Raises:
+        ValueError: If the shapes do not fit together; nothing is broadcast.
+    """
+    if a_BC.ndim != 2 or a_BC.shape != b_BC.shape:
+        raise ValueError(
+            f"logits of shape {tuple(a_BC.shape)} have no divergence from those of {tuple(b_BC.shape)}: give (B, C) both."
+        )
+    if mask_B is not None and mask_B.shape != a_BC.shape[:1]:
+        raise ValueError(f"mask_B of shape {tuple(mask_B.shape)} does not fit {len(a_BC)} rows: give one entry each.")
+    dtype = torch.promote_types(torch.promote_types(a_BC.dtype, b_BC.dtype), torch.float32)
+    a_BC, b_BC = a_BC.to(dtype), b_BC.to(dtype)
+    count: int | torch.Tensor = len(a_BC)
+    if mask_B is not None:
+        a_BC, b_BC = (logits_BC.masked_fill(~mask_B[:, None], 0) for logits_BC in (a_BC, b_BC))
+        count = mask_B.sum().clamp(min=1)
+    p_BC, q_BC = F.log_softmax(a_BC, dim=-1), F.log_softmax(b_BC, dim=-1)
+    m_BC = torch.logaddexp(p_BC, q_BC) - math.log(2)
+    from_p, from_q = (F.kl_div(m_BC, log_BC, reduction="sum", log_target=True) for log_BC in (p_BC, q_BC))
+    return (from_p + from_q) / (2 * count)

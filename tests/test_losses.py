@@ -1,11 +1,11 @@
-"""Distances of latents, worked out by hand."""
+"""Distances of latents and divergences of predictions, worked out by hand."""
 
 import math
 
 import pytest
 import torch
 
-from hf_colearn.losses import LATENT_LOSSES, latent_distance
+from hf_colearn.losses import LATENT_LOSSES, jensen_shannon, latent_distance
 
 
 # B = 2 samples of D = 2: the differences are (1, 2) and (0, 0.5).
@@ -92,3 +92,70 @@ def test_targets_of_another_shape_are_not_broadcast(loss, shape):
 def test_a_match_costs_nothing():
     for loss in LATENT_LOSSES:
         assert math.isclose(latent_distance(Z, Z.clone(), loss).item(), 0, abs_tol=1e-6)
+
+
+def test_the_divergence_by_hand():
+    # p = (3/4, 1/4), q = (1/4, 3/4), m = (1/2, 1/2): both KL are 3/4 log(3/2) + 1/4 log(1/2)
+    logits = torch.tensor([[math.log(3), 0.0]])
+    expected = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
+    assert jensen_shannon(logits, -logits).item() == pytest.approx(expected)
+    # The second row does not differ, whatever is added to its logits: the mean is half of it.
+    a, b = torch.cat([logits, torch.ones(1, 2)]), torch.cat([-logits, torch.full((1, 2), 9.0)])
+    assert jensen_shannon(a, b).item() == pytest.approx(expected / 2)
+    assert jensen_shannon(a, b, torch.tensor([True, False])).item() == pytest.approx(expected)
+
+
+def test_the_divergence_is_that_of_scipy():
+    from scipy.spatial.distance import jensenshannon
+
+    a, b = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    squares = jensenshannon(a.softmax(-1).numpy(), b.softmax(-1).numpy(), axis=1) ** 2  # a distance: its square root
+    assert jensen_shannon(a, b).item() == pytest.approx(squares.mean())
+    assert jensen_shannon(b, a).item() == pytest.approx(squares.mean())
+
+
+def test_the_gradient_of_the_divergence_flows_into_both():
+    a, b = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    mask = torch.tensor([True, False, True, True])
+    inputs = (a.requires_grad_(), b.requires_grad_())
+    assert torch.autograd.gradcheck(lambda a, b: jensen_shannon(a, b, mask), inputs)
+    assert torch.autograd.gradgradcheck(lambda a, b: jensen_shannon(a, b, mask), inputs)
+    jensen_shannon(a, b, mask).backward()
+    assert a.grad[mask].abs().sum(1).min() > 0 and b.grad[mask].abs().sum(1).min() > 0
+    assert not a.grad[1].any() and not b.grad[1].any()
+
+
+@pytest.mark.parametrize("size", [100.0, 1e4, 1e30])
+def test_extreme_logits_diverge_by_log_two_and_not_by_nan(size):
+    a, b = torch.tensor([[size, 0.0, -size]]).requires_grad_(), torch.tensor([[-size, 0.0, size]]).requires_grad_()
+    divergence = jensen_shannon(a, b)
+    divergence.backward()
+    assert divergence.item() == pytest.approx(math.log(2))
+    assert a.grad.isfinite().all() and b.grad.isfinite().all()
+
+
+def test_rows_that_do_not_count_may_hold_anything():
+    a, b = torch.ones(2, 3).requires_grad_(), torch.eye(3)[:2].requires_grad_()
+    with torch.no_grad():
+        a[0] = torch.nan
+    expected = jensen_shannon(a[1:], b[1:])
+    torch.testing.assert_close(jensen_shannon(a, b, torch.tensor([False, True])), expected)
+    nothing = jensen_shannon(a, b, torch.tensor([False, False]))
+    nothing.backward()
+    assert nothing.item() == 0
+    assert not a.grad.any() and not b.grad.any()
+
+
+def test_bfloat16_logits_diverge_in_float32():
+    a, b = (torch.randint(-40, 41, (2, 4, 8), generator=torch.Generator().manual_seed(0)) / 8).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = jensen_shannon(a, b)
+    assert found.dtype == torch.float32
+    assert found.item() == pytest.approx(jensen_shannon(a.double(), b.double()).item(), rel=1e-5)
+
+
+def test_logits_of_other_shapes_are_not_broadcast():
+    with pytest.raises(ValueError, match=r"logits of shape \(2, 3\) have no divergence from those of \(1, 3\)"):
+        jensen_shannon(torch.ones(2, 3), torch.ones(1, 3))
+    with pytest.raises(ValueError, match=r"mask_B of shape \(3,\) does not fit 2 rows"):
+        jensen_shannon(torch.ones(2, 3), torch.ones(2, 3), torch.ones(3, dtype=torch.bool))

@@ -1,0 +1,103 @@
+"""Contrastive and distribution alignment on the processes of a torchrun; leaves `result_<rank>.pt` in the folder.
+
+Every process has 64 of the 128 samples of `batch()`. The test does the same on one process with all of them.
+"""
+
+import hf_colearn  # noqa: F401  (before transformers: the torchaudio guard)
+
+
+# isort: split
+
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from hf_colearn.objectives import ContrastiveAlignment, DistributionAlignment
+
+
+SAMPLES, CASES = 128, ("plain", "same class", "unequal masks", "a mask on one process", "direct", "distribution")
+
+
+class TwoTowers(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.image, self.audio = torch.nn.Linear(12, 16), torch.nn.Linear(7, 16)
+        self.log_scale = torch.nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, image, audio):
+        latents = {"image": self.image(image), "audio": self.audio(audio)}
+        return {"modality_latents": latents, "modality_logits": latents, "logit_scale": self.log_scale.exp()}
+
+
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "image": torch.randn(SAMPLES, 12, generator=generator),
+        "audio": torch.randn(SAMPLES, 7, generator=generator),
+        "labels": torch.randint(5, (SAMPLES,), generator=generator),
+    }
+
+
+def presence(case, own):
+    """Of the samples `own`; None where all of them have both modalities and the batch therefore says nothing."""
+    present = torch.ones(SAMPLES, 2, dtype=torch.bool)
+    if case in ("unequal masks", "direct", "distribution"):
+        present[:50:3, 0] = present[5:60:4, 1] = present[100:103, 0] = False
+    elif case == "a mask on one process":
+        present[:40, 1] = False
+    return None if present[own].all() else present[own]
+
+
+def objective_of(case):
+    if case == "distribution":
+        return DistributionAlignment()
+    return ContrastiveAlignment("learned", mask_same_class=case in ("same class", "direct"), direct=case == "direct")
+
+
+def gradients(case, model, own):
+    """The loss and the gradients, by name."""
+    samples = batch()
+    model.zero_grad()
+    outputs = model(samples["image"][own], samples["audio"][own])
+    outputs |= {"presence": presence(case, own), "labels": samples["labels"][own]}
+    (loss,) = objective_of(case)(outputs, None).values()
+    loss.backward()
+    # The distribution's heads have no temperature
+    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    return {"loss": loss.detach(), **{name.removeprefix("module."): grad for name, grad in found.items()}}
+
+
+def hessian_products(model, own):
+    """The Hessian of the direct form times ones, before any average over processes."""
+    samples = batch()
+    outputs = model(samples["image"][own], samples["audio"][own])
+    loss = ContrastiveAlignment("learned", direct=True)(outputs, None)["contrastive"]
+    weights = [model.image.weight, model.audio.weight, model.log_scale]
+    slope = sum(grad.sum() for grad in torch.autograd.grad(loss, weights, create_graph=True))
+    return list(torch.autograd.grad(slope, weights))
+
+
+def refused(case, model, own):
+    try:
+        gradients(case, model, own)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def main():
+    dist.init_process_group("gloo")
+    torch.manual_seed(0)
+    rank = dist.get_rank()
+    own = slice(64 * rank, 64 * rank + 64)
+    result = {"world_size": dist.get_world_size(), "unequal": refused("plain", TwoTowers(), slice(0, 64 - rank))}
+    for case in CASES:
+        model = DistributedDataParallel(TwoTowers(), find_unused_parameters=True)
+        result[case] = gradients(case, model, own)
+    result["hessian"] = hessian_products(TwoTowers(), own)
+    torch.save(result, f"result_{rank}.pt")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
