@@ -16,9 +16,14 @@ _LIVES_IN = {
     "CoLearningArguments": "arguments",
     "CoLearningTrainer": "trainer",
     "LatentMatching": "objectives",
+    "ContrastiveAlignment": "objectives",
+    "DistributionAlignment": "objectives",
     "ConstantAlpha": "alpha",
     "HeuristicAlpha": "alpha",
     "FittedAlpha": "alpha",
+    "LearnedAlpha": "learned_alpha",
+    "ModalityGap": "curves",
+    "ModalityAccuracy": "curves",
     "FrozenEncoder": "teachers.encoder",
     "TeacherBank": "teachers.bank",
     "Paired": "teachers.pairing",
@@ -32,6 +37,11 @@ _LIVES_IN = {
     "CoLearningForImageClassification": "models.student",
     "CoLearningForAudioClassification": "models.student",
     "CoLearningForSequenceClassification": "models.student",
+    "FeatureBackboneConfig": "models.configuration",
+    "CoLearningForFeatureClassification": "models.features",
+    "CoLearningMultimodalConfig": "models.multimodal_configuration",
+    "CoLearningForMultimodalClassification": "models.multimodal",
+    "MultimodalCollator": "data.multimodal",
     "with_sample_ids": "data.ids",
     "classification_metrics": "metrics",
 }
@@ -39,15 +49,21 @@ _LIVES_IN = {
 if TYPE_CHECKING:
     from hf_colearn.alpha import ConstantAlpha, FittedAlpha, HeuristicAlpha
     from hf_colearn.arguments import CoLearningArguments
+    from hf_colearn.curves import ModalityAccuracy, ModalityGap
     from hf_colearn.data.ids import with_sample_ids
+    from hf_colearn.data.multimodal import MultimodalCollator
+    from hf_colearn.learned_alpha import LearnedAlpha
     from hf_colearn.metrics import classification_metrics
-    from hf_colearn.models.configuration import CoLearningStudentConfig
+    from hf_colearn.models.configuration import CoLearningStudentConfig, FeatureBackboneConfig
+    from hf_colearn.models.features import CoLearningForFeatureClassification
+    from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
+    from hf_colearn.models.multimodal_configuration import CoLearningMultimodalConfig
     from hf_colearn.models.student import (
         CoLearningForAudioClassification,
         CoLearningForImageClassification,
         CoLearningForSequenceClassification,
     )
-    from hf_colearn.objectives import LatentMatching
+    from hf_colearn.objectives import ContrastiveAlignment, DistributionAlignment, LatentMatching
     from hf_colearn.teachers.bank import TeacherBank
     from hf_colearn.teachers.controls import ConstantTarget, Permuted, RandomPrototypes
     from hf_colearn.teachers.encoder import FrozenEncoder
@@ -58,7 +74,7 @@ __all__ = [*_LIVES_IN]
 
 _broken: Exception | None = None
 try:
-    import hf_colearn.models.student  # registers the students with transformers' Auto classes
+    import hf_colearn.models.multimodal  # registers the students and it with transformers' Auto classes
 except Exception as error:  # a broken installation must not keep `python -m hf_colearn.doctor` from diagnosing it
     _broken = error
 

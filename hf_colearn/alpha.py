@@ -98,6 +98,9 @@ class ScheduledAlpha(Alpha):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._epochs = int(state["t"])
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}('{self.term}')"
+
 
 class HeuristicAlpha(ScheduledAlpha):
     r"""Starts at 0.632 and fades: \\(\alpha(t) = 1 - e^{-1/t}\\), t = 1, 2, ... the epoch.
@@ -110,6 +113,10 @@ class HeuristicAlpha(ScheduledAlpha):
 
     def value(self, t: int) -> float:
         return -math.expm1(-1.0 / t)
+
+
+# The weight of the *label* loss over the epochs, in the released code of Yang et al. (NeurIPS 2024).
+RELEASED_LABEL_WEIGHT = (2.04623704e-1, 3.35472727e-3, 1.22989557e-4, -2.92947416e-6, 2.23835486e-8, -5.39717505e-11)
 
 
 class FittedAlpha(ScheduledAlpha):
@@ -133,6 +140,15 @@ class FittedAlpha(ScheduledAlpha):
             )
         self._warned = False
 
+    @classmethod
+    def released(cls, term: str = "contrastive") -> "FittedAlpha":
+        """What Yang et al. (NeurIPS 2024) fitted and released: one minus their polynomial for the label loss.
+
+        It falls from 0.792 in epoch 1 to 0.003 in epoch 176, and from then on is clipped where it leaves [0, 1].
+        """
+        constant, *rest = RELEASED_LABEL_WEIGHT
+        return cls([1 - constant, *(-c for c in rest)], term)
+
     def value(self, t: int) -> float:
         alpha = sum(c * t**power for power, c in enumerate(self.coefficients))
         clipped = min(max(alpha, 0.0), 1.0)
@@ -140,3 +156,6 @@ class FittedAlpha(ScheduledAlpha):
             self._warned = True
             logger.warning(f"FittedAlpha leaves [0, 1] in epoch {t} with {alpha:.6g}; it is clipped wherever it does.")
         return clipped
+
+    def __repr__(self) -> str:
+        return f"FittedAlpha({self.coefficients}, '{self.term}')"

@@ -9,7 +9,7 @@ from hf_colearn.alpha import check_weights
 from hf_colearn.losses import LATENT_LOSSES, REDUCTIONS
 
 
-ALPHA_SCHEDULES = ("constant", "heuristic")
+ALPHA_SCHEDULES = ("constant", "heuristic", "fitted", "learned")
 
 
 @dataclass
@@ -21,8 +21,17 @@ class CoLearningArguments(TrainingArguments):
     Args:
         alpha (`float`, *optional*): The auxiliary term's share of the loss, in [0, 1]; 0.5 where there is a teacher
             and nothing else is said.
-        alpha_schedule (`str`, *optional*, defaults to `"constant"`): `"constant"` or `"heuristic"` (1 - exp(-1/t) in
-            epoch t, which has no `alpha` of its own).
+        alpha_schedule (`str`, *optional*, defaults to `"constant"`): `"constant"`; `"heuristic"` (1 - exp(-1/t) in
+            epoch t) or `"fitted"` ([`FittedAlpha.released`]), which have no `alpha` of their own; or `"learned"`
+            ([`LearnedAlpha`]), which starts from `alpha`.
+        alpha_interval (`int`, *optional*, defaults to 100): Optimizer steps between two updates of a learned alpha.
+        alpha_learning_rate (`float`, *optional*, defaults to 0.02): Of a learned alpha.
+        alpha_batch_size (`int`, *optional*): Samples over all processes of the batches that a learned alpha is measured
+            on; those of a training step by default.
+        alpha_solver (`str`, *optional*, defaults to `"adam"`): Of a learned alpha: `"adam"`, `"identity"`, `"neumann"`
+            or `"cg"`.
+        alpha_outer_split (`float`, *optional*, defaults to 0.1): Share of the training samples that a learned alpha is
+            fitted to, and the weights are not.
         latent_loss (`str`, *optional*, defaults to `"mse"`): `"mse"`, `"cosine"` or `"smooth_l1"`.
         latent_reduction (`str`, *optional*, defaults to `"mean"`): `"mean"` over the latent's dimensions (released
             code) or `"sum"` (the paper's squared norm).
@@ -43,7 +52,19 @@ class CoLearningArguments(TrainingArguments):
 
     alpha: float | None = field(default=None, metadata={"help": "Share of the auxiliary term, 0 to 1 (default 0.5)."})
     alpha_schedule: str = field(
-        default="constant", metadata={"help": "How alpha moves: constant, or heuristic (1 - exp(-1/epoch))."}
+        default="constant",
+        metadata={"help": "How alpha moves: constant, heuristic (1 - exp(-1/epoch)), fitted or learned."},
+    )
+    alpha_interval: int = field(default=100, metadata={"help": "Optimizer steps between updates of a learned alpha."})
+    alpha_batch_size: int | None = field(
+        default=None, metadata={"help": "Samples that a learned alpha is measured on (default: a step's)."}
+    )
+    alpha_learning_rate: float = field(default=0.02, metadata={"help": "Learning rate of a learned alpha."})
+    alpha_solver: str = field(
+        default="adam", metadata={"help": "Inverse Hessian of a learned alpha: adam, identity, neumann or cg."}
+    )
+    alpha_outer_split: float = field(
+        default=0.1, metadata={"help": "Share of the training samples that alpha is fitted to."}
     )
     latent_loss: str = field(default="mse", metadata={"help": "Distance of latents: mse, cosine or smooth_l1."})
     latent_reduction: str = field(default="mean", metadata={"help": "Over the latent's dimensions: mean or sum."})
@@ -72,11 +93,12 @@ class CoLearningArguments(TrainingArguments):
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}='{getattr(self, name)}' is unknown: choose one of {', '.join(choices)}.")
-        if self.alpha_schedule == "heuristic" and self.alpha is not None:
+        if self.alpha_schedule in ("heuristic", "fitted") and self.alpha is not None:
             raise ValueError(
-                f"alpha={self.alpha} has no place in alpha_schedule='heuristic', which is 1 - exp(-1/epoch): leave "
-                "alpha out, or set alpha_schedule='constant'."
+                f"alpha={self.alpha} has no place in alpha_schedule='{self.alpha_schedule}', which is a function of the "
+                "epoch: leave alpha out, or set alpha_schedule='constant'."
             )
+        self._check_learned_alpha()
         if not self.id_column:
             raise ValueError("id_column='' names no column: the default is 'sample_id'.")
         for name in ("ema_decay", "layer_decay", "lr_step_epochs", "lr_step_gamma"):
@@ -84,6 +106,21 @@ class CoLearningArguments(TrainingArguments):
                 setattr(self, name, float(getattr(self, name)))
         self._check_ema()
         self._check_learning_rates()
+
+    def _check_learned_alpha(self) -> None:
+        self.alpha_learning_rate, self.alpha_outer_split = (
+            float(self.alpha_learning_rate),
+            float(self.alpha_outer_split),
+        )
+        if not 0 < self.alpha_outer_split < 1:
+            raise ValueError(
+                f"alpha_outer_split={self.alpha_outer_split} is outside (0, 1): it is a share of the training samples."
+            )
+        for name in ("alpha_interval", "alpha_learning_rate", "alpha_batch_size"):
+            if getattr(self, name) is not None and not (
+                getattr(self, name) > 0 and math.isfinite(getattr(self, name))
+            ):
+                raise ValueError(f"{name}={getattr(self, name)} must be above 0.")
 
     def _check_ema(self) -> None:
         if self.ema_decay is None:

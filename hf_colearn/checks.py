@@ -6,11 +6,14 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import ClassLabel, Dataset, IterableDataset, Value
+from peft import PeftModel
 from transformers.utils import logging
 
 from hf_colearn import distributed
 from hf_colearn.alpha import Alpha, check_weights
 from hf_colearn.arguments import CoLearningArguments
+from hf_colearn.data.multimodal import check_modalities
+from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
 from hf_colearn.objectives import Objective
 from hf_colearn.rng import untouched_rng
 from hf_colearn.teachers.bank import TeacherBank
@@ -143,6 +146,14 @@ def training_data(
     if not isinstance(dataset, Dataset):
         return
     labels_fit(dataset, model)
+    model = model.get_base_model() if isinstance(model, PeftModel) else model
+    if isinstance(model, CoLearningForMultimodalClassification):
+        check_modalities(dataset, model.modalities)
+        if args.label_smoothing_factor:
+            raise ValueError(
+                f"label_smoothing_factor={args.label_smoothing_factor} takes the labels away from the model, whose heads "
+                "need them: pass `augment=SmoothedLabels(num_classes, share)` of data.soft_labels instead."
+            )
     if bank is None or pairing is None:
         return
     if args.id_column in dataset.column_names:

@@ -9,19 +9,22 @@ from typing import Any
 import torch
 from accelerate.data_loader import prepare_data_loader
 from datasets import Dataset, IterableDataset
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
 from hf_colearn import checks, distributed
-from hf_colearn.alpha import Alpha, ConstantAlpha, HeuristicAlpha
+from hf_colearn.alpha import Alpha
 from hf_colearn.arguments import CoLearningArguments
+from hf_colearn.bilevel import BilevelTrainer
+from hf_colearn.curves import Curves
 from hf_colearn.ema import AveragingTrainer
+from hf_colearn.learned_alpha import LearnedAlpha, alpha_from
 from hf_colearn.objectives import LatentMatching, Objective
 from hf_colearn.optimization import LearningRateTrainer
 from hf_colearn.restore import load_weights, position_in_stream
 from hf_colearn.rng import untouched_rng
 from hf_colearn.teachers.bank import TeacherBank
-from hf_colearn.teachers.collator import TARGETS, TargetCollator
+from hf_colearn.teachers.collator import TARGETS, EpochClock, TargetCollator
 from hf_colearn.teachers.pairing import Paired, Pairing
 
 
@@ -30,8 +33,8 @@ logger = logging.get_logger(__name__)
 ALPHA_STATE = "alpha.json"
 
 
-class CoLearningTrainer(AveragingTrainer, LearningRateTrainer):
-    r"""Trains a student of one modality with latent targets of a frozen teacher of another.
+class CoLearningTrainer(BilevelTrainer, AveragingTrainer, LearningRateTrainer):
+    r"""Trains a student with latent targets of a frozen teacher of another modality, or several modalities together.
 
     The loss is \\((1 - \sum_k \alpha_k) L_{task} + \sum_k \alpha_k L_k\\). Training logs carry every term unweighted
     (`loss_task`, `loss_latent`, ...) and `alpha`, averaged over steps and processes; `eval_loss` is the task loss
@@ -48,12 +51,14 @@ class CoLearningTrainer(AveragingTrainer, LearningRateTrainer):
 
     Args:
         model: As in [`~transformers.Trainer`]; a co-learning student, or any model whose output has `loss`, `logits`
-            `[B, C]` and `latents` `[B, D]`.
+            `[B, C]` and `latents` `[B, D]`; for objectives between modalities, such as [`ContrastiveAlignment`], a
+            [`CoLearningForMultimodalClassification`].
         args ([`CoLearningArguments`], *optional*): As in [`~transformers.Trainer`].
         bank ([`TeacherBank`], *optional*): The teacher's latents.
         pairing ([`Pairing`], *optional*): Which row of the bank a sample sees; `Paired()` by default.
         objective (*optional*): The auxiliary terms; `LatentMatching` by the arguments where there is a bank.
-        alpha ([`Alpha`], *optional*): The terms' weights; by the arguments where it is not given.
+        alpha ([`Alpha`], *optional*): The terms' weights; by the arguments where it is not given. [`LearnedAlpha`]
+            takes its outer split from the training set: `trainer.outer_dataset`.
         augment (`Callable[[dict], dict]`, *optional*): Changes every training batch, on the device, before the loss:
             the student's inputs, `labels`, and `teacher_latents` `[B, D]` where there is a bank, so that mixup can mix
             all three. It draws from torch's generators, if a resumed run is to be the same. Evaluation never sees it.
@@ -108,14 +113,15 @@ class CoLearningTrainer(AveragingTrainer, LearningRateTrainer):
         self.alpha: Any = None  # an Alpha, where there are terms to weigh
         self._terms: tuple[str, ...] = () if objective is None else objective.terms
         self._alpha_is_given = alpha is not None
+        self._uncut = self.train_dataset
         if objective is not None:
             # Every term is a mean over its micro-batch, so Trainer must divide by the accumulation steps: a task loss
             # that is normalised over the accumulated batch would not mix with them.
             self.loss_is_scaled_for_ga = False
             self.model_accepts_loss_kwargs = False
-            self._clock = _EpochClock()
+            self._clock = EpochClock()
             self.add_callback(self._clock)
-            self._set_alpha(alpha if alpha is not None else alpha_from(args))
+            self._set_alpha(alpha if alpha is not None else alpha_from(args, self._terms))
             self._sums: torch.Tensor | None = None
             self._alpha_sums = dict.fromkeys(self._terms, 0.0)
             self._count = 0
@@ -130,6 +136,8 @@ class CoLearningTrainer(AveragingTrainer, LearningRateTrainer):
         checks.weights_match_terms(alpha, self.auxiliary_objective)
         self.alpha = alpha
         self.add_callback(alpha)
+        if isinstance(alpha, LearnedAlpha):
+            self._learn_alpha(alpha, self._uncut)
 
     # ---- before training ----
     def train(self, *args, **kwargs):
@@ -144,7 +152,7 @@ class CoLearningTrainer(AveragingTrainer, LearningRateTrainer):
         return super().train(*args, **kwargs)
 
     def _try_one_batch(self) -> None:
-        """Sends the first two samples through the student, to see whether its outputs fit the targets."""
+        """Sends the first few samples through the student, to see whether its outputs fit the targets and the terms."""
         is_sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
         nothing_to_try = self.auxiliary_objective is None and self.augment is None
         if nothing_to_try or is_sharded or not hasattr(self.train_dataset, "__len__"):
@@ -157,7 +165,7 @@ class CoLearningTrainer(AveragingTrainer, LearningRateTrainer):
                 dataset = self._remove_unused_columns(dataset)
             else:
                 collator = self._get_collator_with_removed_columns(collator)
-            batch = collator([dataset[i] for i in range(min(2, len(dataset)))])
+            batch = collator([dataset[i] for i in range(min(4, len(dataset)))])
             if self.augment is not None:
                 batch = self._augmented(self._prepare_input(batch))
                 checks.augmented_labels_fit(batch, self.label_smoother is not None)
@@ -166,7 +174,9 @@ class CoLearningTrainer(AveragingTrainer, LearningRateTrainer):
             with self.accelerator.autocast():
                 outputs = self.model.eval()(**batch)
             self.model.train(was_training)
-        checks.outputs_fit(outputs, targets, type(self.model).__name__)
+            checks.outputs_fit(outputs, targets, type(self.model).__name__)
+            if self.auxiliary_objective is not None:
+                self.auxiliary_objective(outputs, targets)
         if self.compute_loss_func is None and self.label_smoother is None:
             checks.has_task_loss(outputs, list(batch), type(self.model).__name__)
 
@@ -174,7 +184,7 @@ class CoLearningTrainer(AveragingTrainer, LearningRateTrainer):
         # A search sets `args.alpha` for every trial, after the trainer was built.
         super()._hp_search_setup(trial)
         if self.auxiliary_objective is not None and not self._alpha_is_given:
-            self._set_alpha(alpha_from(self.args))
+            self._set_alpha(alpha_from(self.args, self._terms))
 
     # ---- targets ----
     def _collator(self, with_targets: bool) -> TargetCollator:
@@ -185,10 +195,12 @@ class CoLearningTrainer(AveragingTrainer, LearningRateTrainer):
         )
 
     def _set_signature_columns_if_needed(self):
-        # Trainer drops the columns that `forward` does not name; the ids must reach the collator.
+        # Trainer drops the columns that `forward` does not name; the ids must reach the collator, and a multimodal
+        # model's forward takes any of its `input_names`.
         super()._set_signature_columns_if_needed()
-        if self.args.id_column not in self._signature_columns:
-            self._signature_columns.append(self.args.id_column)
+        for column in (self.args.id_column, *getattr(self.model, "input_names", ())):
+            if column not in self._signature_columns:
+                self._signature_columns.append(column)
 
     def _get_dataloader(self, dataset, description, *args, is_training=False, **kwargs):
         # Adds the targets in the workers of the training loader, and keeps the ids out of the student's inputs.
@@ -282,9 +294,22 @@ class CoLearningTrainer(AveragingTrainer, LearningRateTrainer):
         self._count += 1
 
     def log(self, logs, start_time=None):
-        # Adds the terms' means since the last log to the training logs (evaluation logs have no key `loss`).
-        if self.auxiliary_objective is not None and "loss" in logs and self._count:
+        # Adds the terms' means and the curves since the last log to the training logs (which have a key `loss`), and
+        # the curves of an evaluation to its logs.
+        trains = "loss" in logs
+        if self.auxiliary_objective is not None and trains and self._count:
             logs = {**logs, **self._drain()}
+        if isinstance(self.alpha, LearnedAlpha) and trains:
+            logs = {**logs, **self.alpha.drain()}
+        evaluated = next((key.removesuffix("runtime") for key in logs if key.endswith("_runtime")), "train_")
+        if trains or evaluated != "train_":
+            for curves in self.callback_handler.callbacks:
+                if isinstance(curves, Curves):
+                    drained = curves.drain(training=trains)
+                    logs = {
+                        **logs,
+                        **{f"{'' if trains else evaluated}{name}": value for name, value in drained.items()},
+                    }
         super().log(logs, start_time)
 
     def _drain(self) -> dict[str, float]:
@@ -366,23 +391,3 @@ class CoLearningTrainer(AveragingTrainer, LearningRateTrainer):
     def _holds_plain_weights(self, checkpoint: str) -> bool:
         is_sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
         return not is_sharded and os.path.isfile(os.path.join(checkpoint, SAFE_WEIGHTS_NAME))
-
-
-def alpha_from(args: CoLearningArguments) -> Alpha:
-    """The alpha that the arguments describe, for the term `latent`."""
-    if args.alpha_schedule == "heuristic":
-        return HeuristicAlpha()
-    return ConstantAlpha(0.5 if args.alpha is None else args.alpha)
-
-
-class _EpochClock(TrainerCallback):
-    """The epoch, from 0, in shared memory, where the data loader's workers see it."""
-
-    def __init__(self):
-        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.epoch.fill_(int(state.epoch or 0) - 1)  # epochs already whole; `on_epoch_begin` counts this one
-
-    def on_epoch_begin(self, args, state, control, **kwargs):
-        self.epoch += 1

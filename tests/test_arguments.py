@@ -13,6 +13,11 @@ OURS = {
     "alpha_schedule": "constant",
     "latent_loss": "cosine",
     "latent_reduction": "sum",
+    "alpha_interval": 25,
+    "alpha_learning_rate": 0.03,
+    "alpha_batch_size": 96,
+    "alpha_solver": "cg",
+    "alpha_outer_split": 0.2,
     "id_column": "row",
     "ema_decay": 0.999,
     "layer_decay": 0.75,
@@ -37,6 +42,11 @@ def test_nothing_is_needed_and_trainings_own_defaults_stay():
         "alpha_schedule": "constant",
         "latent_loss": "mse",
         "latent_reduction": "mean",
+        "alpha_interval": 100,
+        "alpha_learning_rate": 0.02,
+        "alpha_batch_size": None,
+        "alpha_solver": "adam",
+        "alpha_outer_split": 0.1,
         "id_column": "sample_id",
         "ema_decay": None,
         "layer_decay": None,
@@ -133,6 +143,7 @@ def test_the_command_line_explains_every_field_of_ours():
 
 def test_yaml_and_json_set_them(tmp_path):
     yaml = "output_dir: out\nalpha: 3e-1\nlatent_loss: cosine\nlatent_reduction: sum\nid_column: row\n"
+    yaml += "alpha_interval: 25\nalpha_learning_rate: 3e-2\nalpha_batch_size: 96\nalpha_solver: cg\nalpha_outer_split: 2e-1\n"
     yaml += "ema_decay: 0.999\nlayer_decay: 7.5e-1\nlr_step_epochs: 25\nlr_step_gamma: 0.2\nchannels_last: true\n"
     (tmp_path / "args.yaml").write_text(yaml)
     (args,) = parser().parse_yaml_file(str(tmp_path / "args.yaml"))

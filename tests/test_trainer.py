@@ -371,7 +371,7 @@ def test_an_augmentation_sees_every_training_batch_with_its_targets_and_no_other
     run.train()
     run.predict(tiny.digits(16))
     keys = {"pixel_values", "labels"} | ({"teacher_latents"} if with_bank else set())
-    assert [len(batch["labels"]) for batch in watch.batches] == [2] + 8 * [8]  # the dry run's two samples first
+    assert [len(batch["labels"]) for batch in watch.batches] == [4] + 8 * [8]  # the dry run's samples first
     assert all(set(batch) == keys for batch in watch.batches)
     assert set(watch.modes) == {(False, False)}  # neither gradients nor half precision
 

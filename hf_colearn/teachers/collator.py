@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import TrainerCallback
 
 from hf_colearn.teachers.bank import TeacherBank
 from hf_colearn.teachers.pairing import Pairing
@@ -58,6 +59,19 @@ class TargetCollator:
             sample_ids = np.array([int(feature[self.id_column]) for feature in features], dtype=np.int64)
             batch[TARGETS] = self.pairing.targets(self.bank, sample_ids, int(self.epoch), self.seed)
         return batch
+
+
+class EpochClock(TrainerCallback):
+    """The epoch, from 0, in shared memory, where the data loader's workers see it."""
+
+    def __init__(self):
+        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.epoch.fill_(int(state.epoch or 0) - 1)  # epochs already whole; `on_epoch_begin` counts this one
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.epoch += 1
 
 
 def missing_ids(id_column: str, found: list[str]) -> str:

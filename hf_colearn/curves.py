@@ -1,0 +1,204 @@
+"""Curves of a multimodal run in the trainer's logs, and so in whatever `report_to` names.
+
+Shape legend: B samples of a batch, M modalities, D dimensions of a latent, C classes.
+"""
+
+import itertools
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from transformers import TrainerCallback
+
+from hf_colearn import distributed
+
+
+class Curves(TrainerCallback):
+    """What [`CoLearningTrainer`] asks of a callback that adds curves to its logs. Subclasses give `sums` and `curves`.
+
+    Pass it in the trainer's `callbacks=`, so that it sees the model's outputs from the first step on. Sums over samples
+    are kept on the device and read once a log. What counts is the last forward of every training step and of every
+    evaluation step; other forwards (a trial batch, the hypergradient of a learned alpha, a user's own) do not.
+    Training's curves go over the samples since the last log, while the weights move; evaluation's go over the evaluation
+    set, of which the rows that fill up the last batch of a distributed evaluation count, too.
+
+    The model keeps working alone: a copy of it, or a pickle, tells this callback nothing.
+    """
+
+    reads: tuple[str, ...] = ()  # what the model's output must hold
+
+    def __init__(self):
+        self._handle: Any = None  # of the hook; neither the model nor this keeps the other alive
+        self._last: dict[bool, dict[str, torch.Tensor]] = {}  # of the last forward while training, and evaluating
+        self._sums: dict[bool, dict[str, torch.Tensor]] = {True: {}, False: {}}
+
+    def sums(self, outputs: Mapping[str, Any], training: bool) -> dict[str, torch.Tensor]:
+        """What a batch adds, by modality: vectors of one length. Called without gradients."""
+        raise NotImplementedError
+
+    def curves(self, sums: Mapping[str, torch.Tensor]) -> dict[str, float]:
+        """The curves' values, of the sums over all steps and processes, on the CPU."""
+        raise NotImplementedError
+
+    def drain(self, training: bool) -> dict[str, float]:
+        """The curves since the last call; a collective.
+
+        Args:
+            training (`bool`): Whether those of training steps, or those of evaluation steps.
+
+        Returns:
+            `dict[str, float]`: By name; empty where nothing was counted.
+        """
+        sums, self._sums[training] = self._sums[training], {}
+        values = torch.stack(list(sums.values())).cpu() if sums else torch.empty(0)
+        total: dict[str, torch.Tensor] = {}
+        # As objects, since a process may have seen no batch of a small evaluation set, and knows no shapes then.
+        for names, of_process in distributed.from_all_processes((list(sums), values)):
+            for name, value in zip(names, of_process, strict=True):
+                total[name] = total[name] + value if name in total else value
+        return self.curves(total) if total else {}
+
+    # ---- which forwards count ----
+    def on_init_end(self, args, state, control, *, model, **kwargs):
+        self._watch(model)
+
+    def on_train_begin(self, args, state, control, *, model, **kwargs):
+        self._watch(model)  # another one in a trial of a hyperparameter search, or where added to a finished trainer
+        self._last, self._sums = {}, {True: {}, False: {}}
+
+    def on_substep_end(self, args, state, control, **kwargs):
+        self._count(training=True)
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        self._count(training=True)
+
+    def on_prediction_step(self, args, state, control, **kwargs):
+        self._count(training=False)
+
+    def on_predict(self, args, state, control, metrics, **kwargs):
+        self._sums[False] = {}  # predictions are not logged
+
+    def _watch(self, model: torch.nn.Module) -> None:
+        if self._handle is not None:
+            self._handle.remove()
+        self._handle = model.register_forward_hook(_Watch(self))
+
+    def see(self, model: torch.nn.Module, outputs: Any) -> None:
+        """Takes note of a forward.
+
+        Raises:
+            ValueError: If the outputs lack what the curves read; it names the model.
+        """
+        found = [key for key in outputs if outputs[key] is not None] if isinstance(outputs, Mapping) else []
+        if missing := [key for key in self.reads if key not in found]:
+            raise ValueError(
+                f"{type(self).__name__} reads {', '.join(missing)} of the model's output, and {type(model).__name__} gives "
+                f"{found or type(outputs).__name__}: pass a CoLearningForMultimodalClassification, or leave the callback out."
+            )
+        with torch.no_grad():
+            self._last[model.training] = self.sums(outputs, model.training)
+
+    def _count(self, training: bool) -> None:
+        total = self._sums[training]
+        for name, value in self._last.pop(training, {}).items():
+            total[name] = total[name] + value if name in total else value
+
+
+class ModalityGap(Curves):
+    r"""The distance between two modalities' latents: `modality_gap_{a}_{b}` for every pair.
+
+    \\(\| \frac{1}{n_a} \sum_i z_i^a / \|z_i^a\| - \frac{1}{n_b} \sum_i z_i^b / \|z_i^b\| \|_2\\), the Euclidean distance
+    between the means of the normalised latents, each over the samples that have the modality: from 0 to 2, whatever
+    their scale. A pair of which one is absent throughout has no value.
+
+    Source: section 4.2 of Liang et al., "Mind the Gap: Understanding the Modality Gap in Multi-modal Contrastive
+    Representation Learning" (NeurIPS 2022).
+
+    Example:
+
+    ```python
+    trainer = CoLearningTrainer(model, args, train_dataset=train, callbacks=[ModalityGap(), ModalityAccuracy()])
+    ```
+    """
+
+    reads = ("modality_latents",)
+
+    def sums(self, outputs: Mapping[str, Any], training: bool) -> dict[str, torch.Tensor]:
+        latents = outputs["modality_latents"]
+        if len({z_BD.shape[-1] for z_BD in latents.values()}) > 1:
+            widths = {name: z_BD.shape[-1] for name, z_BD in latents.items()}
+            raise ValueError(f"the modality gap needs latents of one width, and they have {widths}: leave it out.")
+        return {
+            # The absent ones' latents mean nothing.
+            name: _sum_and_count(F.normalize(latents[name].float(), dim=-1), present_B)
+            for name, present_B in _present(outputs, latents).items()
+        }
+
+    def curves(self, sums: Mapping[str, torch.Tensor]) -> dict[str, float]:
+        means = {name: value[:-1] / value[-1] for name, value in sums.items() if value[-1] > 0}
+        return {
+            f"modality_gap_{a}_{b}": torch.linalg.vector_norm(means[a] - means[b]).item()
+            for a, b in itertools.combinations(means, 2)
+        }
+
+
+class ModalityAccuracy(Curves):
+    """Every modality's own accuracy in training: `accuracy_{modality}`, in [0, 1], over the samples that have it.
+
+    Soft labels count by their largest entry, and labels of -100 do not. In evaluation
+    [`classification_metrics`] gives the same names, so this adds nothing there.
+    """
+
+    reads = ("modality_logits",)
+
+    def sums(self, outputs: Mapping[str, Any], training: bool) -> dict[str, torch.Tensor]:
+        if not training:
+            return {}
+        logits = outputs["modality_logits"]
+        labels_B = outputs.get("labels")
+        if labels_B is None:
+            raise ValueError(
+                "ModalityAccuracy found no labels in the model's output: label_smoothing_factor and compute_loss_func keep "
+                "them from the model, so leave those or this callback out."
+            )
+        labels_B = labels_B.argmax(dim=-1) if labels_B.is_floating_point() else labels_B
+        return {
+            name: _sum_and_count(
+                (logits[name].argmax(dim=-1) == labels_B).float()[:, None], present_B & (labels_B != -100)
+            )
+            for name, present_B in _present(outputs, logits).items()
+        }
+
+    def curves(self, sums: Mapping[str, torch.Tensor]) -> dict[str, float]:
+        return {f"accuracy_{name}": (hits / count).item() for name, (hits, count) in sums.items() if count > 0}
+
+
+def _present(outputs: Mapping[str, Any], by_modality: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Which samples `(B,)` have each modality."""
+    presence_BM = outputs.get("presence")
+    if presence_BM is None:
+        return {name: torch.ones(len(x), dtype=torch.bool, device=x.device) for name, x in by_modality.items()}
+    return dict(zip(by_modality, presence_BM.unbind(dim=1), strict=True))
+
+
+def _sum_and_count(values_BD: torch.Tensor, counts_B: torch.Tensor) -> torch.Tensor:
+    """The sum of the rows that count and, at its end, their number: `(D + 1,)`."""
+    kept_BD = torch.where(counts_B[:, None], values_BD, 0.0)
+    return torch.cat([kept_BD.sum(dim=0), counts_B.sum()[None].to(values_BD.dtype)])
+
+
+class _Watch:
+    """A forward hook that tells a callback, for as long as that lives; a copy or a pickle of it tells nobody."""
+
+    def __init__(self, curves: Curves | None = None):
+        self._curves: Any = (lambda: None) if curves is None else weakref.ref(curves)
+
+    def __call__(self, model: torch.nn.Module, inputs: Any, outputs: Any) -> None:
+        curves = self._curves()
+        if curves is not None:
+            curves.see(model, outputs)
+
+    def __reduce__(self):
+        return _Watch, ()
