@@ -41,7 +41,7 @@ class ArmPlan:
 
     Args:
         name (`str`): Unique, as it stands in tables.
-        kind (`str`): `"baseline"`, `"colearned"` or `"null"`.
+        kind (`str`): `"baseline"`, `"colearned"`, `"null"` or `"reference"`; see [`~hf_colearn.analysis.compare.Arm`].
         pairing ([`Pairing`], *optional*): What its samples see of the teacher; none for the baseline.
         id_column (`str`, *optional*): The column that the pairing knows samples by, where it is another one than
             `CoLearningArguments.id_column`: a copy of the labels, for a pairing by class in a stream.
@@ -104,7 +104,7 @@ def run_arms(
         seeds (`Sequence[int]`): One run of every arm each.
         make_trainer (`Callable`): Builds the trainer of an arm and a seed. It is called right after `set_seed(seed)`,
             so a student built in it starts from the same weights in all arms of a seed.
-        test_dataset: What the runs are scored on, once, after training.
+        test_dataset: What the runs are scored on, once, after training; or a function of the arm that gives it.
         on_trained (`Callable`, *optional*): Called with the arm, seed and trainer of every run that was trained.
         folder (`str` or `Path`, *optional*): Where finished runs are kept, in [`run_folder`].
         resume (`bool`, *optional*, defaults to `False`): Whether to take up runs of `folder`: finished ones are read
@@ -135,7 +135,9 @@ def run_arms(
                     checkpoint = get_last_checkpoint(kept) if resume and kept is not None and kept.is_dir() else None
                     started = time.perf_counter()
                     trainer.train(resume_from_checkpoint=checkpoint)
-                    runs.append(_score(trainer, plan, seed, test_dataset, time.perf_counter() - started))
+                    seconds = time.perf_counter() - started
+                    test = test_dataset(plan) if callable(test_dataset) else test_dataset
+                    runs.append(_score(trainer, plan, seed, test, seconds))
                     if on_trained is not None:
                         on_trained(plan, seed, trainer)
                     if kept is not None and distributed.rank() == 0:
@@ -150,12 +152,13 @@ def run_folder(folder: str | Path, plan: ArmPlan, seed: int) -> Path:
 
 
 def _identity(trainer: CoLearningTrainer) -> dict[str, Any]:
-    """What a run depends on, as far as it can be told: the arguments, the teacher's latents and the student."""
+    """What a run depends on, as far as it can be told: the arguments, the terms, the teacher's latents, the student."""
     arguments = {name: value for name, value in trainer.args.to_dict().items() if name not in _OF_THE_SESSION}
     model = trainer.model.get_base_model() if hasattr(trainer.model, "get_base_model") else trainer.model
     config = model.config.to_dict() if hasattr(model, "config") else {}
     bank = trainer.bank.fingerprint if trainer.bank is not None else None
-    identity = {**arguments, "bank": bank, "student": fingerprint.of_json(config)}
+    terms = {"objective": repr(trainer.auxiliary_objective), "weights of terms": repr(trainer.alpha)}
+    identity = {**arguments, **terms, "bank": bank, "student": fingerprint.of_json(config)}
     return json.loads(json.dumps(identity, default=str))
 
 
@@ -191,15 +194,18 @@ def _read(folder: Path, plan: ArmPlan, seed: int, identity: dict[str, Any]) -> R
 
 def _score(trainer: CoLearningTrainer, plan: ArmPlan, seed: int, test_dataset: Any, seconds: float) -> Run:
     compute_metrics, trainer.compute_metrics = trainer.compute_metrics, None
-    output = trainer.predict(test_dataset, ignore_keys=[])  # nothing ignored: the logits and the latents
+    # The logits and the latents, and what a multimodal model's metrics need.
+    ignored = getattr(trainer.model.config, "keys_to_ignore_at_inference", [])
+    output = trainer.predict(test_dataset, ignore_keys=[key for key in ignored if key != "latents"])
     trainer.compute_metrics = compute_metrics
     if not isinstance(output.predictions, tuple):
         raise ValueError(
             f"the student of arm '{plan.name}' returns only logits, and the latents of every arm are kept: give all arms "
             "the same student, whose output has `logits` and `latents`."
         )
-    logits_NC, latents_ND = output.predictions[:2]
-    metrics = compute_metrics(EvalPrediction(logits_NC, output.label_ids)) if compute_metrics else {}
+    logits_NC, latents_ND, *others = output.predictions
+    scored = (logits_NC, *others) if others else logits_NC
+    metrics = compute_metrics(EvalPrediction(scored, output.label_ids)) if compute_metrics else {}
     return Run(plan, seed, metrics, trainer.state.log_history, latents_ND, output.label_ids, seconds)
 
 

@@ -96,6 +96,14 @@ def chosen_arms(options: RecipeOptions, plans: Sequence[ArmPlan]) -> list[ArmPla
     return plans
 
 
+def optimizer_of(options: RecipeOptions, training: Mapping[str, Any]) -> tuple[type, dict[str, Any]] | None:
+    """What `--optimizer` names, as Trainer takes it in `optimizer_cls_and_kwargs`; None for `--optim`."""
+    if options.optimizer is None:
+        return None
+    kind, kwargs = OPTIMIZERS[options.optimizer]
+    return kind, {**kwargs, "lr": training["learning_rate"], "weight_decay": training["weight_decay"]}
+
+
 def quiet() -> None:
     """Leaves the terminal to the recipe's own bar and table."""
     logging.set_verbosity_error(), logging.disable_progress_bar(), disable_progress_bar()
@@ -146,10 +154,7 @@ def run_recipe(
     kept = next((plan for plan in plans if plan.kind == "colearned"), plans[0])
     id_columns = {plan.id_column or training["id_column"] for plan in plans}
     first_seed = training.get("seed") or 0
-    optimizer = None
-    if options.optimizer is not None:
-        kind, kwargs = OPTIMIZERS[options.optimizer]
-        optimizer = (kind, {**kwargs, "lr": training["learning_rate"], "weight_decay": training["weight_decay"]})
+    optimizer = optimizer_of(options, training)
 
     def make_trainer(plan: ArmPlan, seed: int) -> CoLearningTrainer:
         values = {**copy.deepcopy(training), "seed": seed, "output_dir": str(run_folder(output_dir, plan, seed))}

@@ -1,6 +1,6 @@
 """First tries without a download: tiny backbones from configurations, and teachers that need no Hub."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,11 @@ from datasets import Dataset
 from transformers import (
     AutoModelForAudioClassification,
     BertConfig,
+    BertTokenizer,
     DataCollatorWithPadding,
     PreTrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
     PrinterCallback,
     ResNetConfig,
     Trainer,
@@ -55,6 +57,12 @@ def wav2vec2_tiny(**fields: Any) -> Wav2Vec2Config:
     position = {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
     norms = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "layerdrop": 0.0}
     return Wav2Vec2Config(**{**_TRANSFORMER, **convolutions, **position, **norms, **fields})
+
+
+def trained_tokenizer(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """A WordPiece tokenizer of these texts' words (lower case, without accents), for a BERT from a configuration."""
+    tokenizer = BertTokenizer(model_max_length=512)
+    return tokenizer.train_new_from_iterator(texts, vocab_size, show_progress=False)
 
 
 def packaged_model() -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from hf_colearn.analysis.plots import plot_losses, plot_projection
+from hf_colearn.analysis.plots import plot_alphas, plot_head_gaps, plot_losses, plot_modalities, plot_projection
 
 
 @pytest.fixture
@@ -81,6 +81,121 @@ def test_a_run_that_diverged_is_drawn_up_to_there(tmp_path, figures):
 def test_a_term_that_nobody_logged_is_named_with_what_there_is(tmp_path):
     with pytest.raises(ValueError, match="no arm logged 'loss_latent': .*'loss_task'"):
         plot_losses({"base": [history([2.0, 1.0])]}, tmp_path / "a.png")
+
+
+# ---- alphas ----
+
+
+def alphas(values, key="alpha"):
+    """A log history with alpha twice an epoch, an evaluation and a summary."""
+    entries = [{"step": i + 1, "epoch": (i + 1) / 2, "loss": 1.0, key: value} for i, value in enumerate(values)]
+    return [*entries, {"step": 2, "epoch": 1.0, "eval_loss": 9.0}, {"step": 9, "epoch": 9.0, "train_loss": 9.0}]
+
+
+def test_alphas_are_a_thin_line_a_seed_and_their_mean(tmp_path, figures):
+    histories = {"ce": [history([1.0])], "learned": [alphas([0.5, 0.4]), alphas([0.5, 0.8])]}
+    plot_alphas(histories, tmp_path / "a.png")
+    (axis,) = figures[0].axes
+    first, second, mean = axis.lines
+    assert first.get_xydata().tolist() == [[0.5, 0.5], [1.0, 0.4]]
+    assert second.get_xydata().tolist() == [[0.5, 0.5], [1.0, 0.8]]
+    assert mean.get_ydata() == pytest.approx([0.5, 0.6])
+    assert mean.get_linewidth() > first.get_linewidth()
+    assert [text.get_text() for text in figures[0].legends[0].texts] == ["learned (2 seeds)"]
+    assert axis.get_ylim()[0] <= 0 and axis.get_ylim()[1] >= 1
+
+
+def test_several_terms_have_a_panel_each_and_an_arm_keeps_its_look(tmp_path, figures):
+    one, two = alphas([0.5], "alpha_contrastive"), alphas([0.3], "alpha_distribution")
+    both = [{**one[0], **two[0]}]
+    plot_alphas({"both": [both], "one": [one]}, tmp_path / "a.png")
+    left, right = figures[0].axes
+    assert (left.get_title(), right.get_title()) == ("contrastive", "distribution")
+    assert (len(left.lines), len(right.lines)) == (2, 1)
+    assert left.lines[0].get_color() == right.lines[0].get_color() != left.lines[1].get_color()
+    assert left.lines[0].get_linewidth() > left.lines[1].get_linewidth()  # the lower one shows where they agree
+
+
+def test_arms_without_alpha_alone_are_nothing_to_draw(tmp_path):
+    with pytest.raises(ValueError, match="no arm logged an alpha: .*'loss_task'"):
+        plot_alphas({"ce": [history([1.0])]}, tmp_path / "a.png")
+
+
+# ---- modalities ----
+
+
+def evaluations(fused, **heads):
+    """A log history of an evaluation an epoch, and one of the best model at the end."""
+    entries = [{"step": 1, "epoch": 0.5, "loss": 1.0}]
+    for i, value in enumerate(fused):
+        of_heads = {f"eval_accuracy_{name}": values[i] for name, values in heads.items()}
+        entries.append({"step": 2 * i + 2, "epoch": i + 1.0, "eval_accuracy": value, **of_heads})
+    return [*entries, {**entries[-1], **dict.fromkeys([key for key in entries[-1] if "accuracy" in key], 9.0)}]
+
+
+def test_modalities_are_drawn_beside_the_fused_prediction_in_a_panel_an_arm(tmp_path, figures):
+    given = {"given_image": [0.0, 0.0]}
+    histories = {
+        "ce": [evaluations([0.4, 0.8], image=[0.2, 0.6], audio=[0.1, 0.2], **given)],
+        "mixed": [
+            evaluations([0.4, 0.6], image=[0.3, 0.3], audio=[0.3, 0.3], **given),
+            evaluations([0.6, 1.0], image=[0.5, 0.5], audio=[0.1, 0.1], **given),
+        ],
+        "image alone": [evaluations([0.1, 0.1])],
+    }
+    plot_modalities(histories, tmp_path / "a.png")
+    ce, mixed = (axis for axis in figures[0].axes if axis.get_visible())
+    assert (ce.get_title(), mixed.get_title()) == ("ce (1 seed)", "mixed (2 seeds)")
+    fused, image, audio = ce.lines
+    assert fused.get_xydata().tolist() == [[1.0, 0.4], [2.0, 0.8]]  # not the best model's, evaluated again
+    assert image.get_ydata().tolist() == [0.2, 0.6] and audio.get_ydata().tolist() == [0.1, 0.2]
+    assert mixed.lines[0].get_ydata() == pytest.approx([0.5, 0.8])
+    corners = {tuple(point) for point in mixed.collections[0].get_paths()[0].vertices}
+    assert corners == {(1.0, 0.4), (1.0, 0.6), (2.0, 0.6), (2.0, 1.0)}
+    assert [line.get_color() for line in ce.lines] == [line.get_color() for line in mixed.lines]
+    assert [text.get_text() for text in figures[0].legends[0].texts] == ["fused", "image head", "audio head"]
+
+
+@pytest.mark.parametrize(("arms", "rows", "columns"), [(1, 1, 1), (3, 1, 3), (4, 2, 2), (5, 2, 3), (7, 3, 3)])
+def test_panels_fill_rows_of_at_most_three(tmp_path, figures, arms, rows, columns):
+    run = evaluations([0.5], image=[0.5], audio=[0.5])
+    plot_modalities({f"arm {i}": [run] for i in range(arms)}, tmp_path / "a.png")
+    assert figures[0].axes[0].get_gridspec().get_geometry() == (rows, columns)
+    assert sum(axis.get_visible() for axis in figures[0].axes) == arms
+
+
+def test_without_a_modalitys_accuracy_there_is_nothing_to_draw(tmp_path):
+    with pytest.raises(ValueError, match="no arm logged 'eval_accuracy_' with a modality's name: .*'eval_accuracy'"):
+        plot_modalities({"image alone": [evaluations([0.1], given_image=[0.2])]}, tmp_path / "a.png")
+
+
+def test_head_gaps_are_the_difference_of_the_heads_seed_by_seed(tmp_path, figures):
+    histories = {
+        "one-hot": [
+            evaluations([1.0, 1.0], image=[0.5, 0.75], audio=[0.25, 0.25]),
+            evaluations([1.0, 1.0], image=[0.5, 0.5], audio=[0.75, 0.25]),
+        ],
+        "image alone": [evaluations([0.1, 0.1])],
+    }
+    plot_head_gaps(histories, ("image", "audio"), tmp_path / "a.png")
+    (axis,) = figures[0].axes
+    assert axis.lines[0].get_xydata().tolist() == [[1.0, 0.0], [2.0, 0.375]]
+    corners = {tuple(point) for point in axis.collections[0].get_paths()[0].vertices}
+    assert corners == {(1.0, 0.25), (1.0, -0.25), (2.0, 0.5), (2.0, 0.25)}
+    assert axis.get_ylabel() == "accuracy of image minus audio"
+    assert [text.get_text() for text in figures[0].legends[0].texts] == ["one-hot (2 seeds)"]
+    with pytest.raises(ValueError, match="no arm logged 'eval_accuracy_image' and 'eval_accuracy_text'"):
+        plot_head_gaps(histories, ("image", "text"), tmp_path / "a.png")
+
+
+def test_three_modalities_have_three_pairs(tmp_path, figures):
+    run = evaluations([0.5], image=[0.5], text=[0.4], speech=[0.1])
+    plot_head_gaps({"ce": [run]}, ("image", "text", "speech"), tmp_path / "a.png")
+    assert [axis.get_ylabel() for axis in figures[0].axes] == [
+        "accuracy of image minus text",
+        "accuracy of image minus speech",
+        "accuracy of text minus speech",
+    ]
 
 
 # ---- projection ----

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from datasets import Dataset
+
 import tiny
 
 
@@ -14,13 +16,29 @@ def snippets():
 
 
 def test_the_snippet_that_reuses_the_trainer_runs_and_is_short():
-    reuse = next(snippet for snippet in snippets() if "CoLearningTrainer(" in snippet)
+    reuse = next(snippet for snippet in snippets() if "bank=bank" in snippet)
     assert len([line for line in reuse.splitlines() if line.strip()]) <= 15
     names = {"train": tiny.digits(64).remove_columns("sample_id"), "test": tiny.digits(32)}
     exec(reuse, names)
     history = names["trainer"].state.log_history
     assert names["trainer"].state.global_step == 20
     assert {"eval_accuracy", "eval_loss"} <= set(history[-1])
+
+
+def test_the_snippet_of_several_modalities_runs():
+    snippet = next(snippet for snippet in snippets() if "LearnedAlpha(" in snippet)
+    digits = tiny.digits(160).with_format("numpy")
+    columns = {f"{name}_pixel_values": digits["pixel_values"][:] for name in ("image", "audio")}
+    both = Dataset.from_dict({**columns, "labels": digits["labels"][:]})
+    names = {"train": both.with_format("torch"), "test": both.select(range(40)).with_format("torch")}
+    exec(snippet, names)
+    assert {
+        "eval_accuracy",
+        "eval_accuracy_image",
+        "eval_accuracy_given_audio",
+        "eval_modality_gap_image_audio",
+    } <= set(names["trainer"].state.log_history[-1])
+    assert names["trainer"].alpha.updates == 4
 
 
 def test_every_file_that_the_readme_links_to_exists():

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import t as student_t
 
 
-Kind = Literal["baseline", "colearned", "null"]
+Kind = Literal["baseline", "colearned", "null", "reference"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class Arm:
 
     Args:
         name (`str`): Unique within the comparison.
-        kind (`str`): `"baseline"` (no teacher), `"colearned"` (the real teacher) or `"null"` (a null control).
+        kind (`str`): `"baseline"` (no teacher), `"colearned"` (the real teacher), `"null"` (a null control), or
+            `"reference"` (shown beside them, such as one modality alone; neither judged nor a control).
         scores (`list[float]`): One score in [0, 1] a seed, higher is better, the seeds in the same order in every arm.
     """
 
@@ -270,7 +271,7 @@ def _check(arms: list[Arm], confidence: float) -> None:
                     f"score {seed} of arm '{arm.name}' is {score}: scores are fractions between 0 and 1 "
                     "(divide percent by 100; a NaN is a failed run, train it again or leave the arm out)"
                 )
-    if kinds.count("baseline") != 1 or "colearned" not in kinds:
+    if kinds.count("baseline") != 1 or not {"colearned", "reference"} & set(kinds):
         raise ValueError(f"need exactly one arm of kind 'baseline' and at least one 'colearned', got {kinds}")
 
 

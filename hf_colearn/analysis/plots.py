@@ -1,9 +1,10 @@
-"""How the losses fell, and where the latents lie: two pictures. Needs `pip install hf-colearn[report]`.
+"""How losses, alphas and modalities went, and where the latents lie: pictures. Needs `pip install hf-colearn[report]`.
 
 Shape legend: N samples, D dimensions of a latent (each cloud has its own).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,7 @@ def plot_losses(
         `ImportError`: If matplotlib is missing.
         `ValueError`: If no arm logged a term.
     """
-    names = {arm: f"{arm} ({len(runs)} seed{'s' if len(runs) > 1 else ''})" for arm, runs in histories.items()}
+    names = _with_seeds(histories)
     figure = _figure(4.4 * len(terms), 3.8, legend=["arm", *names.values()])
     axes = figure.subplots(1, len(terms), squeeze=False)[0]
     lines: dict[str, Any] = {}
@@ -62,20 +63,155 @@ def plot_losses(
             steps, values = _series(runs, term)
             if len(steps) == 0:
                 continue
-            style = {"color": LINE_COLOURS[i % len(LINE_COLOURS)], "linestyle": LINE_STYLES[i % len(LINE_STYLES)]}
-            lines[names[arm]] = axis.plot(steps, values.mean(axis=0), linewidth=1.6, **style)[0]
-            axis.fill_between(steps, values.min(axis=0), values.max(axis=0), color=style["color"], alpha=0.18, lw=0)
+            lines[names[arm]] = _mean_and_range(axis, steps, values, _style(i))
             drawn.append(values.ravel())
         if not drawn:
-            logged = sorted({key for runs in histories.values() for run in runs for entry in run for key in entry})
-            raise ValueError(f"no arm logged '{term}': the log histories hold {logged}")
+            raise ValueError(f"no arm logged '{term}': the log histories hold {_logged(histories)}")
         values = np.concatenate(drawn)
         if values.min() > 0 and values.max() / values.min() > 20:
             axis.set_yscale("log")
         axis.set(title=term, xlabel="optimizer step", ylabel=Y_LABELS.get(term, term))
-        axis.grid(alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
+        _bare(axis)
     figure.suptitle("Training losses: mean and range over seeds")
+    figure.legend(lines.values(), lines.keys(), loc="outside right center", title="arm", frameon=False, handlelength=3)
+    figure.savefig(path, dpi=150)
+
+
+def plot_alphas(histories: Mapping[str, list[list[dict[str, Any]]]], path: str | PathLike) -> None:
+    """Draws alpha over the epochs, the arms' mean over seeds as a line and every seed as a thin one; a panel a term.
+
+    Args:
+        histories (`Mapping[str, list[list[dict]]]`):
+            As of [`plot_losses`]; arms that log no alpha are left out.
+        path (`str` or `PathLike`):
+            Where to write the picture.
+
+    Raises:
+        `ImportError`: If matplotlib is missing.
+        `ValueError`: If no arm logged an alpha.
+    """
+    terms = [key for key in _logged(histories) if key == "alpha" or key.startswith("alpha_")]
+    if not terms:
+        raise ValueError(f"no arm logged an alpha: the log histories hold {_logged(histories)}")
+    names = _with_seeds({arm: runs for arm, runs in histories.items() if set(terms) & set(_logged({arm: runs}))})
+    figure = _figure(4.8 * len(terms), 3.8, legend=["arm", *names.values()])
+    lines: dict[str, Any] = {}
+    for axis, term in zip(figure.subplots(1, len(terms), squeeze=False)[0], terms, strict=True):
+        for i, (arm, runs) in enumerate(histories.items()):
+            epochs, values = _series(runs, term, "epoch")
+            if len(epochs):
+                style = _style(i)
+                for of_seed in values if len(runs) > 1 else ():
+                    axis.plot(epochs, of_seed, linewidth=0.6, alpha=0.5, **style)
+                width = max(1.2, 3.2 - 0.4 * i)  # thinner above wider: arms with the same alpha are all seen
+                lines[names[arm]] = axis.plot(epochs, values.mean(axis=0), linewidth=width, **style)[0]
+        name = term.removeprefix("alpha").removeprefix("_")
+        axis.set(title=name, xlabel="epoch", ylabel="alpha (share of the loss)", ylim=(-0.03, 1.03))
+        _bare(axis)
+    figure.suptitle("Alpha: mean over seeds, and every seed")
+    figure.legend(lines.values(), lines.keys(), loc="outside right center", title="arm", frameon=False, handlelength=3)
+    figure.savefig(path, dpi=150)
+
+
+def plot_modalities(
+    histories: Mapping[str, list[list[dict[str, Any]]]], path: str | PathLike, columns: int = 3
+) -> None:
+    """Draws the evaluation's accuracy over the epochs, fused and of every modality's own head; a panel an arm.
+
+    Lines are means over seeds, and bands go from the lowest to the highest.
+
+    Args:
+        histories (`Mapping[str, list[list[dict]]]`):
+            As of [`plot_losses`], with `eval_accuracy` and `eval_accuracy_{modality}` as
+            [`~hf_colearn.metrics.classification_metrics`] gives them. Arms without a modality's are left out.
+        path (`str` or `PathLike`):
+            Where to write the picture.
+        columns (`int`, *optional*, defaults to 3):
+            Panels side by side, at most.
+
+    Raises:
+        `ImportError`: If matplotlib is missing.
+        `ValueError`: If no arm logged a modality's accuracy.
+    """
+    prefix = "eval_accuracy_"
+    found = [key for key in _logged(histories) if key.startswith(prefix)]
+    modalities = [key.removeprefix(prefix) for key in found if not key.startswith(f"{prefix}given_")]
+    arms = {
+        arm: runs
+        for arm, runs in histories.items()
+        if any(f"{prefix}{modality}" in _logged({arm: runs}) for modality in modalities)
+    }
+    if not arms:
+        raise ValueError(
+            f"no arm logged '{prefix}' with a modality's name: the log histories hold {_logged(histories)}"
+        )
+    curves = {"fused": "eval_accuracy", **{f"{name} head": f"{prefix}{name}" for name in modalities}}
+    rows = -(-len(arms) // columns)
+    columns = -(-len(arms) // rows)
+    figure = _figure(3.4 * columns, 0.5 + 2.7 * rows, legend=["prediction", *curves])
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    lines: dict[str, Any] = {}
+    for axis, (arm, name) in zip(axes.flat, _with_seeds(arms).items(), strict=False):
+        for i, (curve, key) in enumerate(curves.items()):
+            epochs, values = _series(arms[arm], key, "epoch")
+            if len(epochs):
+                lines[curve] = _mean_and_range(axis, epochs, values, _style(i))
+        axis.set_title(name, fontsize=11)
+        axis.tick_params(labelbottom=True)  # also above a place that stays empty
+        _bare(axis)
+    for axis in list(axes.flat)[len(arms) :]:
+        axis.set_visible(False)
+    figure.supxlabel("epoch", fontsize=10)
+    figure.supylabel("accuracy [share of the evaluation set]", fontsize=10)
+    figure.suptitle("Accuracy, fused and of each modality's own head: mean and range over seeds")
+    style = {"title": "prediction", "frameon": False, "handlelength": 3}
+    figure.legend(lines.values(), lines.keys(), loc="outside right center", **style)
+    figure.savefig(path, dpi=150)
+
+
+def plot_head_gaps(
+    histories: Mapping[str, list[list[dict[str, Any]]]], modalities: Sequence[str], path: str | PathLike
+) -> None:
+    """Draws how far one modality's head is ahead of another's over the epochs: mean over seeds, and range; a panel a pair.
+
+    Args:
+        histories (`Mapping[str, list[list[dict]]]`):
+            As of [`plot_modalities`].
+        modalities (`Sequence[str]`):
+            At least two.
+        path (`str` or `PathLike`):
+            Where to write the picture.
+
+    Raises:
+        `ImportError`: If matplotlib is missing.
+        `ValueError`: If no arm logged the accuracies of a pair.
+    """
+    pairs = list(combinations(modalities, 2))
+    names = _with_seeds(histories)
+    figure = _figure(4.8 * len(pairs), 3.8, legend=["arm", *names.values()])
+    lines: dict[str, Any] = {}
+    for axis, (one, other) in zip(figure.subplots(1, len(pairs), squeeze=False)[0], pairs, strict=True):
+        for i, (arm, runs) in enumerate(histories.items()):
+            both = [
+                [
+                    {"epoch": entry["epoch"], "gap": entry[f"eval_accuracy_{one}"] - entry[f"eval_accuracy_{other}"]}
+                    for entry in run
+                    if f"eval_accuracy_{one}" in entry and f"eval_accuracy_{other}" in entry
+                ]
+                for run in runs
+            ]
+            epochs, gaps = _series(both, "gap", "epoch")
+            if len(epochs):
+                lines[names[arm]] = _mean_and_range(axis, epochs, gaps, _style(i))
+        if not axis.lines:
+            raise ValueError(
+                f"no arm logged 'eval_accuracy_{one}' and 'eval_accuracy_{other}': the log histories hold "
+                f"{_logged(histories)}"
+            )
+        axis.axhline(0, color="0.6", linewidth=0.8, zorder=0)
+        axis.set(xlabel="epoch", ylabel=f"accuracy of {one} minus {other}")
+        _bare(axis)
+    figure.suptitle("How far one head is ahead: mean and range over seeds")
     figure.legend(lines.values(), lines.keys(), loc="outside right center", title="arm", frameon=False, handlelength=3)
     figure.savefig(path, dpi=150)
 
@@ -151,9 +287,33 @@ def _figure(width: float, height: float, legend: list[str], legend_columns: int 
     return Figure(figsize=(width + legend_width, height), layout="constrained")
 
 
-def _series(runs: list[list[dict[str, Any]]], term: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps (S,) that every seed logged, and the values (seeds, S) there."""
-    by_step = [{entry["step"]: entry[term] for entry in run if term in entry} for run in runs]
+def _with_seeds(histories: Mapping[str, list[Any]]) -> dict[str, str]:
+    return {arm: f"{arm} ({len(runs)} seed{'s' if len(runs) > 1 else ''})" for arm, runs in histories.items()}
+
+
+def _logged(histories: Mapping[str, list[list[dict[str, Any]]]]) -> list[str]:
+    """Keys of the entries, in the order of their first appearance."""
+    return list(dict.fromkeys(key for runs in histories.values() for run in runs for entry in run for key in entry))
+
+
+def _style(i: int) -> dict[str, Any]:
+    return {"color": LINE_COLOURS[i % len(LINE_COLOURS)], "linestyle": LINE_STYLES[i % len(LINE_STYLES)]}
+
+
+def _mean_and_range(axis: "Axes", x: np.ndarray, values: np.ndarray, style: dict[str, Any]) -> Any:
+    """A line and a band of `values` (seeds, S); returns the line."""
+    axis.fill_between(x, values.min(axis=0), values.max(axis=0), color=style["color"], alpha=0.18, lw=0)
+    return axis.plot(x, values.mean(axis=0), linewidth=1.6, **style)[0]
+
+
+def _bare(axis: "Axes") -> None:
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _series(runs: list[list[dict[str, Any]]], term: str, along: str = "step") -> tuple[np.ndarray, np.ndarray]:
+    """Steps or epochs (S,) that every seed logged, and the values (seeds, S) there, the first of several at one."""
+    by_step = [{entry[along]: entry[term] for entry in reversed(run) if term in entry} for run in runs]
     steps = sorted(set.intersection(*(set(values) for values in by_step)))
     return np.array(steps), np.array([[values[step] for step in steps] for values in by_step])
 

@@ -74,23 +74,7 @@ def student_card(
     """
     if pipeline_tag not in AUTO_CLASSES:
         raise ValueError(f"no student is loaded for pipeline_tag='{pipeline_tag}': choose from {sorted(AUTO_CLASSES)}")
-    if not metrics:
-        raise ValueError("metrics is empty: evaluate the student first, a card states what was measured")
-    for name, value in metrics.items():
-        if not math.isfinite(value):
-            raise ValueError(f"metric '{name}' is {value}: evaluate the student again, or leave the metric out")
-    results = [
-        EvalResult(
-            task_type=pipeline_tag,
-            dataset_type=dataset_type,
-            dataset_name=dataset_name,
-            dataset_split=dataset_split,
-            metric_type=HUB_METRICS[name][0] if name in HUB_METRICS else name,
-            metric_name=HUB_METRICS[name][1] if name in HUB_METRICS else name,
-            metric_value=float(value),  # YAML knows no NumPy numbers
-        )
-        for name, value in metrics.items()
-    ]
+    results = _eval_results(pipeline_tag, dataset_type, dataset_name, dataset_split, metrics)
     data = ModelCardData(
         model_name=model_name,
         base_model=base_model,
@@ -120,6 +104,93 @@ def student_card(
         verdict=verdict,
         command=command,
     )
+
+
+def multimodal_card(
+    *,
+    model_name: str,
+    repo_id: str,
+    dataset_name: str,
+    dataset_type: str,
+    dataset_split: str,
+    arm: str,
+    objective: str,
+    alpha: str,
+    comparison: str,
+    verdict: str,
+    modalities: str,
+    metrics: dict[str, float],
+    command: str,
+    license: str = "apache-2.0",
+    language: str | None = None,
+    tags: Sequence[str] = (),
+) -> ModelCard:
+    """The model card of a multimodal classifier, with every one of its metrics in the `model-index`.
+
+    The Hub has no pipeline for several modalities, so the card has no `pipeline_tag`.
+
+    Args:
+        model_name, repo_id, dataset_name, dataset_type, dataset_split, comparison, verdict, metrics, command, license,
+            language, tags: As [`student_card`] takes them.
+        arm (`str`): Which of the comparison's arms the model is.
+        objective, alpha (`str`): The auxiliary loss and its weight, in words.
+        modalities (`str`): A Markdown table of the arms by modality.
+
+    Returns:
+        `ModelCard`: Write it with `card.save("README.md")`.
+
+    Raises:
+        `ValueError`: If the metrics are empty or not finite.
+    """
+    results = _eval_results("multimodal-classification", dataset_type, dataset_name, dataset_split, metrics)
+    data = ModelCardData(
+        model_name=model_name,
+        language=language,
+        license=license,
+        library_name="transformers",
+        tags=[*TAGS, "multimodal", *tags],
+        datasets=[dataset_type] if "/" in dataset_type else None,
+        metrics=[result.metric_type for result in results],
+        eval_results=results,
+    )
+    return ModelCard.from_template(
+        data,
+        template_path=str(Path(__file__).parent / "multimodal_card.md"),
+        model_name=model_name,
+        repo_id=repo_id,
+        dataset_name=dataset_name,
+        dataset_split=dataset_split,
+        results=[(result.metric_name, f"{result.metric_value:.4g}") for result in results],
+        arm=arm,
+        objective=objective,
+        alpha=alpha,
+        comparison=comparison,
+        verdict=verdict,
+        modalities=modalities,
+        command=command,
+    )
+
+
+def _eval_results(
+    task: str, dataset_type: str, dataset_name: str, dataset_split: str, metrics: dict[str, float]
+) -> list[EvalResult]:
+    if not metrics:
+        raise ValueError("metrics is empty: evaluate the student first, a card states what was measured")
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise ValueError(f"metric '{name}' is {value}: evaluate the student again, or leave the metric out")
+    return [
+        EvalResult(
+            task_type=task,
+            dataset_type=dataset_type,
+            dataset_name=dataset_name,
+            dataset_split=dataset_split,
+            metric_type=HUB_METRICS[name][0] if name in HUB_METRICS else name,
+            metric_name=HUB_METRICS[name][1] if name in HUB_METRICS else name,
+            metric_value=float(value),  # YAML knows no NumPy numbers
+        )
+        for name, value in metrics.items()
+    ]
 
 
 def bank_card(

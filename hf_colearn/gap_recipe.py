@@ -1,0 +1,310 @@
+"""What the multimodal recipes share: the arms of Yang et al. (NeurIPS 2024), their runs, and the results.
+
+A recipe loads its data and builds its model, and hands both to [`run_gap_recipe`]; the YAML beside it holds the published
+hyperparameters. Arms: the label loss alone (`ce`), the mixture with a constant, heuristic, fitted and learned alpha, the
+mixture with misaligned pairs as a null control, and every modality alone.
+"""
+
+import copy
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from hf_colearn import distributed
+from hf_colearn.alpha import Alpha, ConstantAlpha, FittedAlpha, HeuristicAlpha
+from hf_colearn.analysis.plots import plot_alphas, plot_losses, plot_modalities
+from hf_colearn.arguments import CoLearningArguments
+from hf_colearn.curves import ModalityAccuracy, ModalityGap
+from hf_colearn.data.multimodal import MultimodalCollator, only_modality
+from hf_colearn.experiment import ArmPlan, Run, compare_runs, histories, run_arms, run_folder, write_report
+from hf_colearn.hub.card import multimodal_card
+from hf_colearn.learned_alpha import LearnedAlpha
+from hf_colearn.metrics import classification_metrics
+from hf_colearn.models.lora import save_student, with_lora
+from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
+from hf_colearn.objectives import ContrastiveAlignment, DistributionAlignment, MisalignedPairs, Objective
+from hf_colearn.options import RecipeOptions
+from hf_colearn.recipe import Facts, optimizer_of
+from hf_colearn.trainer import CoLearningTrainer
+
+
+OBJECTIVES = ("contrastive", "distribution")
+
+
+@dataclass
+class GapOptions(RecipeOptions):
+    """What every multimodal recipe takes; a recipe adds its own by inheriting."""
+
+    fusion: str = field(default="concat", metadata={"help": "concat, sum, weighted, film, mmtm or lstm."})
+    latent_dim: int = field(default=128, metadata={"help": "Width of every modality's latent."})
+    latent_norm: str = field(default="none", metadata={"help": "Of the latents: none or layernorm."})
+    modality_dropout: float = field(default=0.0, metadata={"help": "Probability of hiding a modality in training."})
+    modality_loss_weight: float = field(default=0.0, metadata={"help": "Weight of the modalities' own label losses."})
+    objective: str = field(default="contrastive", metadata={"help": "contrastive, or distribution (Jensen-Shannon)."})
+    temperature: float = field(
+        default=0.07, metadata={"help": "Of the contrastive loss; where it starts, if learned."}
+    )
+    learned_temperature: bool = field(default=False, metadata={"help": "Learn the temperature, as CLIP does."})
+    mask_same_class: bool = field(default=False, metadata={"help": "No negatives of the sample's own class."})
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"objective='{self.objective}' is unknown: choose one of {', '.join(OBJECTIVES)}.")
+        if self.lora and self.learned_temperature:
+            raise ValueError(
+                "learned_temperature=True is frozen by --lora, which trains modules: leave one of them out."
+            )
+        self.make_objective()  # a temperature that is none shows now
+
+    def make_objective(self) -> Objective:
+        """The auxiliary objective of the co-learned arms."""
+        if self.objective == "distribution":
+            return DistributionAlignment()
+        return ContrastiveAlignment("learned" if self.learned_temperature else self.temperature, self.mask_same_class)
+
+    def make_model(self, backbones: Mapping[str, Any], **labels: Any) -> CoLearningForMultimodalClassification:
+        """A model of these options; `labels` are `num_labels` or `id2label`, and what else `from_backbones` takes."""
+        learned: dict[str, Any] = {"learned_temperature": True, "temperature": self.temperature}
+        return CoLearningForMultimodalClassification.from_backbones(
+            backbones,
+            latent_dim=self.latent_dim,
+            fusion=self.fusion,
+            latent_norm=self.latent_norm,
+            modality_dropout=self.modality_dropout,
+            modality_loss_weight=self.modality_loss_weight,
+            **(learned if self.learned_temperature else {}),
+            **labels,
+        )
+
+
+@dataclass(frozen=True)
+class GapArm(ArmPlan):
+    """An arm of a multimodal comparison.
+
+    Args:
+        objective ([`Objective`], *optional*): Its auxiliary terms; none for the label loss alone.
+        make_alpha (`Callable[[int], Alpha]`, *optional*): Their weight, new for every run, from the seed.
+        modality (`str`, *optional*): The one modality that the arm is trained and tested with.
+        augment (`Callable`, *optional*): Of its training batches, as the trainer takes it.
+    """
+
+    objective: Objective | None = None
+    make_alpha: Callable[[int], Alpha] | None = None
+    modality: str | None = None
+    augment: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+
+
+def gap_arms(options: GapOptions, training: Mapping[str, Any], modalities: Sequence[str]) -> list[GapArm]:
+    """The arms of the paper, with a null control and every modality alone.
+
+    Args:
+        options ([`GapOptions`]): Their objective.
+        training (`Mapping`): `alpha` is that of the constant arms and the learned one's start (0.5 where it is None);
+            `alpha_interval` and its neighbours are the learned one's.
+        modalities (`Sequence[str]`): Those of the model.
+    """
+    alpha = 0.5 if training["alpha"] is None else float(training["alpha"])
+    objective = options.make_objective()
+    term = objective.terms[0]
+
+    def learned(seed: int) -> LearnedAlpha:
+        return LearnedAlpha(
+            term,
+            alpha,
+            float(training["alpha_learning_rate"]),
+            training["alpha_interval"],
+            training["alpha_solver"],
+            outer_split=float(training["alpha_outer_split"]),
+            batch_size=training["alpha_batch_size"],
+            seed=seed,
+        )
+
+    def mixed(name: str, make_alpha: Callable[[int], Alpha]) -> GapArm:
+        return GapArm(name, "colearned", objective=objective, make_alpha=make_alpha)
+
+    return [
+        GapArm("ce", "baseline"),
+        mixed("constant", lambda seed: ConstantAlpha(alpha, term)),
+        mixed("heuristic", lambda seed: HeuristicAlpha(term)),
+        mixed("fitted", lambda seed: FittedAlpha.released(term)),
+        mixed("learned", learned),
+        GapArm(
+            "misaligned pairs",
+            "null",
+            objective=MisalignedPairs(objective),
+            make_alpha=lambda seed: ConstantAlpha(alpha, term),
+        ),
+        *(GapArm(f"{modality} alone", "reference", modality=modality) for modality in modalities),
+    ]
+
+
+def run_gap_recipe(
+    options: GapOptions,
+    training: dict[str, Any],
+    *,
+    facts: Facts,
+    plans: Sequence[GapArm],
+    data: Mapping[str, Any],
+    make_model: Callable[[], CoLearningForMultimodalClassification],
+    collators: Mapping[str, Callable | None],
+    processors: Mapping[str, Any] | None = None,
+    metrics: Sequence[str] = ("accuracy", "macro_f1"),
+    notes: Mapping[str, Any] | None = None,
+) -> list[Run]:
+    """Trains the arms over the seeds, scores them on the test split, and writes tables, report, plots and model.
+
+    The checkpoint of a run is chosen on `data["validation"]`; the test split is looked at once. The model of the last
+    co-learned arm that was asked for (`learned`, by default) and of the first seed is saved with its card.
+
+    Args:
+        options ([`GapOptions`]): As parsed.
+        training (`dict`): Fields of [`CoLearningArguments`].
+        facts ([`Facts`]): For report and card.
+        plans (`Sequence[GapArm]`): The arms, from [`~hf_colearn.recipe.chosen_arms`].
+        data (`Mapping`): `train`, `validation` and `test`, with columns `{modality}_{input}` and `labels`.
+        make_model (`Callable`): A fresh model; the seed is set before.
+        collators (`Mapping`): Of every modality, by its name; None stacks.
+        processors (`Mapping`, *optional*): Saved beside the model, in a folder a modality.
+        metrics (`Sequence[str]`, *optional*): Of [`classification_metrics`]; arms are compared on the first.
+        notes (`Mapping`, *optional*): More for the report.
+
+    Returns:
+        `list[Run]`: All runs.
+
+    Raises:
+        ValueError: If the arguments would leave test samples out.
+    """
+    if training.get("dataloader_drop_last"):
+        raise ValueError("dataloader_drop_last=True would leave test samples out, too: leave it False.")
+    output_dir, first_seed = Path(training["output_dir"]), training.get("seed") or 0
+    kept = next((plan for plan in reversed(plans) if plan.kind == "colearned"), plans[0])
+    optimizer = optimizer_of(options, training)
+
+    def make_trainer(plan: ArmPlan, seed: int) -> CoLearningTrainer:
+        assert isinstance(plan, GapArm)
+        values = {**copy.deepcopy(training), "seed": seed, "output_dir": str(run_folder(output_dir, plan, seed))}
+        values |= {"alpha": None, "alpha_schedule": "constant", "disable_tqdm": True}
+        train, validation, model = data["train"], data["validation"], make_model()
+        collator: Any = MultimodalCollator(collators)
+        curves: list[TrainerCallback] = [ModalityGap(), ModalityAccuracy()]
+        if plan.modality is not None:
+            train, validation = (only_modality(part, plan.modality) for part in (train, validation))
+            model, collator, curves = model.student(plan.modality), collators[plan.modality], []
+        return CoLearningTrainer(
+            with_lora(model, options.lora_rank) if options.lora else model,
+            CoLearningArguments(**values),
+            data_collator=collator,
+            train_dataset=train,
+            eval_dataset=validation,
+            objective=plan.objective,
+            alpha=None if plan.make_alpha is None else plan.make_alpha(seed),
+            augment=plan.augment,
+            callbacks=curves,
+            optimizer_cls_and_kwargs=copy.deepcopy(optimizer),
+            compute_metrics=classification_metrics(tuple(metrics)),
+        )
+
+    def keep_first(plan: ArmPlan, seed: int, trainer: CoLearningTrainer) -> None:
+        if plan is kept and seed == first_seed and distributed.rank() == 0:  # fixed beforehand, not the best one
+            save_student(trainer.model, None, output_dir / "model")
+            for modality, processor in (processors or {}).items():
+                processor.save_pretrained(output_dir / "model" / modality)
+        distributed.barrier()
+
+    def test_of(plan: ArmPlan) -> Any:
+        assert isinstance(plan, GapArm)
+        return data["test"] if plan.modality is None else only_modality(data["test"], plan.modality)
+
+    seeds = range(first_seed, first_seed + options.seeds)
+    resume = bool(training.get("resume_from_checkpoint"))
+    runs = run_arms(plans, seeds, make_trainer, test_of, keep_first, folder=output_dir, resume=resume)
+    if distributed.rank() == 0:
+        samples = {split: len(part) for split, part in data.items()}
+        asked = {"options": {**vars(options), **training}, "samples": samples, **(notes or {})}
+        write_gap_results(output_dir, runs, kept, facts, asked)
+    return runs
+
+
+def write_gap_results(
+    output_dir: Path, runs: Sequence[Run], kept: GapArm, facts: Facts, notes: Mapping[str, Any]
+) -> None:
+    """Prints the tables of the arms and their modalities, and writes `report.json`, plots and the model's card."""
+    metric = next(iter(runs[0].metrics))
+    comparison = compare_runs(runs, metric)
+    command = " ".join(["accelerate launch", f"recipes/{facts.recipe}.py", *map(shlex.quote, sys.argv[1:])])
+    told = {"recipe": facts.recipe, "command": command, "published": facts.published}
+    by_modality = modality_table(runs, metric)
+    written = [write_report(output_dir, runs, comparison, {**told, **notes})]
+    print(f"\n{facts.title}: {facts.dataset_name}, {len(runs[0].labels):,} test samples\n")
+    print(comparison.table(), comparison.verdict, "", by_modality, sep="\n")
+    if facts.published is not None:
+        print(f"Published: {facts.published}")
+    curves = histories(runs)
+    terms = tuple(
+        f"loss_{term}"
+        for term in ("task", "contrastive", "distribution")
+        if any(f"loss_{term}" in entry for arm in curves.values() for run in arm for entry in run)
+    )
+    if terms:
+        written.append(output_dir / "losses.png")
+        plot_losses(curves, written[-1], terms)
+    logs: dict[str, list[list[dict[str, Any]]]] = {}
+    for run in runs:
+        logs.setdefault(run.plan.name, []).append(run.history)
+    if any("alpha" in entry for arm in logs.values() for run in arm for entry in run):
+        written.append(output_dir / "alphas.png")
+        plot_alphas(logs, written[-1])
+    if any(key.startswith("eval_accuracy_") for arm in logs.values() for run in arm for entry in run for key in entry):
+        written.append(output_dir / "modalities.png")
+        plot_modalities(logs, written[-1])
+    if (output_dir / "model").is_dir():
+        written.append(output_dir / "model")
+        first = next(run for run in runs if run.plan is kept)
+        multimodal_card(
+            model_name=facts.title,
+            repo_id=str(output_dir / "model"),
+            dataset_name=facts.dataset_name,
+            dataset_type=facts.dataset_type,
+            dataset_split="test",
+            arm=kept.name,
+            objective=repr(kept.objective),
+            alpha=_alpha_in_words(kept, first),
+            comparison=comparison.to_markdown(),
+            verdict=comparison.verdict,
+            modalities=by_modality,
+            metrics=first.metrics,
+            command=command,
+            language=facts.language,
+        ).save(output_dir / "model" / "README.md")
+    print("Written:", *(f"  {path}" for path in written), sep="\n")
+
+
+def _alpha_in_words(arm: GapArm, run: Run) -> str:
+    logged = [entry["alpha"] for entry in run.history if "alpha" in entry]
+    if arm.make_alpha is None or not logged:
+        return "none: the label loss alone"
+    return f"`{arm.make_alpha(run.seed)!r}`; from {logged[0]:.3f} at first to {logged[-1]:.3f} in the end"
+
+
+def modality_table(runs: Sequence[Run], metric: str = "accuracy") -> str:
+    """Every arm's metric in percent, of the fused prediction, of each modality's own head, and of each subset: Markdown.
+
+    Means over the seeds; the test samples are those that have the modality.
+    """
+    keys = [key for key in dict.fromkeys(key for run in runs for key in run.metrics) if key.startswith(metric)]
+    rows = [["arm", *(key.removeprefix(metric).removeprefix("_").replace("_", " ") or "fused" for key in keys)]]
+    for arm in dict.fromkeys(run.plan.name for run in runs):
+        of_arm = [run.metrics for run in runs if run.plan.name == arm]
+        means = [[scores[key] for scores in of_arm if key in scores] for key in keys]
+        rows.append([arm, *(f"{100 * sum(values) / len(values):.2f}" if values else "-" for values in means)])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    rows.insert(1, ["-" * width for width in widths])
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows
+    )

@@ -1,0 +1,86 @@
+"""How hard labels are fitted, and how far one modality runs ahead: the motivation of Yang et al. (NeurIPS 2024).
+
+A late-fusion model of handwritten and spoken digits is trained with labels from one-hot to uniform, and the gap between
+the accuracies of its two heads is followed over the epochs. Uniform labels say nothing and leave both at chance.
+
+    accelerate launch recipes/label_fitting.py --small                      # a first try: dialled digits
+    accelerate launch recipes/label_fitting.py --audio_dir FSDD --seeds 5
+    accelerate launch recipes/label_fitting.py --audio_dir FSDD --smoothing 0.1 0.9
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import hf_colearn  # noqa: F401  (before transformers: the torchaudio guard)
+
+
+# isort: split
+
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+from hf_colearn import CoLearningForMultimodalClassification
+from hf_colearn.analysis.plots import plot_head_gaps
+from hf_colearn.data.av_digits import load_av_digits, with_av_inputs
+from hf_colearn.data.soft_labels import SmoothedLabels
+from hf_colearn.distributed import leave, rank
+from hf_colearn.gap_recipe import GapArm, GapOptions, run_gap_recipe
+from hf_colearn.options import parse_recipe
+from hf_colearn.recipe import Facts, chosen_arms, quiet
+from hf_colearn.small import resnet_tiny
+
+
+MODALITIES = ("image", "audio")
+
+
+@dataclass
+class Options(GapOptions):
+    audio_dir: str | None = field(default=None, metadata={"help": "Spoken digits: FSDD's files, or a folder a digit."})
+    spectrogram_size: int = field(default=32, metadata={"help": "Mel bands and frames of a clip's picture."})
+    smoothing: list[float] = field(
+        default_factory=lambda: [0.5, 0.9],
+        metadata={"help": "Arms between one-hot (0) and uniform (1): the share of the labels that is spread evenly."},
+    )
+
+
+def main() -> None:
+    options, training = parse_recipe(Options, __file__)
+    quiet()
+    arms = [
+        GapArm("one-hot", "baseline"),
+        *(GapArm(f"smoothed {s:g}", "reference", augment=SmoothedLabels(10, s)) for s in options.smoothing),
+        GapArm("uniform", "reference", augment=SmoothedLabels(10, 1.0)),
+    ]
+    plans = chosen_arms(options, arms)
+    if options.audio_dir is None and not options.small:
+        raise SystemExit("no data: pass --audio_dir (spoken digits), or --small for a first try.")
+    raw = load_av_digits(options.audio_dir, skip_bad_samples=options.skip_bad_samples)
+    processor = ViTImageProcessorPil(size={"height": 28, "width": 28}, image_mean=[0.5], image_std=[0.5])
+
+    def make_model() -> CoLearningForMultimodalClassification:
+        backbones = {modality: resnet_tiny(num_channels=1) for modality in MODALITIES}
+        return options.make_model(backbones, id2label={digit: str(digit) for digit in range(10)})
+
+    facts = Facts(
+        recipe="label_fitting",
+        title="Label fitting and the gap between modalities",
+        pipeline_tag="image-classification",
+        dataset_name=f"AV-digits (handwritten and {'spoken' if options.audio_dir else 'dialled'})",
+        dataset_type="av-digits",
+        teacher="none",
+        pairing="by class, at random within a split",
+    )
+    runs = run_gap_recipe(
+        options, training, facts=facts, plans=plans, data=with_av_inputs(raw, processor, options.spectrogram_size),
+        make_model=make_model, collators=dict.fromkeys(MODALITIES), processors={"image": processor},
+        metrics=("accuracy",),
+    )  # fmt: skip
+    if rank() == 0:
+        path = Path(training["output_dir"]) / "gaps.png"
+        histories = {name: [run.history for run in runs if run.plan.name == name] for name in (p.name for p in plans)}
+        plot_head_gaps(histories, MODALITIES, path)
+        print(f"  {path}")
+    leave()
+
+
+if __name__ == "__main__":
+    main()
