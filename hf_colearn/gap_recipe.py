@@ -25,6 +25,8 @@ from hf_colearn.experiment import ArmPlan, Run, compare_runs, histories, run_arm
 from hf_colearn.hub.card import multimodal_card
 from hf_colearn.learned_alpha import LearnedAlpha
 from hf_colearn.metrics import classification_metrics
+from hf_colearn.models.configuration import LATENT_NORMS
+from hf_colearn.models.fusion import FUSIONS
 from hf_colearn.models.lora import save_student, with_lora
 from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
 from hf_colearn.objectives import ContrastiveAlignment, DistributionAlignment, MisalignedPairs, Objective
@@ -56,6 +58,9 @@ class GapOptions(RecipeOptions):
         super().__post_init__()
         if self.objective not in OBJECTIVES:
             raise ValueError(f"objective='{self.objective}' is unknown: choose one of {', '.join(OBJECTIVES)}.")
+        for name, choices in (("fusion", FUSIONS), ("latent_norm", LATENT_NORMS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name}='{getattr(self, name)}' is unknown: choose one of {', '.join(choices)}.")
         if self.lora and self.learned_temperature:
             raise ValueError(
                 "learned_temperature=True is frozen by --lora, which trains modules: leave one of them out."
@@ -178,8 +183,10 @@ def run_gap_recipe(
         `list[Run]`: All runs.
 
     Raises:
-        ValueError: If the arguments would leave test samples out.
+        ValueError: If a split is missing, or the arguments would leave test samples out.
     """
+    if missing := [split for split in ("train", "validation", "test") if split not in data]:
+        raise ValueError(f"the data have no split '{missing[0]}' (they have {', '.join(data)}): cut it from another one.")
     if training.get("dataloader_drop_last"):
         raise ValueError("dataloader_drop_last=True would leave test samples out, too: leave it False.")
     output_dir, first_seed = Path(training["output_dir"]), training.get("seed") or 0

@@ -180,3 +180,18 @@ def test_a_resumed_fitted_alpha_goes_on_in_its_epoch(tmp_path):
 def test_a_second_run_with_the_same_alpha_begins_anew(tmp_path):
     alpha = FittedAlpha([0.0, 0.1])
     assert train(tmp_path / "first", alpha=alpha) == train(tmp_path / "second", alpha=alpha)
+
+
+def test_the_released_alpha_is_what_their_label_weight_leaves_and_is_clipped_with_one_warning(caplog):
+    alpha = FittedAlpha.released("contrastive")
+    for t in (1, 60, 150, 176):
+        label = sum(c * t**power for power, c in enumerate(RELEASED))
+        assert alpha.value(t) == pytest.approx(1 - label, abs=1e-9)
+    assert not caplog.records
+    assert alpha.value(177) == alpha.value(180) == 0.0  # their label weight is above 1 there
+    assert len(caplog.records) == 1 and "epoch 177" in caplog.text
+
+
+def test_alphas_tell_what_they_are():
+    assert repr(HeuristicAlpha("contrastive")) == "HeuristicAlpha('contrastive')"
+    assert repr(FittedAlpha([0.5, 0.1], "latent")) == "FittedAlpha([0.5, 0.1], 'latent')"

@@ -8,7 +8,7 @@ import transformers
 from huggingface_hub import DatasetCard, EvalResult, ModelCard
 
 from hf_colearn.analysis.compare import Arm, compare
-from hf_colearn.hub.card import bank_card, student_card
+from hf_colearn.hub.card import bank_card, multimodal_card, student_card
 
 
 def make_student_card(**changes):
@@ -197,3 +197,36 @@ def test_bank_card_states_what_the_bank_is(tmp_path):
 
 def test_bank_of_local_weights_has_no_revision():
     assert "| revision | none: local weights |" in make_bank_card(revision=None).text
+
+
+def test_a_multimodal_card_holds_every_metric_of_every_modality(tmp_path):
+    card = multimodal_card(
+        model_name="Digits",
+        repo_id="someone/digits",
+        dataset_name="AV-digits",
+        dataset_type="av-digits",
+        dataset_split="test",
+        arm="learned",
+        objective="ContrastiveAlignment(temperature=0.07)",
+        alpha="learned; from 0.500 to 0.100",
+        comparison="| arm | kind |\n| --- | --- |\n| ce | baseline |",
+        verdict="learned: no claim.",
+        modalities="| arm | fused |\n| --- | --- |\n| ce | 80.00 |",
+        metrics={"accuracy": 0.8, "accuracy_image": 0.6, "accuracy_given_audio": 0.5},
+        command="accelerate launch recipes/av_digits.py --small",
+    )
+    card.save(tmp_path / "README.md")
+    again = ModelCard.load(tmp_path / "README.md")
+    found = {result.metric_name: result.metric_value for result in again.data.eval_results}
+    assert found == {"Accuracy": 0.8, "accuracy_image": 0.6, "accuracy_given_audio": 0.5}
+    assert again.data.pipeline_tag is None and again.data.library_name == "transformers"
+    for text in ("from 0.500 to 0.100", "| ce | baseline |", "| ce | 80.00 |", "learned: no claim.", "someone/digits"):
+        assert text in again.text
+    with pytest.raises(ValueError, match="metrics is empty"):
+        multimodal_card(**{**dict.fromkeys(_NAMES, "x"), "metrics": {}})
+
+
+_NAMES = (
+    *("model_name", "repo_id", "dataset_name", "dataset_type", "dataset_split", "arm", "objective", "alpha"),
+    *("comparison", "verdict", "modalities", "command"),
+)

@@ -211,3 +211,11 @@ def test_bad_arms_are_named(bad, message):
 def test_confidence_must_be_a_fraction():
     with pytest.raises(ValueError, match="got 95"):
         compare(arms(BASELINE, BASELINE), confidence=95)
+
+
+def test_a_reference_is_shown_and_neither_judged_nor_a_control():
+    one = Arm("image alone", "reference", [0.99, 0.99, 0.99])
+    comparison = compare([*arms([0.85, 0.88, 0.82], BASELINE), one])
+    assert comparison.strongest_null == "noise"
+    assert "image alone" in comparison.table() and "image alone" not in comparison.verdict
+    assert compare([Arm("base", "baseline", BASELINE), one]).verdict == ""

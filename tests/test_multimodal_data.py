@@ -10,6 +10,7 @@ from transformers import BertTokenizer, DataCollatorWithPadding
 
 import hf_colearn  # noqa: F401, I001  # first: its guard
 from hf_colearn import MultimodalCollator, with_sample_ids
+from hf_colearn.data.lazy import with_lazy_input
 from hf_colearn.data.multimodal import check_modalities, missing_as_none, only_modality, without_modality
 
 
@@ -266,3 +267,21 @@ def test_missing_as_none_gives_tensors_of_what_holds_numbers():
     assert found["a"][0].dtype == torch.float32 and found["a"][1] is None
     assert found["b"][1].dtype == torch.int64 and found["c"] == ["x", None]
     assert found["d"][0] == ["y"] and found["d"][1].dtype == torch.bool
+
+
+def test_of_lazy_inputs_only_the_kept_modality_is_made():
+    made = []
+
+    def make(name):
+        def note(cell):
+            made.append(name)
+            return torch.tensor([float(cell)])
+
+        return note
+
+    stored = Dataset.from_dict({"image": [1, 2], "audio": [3, 4], "label": [0, 1]})
+    both = with_lazy_input(stored, "image", "image_pixel_values", make("image"))
+    both = with_lazy_input(both, "audio", "audio_input_values", make("audio"))
+    sample = only_modality(both, "audio")[1]
+    assert sample.keys() == {"input_values", "labels"} and sample["input_values"].item() == 4
+    assert set(made) == {"audio"}

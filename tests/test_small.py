@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
+from transformers import AutoTokenizer
 
 from hf_colearn import TeacherBank
 from hf_colearn.data.av_digits import load_av_digits
@@ -14,6 +15,7 @@ from hf_colearn.small import (
     language_teacher,
     resnet_tiny,
     speech_teacher,
+    trained_tokenizer,
     vision_teacher,
     vit_tiny,
     wav2vec2_tiny,
@@ -70,3 +72,12 @@ def test_tiny_backbones_are_tiny(config, weights):
 
     millions = sum(weight.numel() for weight in AutoModel.from_config(config).parameters()) / 1e6
     assert weights / 2 < millions < weights * 2
+
+
+def test_a_tokenizer_is_trained_on_the_texts_and_loads_again(tmp_path):
+    tokenizer = trained_tokenizer(["A green frog.", "a red frog"], vocab_size=60)
+    assert len(tokenizer) <= 60 and tokenizer.pad_token_id == 0
+    tokenizer.save_pretrained(tmp_path)
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    assert again.decode(again("A GREEN frog")["input_ids"]) == "[CLS] a green frog [SEP]"
+    assert again.unk_token_id in again("zebra")["input_ids"]

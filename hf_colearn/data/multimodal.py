@@ -15,6 +15,7 @@ import torch
 from datasets import Dataset, IterableDataset
 from transformers import default_data_collator
 
+from hf_colearn.data.lazy import LazyInputs
 from hf_colearn.rng import untouched_rng
 
 
@@ -156,7 +157,8 @@ def only_modality(dataset: Dataset, name: str, id_column: str = "sample_id") -> 
         id_column (`str`, *optional*, defaults to `"sample_id"`): Kept where it is there, as are `labels` or `label`.
 
     Returns:
-        [`datasets.Dataset`]: A transform is applied first and then sees every stored column.
+        [`datasets.Dataset`]: A transform is applied first and then sees every stored column; of lazy inputs
+            ([`~hf_colearn.data.lazy.with_lazy_input`]) only those of the modality are made.
 
     Raises:
         ValueError: If the modality has no columns.
@@ -166,6 +168,8 @@ def only_modality(dataset: Dataset, name: str, id_column: str = "sample_id") -> 
         dataset = dataset.select(np.flatnonzero(here_N))
     if dataset.format["type"] == "custom" and dataset.format["format_kwargs"]["transform"] is not missing_as_none:
         transform = dataset.format["format_kwargs"]["transform"]
+        if isinstance(transform, LazyInputs):  # the others need not be made
+            transform = LazyInputs(tuple(step for step in transform.steps if step[1].startswith(f"{name}_")))
         return dataset.with_transform(_Only(transform, name, id_column))
     columns = [column for column in dataset.column_names if column.startswith(f"{name}_")]
     if not columns:
