@@ -18,6 +18,7 @@ _LIVES_IN = {
     "LatentMatching": "objectives",
     "ContrastiveAlignment": "objectives",
     "DistributionAlignment": "objectives",
+    "MisalignedPairs": "objectives",
     "ConstantAlpha": "alpha",
     "HeuristicAlpha": "alpha",
     "FittedAlpha": "alpha",
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
         CoLearningForImageClassification,
         CoLearningForSequenceClassification,
     )
-    from hf_colearn.objectives import ContrastiveAlignment, DistributionAlignment, LatentMatching
+    from hf_colearn.objectives import ContrastiveAlignment, DistributionAlignment, LatentMatching, MisalignedPairs
     from hf_colearn.teachers.bank import TeacherBank
     from hf_colearn.teachers.controls import ConstantTarget, Permuted, RandomPrototypes
     from hf_colearn.teachers.encoder import FrozenEncoder

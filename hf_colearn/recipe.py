@@ -245,7 +245,12 @@ def write_results(
             teacher=facts.teacher,
             pairing=facts.pairing if kept.pairing else "none: this is the baseline",
             objective=f"latent: {args.latent_loss} distance of the latents, {args.latent_reduction} over {bank.dim} dimensions",
-            alpha="heuristic, 1 - exp(-1/epoch)" if args.alpha_schedule == "heuristic" else f"constant, {alpha:g}",
+            alpha={
+                "constant": f"constant, {alpha:g}",
+                "heuristic": "heuristic, 1 - exp(-1/epoch)",
+                "fitted": "fitted, the released polynomial in the epoch",
+                "learned": f"learned on {args.alpha_outer_split:.0%} of the training samples, from {alpha:g}",
+            }[args.alpha_schedule],
             comparison=comparison.to_markdown(),
             verdict=comparison.verdict,
             metrics=first[kept.name].metrics,

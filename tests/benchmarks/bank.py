@@ -65,7 +65,7 @@ def drop_from_page_cache(folder: Path) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def _peak_resident(reset: bool = False) -> int:
+def peak_resident(reset: bool = False) -> int:
     """Bytes, as the kernel kept them since the last reset; Linux only."""
     if reset:
         Path("/proc/self/clear_refs").write_text("5")
@@ -78,13 +78,13 @@ def _memory(folder: Path, lookups: int, batch: int) -> dict[str, float]:
     generator, process = np.random.default_rng(1), psutil.Process()
     TeacherBank.from_latents(np.ones((8, LATENT_DIM))).lookup(np.zeros(batch, dtype=np.int64))  # imports, allocators
     before = process.memory_full_info()
-    _peak_resident(reset=True)
+    peak_resident(reset=True)
     bank = TeacherBank.load(folder)
     peaks = {}
     for state in ("cold", "warm"):
         for _ in range(lookups):
             bank.lookup(generator.integers(len(bank), size=batch))
-        peaks[state] = (_peak_resident() - before.rss) / MB
+        peaks[state] = (peak_resident() - before.rss) / MB
     return {**peaks, "private": (process.memory_full_info().uss - before.uss) / MB}
 
 

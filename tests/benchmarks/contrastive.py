@@ -1,0 +1,87 @@
+"""The contrastive loss in chunks beside the direct form that keeps all logits: time, memory, loss and gradient."""
+
+import multiprocessing
+
+import psutil
+import torch
+
+from hf_colearn.contrastive import info_nce
+from tests.benchmarks.bank import peak_resident
+from tests.benchmarks.timing import Row, paired, ratio_row, timed
+
+
+SCALE = 1 / 0.07
+NOTE_TIME = (
+    "Forward and backward of `info_nce` on float32 latents that need a gradient, chunked against `direct=True` (one matrix "
+    "product, a cross-entropy of it and one of its transpose), on as many threads as said."
+)
+NOTE_MEMORY = (
+    "The kernel's peak of the resident memory during forward and backward, above what was resident before (the latents "
+    "included), each form in a fresh process of one thread; the chunked form over the direct one."
+)
+NOTE_SAME = (
+    "Largest difference of the two forms: of the losses, and of the gradients, as a share of their largest element."
+)
+
+
+def _latents(batch: int, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
+    x, y = torch.randn(2, batch, dim, generator=torch.Generator().manual_seed(0)).unbind()
+    return x.clone().requires_grad_(), y.clone().requires_grad_()
+
+
+def time_row(batch: int, dim: int, threads: int, pairs: int) -> Row:
+    x, y = _latents(batch, dim)
+
+    def step(direct: bool) -> None:
+        x.grad = y.grad = None
+        info_nce(x, y, SCALE, direct=direct).backward()
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        seconds = paired(lambda: timed(lambda: step(True)), lambda: timed(lambda: step(False)), pairs)
+    finally:
+        torch.set_num_threads(before)
+    sizes = f"{batch:,} x {dim}, {threads} {'thread' if threads == 1 else 'threads'}"
+    target = "<= 0.75" if threads == 2 else ""
+    what = "contrastive loss, chunked / direct, time"
+    return ratio_row("contrastive", what, sizes, seconds, target=target, note=NOTE_TIME)
+
+
+def _added(batch: int, dim: int, direct: bool) -> int:
+    """Runs in the fresh process; bytes that were added."""
+    torch.set_num_threads(1)
+    small = _latents(8, dim)
+    info_nce(*small, SCALE, direct=direct).backward()  # imports, allocators
+    x, y = _latents(batch, dim)
+    before = psutil.Process().memory_info().rss
+    peak_resident(reset=True)
+    info_nce(x, y, SCALE, direct=direct).backward()
+    return peak_resident() - before
+
+
+def memory_row(batch: int, dim: int) -> Row:
+    added = []
+    for direct in (False, True):
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            added.append(pool.apply(_added, (batch, dim, direct)))
+    ratio = added[0] / added[1]
+    sizes = f"{batch:,} x {dim}: {added[0] / 1e6:.0f} MB against {added[1] / 1e6:.0f} MB"
+    what = "contrastive loss, chunked / direct, memory"
+    return Row("contrastive", what, sizes, ratio, ratio, ratio, "x", "once", "<= 0.25", NOTE_MEMORY)
+
+
+def difference_row(batch: int, dim: int) -> Row:
+    inputs = _latents(batch, dim)
+    losses = [info_nce(*inputs, SCALE, direct=direct) for direct in (False, True)]
+    chunked, plain = (torch.stack(torch.autograd.grad(loss, inputs)) for loss in losses)
+    gradients = ((chunked - plain).abs().max() / plain.abs().max()).item()
+    value = max((losses[0] - losses[1]).abs().item(), gradients)
+    what = "contrastive loss, chunked - direct, loss and gradient"
+    return Row("contrastive", what, f"{batch:,} x {dim}", value, value, value, "", "once", "<= 0.00001", NOTE_SAME)
+
+
+def rows(quick: bool) -> list[Row]:
+    batch, dim, pairs = (1024, 8, 3) if quick else (8192, 512, 10)
+    times = [time_row(batch, dim, threads, pairs) for threads in (1, 2)]
+    return [*times, memory_row(batch, dim), difference_row(batch, dim)]
