@@ -40,6 +40,8 @@ class BilevelTrainer(Trainer):
                 f"LearnedAlpha perturbs whole weights, and {shards} shards or wraps them: train with plain data "
                 "parallelism, or with a constant, heuristic or fitted alpha."
             )
+        if train_dataset is None:
+            return  # evaluation alone
         self.train_dataset, self.outer_dataset = split_outer(
             train_dataset, self.eval_dataset, alpha.outer_split, alpha.seed, self.args.id_column
         )
@@ -96,7 +98,8 @@ class BilevelTrainer(Trainer):
         size = max(min(asked, len(dataset)) // processes, 1) * processes
         rows = rng.choice(len(dataset), size, replace=False)[distributed.rank() :: processes]
         collator = self._collator(with_targets=dataset is self.train_dataset)  # type: ignore[attr-defined]
-        return self._prepare_input(collator([self._remove_unused_columns(dataset)[int(row)] for row in rows]))
+        drawn = self._remove_unused_columns(dataset).select(rows)
+        return self._prepare_input(collator([drawn[i] for i in range(len(drawn))]))
 
     def _augmented(self, batch: dict[str, Any]) -> dict[str, Any]:
         raise NotImplementedError  # CoLearningTrainer's

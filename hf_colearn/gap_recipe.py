@@ -114,6 +114,11 @@ def gap_arms(options: GapOptions, training: Mapping[str, Any], modalities: Seque
             `alpha_interval` and its neighbours are the learned one's.
         modalities (`Sequence[str]`): Those of the model.
     """
+    if training["alpha_schedule"] != "constant":
+        raise ValueError(
+            f"alpha_schedule='{training['alpha_schedule']}' is what the arms differ in: leave it out, and choose by "
+            "`--arms ce constant heuristic fitted learned`."
+        )
     alpha = 0.5 if training["alpha"] is None else float(training["alpha"])
     objective = options.make_objective()
     term = objective.terms[0]

@@ -1,9 +1,12 @@
 """Three modalities, picture, sentence and speech: Tux Paint's stamps by category, with the label loss and a contrastive
 loss over the three pairs, mixed by a constant, heuristic, fitted or learned alpha (Yang et al., NeurIPS 2024).
 
-The data are Debian's package `tuxpaint-stamps-default`, trimmed to a folder with `metadata.csv`, `images/` and `speech_fr/`.
+The data are Debian's package `tuxpaint-stamps-default`, read where `apt-get install tuxpaint-stamps-default` puts it, or
+trimmed to a folder with `metadata.csv`, `images/` and `speech_fr/`. The split is drawn with seed 0, whatever `--seed` is: the
+runs of several seeds share it.
 
-    accelerate launch recipes/stamps.py --data_dir STAMPS --seeds 5
+    accelerate launch recipes/stamps.py --data_dir /usr/share/tuxpaint/stamps --small      # a first try: few epochs
+    accelerate launch recipes/stamps.py --data_dir /usr/share/tuxpaint/stamps --seeds 5
     accelerate launch recipes/stamps.py --data_dir STAMPS --fusion lstm --modality_dropout 0.3 --text fr
 """
 
@@ -46,7 +49,10 @@ def main() -> None:
     quiet()
     plans = chosen_arms(options, gap_arms(options, training, MODALITIES))
     if options.data_dir is None:
-        raise SystemExit("no data: pass --data_dir, a folder with metadata.csv, images/ and speech_fr/.")
+        raise SystemExit(
+            "no data: apt-get install tuxpaint-stamps-default and pass --data_dir /usr/share/tuxpaint/stamps, or a folder "
+            "with metadata.csv, images/ and speech_fr/."
+        )
     raw = load_stamps(options.data_dir, text=options.text)
     names = dict(enumerate(raw["train"].features["label"].names))
     processor = ViTImageProcessorPil(size={"height": options.image_size, "width": options.image_size})
@@ -54,7 +60,9 @@ def main() -> None:
 
     def prepare(part: Dataset) -> Dataset:
         kept = [c for c in ("image", "text", "audio", "label", "sample_id") if c in part.column_names]
-        part = with_pixel_values(part.select_columns(kept), processor).rename_column("pixel_values", "image_pixel_values")
+        part = with_pixel_values(part.select_columns(kept), processor).rename_column(
+            "pixel_values", "image_pixel_values"
+        )
         part = with_spectrograms(part, size=(64, 96), seconds=options.seconds, label_column="labels")
         part = part.rename_column("pixel_values", "speech_pixel_values")
         part = with_input_ids(part, tokenizer, label_column="labels", max_length=64)

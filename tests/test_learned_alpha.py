@@ -363,6 +363,14 @@ def test_an_outer_split_smaller_than_the_classes_is_refused():
         trainer(LearnedAlpha(TERM), train=digits.to_iterable_dataset())
 
 
+def test_a_trainer_that_only_evaluates_needs_no_outer_split():
+    digits = tiny.digits(32)
+    built = CoLearningTrainer(
+        tiny.student(), tiny.arguments(alpha_schedule="learned"), eval_dataset=digits, bank=tiny.bank(128)
+    )
+    assert "eval_loss" in built.evaluate()
+
+
 def test_what_cannot_work_is_refused_before_training():
     with pytest.raises(ValueError, match="no auxiliary term"):
         trainer(LearnedAlpha(TERM), bank=None)
