@@ -209,7 +209,7 @@ def _score(trainer: CoLearningTrainer, plan: ArmPlan, seed: int, test_dataset: A
     return Run(plan, seed, metrics, trainer.state.log_history, latents_ND, output.label_ids, seconds)
 
 
-def compare_runs(runs: Sequence[Run], metric: str = "accuracy") -> Comparison:
+def compare_runs(runs: Sequence[Run], metric: str = "accuracy", source: str = "teacher") -> Comparison:
     """The arms' scores, paired by seed; see [`~hf_colearn.analysis.compare.compare`].
 
     Raises:
@@ -228,6 +228,7 @@ def compare_runs(runs: Sequence[Run], metric: str = "accuracy") -> Comparison:
             for plan in plans.values()
         ],
         metric=metric,
+        source=source,
     )
 
 

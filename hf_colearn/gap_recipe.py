@@ -248,7 +248,7 @@ def write_gap_results(
 ) -> None:
     """Prints the tables of the arms and their modalities, and writes `report.json`, plots and the model's card."""
     metric = next(iter(runs[0].metrics))
-    comparison = compare_runs(runs, metric)
+    comparison = compare_runs(runs, metric, source="pairing")
     command = " ".join(["accelerate launch", f"recipes/{facts.recipe}.py", *map(shlex.quote, sys.argv[1:])])
     told = {"recipe": facts.recipe, "command": command, "published": facts.published}
     by_modality = modality_table(runs, metric)
@@ -290,7 +290,7 @@ def write_gap_results(
             comparison=comparison.to_markdown(),
             verdict=comparison.verdict,
             modalities=by_modality,
-            metrics=first.metrics,
+            metrics={name: value for name, value in first.metrics.items() if "excluded" not in name},
             command=command,
             language=facts.language,
         ).save(output_dir / "model" / "README.md")

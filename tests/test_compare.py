@@ -219,3 +219,12 @@ def test_a_reference_is_shown_and_neither_judged_nor_a_control():
     assert comparison.strongest_null == "noise"
     assert "image alone" in comparison.table() and "image alone" not in comparison.verdict
     assert compare([Arm("base", "baseline", BASELINE), one]).verdict == ""
+
+
+def test_without_a_teacher_the_pairing_gets_the_credit():
+    verdicts = [
+        compare(arms(colearned, null), source="pairing").verdict
+        for colearned, null in (([0.85, 0.88, 0.82], BASELINE), ([0.85, 0.88, 0.82], [0.85, 0.87, 0.83]))
+    ]
+    assert "the pairing's content helped" in verdicts[0] and "teacher" not in "".join(verdicts)
+    assert "the pairing's gain is not larger than a null control's" in verdicts[1]

@@ -66,6 +66,7 @@ class Comparison:
     metric: str
     baseline: str
     strongest_null: str | None
+    source: str = "teacher"
 
     @property
     def verdict(self) -> str:
@@ -105,18 +106,18 @@ class Comparison:
             return f"co-learning did harm: {over_baseline} ({seeds})."
         if gain.low <= 0:
             less = arm.to_null is not None and arm.to_null.mean <= 0
-            but = f"; the teacher's gain is not larger than a null control's ({over_null})" if less else ""
+            but = f"; the {self.source}'s gain is not larger than a null control's ({over_null})" if less else ""
             return f"no reliable difference at {seeds}: {over_baseline}; {self._seeds_to_settle(arm)}{but}."
         if arm.to_null is None or arm.to_null.low is None:
             return (
-                f"a gain, but not one to credit to the teacher: {over_baseline} ({seeds}), and no null control was "
+                f"a gain, but not one to credit to the {self.source}: {over_baseline} ({seeds}), and no null control was "
                 "trained; add an arm of kind 'null'."
             )
         if arm.to_null.low > 0:
-            return f"the teacher's content helped: {over_baseline} and {over_null} ({seeds})."
+            return f"the {self.source}'s content helped: {over_baseline} and {over_null} ({seeds})."
         return (
-            f"it helped no more than a null control does: {over_baseline}, but {over_null} ({seeds}); the teacher's "
-            "gain is not larger than a null control's."
+            f"it helped no more than a null control does: {over_baseline}, but {over_null} ({seeds}); the "
+            f"{self.source}'s gain is not larger than a null control's."
         )
 
     def _seeds_to_settle(self, arm: ArmResult) -> str:
@@ -162,7 +163,9 @@ class Comparison:
         return notes
 
 
-def compare(arms: list[Arm], confidence: float = 0.95, metric: str = "accuracy") -> Comparison:
+def compare(
+    arms: list[Arm], confidence: float = 0.95, metric: str = "accuracy", source: str = "teacher"
+) -> Comparison:
     """Holds every arm against the baseline and against the strongest null control.
 
     The strongest null control is the null arm with the highest mean. It is picked after the fact, which favours it:
@@ -176,6 +179,8 @@ def compare(arms: list[Arm], confidence: float = 0.95, metric: str = "accuracy")
             Of the t-intervals, between 0 and 1.
         metric (`str`, *optional*, defaults to `"accuracy"`):
             What the scores are, for the header of the table.
+        source (`str`, *optional*, defaults to `"teacher"`):
+            What a gain over the null controls is credited to: `"pairing"`, where the modalities teach each other.
 
     Raises:
         `ValueError`: If arms are missing, share a name or differ in their number of seeds, or a score is not in
@@ -212,7 +217,7 @@ def compare(arms: list[Arm], confidence: float = 0.95, metric: str = "accuracy")
         for arm in arms
     )
     strongest_null = None if null is None else null.name
-    return Comparison(results, len(baseline.scores), confidence, metric, baseline.name, strongest_null)
+    return Comparison(results, len(baseline.scores), confidence, metric, baseline.name, strongest_null, source)
 
 
 def sign_flip_p_value(differences: np.ndarray) -> float:
