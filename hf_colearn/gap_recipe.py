@@ -254,7 +254,7 @@ def write_gap_results(
     by_modality = modality_table(runs, metric)
     written = [write_report(output_dir, runs, comparison, {**told, **notes})]
     print(f"\n{facts.title}: {facts.dataset_name}, {len(runs[0].labels):,} test samples\n")
-    print(comparison.table(), comparison.verdict, "", by_modality, sep="\n")
+    print(comparison.table(), *([comparison.verdict] if comparison.verdict else []), "", by_modality, sep="\n")
     if facts.published is not None:
         print(f"Published: {facts.published}")
     curves = histories(runs)

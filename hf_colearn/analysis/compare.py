@@ -150,9 +150,12 @@ class Comparison:
             notes = [
                 f"{self.n_seeds} seeds; brackets are {100 * self.confidence:.4g}% t-intervals over seeds, differences "
                 "are paired by seed; pp = percentage points.",
-                f"Sign-flip permutation p: {p_values} (it cannot be below {2 / 2**self.n_seeds:.3g} with "
-                f"{self.n_seeds} seeds).",
             ]
+            if colearned:
+                notes.append(
+                    f"Sign-flip permutation p: {p_values} (it cannot be below {2 / 2**self.n_seeds:.3g} with "
+                    f"{self.n_seeds} seeds)."
+                )
         if self.strongest_null is not None:
             notes.append(
                 f"'{self.strongest_null}' is the null control with the highest mean; picking it afterwards favours "
