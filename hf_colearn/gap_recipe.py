@@ -191,7 +191,9 @@ def run_gap_recipe(
         ValueError: If a split is missing, or the arguments would leave test samples out.
     """
     if missing := [split for split in ("train", "validation", "test") if split not in data]:
-        raise ValueError(f"the data have no split '{missing[0]}' (they have {', '.join(data)}): cut it from another one.")
+        raise ValueError(
+            f"the data have no split '{missing[0]}' (they have {', '.join(data)}): cut it from another one."
+        )
     if training.get("dataloader_drop_last"):
         raise ValueError("dataloader_drop_last=True would leave test samples out, too: leave it False.")
     output_dir, first_seed = Path(training["output_dir"]), training.get("seed") or 0
