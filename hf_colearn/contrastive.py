@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from hf_colearn.distributed import gather_with_gradient, mean_over_processes, rank, world_size
 
 
-_KEPT = 2**25  # logits, 128 MiB in float32
+_KEPT = 5 * 2**23  # logits, 160 MiB in float32
 _LARGEST_SCALE = 40.0  # up to here, exp(logit - scale) and its inverse are normal numbers in float32
 
 
@@ -32,7 +32,7 @@ def info_nce(
     for float64 latents) whatever the autocast dtype.
 
     The gradient is worked out in the forward pass, in a second sweep over chunks of rows that makes the logits anew,
-    so that B x N of them never exist at once: beside chunks, at most half of them and 2^25 (128 MiB) wait for the
+    so that B x N of them never exist at once: beside chunks, at most 5/8 of them and 160 MiB wait for the
     second sweep, and only the gradients of the latents wait for the backward pass. A gradient of this gradient (the
     exact Hessian products of a hypergradient) needs `direct`.
 
@@ -191,7 +191,7 @@ class _Fused(torch.autograd.Function):
             return block_CN.logsumexp(dim) if bound is None else block_CN.sum(dim).log_().add_(bound)
 
         needs_gradient = any(ctx.needs_input_grad[:2])
-        kept_rows = min(_KEPT // N, B // 2) if needs_gradient else 0
+        kept_rows = min(_KEPT // N, 5 * B // 8) if needs_gradient else 0
         kept: dict[int, torch.Tensor] = {}
         rows_B, positives_B = q_BD.new_empty(B), q_BD.new_empty(B)
         columns_N = q_BD.new_full((N,), -torch.inf)

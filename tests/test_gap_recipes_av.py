@@ -12,6 +12,7 @@ import torch
 from datasets import Dataset, Video
 from transformers import VideoMAEConfig, VideoMAEImageProcessorPil, VideoMAEModel
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+from transformers.utils import logging
 
 from hf_colearn import CoLearningForMultimodalClassification
 from hf_colearn.data.cremad import CODES
@@ -102,8 +103,12 @@ SAMPLES = {  # train without a tenth (VGGSound: a twentieth) of it, that tenth (
 
 
 def main_of(name, monkeypatch, *argv):
+    verbosity = logging.get_verbosity()
     monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, argv)])
-    runpy.run_path(str(ROOT / "recipes" / f"{name}.py"), run_name="__main__")
+    try:
+        runpy.run_path(str(ROOT / "recipes" / f"{name}.py"), run_name="__main__")
+    finally:
+        logging.set_verbosity(verbosity)  # a recipe's quiet terminal would hide the warnings of later tests
 
 
 @pytest.fixture(scope="module", params=RECIPES)

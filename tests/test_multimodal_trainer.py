@@ -209,3 +209,11 @@ def test_the_null_control_has_the_same_term_on_other_pairs(halves):
     run = trainer(halves, objective=MisalignedPairs(ContrastiveAlignment()), alpha=ConstantAlpha(0.5, "contrastive"))
     run.train()
     assert all("loss_contrastive" in entry for entry in run.state.log_history if "loss" in entry)
+
+
+def test_lora_adapts_every_backbone_each_in_its_own_layers():
+    both = {"image": tiny.resnet(), "text": tiny.bert()}
+    net = CoLearningForMultimodalClassification.from_backbones(both, latent_dim=8, num_labels=3)
+    adapted = [name for name, _ in with_lora(net, rank=2).named_parameters() if "lora_A" in name]
+    assert any("branches.text.backbone" in name for name in adapted)
+    assert any("branches.image.backbone" in name and "convolution" in name for name in adapted)

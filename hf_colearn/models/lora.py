@@ -25,16 +25,23 @@ def with_lora(student: PreTrainedModel, rank: int) -> PeftModel:
         name for name, module in modules.items() if hasattr(module, "_freeze_parameters") and not _learns(module)
     ]
 
-    def inside(kinds: type | tuple[type, ...]) -> list[str]:
+    backbones = [name for name in modules if name.split(".")[-1] == "backbone"]
+
+    def inside(kind: type) -> list[str]:
+        """The modules of this kind in any backbone that are not frozen."""
         return [
             name
             for name, module in modules.items()
-            if isinstance(module, kinds)
-            and ".backbone." in f".{name}"
+            if isinstance(module, kind)
+            and name.startswith(tuple(f"{backbone}." for backbone in backbones))
             and not name.startswith(tuple(f"{prefix}." for prefix in frozen))
         ]
 
-    targets = inside(nn.Linear) or inside(nn.Conv2d)
+    linear, convolutions = inside(nn.Linear), inside(nn.Conv2d)
+    targets = []
+    for backbone in backbones:
+        of_it = [[name for name in found if name.startswith(f"{backbone}.")] for found in (linear, convolutions)]
+        targets += of_it[0] or of_it[1]
     config = LoraConfig(
         r=rank,
         lora_alpha=2 * rank,
