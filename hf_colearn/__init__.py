@@ -19,6 +19,7 @@ _LIVES_IN = {
     "ContrastiveAlignment": "objectives",
     "DistributionAlignment": "objectives",
     "MisalignedPairs": "objectives",
+    "Combined": "objectives",
     "ConstantAlpha": "alpha",
     "HeuristicAlpha": "alpha",
     "FittedAlpha": "alpha",
@@ -64,7 +65,13 @@ if TYPE_CHECKING:
         CoLearningForImageClassification,
         CoLearningForSequenceClassification,
     )
-    from hf_colearn.objectives import ContrastiveAlignment, DistributionAlignment, LatentMatching, MisalignedPairs
+    from hf_colearn.objectives import (
+        Combined,
+        ContrastiveAlignment,
+        DistributionAlignment,
+        LatentMatching,
+        MisalignedPairs,
+    )
     from hf_colearn.teachers.bank import TeacherBank
     from hf_colearn.teachers.controls import ConstantTarget, Permuted, RandomPrototypes
     from hf_colearn.teachers.encoder import FrozenEncoder

@@ -11,6 +11,7 @@ import tiny
 from hf_colearn import (
     CoLearningForMultimodalClassification,
     CoLearningTrainer,
+    Combined,
     ConstantAlpha,
     ContrastiveAlignment,
     DistributionAlignment,
@@ -217,3 +218,18 @@ def test_lora_adapts_every_backbone_each_in_its_own_layers():
     adapted = [name for name, _ in with_lora(net, rank=2).named_parameters() if "lora_A" in name]
     assert any("branches.text.backbone" in name for name in adapted)
     assert any("branches.image.backbone" in name and "convolution" in name for name in adapted)
+
+
+def test_two_terms_have_an_alpha_each_learned_with_one_solve(halves):
+    run = trainer(halves, objective=Combined(ContrastiveAlignment(), DistributionAlignment()), logging_steps=2,
+                  alpha=LearnedAlpha(("contrastive", "distribution"), interval=4))  # fmt: skip
+    run.train()
+    first, *_, last = [entry for entry in run.state.log_history if "loss" in entry]
+    assert (first["alpha_contrastive"], first["alpha_distribution"]) == (0.25, 0.25)
+    mixed = (1 - 0.5) * first["loss_task"] + 0.25 * (first["loss_contrastive"] + first["loss_distribution"])
+    assert first["loss"] == pytest.approx(mixed, rel=1e-5)
+    assert {"hypergradient_contrastive", "hypergradient_distribution"} <= last.keys()
+    assert last["hypergradient_cost"] == 9.0  # as with one term
+    assert run.alpha.weights()["contrastive"] != 0.25 != run.alpha.weights()["distribution"]
+    with pytest.raises(ValueError, match="'contrastive' is computed by two"):
+        Combined(ContrastiveAlignment(), MisalignedPairs(ContrastiveAlignment(0.5)))
