@@ -165,7 +165,7 @@ class CoLearningTrainer(BilevelTrainer, AveragingTrainer, LearningRateTrainer):
                 dataset = self._remove_unused_columns(dataset)
             else:
                 collator = self._get_collator_with_removed_columns(collator)
-            batch = collator([dataset[i] for i in range(min(4, len(dataset)))])
+            batch = collator([dataset[i] for i in range(min(4, self.args.train_batch_size, len(dataset)))])
             if self.augment is not None:
                 batch = self._augmented(self._prepare_input(batch))
                 checks.augmented_labels_fit(batch, self.label_smoother is not None)

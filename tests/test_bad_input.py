@@ -295,7 +295,7 @@ def a_model_of_ones_own_of_another_width(folder):
     run.train()
 
 
-@case(ValueError, "WithLatents", "shape (2, 5, 24)", "pool them to [B, D]")
+@case(ValueError, "WithLatents", "shape (4, 5, 24)", "pool them to [B, D]")
 def latents_of_three_dimensions(folder):
     run = trainer(folder, WithLatents(5, 24))
     yield
@@ -898,7 +898,7 @@ def an_unknown_arm(folder):
     pick(ARMS, ["baseline", "prompt"])
 
 
-@case(ValueError, "arm 'noise' is of kind 'control'", "choose from ['baseline', 'colearned', 'null']")
+@case(ValueError, "arm 'noise' is of kind 'control'", "choose from ['baseline', 'colearned', 'null', 'reference']")
 def an_arm_of_an_unknown_kind(folder):
     yield
     run_them(folder, [*ARMS, ArmPlan("noise", "control")])

@@ -69,7 +69,7 @@ def make_trainer(alpha, data: Dataset, width: int, batch_size: int, steps: int) 
 
 def rows(quick: bool) -> list[Row]:
     """Both parts."""
-    pairs, steps, width, batch_size, side = (2, 4, 32, 8, 16) if quick else (10, 100, 128, 32, 32)
+    pairs, steps, width, batch_size, side = (1, 2, 32, 8, 16) if quick else (10, 100, 128, 32, 32)
     data = make_data(80 if quick else 640, side)
     sizes = f"2 ViTs of width {width}, batch {batch_size}"
     learned = LearnedAlpha("contrastive", **({"interval": 2} if quick else {}), outer_split=0.2)
@@ -98,7 +98,7 @@ def rows(quick: bool) -> list[Row]:
         seconds = paired(
             lambda: timed(forward_and_backward),
             lambda: timed(lambda: trainer._hypergradient(learned, trainer.optimizer)),
-            3 if quick else 20,
+            1 if quick else 20,
         )
         what = f"one update of alpha, {name} / a forward and backward pass"
         found.append(ratio_row("alpha", what, f"{sizes}, counted {cost:g}", seconds, note=NOTE_UPDATE))
