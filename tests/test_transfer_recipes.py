@@ -29,7 +29,6 @@ RECIPES = {
     "avmnist_v2a": (["random other", "true pairing"], 899, tiny_recipes.write_vision_teacher),
     "avmnist_a2v": (["random other", "true pairing"], 899, tiny_recipes.write_audio_teacher),
 }
-every_recipe = pytest.mark.parametrize("name", RECIPES)
 
 
 def start(command, folder, expect=0):
@@ -120,7 +119,9 @@ def test_the_saved_student_predicts_from_raw_input(on_one_process):
     assert sum(entry["score"] for entry in found) == pytest.approx(1, abs=1e-4)
 
 
-@every_recipe
+@pytest.mark.parametrize(
+    "name", ["iemocap_l2a", "avmnist_v2a", "avmnist_a2v"]
+)  # a text, an audio and an image student
 def test_two_processes_train_a_lora_student_and_report_once(name, tmp_path):
     arms = ["baseline", RECIPES[name][0][1]]
     recipe = str(ROOT / "recipes" / f"{name}.py")
