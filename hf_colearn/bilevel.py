@@ -11,14 +11,12 @@ from torch.func import functional_call
 from transformers import Trainer
 
 from hf_colearn import distributed
+from hf_colearn.checks import LABELS
 from hf_colearn.data.splits import cut_validation
 from hf_colearn.hypergradient import ImplicitGradient, implicit_gradient
 from hf_colearn.learned_alpha import LearnedAlpha
 from hf_colearn.rng import untouched_rng
 from hf_colearn.teachers.collator import TARGETS
-
-
-LABELS = ("labels", "label", "label_ids")
 
 
 class BilevelTrainer(Trainer):

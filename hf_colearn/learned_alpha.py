@@ -17,6 +17,7 @@ from hf_colearn import distributed
 from hf_colearn.alpha import Alpha, ConstantAlpha, FittedAlpha, HeuristicAlpha, check_weights
 from hf_colearn.arguments import CoLearningArguments
 from hf_colearn.hypergradient import (
+    HESSIANS,
     AdamDiagonal,
     ConjugateGradient,
     Identity,
@@ -30,7 +31,6 @@ from hf_colearn.hypergradient import (
 logger = logging.get_logger(__name__)
 
 SOLVERS = ("adam", "identity", "neumann", "cg")
-HESSIANS = ("finite_difference", "exact")
 
 
 class LearnedAlpha(Alpha):

@@ -12,6 +12,7 @@ from transformers import AutoImageProcessor, PreTrainedConfig, ResNetConfig
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
+from hf_colearn.data.clips import HubOptions
 from hf_colearn.data.log_magnitude import with_log_magnitude
 from hf_colearn.data.video import with_frames
 
@@ -39,7 +40,7 @@ def frame_processor(size: int, checkpoint: str | None = None) -> ViTImageProcess
 
 
 @dataclass
-class ClipOptions:
+class ClipOptions(HubOptions):
     """What the recipes of videos with sound take beside their other options; inherit from both.
 
     Example:
@@ -51,7 +52,6 @@ class ClipOptions:
     ```
     """
 
-    hub_id: str | None = field(default=None, metadata={"help": "The data as a dataset of the Hub, not --data_dir."})
     video_backbone: str = field(default="resnet18", metadata={"help": "Of frames: resnet18, resnet_tiny, or an id."})
     audio_backbone: str = field(
         default="resnet18", metadata={"help": "Of spectrograms, of one channel: resnet18, resnet_tiny, or an id."}
@@ -63,11 +63,6 @@ class ClipOptions:
     sampling_rate: int = field(default=22_050, metadata={"help": "Of the sound, in Hz."})
     n_fft: int = field(default=512, metadata={"help": "Samples of a spectrogram's window."})
     hop_length: int = field(default=353, metadata={"help": "Samples from one window to the next."})
-
-    def needs_data(self, data_dir: str | None, what: str) -> None:
-        """Ends the recipe where neither a folder nor an id of the Hub is given; `what` describes the folder."""
-        if data_dir is None and self.hub_id is None:
-            raise SystemExit(f"no data: pass --data_dir ({what}), or --hub_id (a dataset of the Hub).")
 
     def processor(self, named: Mapping[str, Any]) -> ViTImageProcessorPil:
         """Of the frames; `named` are the backbones that are no checkpoints."""

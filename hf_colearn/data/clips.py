@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,18 @@ def one_source(data_dir: str | Path | None, repo: str | None) -> Path | str:
         f"data_dir={str(data_dir) if data_dir is not None else None!r} and repo={repo!r}: pass the dataset's folder, or "
         "the id of a dataset of the Hub, one of the two."
     )
+
+
+@dataclass
+class HubOptions:
+    """What a recipe takes whose data come from a folder or from a mirror on the Hub."""
+
+    hub_id: str | None = field(default=None, metadata={"help": "The data as a dataset of the Hub, not --data_dir."})
+
+    def needs_data(self, data_dir: str | None, what: str) -> None:
+        """Ends the recipe where neither a folder nor an id of the Hub is given; `what` describes the folder."""
+        if data_dir is None and self.hub_id is None:
+            raise SystemExit(f"no data: pass --data_dir ({what}), or --hub_id (a dataset of the Hub).")
 
 
 def refuse_or_warn(name: str, problems: Sequence[str], skip_bad_samples: bool) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from datasets import Dataset, concatenate_datasets
 
+from hf_colearn.data.clips import HubOptions
 from hf_colearn.data.images import ImageTransform
 from hf_colearn.data.lazy import with_lazy_input
 from hf_colearn.data.text import with_input_ids
@@ -19,7 +20,7 @@ MODALITIES = ("image", "text")
 
 
 @dataclass
-class ImageTextOptions:
+class ImageTextOptions(HubOptions):
     """What the recipes of pictures with a text take beside their other options; inherit from both.
 
     Example:
@@ -31,7 +32,6 @@ class ImageTextOptions:
     ```
     """
 
-    hub_id: str | None = field(default=None, metadata={"help": "The data as a dataset of the Hub, not --data_dir."})
     text_backbone: str = field(
         default="google-bert/bert-base-uncased",
         metadata={"help": "Hub id or folder; or bert_tiny, with a tokenizer of the training texts, for a first try."},
@@ -42,11 +42,6 @@ class ImageTextOptions:
     max_tokens: int = field(default=50, metadata={"help": "Of a text, with the special ones; it loses its end."})
     image_size: int = field(default=224, metadata={"help": "Pixels of a picture's side."})
     min_crop: float = field(default=0.5, metadata={"help": "Least share of a picture's area in a training crop."})
-
-    def needs_data(self, data_dir: str | None, what: str) -> None:
-        """Ends the recipe where neither a folder nor an id of the Hub is given; `what` describes the folder."""
-        if data_dir is None and self.hub_id is None:
-            raise SystemExit(f"no data: pass --data_dir ({what}), or --hub_id (a dataset of the Hub).")
 
     def inputs(
         self,
