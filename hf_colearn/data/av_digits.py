@@ -4,7 +4,6 @@ Source: AVMNIST of Vielzeuf et al., "CentralNet: a Multilayer Approach for Multi
 Shapes: N images, H x W pixels, K principal components, T samples of a waveform.
 """
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,8 +12,8 @@ import numpy as np
 from datasets import Audio, ClassLabel, Dataset, DatasetDict, Features, Image, Value
 from PIL import Image as PILImage
 
-from hf_colearn.data.audio import with_spectrograms
-from hf_colearn.data.dialled import write_dialled_digits
+from hf_colearn.data.audio import read_waveform, with_spectrograms
+from hf_colearn.data.dialled import dialled_digits
 from hf_colearn.data.digits import load_handwritten_digits
 from hf_colearn.data.ids import with_sample_ids
 from hf_colearn.data.images import as_rgb, with_pixel_values
@@ -110,7 +109,7 @@ def load_av_digits(
     Args:
         audio_dir (`str` or `Path`, *optional*): Searched with its subfolders for `{digit}_{speaker}_{take}.wav` (FSDD,
             AudioMNIST) or files in folders `0` to `9` or `zero` to `nine`; flac, ogg and mp3 do as well. By default
-            **synthetic** telephone tones ([`~data.dialled.write_dialled_digits`]) stand in for speech.
+            **synthetic** telephone tones ([`~data.dialled.dialled_digits`]) stand in for speech.
         image_energy (`float`, *optional*, defaults to 0.25): In (0, 1]; 1 leaves the images as they are.
         noise_snr_db (`float` or `tuple[float, float]`, *optional*, defaults to (-5, 5)): In dB, -40 to 80: the ratio, or
             the range that every sample draws its own from. `None` adds no noise (`snr_db` is then infinite).
@@ -157,9 +156,7 @@ def load_av_digits(
     pictures = _cut_pictures(images, validation_share, np.random.default_rng([seed, 0]))
     _reduce_energy(pictures, image_energy)
     if audio_dir is None:
-        with tempfile.TemporaryDirectory() as folder:
-            write_dialled_digits(folder, sampling_rate=sampling_rate)
-            found = read_spoken_digits(folder, sampling_rate)
+        found = _dialled_clips(sampling_rate)
     else:
         found = read_spoken_digits(audio_dir, sampling_rate, skip_bad_samples)
     clips = _cut_clips(found, test_speakers, validation_share, test_share, np.random.default_rng([seed, 1]))
@@ -274,6 +271,15 @@ def _reduce_energy(pictures: dict[str, list[Picture]], image_energy: float) -> N
             picture._replace(pixels=kept_P.reshape(IMAGE_SIZE, IMAGE_SIZE))
             for picture, kept_P in zip(pictures[split], kept_NP, strict=True)
         ]
+
+
+def _dialled_clips(sampling_rate: int) -> list[Clip]:
+    """What [`read_spoken_digits`] would read of them from a folder, in its order."""
+    clips = []
+    for name, content in sorted(dialled_digits(sampling_rate=sampling_rate)):
+        digit, speaker, take = Path(name).stem.split("_")
+        clips.append(Clip(name, int(digit), speaker, int(take), read_waveform(content, name)[0]))
+    return clips
 
 
 def _cut_clips(

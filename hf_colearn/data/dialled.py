@@ -1,5 +1,7 @@
 """Dialled digits: the sounds of a telephone's keys, synthesised, where no recordings of spoken digits are at hand."""
 
+import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +18,10 @@ TONES_HZ = tuple(
 NUM_PHONES = 6
 
 
-def write_dialled_digits(
-    folder: str | Path, clips_per_digit: int = 120, seed: int = 0, sampling_rate: int = 8000
-) -> list[Path]:
-    """Writes **synthetic** telephone key tones as `{digit}_phone{p}_{take}.wav`, in the layout of FSDD.
+def dialled_digits(
+    clips_per_digit: int = 120, seed: int = 0, sampling_rate: int = 8000
+) -> Iterator[tuple[str, bytes]]:
+    """Makes **synthetic** telephone key tones, each a name `{digit}_phone{p}_{take}.wav`, as of FSDD, and a WAV of 16 bits.
 
     Every key sounds two tones at once (DTMF, ITU-T Q.23). Six "phones" stand for speakers: each has tones that are off
     by up to 1.5 % (what Q.24 has a receiver accept) and a tilt ("twist") between them of up to 8 dB. Every take draws
@@ -28,30 +30,27 @@ def write_dialled_digits(
     with speech: they show that a recipe runs, not what it gains.
 
     Args:
-        folder (`str` or `Path`): Is created; files of the same names are overwritten.
         clips_per_digit (`int`, *optional*, defaults to 120): Dealt out to the six phones in turn.
         seed (`int`, *optional*, defaults to 0): Draws everything; the same seed gives the same bytes.
         sampling_rate (`int`, *optional*, defaults to 8000): In Hz, at least 4000, above twice the highest tone.
 
     Returns:
-        `list[Path]`: The files, by digit and take.
+        `Iterator[tuple[str, bytes]]`: Names and contents, by digit and take.
 
     Raises:
         ImportError: If soundfile is missing.
-        ValueError: If there is nothing to write, or the rate is too low for the tones.
+        ValueError: If there is nothing to make, or the rate is too low for the tones.
     """
     try:
         import soundfile
     except ImportError as error:
         raise ImportError("writing audio files needs soundfile: pip install 'hf-colearn[audio]'") from error
     if clips_per_digit < 1:
-        raise ValueError(f"clips_per_digit={clips_per_digit} writes nothing: pass at least 1.")
+        raise ValueError(f"clips_per_digit={clips_per_digit} makes nothing: pass at least 1.")
     if sampling_rate < 4000:
         raise ValueError(
             f"sampling_rate={sampling_rate} Hz cannot hold tones up to 1500 Hz cleanly: pass at least 4000."
         )
-    folder, paths = Path(folder), []
-    folder.mkdir(parents=True, exist_ok=True)
     phones = np.random.default_rng([seed, 0])
     detuning_P2 = phones.uniform(0.985, 1.015, (NUM_PHONES, 2))
     twist_db_P = phones.uniform(-8, 8, NUM_PHONES)
@@ -59,9 +58,29 @@ def write_dialled_digits(
         for clip in range(clips_per_digit):
             take, phone = divmod(clip, NUM_PHONES)
             rng = np.random.default_rng([seed, 1, digit, clip])
-            wave = _press(digit, detuning_P2[phone], twist_db_P[phone], rng, sampling_rate)
-            paths.append(folder / f"{digit}_phone{phone}_{take}.wav")
-            soundfile.write(paths[-1], wave, sampling_rate, subtype="PCM_16")
+            wave_T = _press(digit, detuning_P2[phone], twist_db_P[phone], rng, sampling_rate)
+            file = io.BytesIO()
+            soundfile.write(file, wave_T, sampling_rate, format="WAV", subtype="PCM_16")
+            yield f"{digit}_phone{phone}_{take}.wav", file.getvalue()
+
+
+def write_dialled_digits(
+    folder: str | Path, clips_per_digit: int = 120, seed: int = 0, sampling_rate: int = 8000
+) -> list[Path]:
+    """Writes [`dialled_digits`] as files, in the layout of FSDD.
+
+    Args:
+        folder (`str` or `Path`): Is created; files of the same names are overwritten.
+        clips_per_digit, seed, sampling_rate (`int`, *optional*): As of [`dialled_digits`].
+
+    Returns:
+        `list[Path]`: The files, by digit and take.
+    """
+    folder, paths = Path(folder), []
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in dialled_digits(clips_per_digit, seed, sampling_rate):
+        paths.append(folder / name)
+        paths[-1].write_bytes(content)
     return paths
 
 
