@@ -26,6 +26,7 @@ _LIVES_IN = {
     "LearnedAlpha": "learned_alpha",
     "ModalityGap": "curves",
     "ModalityAccuracy": "curves",
+    "LabelAlignment": "curves",
     "FrozenEncoder": "teachers.encoder",
     "TeacherBank": "teachers.bank",
     "Paired": "teachers.pairing",
@@ -46,14 +47,16 @@ _LIVES_IN = {
     "MultimodalCollator": "data.multimodal",
     "with_sample_ids": "data.ids",
     "classification_metrics": "metrics",
+    "save_run": "experiment",
 }
 
 if TYPE_CHECKING:
     from hf_colearn.alpha import ConstantAlpha, FittedAlpha, HeuristicAlpha
     from hf_colearn.arguments import CoLearningArguments
-    from hf_colearn.curves import ModalityAccuracy, ModalityGap
+    from hf_colearn.curves import LabelAlignment, ModalityAccuracy, ModalityGap
     from hf_colearn.data.ids import with_sample_ids
     from hf_colearn.data.multimodal import MultimodalCollator
+    from hf_colearn.experiment import save_run
     from hf_colearn.learned_alpha import LearnedAlpha
     from hf_colearn.metrics import classification_metrics
     from hf_colearn.models.configuration import CoLearningStudentConfig, FeatureBackboneConfig

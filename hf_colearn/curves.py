@@ -10,9 +10,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from peft.utils import ModulesToSaveWrapper
+from torch import nn
 from transformers import TrainerCallback
 
 from hf_colearn import distributed
+from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
+from hf_colearn.models.student import CoLearningStudent
 
 
 class Curves(TrainerCallback):
@@ -37,6 +41,10 @@ class Curves(TrainerCallback):
     def sums(self, outputs: Mapping[str, Any], training: bool) -> dict[str, torch.Tensor]:
         """What a batch adds, by modality: vectors of one length. Called without gradients."""
         raise NotImplementedError
+
+    def sums_of(self, model: nn.Module, outputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        """As `sums`, for curves that read the model's weights, too, as they are at this step."""
+        return self.sums(outputs, model.training)
 
     def curves(self, sums: Mapping[str, torch.Tensor]) -> dict[str, float]:
         """The curves' values, of the sums over all steps and processes, on the CPU."""
@@ -80,13 +88,18 @@ class Curves(TrainerCallback):
     def on_predict(self, args, state, control, metrics, **kwargs):
         self._sums[False] = {}  # predictions are not logged
 
-    def _watch(self, model: torch.nn.Module) -> None:
+    def _watch(self, model: nn.Module) -> None:
         if self._handle is not None:
             self._handle.remove()
-        self._handle = model.register_forward_hook(_Watch(self))
+        self._handle = model.register_forward_hook(_Watch(self), with_kwargs=True)
 
-    def see(self, model: torch.nn.Module, outputs: Any) -> None:
+    def see(self, model: nn.Module, outputs: Any, labels: torch.Tensor | None = None) -> None:
         """Takes note of a forward.
+
+        Args:
+            model (`nn.Module`): That which ran.
+            outputs (`Mapping`): What it returned.
+            labels (`torch.Tensor`, *optional*): What it was given, where it does not return them, as a student.
 
         Raises:
             ValueError: If the outputs lack what the curves read; it names the model.
@@ -97,8 +110,10 @@ class Curves(TrainerCallback):
                 f"{type(self).__name__} reads {', '.join(missing)} of the model's output, and {type(model).__name__} gives "
                 f"{found or type(outputs).__name__}: pass a CoLearningForMultimodalClassification, or leave the callback out."
             )
+        if labels is not None:
+            outputs = {**outputs, "labels": labels}
         with torch.no_grad():
-            self._last[model.training] = self.sums(outputs, model.training)
+            self._last[model.training] = self.sums_of(model, outputs)
 
     def _count(self, training: bool) -> None:
         total = self._sums[training]
@@ -157,13 +172,7 @@ class ModalityAccuracy(Curves):
         if not training:
             return {}
         logits = outputs["modality_logits"]
-        labels_B = outputs.get("labels")
-        if labels_B is None:
-            raise ValueError(
-                "ModalityAccuracy found no labels in the model's output: label_smoothing_factor and compute_loss_func keep "
-                "them from the model, so leave those or this callback out."
-            )
-        labels_B = labels_B.argmax(dim=-1) if labels_B.is_floating_point() else labels_B
+        labels_B = _classes(outputs, "ModalityAccuracy")
         return {
             name: _sum_and_count(
                 (logits[name].argmax(dim=-1) == labels_B).float()[:, None], present_B & (labels_B != -100)
@@ -173,6 +182,116 @@ class ModalityAccuracy(Curves):
 
     def curves(self, sums: Mapping[str, torch.Tensor]) -> dict[str, float]:
         return {f"accuracy_{name}": (hits / count).item() for name, (hits, count) in sums.items() if count > 0}
+
+
+class LabelAlignment(Curves):
+    r"""How well features point at their labels: the mean cosine of a latent and its true class's weights.
+
+    \\(\frac{1}{n} \sum_i \cos(z_i, w_{y_i})\\), from -1 to 1, where z is the latent `(D,)` that a linear classifier reads,
+    and w the row `(D,)` of its weights for the sample's class, as it is at that step; the bias has no part in it.
+
+    A multimodal model has a curve a modality, `label_alignment_{modality}`, of its own head and the samples that have it.
+    A student has one, `label_alignment`, where its classifier is a single linear layer on the latent
+    (`head="bottleneck"` without a `classifier_dim`). Soft labels count by their largest entry, and labels of -100 do not.
+    In training and in evaluation; a forward in evaluation mode without labels, such as a prediction, adds nothing.
+
+    Source: figure 4 of Yang et al., "Facilitating Multimodal Classification via Dynamically Learning Modality Gap"
+    (NeurIPS 2024), the similarity of features and labels while training.
+
+    Example:
+
+    ```python
+    trainer = CoLearningTrainer(model, args, train_dataset=train, eval_dataset=test, callbacks=[LabelAlignment()])
+    ```
+    """
+
+    reads = ("latents",)
+
+    def sums_of(self, model: nn.Module, outputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        if not model.training and outputs.get("labels") is None:
+            return {}
+        owner, students = _students(model)
+        if owner.config.problem_type in ("multi_label_classification", "regression"):
+            raise ValueError(
+                f"LabelAlignment compares a latent with the weights of its one true class, and {type(owner).__name__} is "
+                f"trained with problem_type='{owner.config.problem_type}': leave the callback out."
+            )
+        latents = outputs["modality_latents"] if "" not in students else {"": outputs["latents"]}
+        labels_B = _classes(outputs, "LabelAlignment")
+        return {
+            name: _sum_and_count(
+                label_cosines(latents[name], _class_weights(students[name], latents[name]), labels_B)[:, None],
+                present_B & (labels_B != -100),
+            )
+            for name, present_B in _present(outputs, latents).items()
+        }
+
+    def curves(self, sums: Mapping[str, torch.Tensor]) -> dict[str, float]:
+        return {
+            f"label_alignment_{name}".removesuffix("_"): (total / count).item()
+            for name, (total, count) in sums.items()
+            if count > 0
+        }
+
+
+def label_cosines(z_BD: torch.Tensor, weight_CD: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:
+    """The cosine of each latent and the weights of its class, `(B,)`; where the label is -100, of any class."""
+    w_BD = weight_CD.float()[labels_B.clamp(min=0)]
+    return (F.normalize(z_BD.float(), dim=-1) * F.normalize(w_BD, dim=-1)).sum(dim=-1)
+
+
+def _students(model: nn.Module) -> tuple[Any, dict[str, CoLearningStudent]]:
+    """The co-learning model within wrappers such as PEFT's, and its branches by modality; a student is the branch ""."""
+    for module in model.modules():  # a wrapper comes before what it wraps, and a model before its branches
+        if isinstance(module, CoLearningForMultimodalClassification):
+            return module, dict(module.branches.items())
+        if isinstance(module, CoLearningStudent):
+            return module, {"": module}
+    raise ValueError(
+        f"LabelAlignment reads the weights of a co-learning student's classifier, and {type(model).__name__} is none: "
+        "build one with `CoLearningFor...Classification.from_backbone`, or leave the callback out."
+    )
+
+
+def _class_weights(student: CoLearningStudent, z_BD: torch.Tensor) -> torch.Tensor:
+    """The weights `(C, D)` of the linear layer that reads the latent."""
+    if student.config.head != "bottleneck":
+        raise ValueError(
+            f"LabelAlignment needs a classifier that reads the latent, and that of a student with "
+            f"head='{student.config.head}' reads the backbone's features: use head='bottleneck', or leave the callback out."
+        )
+    layer = student.classifier
+    if isinstance(layer, ModulesToSaveWrapper) and not layer.disable_adapters and layer.active_adapters:
+        layer = layer.modules_to_save[layer.active_adapters[0]]  # the copy that PEFT trains
+    elif isinstance(layer, ModulesToSaveWrapper):
+        layer = layer.original_module
+    if not isinstance(layer, nn.Linear):
+        kind = (
+            "two layers (classifier_dim)"
+            if isinstance(layer, nn.Sequential)
+            else f"{type(layer).__module__.split('.')[0]}'s {type(layer).__name__}"
+        )
+        raise ValueError(
+            f"LabelAlignment needs a classifier with one row of weights a class, and the student's is {kind}: make it a "
+            "single linear layer (with PEFT, list it in modules_to_save), or leave the callback out."
+        )
+    if layer.weight.shape != (layer.out_features, z_BD.shape[-1]):
+        raise ValueError(
+            f"LabelAlignment found a classifier's weights of shape {tuple(layer.weight.shape)}, and not "
+            f"{(layer.out_features, z_BD.shape[-1])}: they are spread over processes (FSDP, ZeRO-3); leave the callback out."
+        )
+    return layer.weight
+
+
+def _classes(outputs: Mapping[str, Any], reader: str) -> torch.Tensor:
+    """The labels `(B,)`; of soft ones the largest entry."""
+    labels_B = outputs.get("labels")
+    if labels_B is None:
+        raise ValueError(
+            f"{reader} found no labels in the model's output: label_smoothing_factor and compute_loss_func keep "
+            "them from the model, so leave those or this callback out."
+        )
+    return labels_B.argmax(dim=-1) if labels_B.is_floating_point() else labels_B
 
 
 def _present(outputs: Mapping[str, Any], by_modality: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -195,10 +314,10 @@ class _Watch:
     def __init__(self, curves: Curves | None = None):
         self._curves: Any = (lambda: None) if curves is None else weakref.ref(curves)
 
-    def __call__(self, model: torch.nn.Module, inputs: Any, outputs: Any) -> None:
+    def __call__(self, model: nn.Module, inputs: Any, kwargs: Mapping[str, Any], outputs: Any) -> None:
         curves = self._curves()
         if curves is not None:
-            curves.see(model, outputs)
+            curves.see(model, outputs, kwargs.get("labels"))
 
     def __reduce__(self):
         return _Watch, ()

@@ -5,28 +5,31 @@ see the same samples, so that their scores are paired by seed. Shapes: N test sa
 """
 
 import json
-import platform
 import re
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from datasets import Dataset
+from torch.utils.data import Subset
 from tqdm.auto import tqdm
 from transformers import EvalPrediction, PrinterCallback, ProgressCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from hf_colearn import __version__, distributed
-from hf_colearn.analysis.compare import Arm, Comparison, Kind, compare
+from hf_colearn import distributed
+from hf_colearn.analysis.compare import Arm, Kind, compare
+from hf_colearn.analysis.cost import Cost
+from hf_colearn.analysis.floor import latent_floor
+from hf_colearn.analysis.runs import RUN, Run, Samples, kept_rows, read_json
+from hf_colearn.objectives import LatentMatching
 from hf_colearn.teachers import fingerprint
 from hf_colearn.teachers.pairing import Pairing
 from hf_colearn.trainer import CoLearningTrainer
 
 
-RUN, LATENTS = "run.json", "latents.npz"  # of a finished run
+MAX_TRAINING = 2000  # training samples whose latents are kept
 # Arguments that may change between the sessions of one run.
 _OF_THE_SESSION = {
     "output_dir", "logging_dir", "resume_from_checkpoint", "local_rank", "report_to", "disable_tqdm", "log_level",
@@ -45,25 +48,15 @@ class ArmPlan:
         pairing ([`Pairing`], *optional*): What its samples see of the teacher; none for the baseline.
         id_column (`str`, *optional*): The column that the pairing knows samples by, where it is another one than
             `CoLearningArguments.id_column`: a copy of the labels, for a pairing by class in a stream.
+        sweep (`tuple[str, float]`, *optional*): Where the arm is one step of a sweep: of what, and how much of it, as in
+            `("share of mismatched pairs", 0.25)`.
     """
 
     name: str
     kind: Kind
     pairing: Pairing | None = None
     id_column: str | None = None
-
-
-@dataclass
-class Run:
-    """One arm trained with one seed."""
-
-    plan: ArmPlan
-    seed: int
-    metrics: dict[str, float]
-    history: list[dict[str, Any]]
-    latents: np.ndarray  # [N, D] of the test samples
-    labels: np.ndarray  # [N]
-    seconds: float
+    sweep: tuple[str, float] | None = None
 
 
 def pick(plans: Sequence[ArmPlan], names: Sequence[str] | None) -> list[ArmPlan]:
@@ -96,6 +89,8 @@ def run_arms(
     on_trained: Callable[[ArmPlan, int, CoLearningTrainer], None] | None = None,
     folder: str | Path | None = None,
     resume: bool = False,
+    groups: Mapping[str, Sequence[Any]] | None = None,
+    more_tests: Mapping[str, Any] | None = None,
 ) -> list[Run]:
     """Trains every arm with every seed and scores it on the test set, with a progress bar.
 
@@ -109,6 +104,10 @@ def run_arms(
         folder (`str` or `Path`, *optional*): Where finished runs are kept, in [`run_folder`].
         resume (`bool`, *optional*, defaults to `False`): Whether to take up runs of `folder`: finished ones are read
             back, one that was interrupted goes on from its last checkpoint.
+        groups (`Mapping[str, Sequence]`, *optional*): What the test samples are grouped by in reports, such as their
+            speakers: a value a sample.
+        more_tests (`Mapping[str, Dataset]`, *optional*): Other test sets, or functions of the arm, by name: every run is
+            also scored on these, as `{metric}_on_{name}`.
 
     Returns:
         `list[Run]`: Arm by arm within each seed.
@@ -127,28 +126,31 @@ def run_arms(
                 trainer = make_trainer(plan, seed)
                 for callback in (PrinterCallback, ProgressCallback):
                     trainer.remove_callback(callback)  # one bar for all runs, not one each
-                kept = None if folder is None else run_folder(folder, plan, seed)
+                kept = None if folder is None else run_folder(folder, plan.name, seed)
                 identity = _identity(trainer)  # before training: saving a model adds to its configuration
                 if resume and kept is not None and (kept / RUN).is_file():
-                    runs.append(_read(kept, plan, seed, identity))
+                    runs.append(_taken_up(kept, identity))
                 else:
                     checkpoint = get_last_checkpoint(kept) if resume and kept is not None and kept.is_dir() else None
-                    started = time.perf_counter()
-                    trainer.train(resume_from_checkpoint=checkpoint)
-                    seconds = time.perf_counter() - started
+                    with Cost() as cost:
+                        trainer.train(resume_from_checkpoint=checkpoint)
                     test = test_dataset(plan) if callable(test_dataset) else test_dataset
-                    runs.append(_score(trainer, plan, seed, test, seconds))
+                    others = {name: of(plan) if callable(of) else of for name, of in (more_tests or {}).items()}
+                    run = finished_run(
+                        trainer, test, plan.name, plan.kind, cost=cost, groups=groups, more_tests=others, sweep=plan.sweep
+                    )  # fmt: skip
+                    runs.append(run)
                     if on_trained is not None:
                         on_trained(plan, seed, trainer)
                     if kept is not None and distributed.rank() == 0:
-                        _write(kept, runs[-1], identity)
+                        run.save(kept, identity)
                 bar.update()
     return runs
 
 
-def run_folder(folder: str | Path, plan: ArmPlan, seed: int) -> Path:
-    """Where one run keeps its checkpoints and, once it is finished, its scores and the test samples' latents."""
-    return Path(folder) / re.sub(r"[^a-z0-9]+", "-", plan.name.lower()).strip("-") / f"seed-{seed}"
+def run_folder(folder: str | Path, arm: str, seed: int) -> Path:
+    """Where one run keeps its checkpoints and, once it is finished, what [`~hf_colearn.analysis.runs.Run`] holds."""
+    return Path(folder) / re.sub(r"[^a-z0-9]+", "-", arm.lower()).strip("-") / f"seed-{seed}"
 
 
 def _identity(trainer: CoLearningTrainer) -> dict[str, Any]:
@@ -162,109 +164,176 @@ def _identity(trainer: CoLearningTrainer) -> dict[str, Any]:
     return json.loads(json.dumps(identity, default=str))
 
 
-def _write(folder: Path, run: Run, identity: dict[str, Any]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    np.savez(folder / LATENTS, latents=run.latents, labels=run.labels)
-    content = {"metrics": run.metrics, "seconds": run.seconds, "history": run.history, "identity": identity}
-    unfinished = folder / f"{RUN}.part"
-    unfinished.write_text(json.dumps(content))
-    unfinished.replace(folder / RUN)  # last: a run whose file is there is whole
-
-
-def _read(folder: Path, plan: ArmPlan, seed: int, identity: dict[str, Any]) -> Run:
-    content = json.loads((folder / RUN).read_text())
-    changed = [name for name in identity if content["identity"].get(name) != identity[name]]
+def _taken_up(folder: Path, identity: dict[str, Any]) -> Run:
+    trained_with = read_json(folder / RUN).get("identity", {})
+    changed = [name for name in identity if trained_with.get(name) != identity[name]]
     if changed:
         name = changed[0]
         raise ValueError(
-            f"the finished run in '{folder}' has {name}={content['identity'].get(name)!r}, and {identity[name]!r} is asked "
+            f"the finished run in '{folder}' has {name}={trained_with.get(name)!r}, and {identity[name]!r} is asked "
             "for now: resume with what it was trained with, or choose another --output_dir."
         )
-    with np.load(folder / LATENTS) as arrays:
-        return Run(
-            plan,
-            seed,
-            content["metrics"],
-            content["history"],
-            arrays["latents"],
-            arrays["labels"],
-            content["seconds"],
-        )
+    return Run.load(folder)
 
 
-def _score(trainer: CoLearningTrainer, plan: ArmPlan, seed: int, test_dataset: Any, seconds: float) -> Run:
-    compute_metrics, trainer.compute_metrics = trainer.compute_metrics, None
-    # The logits and the latents, and what a multimodal model's metrics need.
-    ignored = getattr(trainer.model.config, "keys_to_ignore_at_inference", [])
-    output = trainer.predict(test_dataset, ignore_keys=[key for key in ignored if key != "latents"])
-    trainer.compute_metrics = compute_metrics
-    if not isinstance(output.predictions, tuple):
-        raise ValueError(
-            f"the student of arm '{plan.name}' returns only logits, and the latents of every arm are kept: give all arms "
-            "the same student, whose output has `logits` and `latents`."
-        )
-    logits_NC, latents_ND, *others = output.predictions
-    scored = (logits_NC, *others) if others else logits_NC
-    metrics = compute_metrics(EvalPrediction(scored, output.label_ids)) if compute_metrics else {}
-    return Run(plan, seed, metrics, trainer.state.log_history, latents_ND, output.label_ids, seconds)
+def save_run(
+    trainer: CoLearningTrainer,
+    test_dataset: Any,
+    folder: str | Path,
+    arm: str,
+    kind: Kind,
+    groups: Mapping[str, Sequence[Any]] | None = None,
+    more_tests: Mapping[str, Any] | None = None,
+) -> Run:
+    """Scores a trained student and keeps what `hf-colearn report` reads; a collective, the main process writes.
 
+    Args:
+        trainer ([`CoLearningTrainer`]): After `train()`.
+        test_dataset: What it is scored on.
+        folder (`str` or `Path`): Where the run goes, such as `runs/mine/baseline/seed-0`; a report is made of all runs
+            below one folder.
+        arm (`str`): Its name in the report.
+        kind (`str`): `"baseline"`, `"colearned"`, `"null"` or `"reference"`; see [`~hf_colearn.analysis.compare.Arm`].
+        groups, more_tests (`Mapping`, *optional*): As of [`run_arms`].
 
-def compare_runs(runs: Sequence[Run], metric: str = "accuracy", source: str = "teacher") -> Comparison:
-    """The arms' scores, paired by seed; see [`~hf_colearn.analysis.compare.compare`].
+    Returns:
+        [`~hf_colearn.analysis.runs.Run`]: What was kept.
 
-    Raises:
-        ValueError: If the runs were not scored on the metric.
+    Example:
+
+    ```python
+    trainer.train()
+    save_run(trainer, test, f"runs/mine/prompts/seed-{args.seed}", arm="prompts", kind="colearned")
+    ```
     """
-    for run in runs:
-        if metric not in run.metrics:
+    run = finished_run(trainer, test_dataset, arm, kind, groups=groups, more_tests=more_tests)
+    if distributed.rank() == 0:
+        run.save(folder, _identity(trainer))
+    distributed.barrier()
+    return run
+
+
+def finished_run(
+    trainer: CoLearningTrainer,
+    test_dataset: Any,
+    arm: str,
+    kind: Kind,
+    *,
+    cost: Cost | None = None,
+    groups: Mapping[str, Sequence[Any]] | None = None,
+    more_tests: Mapping[str, Any] | None = None,
+    sweep: tuple[str, float] | None = None,
+) -> Run:
+    """Scores a trained student, and collects what a report needs; a collective."""
+    scored = _predict(trainer, test_dataset, arm)
+    metrics = dict(scored.metrics)
+    for name, dataset in (more_tests or {}).items():
+        elsewhere = _predict(trainer, dataset, arm).metrics
+        metrics |= {f"{metric}_on_{name}": value for metric, value in elsewhere.items()}
+    for name, values in (groups or {}).items():
+        if len(values) != len(scored.labels):
             raise ValueError(
-                f"metric='{metric}' was not measured in arm '{run.plan.name}', which has {sorted(run.metrics)}: choose "
-                "one of these, or give the trainer a `compute_metrics` that returns it."
+                f"groups['{name}'] has {len(values)} values for {len(scored.labels)} test samples: give one each."
             )
-    plans = {run.plan.name: run.plan for run in runs}
-    return compare(
-        [
-            Arm(plan.name, plan.kind, [run.metrics[metric] for run in runs if run.plan is plan])
-            for plan in plans.values()
-        ],
-        metric=metric,
-        source=source,
+    shifted_NC = scored.logits - scored.logits.max(axis=1, keepdims=True)
+    kept = kept_rows(len(scored.labels))
+    model = trainer.model.get_base_model() if hasattr(trainer.model, "get_base_model") else trainer.model
+    id2label = getattr(getattr(model, "config", None), "id2label", None) or {}
+    facts: dict[str, Any] = {
+        "class_names": [id2label.get(i, str(i)) for i in range(scored.logits.shape[1])],
+        "num_test": len(scored.labels),
+        "num_train": len(trainer.train_dataset) if hasattr(trainer.train_dataset, "__len__") else None,
+        "parameters": sum(weight.numel() for weight in trainer.model.parameters()),
+        "trained_parameters": sum(weight.numel() for weight in trainer.model.parameters() if weight.requires_grad),
+        "processes": distributed.world_size(),
+        "objective": None if trainer.auxiliary_objective is None else repr(trainer.auxiliary_objective),
+        "alpha": None if trainer.alpha is None else repr(trainer.alpha),
+    }
+    if cost is not None:
+        facts |= {"peak_memory": cost.peak_memory, "peak_memory_of_device": cost.of_device}
+    if sweep is not None:
+        facts["sweep"] = {"variable": sweep[0], "level": sweep[1]}
+    train = _training_samples(trainer, arm, facts)
+    return Run(
+        arm=arm,
+        kind=kind,
+        seed=trainer.args.seed,
+        metrics=metrics,
+        history=trainer.state.log_history,
+        seconds=float("nan") if cost is None else cost.seconds,
+        labels=scored.labels,
+        predictions=scored.logits.argmax(axis=1),
+        confidences=1 / np.exp(shifted_NC).sum(axis=1),
+        test=Samples(
+            scored.labels[kept],
+            scored.latents[kept],
+            modality_latents={name: z_ND[kept] for name, z_ND in scored.modality_latents.items()},
+        ),
+        train=train,
+        groups={name: np.asarray(values, dtype=str) for name, values in (groups or {}).items()},
+        facts=facts,
     )
 
 
-def write_report(folder: str | Path, runs: Sequence[Run], comparison: Comparison, facts: dict[str, Any]) -> Path:
-    """Writes `report.json`: the facts given, what was installed, the comparison, and every run with its history.
-
-    Returns:
-        `Path`: Of the file.
-    """
-    installed = {name: version(name) for name in ("torch", "transformers", "datasets", "accelerate")}
-    report = {
-        **facts,
-        "processes": distributed.world_size(),
-        "installed": {"python": platform.python_version(), "hf_colearn": __version__, **installed},
-        "comparison": comparison.to_dict(),
-        "runs": [
-            {"arm": run.plan.name, "kind": run.plan.kind, "seed": run.seed, "metrics": run.metrics,
-             "seconds": round(run.seconds, 2), "history": run.history}
-            for run in runs
-        ],
-    }  # fmt: skip
-    path = Path(folder) / "report.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=1, default=str))  # paths among the facts
-    return path
+@dataclass
+class _Scored:
+    logits: np.ndarray  # [N, C]
+    latents: np.ndarray  # [N, D]
+    labels: np.ndarray  # [N]
+    metrics: dict[str, float]
+    modality_latents: dict[str, np.ndarray]  # [N, D], rows of NaN where absent
 
 
-def histories(runs: Sequence[Run]) -> dict[str, list[list[dict[str, Any]]]]:
-    """The log histories of every arm, one a seed, as `plot_losses` takes them.
+def _predict(trainer: CoLearningTrainer, dataset: Any, arm: str) -> _Scored:
+    compute_metrics, trainer.compute_metrics = trainer.compute_metrics, None
+    # The logits and the latents, and what a multimodal model's metrics need.
+    ignored = getattr(trainer.model.config, "keys_to_ignore_at_inference", [])
+    output = trainer.predict(
+        dataset, ignore_keys=[key for key in ignored if key not in ("latents", "modality_latents")]
+    )
+    trainer.compute_metrics = compute_metrics
+    if not isinstance(output.predictions, tuple):
+        raise ValueError(
+            f"the student of arm '{arm}' returns only logits, and the latents of every arm are kept: give all arms "
+            "the same student, whose output has `logits` and `latents`."
+        )
+    logits_NC, latents_ND, *others = output.predictions
+    labels = output.label_ids
+    modality_latents: dict[str, np.ndarray] = {}
+    scored = logits_NC
+    if others:
+        modality_logits, by_modality, presence_NM, subset_logits = others
+        scored = (logits_NC, modality_logits, presence_NM, subset_logits)
+        modality_latents = {
+            name: np.where(presence_NM[:, [i]].astype(bool), z_ND, np.nan).astype(np.float32)
+            for i, (name, z_ND) in enumerate(by_modality.items())
+        }
+    metrics = compute_metrics(EvalPrediction(scored, labels)) if compute_metrics else {}
+    labels_N = labels if labels.ndim == 1 else labels.argmax(axis=1)  # soft ones, of a training set
+    return _Scored(logits_NC.astype(np.float64), latents_ND, labels_N, metrics, modality_latents)
 
-    An arm without an auxiliary term logs one loss, which is its task loss.
-    """
-    by_arm: dict[str, list[list[dict[str, Any]]]] = {}
-    for run in runs:
-        entries = [
-            {**entry, "loss_task": entry.get("loss_task", entry["loss"])} for entry in run.history if "loss" in entry
-        ]
-        by_arm.setdefault(run.plan.name, []).append(entries)
-    return by_arm
+
+def _training_samples(trainer: CoLearningTrainer, arm: str, facts: dict[str, Any]) -> Samples | None:
+    """Latents and targets of some training samples; none of a stream. Adds the latent loss's floor to the facts."""
+    dataset = trainer.train_dataset
+    if not hasattr(dataset, "__len__"):
+        return None
+    rows = kept_rows(len(dataset), MAX_TRAINING)
+    part = dataset.select(rows) if isinstance(dataset, Dataset) else Subset(dataset, rows.tolist())
+    compute_metrics, trainer.compute_metrics = trainer.compute_metrics, None
+    try:
+        scored = _predict(trainer, part, arm)
+    finally:
+        trainer.compute_metrics = compute_metrics
+    targets = None
+    if trainer.bank is not None and trainer.pairing is not None:
+        column = trainer.args.id_column
+        ids = np.array(part[column] if isinstance(part, Dataset) else [part[i][column] for i in range(len(part))])
+        last = max(int(trainer.state.epoch or 0) - 1, 0)
+        targets = trainer.pairing.targets(trainer.bank, ids, last, trainer.args.seed).numpy()
+        objective = trainer.auxiliary_objective
+        if isinstance(objective, LatentMatching) and objective.loss == "mse":
+            facts["latent_floor"] = latent_floor(
+                trainer.pairing, trainer.bank, ids[:500], trainer.args.seed, objective.reduction
+            )
+    return Samples(scored.labels, scored.latents, targets, scored.modality_latents)

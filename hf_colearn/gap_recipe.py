@@ -6,6 +6,7 @@ mixture with misaligned pairs as a null control, and every modality alone.
 """
 
 import copy
+import functools
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -17,11 +18,11 @@ from transformers import TrainerCallback
 
 from hf_colearn import distributed
 from hf_colearn.alpha import Alpha, ConstantAlpha, FittedAlpha, HeuristicAlpha
-from hf_colearn.analysis.plots import plot_alphas, plot_losses, plot_modalities
+from hf_colearn.analysis.runs import Run, compare_runs
 from hf_colearn.arguments import CoLearningArguments
 from hf_colearn.curves import ModalityAccuracy, ModalityGap
 from hf_colearn.data.multimodal import MultimodalCollator, only_modality
-from hf_colearn.experiment import ArmPlan, Run, compare_runs, histories, run_arms, run_folder, write_report
+from hf_colearn.experiment import ArmPlan, run_arms, run_folder
 from hf_colearn.hub.card import multimodal_card
 from hf_colearn.learned_alpha import LearnedAlpha
 from hf_colearn.metrics import classification_metrics
@@ -31,7 +32,7 @@ from hf_colearn.models.lora import save_student, with_lora
 from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
 from hf_colearn.objectives import ContrastiveAlignment, DistributionAlignment, MisalignedPairs, Objective
 from hf_colearn.options import RecipeOptions
-from hf_colearn.recipe import Facts, optimizer_of
+from hf_colearn.recipe import Facts, optimizer_of, write_findings
 from hf_colearn.trainer import CoLearningTrainer
 
 
@@ -166,8 +167,10 @@ def run_gap_recipe(
     processors: Mapping[str, Any] | None = None,
     metrics: Sequence[str] = ("accuracy", "macro_f1"),
     notes: Mapping[str, Any] | None = None,
+    groups: Mapping[str, Sequence[Any]] | None = None,
+    more_tests: Mapping[str, Any] | None = None,
 ) -> list[Run]:
-    """Trains the arms over the seeds, scores them on the test split, and writes tables, report, plots and model.
+    """Trains the arms over the seeds, scores them on the test split, and writes tables, report and model.
 
     The checkpoint of a run is chosen on `data["validation"]`; the test split is looked at once. The model of the last
     co-learned arm that was asked for (`learned`, by default) and of the first seed is saved with its card.
@@ -183,6 +186,7 @@ def run_gap_recipe(
         processors (`Mapping`, *optional*): Saved beside the model, in a folder a modality.
         metrics (`Sequence[str]`, *optional*): Of [`classification_metrics`]; arms are compared on the first.
         notes (`Mapping`, *optional*): More for the report.
+        groups, more_tests (`Mapping`, *optional*): As of [`~hf_colearn.experiment.run_arms`].
 
     Returns:
         `list[Run]`: All runs.
@@ -202,7 +206,7 @@ def run_gap_recipe(
 
     def make_trainer(plan: ArmPlan, seed: int) -> CoLearningTrainer:
         assert isinstance(plan, GapArm)
-        values = {**copy.deepcopy(training), "seed": seed, "output_dir": str(run_folder(output_dir, plan, seed))}
+        values = {**copy.deepcopy(training), "seed": seed, "output_dir": str(run_folder(output_dir, plan.name, seed))}
         values |= {"alpha": None, "alpha_schedule": "constant", "disable_tqdm": True}
         train, validation, model = data["train"], data["validation"], make_model()
         collator: Any = MultimodalCollator(collators)
@@ -232,54 +236,48 @@ def run_gap_recipe(
         distributed.barrier()
 
     def test_of(plan: ArmPlan) -> Any:
+        return of_arm(plan, data["test"])
+
+    def of_arm(plan: ArmPlan, dataset: Any) -> Any:
         assert isinstance(plan, GapArm)
-        return data["test"] if plan.modality is None else only_modality(data["test"], plan.modality)
+        return dataset if plan.modality is None else only_modality(dataset, plan.modality)
 
     seeds = range(first_seed, first_seed + options.seeds)
     resume = bool(training.get("resume_from_checkpoint"))
-    runs = run_arms(plans, seeds, make_trainer, test_of, keep_first, folder=output_dir, resume=resume)
+    others = {name: functools.partial(of_arm, dataset=dataset) for name, dataset in (more_tests or {}).items()}
+    runs = run_arms(plans, seeds, make_trainer, test_of, keep_first, output_dir, resume, groups, others)
     if distributed.rank() == 0:
         samples = {split: len(part) for split, part in data.items()}
         asked = {"options": {**vars(options), **training}, "samples": samples, **(notes or {})}
-        write_gap_results(output_dir, runs, kept, facts, asked)
+        write_gap_results(output_dir, runs, kept, facts, asked, options.report)
     return runs
 
 
 def write_gap_results(
-    output_dir: Path, runs: Sequence[Run], kept: GapArm, facts: Facts, notes: Mapping[str, Any]
+    output_dir: Path,
+    runs: Sequence[Run],
+    kept: GapArm,
+    facts: Facts,
+    notes: Mapping[str, Any],
+    with_page: bool = True,
 ) -> None:
-    """Prints the tables of the arms and their modalities, and writes `report.json`, plots and the model's card."""
+    """Prints the tables of the arms and their modalities, and writes the report and the model's card."""
     metric = next(iter(runs[0].metrics))
     comparison = compare_runs(runs, metric, source="pairing")
     command = " ".join(["accelerate launch", f"recipes/{facts.recipe}.py", *map(shlex.quote, sys.argv[1:])])
-    told = {"recipe": facts.recipe, "command": command, "published": facts.published}
+    told = {
+        "recipe": facts.recipe, "title": facts.title, "dataset": facts.dataset_name, "metric": metric, "command": command,
+        "published": facts.published, "pairing": facts.pairing, "source": "pairing", **notes,
+    }  # fmt: skip
     by_modality = modality_table(runs, metric)
-    written = [write_report(output_dir, runs, comparison, {**told, **notes})]
     print(f"\n{facts.title}: {facts.dataset_name}, {len(runs[0].labels):,} test samples\n")
     print(comparison.table(), *([comparison.verdict] if comparison.verdict else []), "", by_modality, sep="\n")
     if facts.published is not None:
         print(f"Published: {facts.published}")
-    curves = histories(runs)
-    terms = tuple(
-        f"loss_{term}"
-        for term in ("task", "contrastive", "distribution")
-        if any(f"loss_{term}" in entry for arm in curves.values() for run in arm for entry in run)
-    )
-    if terms:
-        written.append(output_dir / "losses.png")
-        plot_losses(curves, written[-1], terms)
-    logs: dict[str, list[list[dict[str, Any]]]] = {}
-    for run in runs:
-        logs.setdefault(run.plan.name, []).append(run.history)
-    if any("alpha" in entry for arm in logs.values() for run in arm for entry in run):
-        written.append(output_dir / "alphas.png")
-        plot_alphas(logs, written[-1])
-    if any(key.startswith("eval_accuracy_") for arm in logs.values() for run in arm for entry in run for key in entry):
-        written.append(output_dir / "modalities.png")
-        plot_modalities(logs, written[-1])
+    written = write_findings(output_dir, runs, comparison, told, with_page)
     if (output_dir / "model").is_dir():
         written.append(output_dir / "model")
-        first = next(run for run in runs if run.plan is kept)
+        first = next(run for run in runs if run.arm == kept.name)
         multimodal_card(
             model_name=facts.title,
             repo_id=str(output_dir / "model"),
@@ -292,7 +290,9 @@ def write_gap_results(
             comparison=comparison.to_markdown(),
             verdict=comparison.verdict,
             modalities=by_modality,
-            metrics={name: value for name, value in first.metrics.items() if "excluded" not in name},
+            metrics={
+                name: value for name, value in first.metrics.items() if "excluded" not in name and "_on_" not in name
+            },
             command=command,
             language=facts.language,
         ).save(output_dir / "model" / "README.md")
@@ -311,10 +311,14 @@ def modality_table(runs: Sequence[Run], metric: str = "accuracy") -> str:
 
     Means over the seeds; the test samples are those that have the modality.
     """
-    keys = [key for key in dict.fromkeys(key for run in runs for key in run.metrics) if key.startswith(metric)]
+    keys = [
+        key
+        for key in dict.fromkeys(key for run in runs for key in run.metrics)
+        if key.startswith(metric) and "_on_" not in key
+    ]
     rows = [["arm", *(key.removeprefix(metric).removeprefix("_").replace("_", " ") or "fused" for key in keys)]]
-    for arm in dict.fromkeys(run.plan.name for run in runs):
-        of_arm = [run.metrics for run in runs if run.plan.name == arm]
+    for arm in dict.fromkeys(run.arm for run in runs):
+        of_arm = [run.metrics for run in runs if run.arm == arm]
         means = [[scores[key] for scores in of_arm if key in scores] for key in keys]
         rows.append([arm, *(f"{100 * sum(values) / len(values):.2f}" if values else "-" for values in means)])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]

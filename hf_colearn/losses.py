@@ -12,7 +12,7 @@ import torch.nn.functional as F
 def latent_distance(
     z_BD: torch.Tensor, t_BD: torch.Tensor, loss: str = "mse", reduction: str = "mean"
 ) -> torch.Tensor:
-    r"""How far the student's latents are from their targets, averaged over the batch.
+    r"""How far the student's latents are from their targets, averaged over the samples of the batch that have one.
 
     Equation 2 of Lee & Yoon (ICLR 2025) writes the squared norm, \\(\|g(x) - \hat z\|^2\\), which is
     `reduction="sum"`; their released code averages over the dimensions (`F.mse_loss`), which is `reduction="mean"`.
@@ -20,14 +20,15 @@ def latent_distance(
 
     Args:
         z_BD (`torch.Tensor` of shape `(B, D)`): The student's latents.
-        t_BD (`torch.Tensor` of shape `(B, D)`): The targets; no gradient flows into them.
+        t_BD (`torch.Tensor` of shape `(B, D)`): The targets; no gradient flows into them. A row of NaN is no target (see
+            [`~hf_colearn.teachers.pairing.Pairing.targets`]) and does not count, see [`have_target`].
         loss (`str`, *optional*, defaults to `"mse"`): One of `"mse"`, `"cosine"` (one minus the cosine similarity),
             `"smooth_l1"` (Huber's with beta 1).
         reduction (`str`, *optional*, defaults to `"mean"`): `"mean"` or `"sum"` over the D dimensions. The cosine
             has no dimensions left to reduce and ignores it.
 
     Returns:
-        `torch.Tensor`: A scalar, the mean over the batch.
+        `torch.Tensor`: A scalar, the mean over the samples that have a target; where none has one, 0 without a slope.
 
     Raises:
         ValueError: If the shapes differ; nothing is broadcast.
@@ -35,12 +36,28 @@ def latent_distance(
     if z_BD.shape != t_BD.shape:
         raise ValueError(f"latents of shape {tuple(z_BD.shape)} have no distance to targets of {tuple(t_BD.shape)}.")
     z_BD, t_BD = z_BD.float(), t_BD.detach().float()
+    has_B = have_target(t_BD)
+    z_BD, t_BD = (torch.where(has_B[:, None], x_BD, 0) for x_BD in (z_BD, t_BD))  # no target: no distance, no slope
     if loss == "cosine":
-        return (1 - F.cosine_similarity(z_BD, t_BD, dim=-1)).mean()
-    distances_BD = _ELEMENTWISE[loss](z_BD, t_BD, reduction="none")
-    return distances_BD.mean() if reduction == "mean" else distances_BD.sum(dim=-1).mean()
+        distance = torch.where(has_B, 1 - F.cosine_similarity(z_BD, t_BD, dim=-1), 0).mean()
+    else:
+        distances_BD = _ELEMENTWISE[loss](z_BD, t_BD, reduction="none")
+        distance = distances_BD.mean() if reduction == "mean" else distances_BD.sum(dim=-1).mean()
+    return distance / share_of(has_B).clamp(min=LEAST_SHARE)  # the mean over all becomes that over those that count
 
 
+def have_target(t_BD: torch.Tensor) -> torch.Tensor:
+    """Which samples have a target, `(B,)` booleans: a row of nothing but NaN is none; one with some NaN is a broken one."""
+    return ~t_BD.isnan().all(dim=-1)
+
+
+def share_of(has_B: torch.Tensor) -> torch.Tensor:
+    """The share of True among booleans, a float32 scalar: exactly 1 where all are, on every device."""
+    # One tensor over another is rounded once; a mean, or a tensor over a number, is a product with the number's inverse.
+    return has_B.sum() / torch.ones_like(has_B).sum()
+
+
+LEAST_SHARE = 1e-9  # less than one sample of any batch, and large enough to divide a scaled gradient by
 _ELEMENTWISE = {"mse": F.mse_loss, "smooth_l1": F.smooth_l1_loss}
 LATENT_LOSSES = (*_ELEMENTWISE, "cosine")
 REDUCTIONS = ("mean", "sum")

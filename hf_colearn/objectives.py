@@ -16,8 +16,16 @@ import torch
 from transformers.utils import logging
 
 from hf_colearn.contrastive import info_nce
-from hf_colearn.distributed import mean_over_processes, world_size
-from hf_colearn.losses import LATENT_LOSSES, REDUCTIONS, jensen_shannon, latent_distance
+from hf_colearn.distributed import is_distributed, mean_over_processes, world_size
+from hf_colearn.losses import (
+    LATENT_LOSSES,
+    LEAST_SHARE,
+    REDUCTIONS,
+    have_target,
+    jensen_shannon,
+    latent_distance,
+    share_of,
+)
 
 
 logger = logging.get_logger(__name__)
@@ -33,6 +41,9 @@ class Objective(Protocol):
 
 class LatentMatching:
     r"""Pulls the student's latents to the teacher's: the term `latent`, \\(\|g(x) - \hat z\|^2\\).
+
+    The mean over the samples that have a target, of all processes; without one in the batch the term is 0. See
+    [`Budget`].
 
     Source: equation 2 of "Can One Modality Model Synergize Training of Other Modality Models?" (ICLR 2025).
 
@@ -65,7 +76,12 @@ class LatentMatching:
         self.loss, self.reduction = loss, reduction
 
     def __call__(self, outputs: Mapping[str, Any], targets: Any) -> dict[str, torch.Tensor]:
-        return {"latent": latent_distance(outputs["latents"], targets, self.loss, self.reduction)}
+        distance = latent_distance(outputs["latents"], targets, self.loss, self.reduction)
+        if is_distributed():
+            # The processes may have unequal shares of targets; so weighted, their mean is that of all samples with one.
+            share = share_of(have_target(targets))
+            distance = distance * share / mean_over_processes(share).clamp(min=LEAST_SHARE)
+        return {"latent": distance}
 
     def __repr__(self) -> str:
         return f"LatentMatching(loss='{self.loss}', reduction='{self.reduction}')"

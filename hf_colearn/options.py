@@ -38,6 +38,7 @@ class RecipeOptions:
     )
     lora: bool = field(default=False, metadata={"help": "Train LoRA adapters and the heads, the backbone stays."})
     lora_rank: int = field(default=8, metadata={"help": "Rank of the adapters."})
+    report: bool = field(default=True, metadata={"help": "Draw report.html; false: its numbers alone."})
     skip_bad_samples: bool = field(default=False, metadata={"help": "Count and leave out what cannot be read."})
 
     def __post_init__(self):

@@ -18,19 +18,11 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from hf_colearn import distributed
-from hf_colearn.analysis.plots import plot_losses, plot_projection
+from hf_colearn.analysis.compare import Comparison
+from hf_colearn.analysis.reporting import report
+from hf_colearn.analysis.runs import Run, compare_runs, write_experiment, write_report
 from hf_colearn.arguments import CoLearningArguments
-from hf_colearn.experiment import (
-    ArmPlan,
-    Run,
-    check_comparable,
-    compare_runs,
-    histories,
-    pick,
-    run_arms,
-    run_folder,
-    write_report,
-)
+from hf_colearn.experiment import ArmPlan, check_comparable, pick, run_arms, run_folder
 from hf_colearn.hub.card import student_card
 from hf_colearn.metrics import classification_metrics
 from hf_colearn.models.lora import save_student, with_lora
@@ -123,8 +115,10 @@ def run_recipe(
     augment: Callable | None = None,
     metrics: Sequence[str] = ("accuracy", "macro_f1"),
     notes: Mapping[str, Any] | None = None,
+    groups: Mapping[str, Sequence[Any]] | None = None,
+    more_tests: Mapping[str, Any] | None = None,
 ) -> list[Run]:
-    """Trains the arms over the seeds, scores them on the test split, and writes table, report, plots and student.
+    """Trains the arms over the seeds, scores them on the test split, and writes table, report and student.
 
     The checkpoint of a run is chosen on `data["validation"]`, as `load_best_model_at_end` and `metric_for_best_model`
     say; the test split is looked at once. The student of the first co-learned arm and seed is saved with its card.
@@ -141,6 +135,7 @@ def run_recipe(
         collator, augment (`Callable`, *optional*): The trainer's.
         metrics (`Sequence[str]`, *optional*): Of [`classification_metrics`]; arms are compared on the first.
         notes (`Mapping`, *optional*): More for the report, such as samples that were skipped.
+        groups, more_tests (`Mapping`, *optional*): As of [`~hf_colearn.experiment.run_arms`].
 
     Returns:
         `list[Run]`: All runs.
@@ -157,7 +152,7 @@ def run_recipe(
     optimizer = optimizer_of(options, training)
 
     def make_trainer(plan: ArmPlan, seed: int) -> CoLearningTrainer:
-        values = {**copy.deepcopy(training), "seed": seed, "output_dir": str(run_folder(output_dir, plan, seed))}
+        values = {**copy.deepcopy(training), "seed": seed, "output_dir": str(run_folder(output_dir, plan.name, seed))}
         if plan.pairing is None:
             values |= {"alpha": None, "alpha_schedule": "constant"}
         id_column = values["id_column"] = plan.id_column or training["id_column"]
@@ -185,11 +180,13 @@ def run_recipe(
 
     seeds = range(first_seed, first_seed + options.seeds)
     resume = training.get("resume_from_checkpoint")
-    runs = run_arms(plans, seeds, make_trainer, data["test"], keep_first, folder=output_dir, resume=bool(resume))
+    runs = run_arms(plans, seeds, make_trainer, data["test"], keep_first, output_dir, bool(resume), groups, more_tests)
     if distributed.rank() == 0:
         samples = {split: len(part) for split, part in data.items() if hasattr(part, "__len__")}  # streams have none
         asked = {"options": {**vars(options), **training}, "samples": samples, **(notes or {})}
-        write_results(output_dir, runs, kept, facts, CoLearningArguments(**copy.deepcopy(training)), bank, asked)
+        write_results(
+            output_dir, runs, kept, facts, CoLearningArguments(**copy.deepcopy(training)), bank, asked, options.report
+        )
     return runs
 
 
@@ -201,8 +198,9 @@ def write_results(
     args: CoLearningArguments,
     bank: TeacherBank,
     notes: Mapping[str, Any],
+    with_page: bool = True,
 ) -> None:
-    """Prints the table of the arms and writes `report.json`, plots and, where a student was saved, its card.
+    """Prints the table of the arms and writes the report and, where a student was saved, its card.
 
     Args:
         output_dir (`Path`): Where they go; the student is in `student`.
@@ -212,26 +210,21 @@ def write_results(
         args ([`CoLearningArguments`]): Whose alpha and latent loss the co-learned arms have.
         bank ([`TeacherBank`]): The teacher's latents.
         notes (`Mapping`): More for the report.
+        with_page (`bool`, *optional*, defaults to `True`): Whether to draw `report.html`, or to write its numbers alone.
     """
     metric = next(iter(runs[0].metrics))
     comparison = compare_runs(runs, metric)
     command = " ".join(["accelerate launch", f"recipes/{facts.recipe}.py", *map(shlex.quote, sys.argv[1:])])
-    told = {"recipe": facts.recipe, "command": command, "published": facts.published, "teacher": bank.description}
-    written = [write_report(output_dir, runs, comparison, {**told, **notes})]
-    labels = runs[0].labels
-    print(f"\n{facts.title}: {facts.dataset_name}, {len(labels):,} test samples\n")
+    told = {
+        "recipe": facts.recipe, "title": facts.title, "dataset": facts.dataset_name, "metric": metric, "command": command,
+        "published": facts.published, "teacher": bank.description, "teacher_in_words": facts.teacher,
+        "pairing": facts.pairing, "source": "teacher", **notes,
+    }  # fmt: skip
+    print(f"\n{facts.title}: {facts.dataset_name}, {len(runs[0].labels):,} test samples\n")
     print(comparison.table(), comparison.verdict, sep="\n")
     if facts.published is not None:
         print(f"Published: {facts.published}")
-    losses = histories(runs)
-    if any(entries for arm in losses.values() for entries in arm):
-        written.append(output_dir / "losses.png")
-        plot_losses(losses, written[-1])
-    first = {run.plan.name: run for run in runs if run.seed == runs[0].seed}
-    clouds = {name: run.latents for name, run in first.items() if run.plan.kind != "null"}
-    if len(labels) > 3:  # points that have neighbours
-        written.append(output_dir / "latents.png")
-        plot_projection(clouds, labels, written[-1], perplexity=min(30.0, len(labels) / 3))
+    written = write_findings(output_dir, runs, comparison, told, with_page)
     if (output_dir / "student").is_dir():
         written.append(output_dir / "student")
         alpha = 0.5 if args.alpha is None else args.alpha
@@ -253,8 +246,18 @@ def write_results(
             }[args.alpha_schedule],
             comparison=comparison.to_markdown(),
             verdict=comparison.verdict,
-            metrics=first[kept.name].metrics,
+            metrics=next(run for run in runs if run.arm == kept.name).metrics,
             command=command,
             language=facts.language,
         ).save(output_dir / "student" / "README.md")
     print("Written:", *(f"  {path}" for path in written), sep="\n")
+
+
+def write_findings(
+    output_dir: Path, runs: Sequence[Run], comparison: Comparison, told: Mapping[str, Any], with_page: bool
+) -> list[Path]:
+    """Writes what `hf-colearn report` reads beside the runs, and its page or, without one, its numbers."""
+    write_experiment(output_dir, told, [run_folder(output_dir, run.arm, run.seed) for run in runs])
+    if with_page:
+        return report(runs, output_dir, told).files
+    return [write_report(output_dir, runs, comparison, told)]

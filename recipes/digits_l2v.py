@@ -117,7 +117,7 @@ def main() -> None:
         if plan is kept and seed == 0 and is_main:  # fixed beforehand, not the best one
             save_student(trainer.model, processor, output_dir / "student")
 
-    runs = run_arms(plans, range(options.seeds), make_trainer, test, on_trained=keep_first)
+    runs = run_arms(plans, range(options.seeds), make_trainer, test, keep_first, output_dir)
     if is_main:
         facts = Facts(
             recipe="digits_l2v",

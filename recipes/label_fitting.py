@@ -76,7 +76,7 @@ def main() -> None:
     )  # fmt: skip
     if rank() == 0:
         path = Path(training["output_dir"]) / "gaps.png"
-        histories = {name: [run.history for run in runs if run.plan.name == name] for name in (p.name for p in plans)}
+        histories = {name: [run.history for run in runs if run.arm == name] for name in (p.name for p in plans)}
         plot_head_gaps(histories, MODALITIES, path)
         print(f"  {path}")
     leave()

@@ -48,9 +48,10 @@ from hf_colearn import (
     with_sample_ids,
 )
 from hf_colearn.alpha import Alpha
+from hf_colearn.analysis.runs import Run, Samples, compare_runs
 from hf_colearn.data.digits import few_per_class
 from hf_colearn.data.images import with_pixel_values
-from hf_colearn.experiment import ArmPlan, Run, compare_runs, pick, run_arms
+from hf_colearn.experiment import ArmPlan, pick, run_arms
 
 
 CASES = []
@@ -924,7 +925,9 @@ def a_comparison_without_seeds(folder):
 
 @case(ValueError, "metric='accuracy'", "arm 'baseline'", "['map']", "`compute_metrics`")
 def a_metric_that_was_not_measured(folder):
-    run = Run(ARMS[0], 0, {"map": 0.5}, [], np.zeros((1, 24)), np.zeros(1), 1.0)
+    nothing = np.zeros(1, dtype=int)
+    kept = Samples(nothing, np.zeros((1, 24)))
+    run = Run("baseline", "baseline", 0, {"map": 0.5}, [], 1.0, nothing, nothing, np.ones(1), kept)
     yield
     compare_runs([run])
 

@@ -1,47 +1,29 @@
 """A bank encoded by two processes: each encodes a share, together they write what one would, and they fail together."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+import processes
 import tiny_teachers
 from hf_colearn import TeacherBank
 from scripts.encode_bank import TEXTS
 
 
-TESTS = Path(__file__).resolve().parent
+SCRIPT = Path(__file__).parent / "scripts" / "encode_bank.py"
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """What the two processes of one torchrun saw, scenario by scenario."""
-    folder = tmp_path_factory.mktemp("torchrun")
+    """What the two processes saw, scenario by scenario."""
+    folder = tmp_path_factory.mktemp("two")
     bert = tiny_teachers.bert_model()
     bert.pooler = None
     bert.save_pretrained(folder / "no_pooler")
     tiny_teachers.tokenizer().save_pretrained(folder / "no_pooler")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    run = subprocess.Popen(
-        [*torchrun, str(TESTS / "scripts" / "encode_bank.py")],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        stderr = run.communicate(timeout=180)[1]
-    except subprocess.TimeoutExpired:
-        os.killpg(run.pid, signal.SIGKILL)  # the processes that it started, too
-        raise
-    assert run.returncode == 0, stderr
+    processes.forked(SCRIPT, folder=folder, processes=2)
     results = [json.loads((folder / f"result_{rank}.json").read_text()) for rank in range(2)]
     assert [result["world_size"] for result in results] == [2, 2]
     return results

@@ -1,40 +1,22 @@
 """Two real processes with 64 pairs each are one process with 128: losses and the gradients that DDP averages."""
 
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+import processes
 from scripts.align_two import CASES, SAMPLES, TwoTowers, gradients, hessian_products, presence
 
 
-TESTS = Path(__file__).resolve().parent
+SCRIPT = Path(__file__).parent / "scripts" / "align_two.py"
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """What the two processes of one torchrun found, case by case."""
-    folder = tmp_path_factory.mktemp("torchrun")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    run = subprocess.Popen(
-        [*torchrun, str(TESTS / "scripts" / "align_two.py")],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        stderr = run.communicate(timeout=180)[1]
-    except subprocess.TimeoutExpired:
-        os.killpg(run.pid, signal.SIGKILL)  # the processes that it started, too
-        raise
-    assert run.returncode == 0, stderr
+    """What the two processes found, case by case."""
+    folder = tmp_path_factory.mktemp("two")
+    processes.forked(SCRIPT, folder=folder, processes=2)
     results = [torch.load(folder / f"result_{rank}.pt") for rank in range(2)]
     assert [result["world_size"] for result in results] == [2, 2]
     return results

@@ -17,9 +17,15 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.modeling_outputs import ModelOutput
 
 import tiny
-from hf_colearn import CoLearningForMultimodalClassification, CoLearningTrainer, FeatureBackboneConfig
-from hf_colearn.curves import Curves, ModalityAccuracy, ModalityGap
+from hf_colearn import (
+    CoLearningForFeatureClassification,
+    CoLearningForMultimodalClassification,
+    CoLearningTrainer,
+    FeatureBackboneConfig,
+)
+from hf_colearn.curves import Curves, LabelAlignment, ModalityAccuracy, ModalityGap, label_cosines
 from hf_colearn.data.multimodal import MultimodalCollator
+from hf_colearn.models.lora import with_lora
 
 
 @dataclass
@@ -332,13 +338,215 @@ def test_curves_of_a_multimodal_model_are_those_of_its_outputs_absent_modalities
     assert "eval_accuracy_image" not in evaluated  # of the metrics, and there are none here
 
 
+# ---- the alignment of features and labels ----
+
+
+def test_label_cosines_by_hand():
+    z = torch.tensor([[3.0, 0.0], [1.0, 1.0], [0.0, -2.0], [5.0, 5.0]])
+    weight = torch.tensor([[2.0, 0.0], [0.0, 7.0]])
+    # Along the weights of class 0; 45 degrees from class 1's; opposite to class 1's; any for a sample without a class.
+    assert label_cosines(z, weight, torch.tensor([0, 1, 1, -100]))[:3].tolist() == pytest.approx([1, 0.5**0.5, -1])
+    assert label_cosines(100 * z, 0.01 * weight, torch.tensor([1, 0, 0, 0])).tolist() == pytest.approx(
+        [0, 0.5**0.5, 0, 0.5**0.5], abs=1e-6
+    )
+
+
+def feature_student(seed=0, **kwargs):
+    torch.manual_seed(seed)
+    return CoLearningForFeatureClassification.from_backbone(
+        FeatureBackboneConfig(feature_dim=3, hidden_dims=[5]), latent_dim=4, num_labels=3, **kwargs
+    )
+
+
+def two_branches(seed=0, **kwargs):
+    torch.manual_seed(seed)
+    backbones = {name: FeatureBackboneConfig(feature_dim=3) for name in ("image", "audio")}
+    return CoLearningForMultimodalClassification.from_backbones(backbones, latent_dim=4, num_labels=3, **kwargs)
+
+
+def cosine(z, w):
+    return float(np.dot(z, w) / np.linalg.norm(z) / np.linalg.norm(w))
+
+
+def alignment_by_hand(student, features, labels):
+    """The mean over samples, one by one in numpy."""
+    with torch.no_grad():
+        latents = student.eval()(features=torch.as_tensor(features, dtype=torch.float32)).latents.double().numpy()
+    weight = student.classifier.weight.detach().double().numpy()
+    return np.mean([cosine(z, weight[label]) for z, label in zip(latents, labels, strict=True)])
+
+
+FEATURES = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+CLASSES = [0, 2, 1, 1, 2, 0]
+
+
+def student_trainer(model, labels=CLASSES, **kwargs):
+    data = Dataset.from_dict({"features": FEATURES.tolist(), "labels": labels}).with_format("torch")
+    settings = {"max_steps": 1, "per_device_train_batch_size": 6, "per_device_eval_batch_size": 4, **kwargs}
+    return CoLearningTrainer(
+        model, tiny.arguments(**settings), train_dataset=data, eval_dataset=data, callbacks=[LabelAlignment()]
+    )
+
+
+def test_a_students_alignment_in_training_and_in_evaluation():
+    trainer = student_trainer(feature_student(), learning_rate=0.0)
+    expected = alignment_by_hand(feature_student(), FEATURES, CLASSES)
+    trainer.train()
+    trainer.evaluate()
+    assert abs(expected) > 0.01
+    assert logged(trainer, "label_alignment") == pytest.approx([expected], abs=1e-6)
+    assert logged(trainer, "eval_label_alignment") == pytest.approx([expected], abs=1e-6)
+
+
+def test_the_weights_are_those_of_the_step_not_of_the_log():
+    # One log of two steps of full batches: the mean of the alignment before and after the first update.
+    singly = student_trainer(feature_student(), max_steps=2, learning_rate=0.1)
+    singly.train()
+    before, after = logged(singly, "label_alignment")
+    assert abs(before - after) > 0.02
+    assert before == pytest.approx(alignment_by_hand(feature_student(), FEATURES, CLASSES), abs=1e-6)
+    together = student_trainer(feature_student(), max_steps=2, learning_rate=0.1, logging_steps=2)
+    together.train()
+    assert logged(together, "label_alignment") == pytest.approx([(before + after) / 2], abs=1e-5)
+
+
+def test_training_points_the_features_at_their_labels():
+    trainer = student_trainer(feature_student(), max_steps=60, learning_rate=0.03, logging_steps=20)
+    trainer.train()
+    first, *_, last = logged(trainer, "label_alignment")
+    assert last > first + 0.1
+
+
+@pytest.mark.parametrize("fusion", ["concat", "sum", "mmtm"])
+def test_every_modality_is_held_against_its_own_head_and_only_where_it_is_present(fusion):
+    columns = {"image_features": FEATURES.tolist(), "audio_features": (FEATURES[::-1] ** 2).tolist()}
+    columns["image_features"][4] = columns["audio_features"][1] = None
+    data = Dataset.from_dict({**columns, "labels": CLASSES})
+    trainer = CoLearningTrainer(
+        two_branches(fusion=fusion),
+        tiny.arguments(max_steps=1, per_device_train_batch_size=6, per_device_eval_batch_size=4, learning_rate=0.0),
+        train_dataset=data,
+        eval_dataset=data,
+        data_collator=MultimodalCollator({"image": None, "audio": None}),
+        callbacks=[LabelAlignment()],
+    )
+    trainer.train()
+    trainer.evaluate()
+    for name, absent in (("image", 4), ("audio", 1)):
+        rows = [row for row in range(6) if row != absent]
+        (trained,) = logged(trainer, f"label_alignment_{name}")
+        assert logged(trainer, f"eval_label_alignment_{name}") == pytest.approx([trained], abs=1e-6)
+        if fusion == "mmtm":  # whose gates a branch alone does not have
+            assert -1 < trained < 1
+            continue
+        features = [columns[f"{name}_features"][row] for row in rows]
+        expected = alignment_by_hand(two_branches(fusion=fusion).student(name), features, np.take(CLASSES, rows))
+        assert trained == pytest.approx(expected, abs=1e-6)
+
+
+def test_soft_labels_align_by_their_largest_entry_and_ignored_ones_not_at_all():
+    model, features = feature_student(), torch.from_numpy(FEATURES)
+
+    def aligned(labels):
+        with torch.no_grad():
+            outputs = model(features=features)
+        curves = LabelAlignment()
+        curves.see(model, outputs, labels)
+        return curves.curves(curves._last[model.training])
+
+    soft = torch.full((6, 3), 0.2).scatter(1, torch.tensor(CLASSES)[:, None], 0.6)
+    expected = alignment_by_hand(feature_student(), FEATURES, CLASSES)
+    assert aligned(soft) == pytest.approx({"label_alignment": expected}, abs=1e-6)
+    ignored = torch.tensor([*CLASSES[:4], -100, -100])
+    expected = alignment_by_hand(feature_student(), FEATURES[:4], CLASSES[:4])
+    assert aligned(ignored) == pytest.approx({"label_alignment": expected}, abs=1e-6)
+    assert aligned(torch.full((6,), -100)) == {}
+
+
+def test_a_prediction_without_labels_adds_nothing_and_is_not_refused():
+    trainer = student_trainer(feature_student(), learning_rate=0.0)
+    trainer.train()
+    unlabelled = Dataset.from_dict({"features": FEATURES.tolist()}).with_format("torch")
+    assert trainer.predict(unlabelled).predictions.shape == (6, 3)
+    trainer.model.eval()(features=torch.from_numpy(FEATURES))
+    trainer.evaluate()
+    assert logged(trainer, "eval_label_alignment") == pytest.approx(logged(trainer, "label_alignment"), abs=1e-6)
+
+
+def test_under_peft_it_is_the_trained_copy_of_the_classifier_that_counts():
+    peft = with_lora(feature_student(), rank=2)
+    assert peft.get_base_model().classifier.modules_to_save is not None
+    trainer = student_trainer(peft, max_steps=3, learning_rate=0.1)
+    trainer.train()
+    trainer.evaluate()
+    merged = copy.deepcopy(trainer.model).merge_and_unload()
+    expected = alignment_by_hand(merged, FEATURES, CLASSES)
+    assert logged(trainer, "eval_label_alignment") == pytest.approx([expected], abs=1e-5)
+    untouched = trainer.model.get_base_model().classifier.original_module.weight
+    assert (untouched - merged.classifier.weight).abs().max() > 0.05
+
+
+def test_a_resumed_run_logs_the_alignment_of_an_uninterrupted_one(tmp_path):
+    settings = {
+        "max_steps": 4,
+        "learning_rate": 0.1,
+        "output_dir": tmp_path,
+        "save_strategy": "steps",
+        "save_steps": 2,
+    }
+    whole = student_trainer(feature_student(), **settings)
+    whole.train()
+    resumed = student_trainer(feature_student(seed=1), **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert len(logged(whole, "label_alignment")) == 4
+    assert logged(resumed, "label_alignment") == logged(whole, "label_alignment")
+
+
+def lora_classifier():
+    from peft import LoraConfig, get_peft_model
+
+    return get_peft_model(feature_student(), LoraConfig(target_modules=["classifier"]))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (lambda: tiny.student(head="auxiliary", num_labels=3), "head='auxiliary' reads the backbone's features: use"),
+        (lambda: feature_student(classifier_dim=5), r"the student's is two layers \(classifier_dim\)"),
+        (lora_classifier, "the student's is peft's Linear: make it a single linear layer .*modules_to_save"),
+        (lambda: feature_student(problem_type="regression"), "problem_type='regression': leave"),
+        (lambda: two_branches(problem_type="multi_label_classification"), "problem_type='multi_label_classification'"),
+    ],
+)
+def test_a_model_without_a_row_of_weights_for_the_latent_is_refused(model, message):
+    model = model()
+    latents = torch.ones(2, 4)
+    outputs = {"latents": latents, "modality_latents": {"image": latents, "audio": latents}}
+    with pytest.raises(ValueError, match=message):
+        LabelAlignment().see(model, outputs, torch.tensor([0, 1]))
+
+
+def test_another_model_missing_labels_and_sharded_weights_are_named():
+    alignment, labels = LabelAlignment(), torch.tensor([0, 1])
+    with pytest.raises(ValueError, match="co-learning student's classifier, and Identity is none"):
+        alignment.see(nn.Identity(), {"latents": torch.ones(2, 4)}, labels)
+    with pytest.raises(ValueError, match="LabelAlignment found no labels .* compute_loss_func keep"):
+        alignment.see(feature_student(), {"latents": torch.ones(2, 4)})
+    sharded = feature_student()
+    sharded.classifier.weight.data = torch.empty(0)
+    with pytest.raises(ValueError, match=r"of shape \(0,\), and not \(3, 4\): they are spread over processes"):
+        alignment.see(sharded, {"latents": torch.ones(2, 4)}, labels)
+
+
 # ---- several processes ----
 
 TWO_PROCESSES = """
 import json, sys
 import torch
 import torch.distributed as dist
-from hf_colearn.curves import ModalityGap
+from hf_colearn.curves import LabelAlignment, ModalityGap
+from hf_colearn.models.configuration import FeatureBackboneConfig
+from hf_colearn.models.features import CoLearningForFeatureClassification
 
 rank = int(sys.argv[1])
 dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
@@ -354,6 +562,12 @@ if rank == 0:
     gap.see(model.eval(), {"modality_latents": {"image": image, "audio": audio}})
     gap.on_prediction_step(None, None, None)
 found.append(gap.drain(training=False))
+alignment = LabelAlignment()
+student = CoLearningForFeatureClassification.from_backbone(FeatureBackboneConfig(feature_dim=1), 2, num_labels=2)
+student.classifier.weight.data = torch.eye(2)
+alignment.see(student.train(), {"latents": image}, torch.tensor([0, 1, 1, 1])[share])
+alignment.on_pre_optimizer_step(None, None, None)
+found.append(alignment.drain(training=True))
 json.dump(found, open(f"found_{rank}.json", "w"))
 dist.destroy_process_group()
 """
@@ -368,8 +582,10 @@ def test_two_processes_log_what_one_would_even_where_one_has_seen_nothing(tmp_pa
     ]
     assert [run.wait(timeout=120) for run in runs] == [0, 0]
     for rank in range(2):
-        training, evaluation = json.loads((tmp_path / f"found_{rank}.json").read_text())
+        training, evaluation, aligned = json.loads((tmp_path / f"found_{rank}.json").read_text())
         # HALF, three samples on one process and one on the other: a mean of the processes' gaps would be another.
         assert training == pytest.approx({"modality_gap_image_audio": 0.5})
         # The first three alone: means (2/3, 1/3) and (0, 1/3).
         assert evaluation == pytest.approx({"modality_gap_image_audio": 2 / 3})
+        # The latents lie along the axes, as the weights do: cosines of 1, 1, 0 and, on the other process, 1.
+        assert aligned == pytest.approx({"label_alignment": 3 / 4})

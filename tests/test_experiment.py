@@ -9,7 +9,8 @@ import torch
 
 import tiny
 from hf_colearn import CoLearningTrainer, RandomPrototypes, classification_metrics
-from hf_colearn.experiment import ArmPlan, compare_runs, histories, pick, run_arms, run_folder, write_report
+from hf_colearn.analysis.runs import compare_runs, histories, write_report
+from hf_colearn.experiment import ArmPlan, pick, run_arms, run_folder
 
 
 PLANS = [
@@ -48,9 +49,9 @@ def test_all_arms_of_a_seed_start_from_the_same_weights_and_seeds_differ(experim
 
 def test_every_run_keeps_its_score_latents_and_history(experiment):
     runs, _ = experiment
-    assert [(run.plan.name, run.seed) for run in runs] == [(plan.name, seed) for seed in (3, 4) for plan in PLANS]
+    assert [(run.arm, run.seed) for run in runs] == [(plan.name, seed) for seed in (3, 4) for plan in PLANS]
     for run in runs:
-        assert run.latents.shape == (40, 24) and np.isfinite(run.latents).all()
+        assert run.test.latents.shape == (40, 24) and np.isfinite(run.test.latents).all()
         np.testing.assert_array_equal(run.labels, tiny.digits(40)["labels"][:])
         assert run.metrics["accuracy"] * 40 == pytest.approx(round(run.metrics["accuracy"] * 40))
 
@@ -59,7 +60,7 @@ def test_the_comparison_and_the_report_hold_the_scores_of_the_runs(experiment, t
     runs, _ = experiment
     comparison = compare_runs(runs)
     for arm in comparison.arms:
-        assert arm.scores == [run.metrics["accuracy"] for run in runs if run.plan.name == arm.name]
+        assert arm.scores == [run.metrics["accuracy"] for run in runs if run.arm == arm.name]
     report = json.loads(write_report(tmp_path, runs, comparison, {"recipe": "tiny"}).read_text())
     assert report["recipe"] == "tiny"
     assert [entry["metrics"] for entry in report["runs"]] == [run.metrics for run in runs]
@@ -86,7 +87,7 @@ def resumable(folder, trained, max_steps=3, learning_rate=5e-3):
         student = tiny.CoLearningForImageClassification.from_backbone(tiny.vit(), latent_dim=24, num_labels=10)
         teacher = {} if plan.pairing is None else {"bank": tiny.bank(), "pairing": plan.pairing}
         args = tiny.arguments(
-            run_folder(folder, plan, seed), max_steps=max_steps, seed=seed, learning_rate=learning_rate,
+            run_folder(folder, plan.name, seed), max_steps=max_steps, seed=seed, learning_rate=learning_rate,
             save_strategy="steps", save_steps=1,
         )  # fmt: skip
         data = tiny.digits(32) if plan.pairing else tiny.digits(32).remove_columns("sample_id")
@@ -105,7 +106,7 @@ def test_finished_runs_are_read_back_and_an_interrupted_one_goes_on(tmp_path):
     test = tiny.digits(40)
     whole = run_arms(PLANS[:2], [3], make_trainer, test, remember, folder=tmp_path)
     # As a machine that failed in the second arm leaves it: two of three steps, no scores.
-    second = run_folder(tmp_path, PLANS[1], 3)
+    second = run_folder(tmp_path, PLANS[1].name, 3)
     (second / "run.json").unlink()
     shutil.rmtree(second / "checkpoint-3")
     trained.clear()
@@ -116,7 +117,7 @@ def test_finished_runs_are_read_back_and_an_interrupted_one_goes_on(tmp_path):
     assert again[1].history[-1]["step"] == 3 and (second / "run.json").is_file()
     for run, expected in zip(again, whole, strict=True):
         assert run.metrics == expected.metrics and run.seed == expected.seed
-        np.testing.assert_array_equal(run.latents, expected.latents)
+        np.testing.assert_array_equal(run.test.latents, expected.test.latents)
         np.testing.assert_array_equal(run.labels, expected.labels)
     losses = [[entry.get("loss_task") for entry in runs[1].history if "loss" in entry] for runs in (whole, again)]
     assert losses[0] == losses[1]

@@ -1,9 +1,7 @@
 """The multimodal recipes of digits, stamps and tweets, on small data in the form that their users have."""
 
 import json
-import os
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from transformers import AutoTokenizer, BertModel, ResNetModel
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 from transformers.utils import logging
 
+import processes
 from hf_colearn import CoLearningForMultimodalClassification
 from hf_colearn.data.av_clips import frame_processor
 from hf_colearn.data.av_digits import load_av_digits, with_av_inputs
@@ -35,7 +34,7 @@ from tiny_teachers import tokenizer
 ROOT = Path(__file__).parents[1]
 QUICK = ["--small", "--max_steps", "3", "--eval_strategy", "steps", "--eval_steps", "3", "--save_strategy", "no"]
 QUICK += ["--load_best_model_at_end", "false", "--per_device_train_batch_size", "8", "--dataloader_num_workers", "0"]
-QUICK += ["--logging_steps", "1", "--alpha_interval", "1"]
+QUICK += ["--logging_steps", "1", "--alpha_interval", "1", "--report", "false"]
 DIGITS = [*QUICK, "--spectrogram_size", "16"]
 TWEETS = [*QUICK, "--image_size", "32"]
 
@@ -104,13 +103,11 @@ def test_digits_report_every_arm_by_modality_and_subset(digits):
     learns_alpha(report)
 
 
-def test_digits_leave_plots_and_the_learned_arms_model_with_its_card(digits):
+def test_digits_leave_the_learned_arms_model_with_its_card(digits):
     folder, _, report = digits
     results = folder / "runs" / "av_digits"
     written = {str(path.relative_to(results)) for path in results.rglob("*") if path.is_file()}
-    plots = {"losses.png", "alphas.png", "modalities.png"}
-    assert plots | {"model/model.safetensors", "model/image/preprocessor_config.json", "model/README.md"} <= written
-    assert all(min(Image.open(results / plot).size) > 100 for plot in plots)
+    assert {"model/model.safetensors", "model/image/preprocessor_config.json", "model/README.md"} <= written
     card, metrics = ModelCard.load(results / "model" / "README.md"), report["runs"][1]["metrics"]
     named = {result.metric_type: result.metric_value for result in card.data.eval_results}
     measured = {key: value for key, value in metrics.items() if "excluded" not in key}
@@ -153,14 +150,8 @@ def test_finished_runs_are_read_back_and_others_are_refused_by_name(digits, phon
 
 
 def test_two_processes_train_adapters_and_report_once(phones, tmp_path):
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     asked = [*DIGITS, "--audio_dir", phones, "--arms", "ce", "learned", "--lora", "--alpha_outer_split", "0.1"]
-    command = [*launch, ROOT / "recipes" / "av_digits.py", *asked]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(
-        list(map(str, command)), cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    done = processes.torchrun(ROOT / "recipes" / "av_digits.py", *asked, folder=tmp_path)  # as a user starts it
     assert done.stdout.count("Written:") == 1
     report = json.loads((tmp_path / "runs" / "av_digits" / "report.json").read_text())
     assert report["processes"] == 2 and [run["arm"] for run in report["runs"]] == ["ce", "learned"]
@@ -188,7 +179,7 @@ def test_label_fitting_goes_from_one_hot_to_uniform_labels(tmp_path):
     assert min(uniform) >= np.log(10)  # at least the labels' own entropy
     assert not any("loss_contrastive" in entry for run in report["runs"] for entry in run["history"])
     results = tmp_path / "runs" / "label_fitting"
-    assert (results / "gaps.png").is_file() and (results / "modalities.png").is_file()
+    assert (results / "gaps.png").is_file()
     model = CoLearningForMultimodalClassification.from_pretrained(results / "model")
     assert model.config.fusion == "sum"  # late fusion
 
@@ -283,9 +274,8 @@ def test_tweets_report_every_arm_by_modality(tweets):
     assert [set(run["metrics"]) for run in report["runs"][2:]] == [{"accuracy", "macro_f1"}] * 2
     learns_alpha(report)
     results = folder / "runs" / name
-    assert {"losses.png", "alphas.png", "modalities.png"} <= {path.name for path in results.iterdir()}
     if name == "twitter2015_it":  # the target is read, too: the test texts are there twice, about two things
-        latents = np.load(results / "text-alone" / "seed-0" / "latents.npz")["latents"]
+        latents = np.load(results / "text-alone" / "seed-0" / "arrays.npz")["test/latents"]
         assert len(np.unique(latents.round(4), axis=0)) == len(latents) == 6
 
 

@@ -1,22 +1,19 @@
 """What must never change: the plain Trainer at alpha 0, accumulation, processes, resume."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import Trainer, TrainingArguments
 
+import processes
 import tiny
 from hf_colearn import CoLearningTrainer
 
 
 SCRIPT = Path(__file__).parent / "scripts" / "train_digits.py"
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def plain_digits():
@@ -76,15 +73,6 @@ def test_one_batch_of_eight_equals_eight_accumulated_batches_of_one():
         torch.testing.assert_close(pieces.model.state_dict()[name], weight, rtol=1e-4, atol=1e-5, msg=name)
 
 
-def run_script(output_dir, *options, processes=1, expect=0):
-    launcher = [sys.executable]
-    if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    command = [*launcher, str(SCRIPT), str(output_dir), "--processes", str(processes), *map(str, options)]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=240)
-    assert done.returncode == expect, done.stderr[-4000:]
-
-
 def result(output_dir, rank=0):
     return json.loads((output_dir / f"result-{rank}.json").read_text())
 
@@ -92,12 +80,12 @@ def result(output_dir, rank=0):
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("uninterrupted")
-    run_script(folder, "--batch", 8)
+    processes.forked(SCRIPT, folder, "--batch", 8, folder=folder)
     return folder
 
 
 def test_two_processes_equal_one_on_the_same_global_batch(uninterrupted, tmp_path):
-    run_script(tmp_path, "--batch", 4, processes=2)
+    processes.torchrun(SCRIPT, tmp_path, "--batch", 4, "--processes", 2, folder=tmp_path)
     one, first, second = result(uninterrupted), result(tmp_path, 0), result(tmp_path, 1)
     assert first["weights"] == second["weights"]
     # Each process sees its half of the batch's targets.
@@ -112,10 +100,11 @@ def test_two_processes_equal_one_on_the_same_global_batch(uninterrupted, tmp_pat
 @pytest.mark.parametrize(("kill_at", "last_checkpoint"), [(14, 12), (17, 15)])
 def test_a_run_killed_in_mid_epoch_resumes_with_identical_losses(uninterrupted, tmp_path, kill_at, last_checkpoint):
     # 64 samples in batches of 8: an epoch has 8 steps, checkpoints come every 3.
-    run_script(tmp_path, "--batch", 8, "--kill_at", kill_at, expect=-signal.SIGKILL)
+    asked = [SCRIPT, tmp_path, "--batch", 8]
+    processes.forked(*asked, "--kill_at", kill_at, folder=tmp_path, expect=-signal.SIGKILL)
     checkpoints = sorted(int(path.name.split("-")[1]) for path in tmp_path.glob("checkpoint-*"))
     assert checkpoints[-1] == last_checkpoint
-    run_script(tmp_path, "--batch", 8, "--resume")
+    processes.forked(*asked, "--resume", folder=tmp_path)
     whole, resumed = result(uninterrupted), result(tmp_path)
     for key in ("loss", "loss_task", "loss_latent", "alpha", "grad_norm"):
         assert losses(resumed["history"], key) == losses(whole["history"], key), key

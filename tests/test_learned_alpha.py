@@ -3,10 +3,7 @@
 import copy
 import json
 import math
-import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +13,7 @@ from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from transformers import PrinterCallback
 
+import processes
 import tiny
 from hf_colearn import CoLearningTrainer, ConstantAlpha, LatentMatching
 from hf_colearn.bilevel import split_outer
@@ -389,12 +387,7 @@ def test_what_cannot_work_is_refused_before_training():
 def test_two_processes_learn_the_same_alphas_as_one(tmp_path):
     """With negatives gathered over both, and batches of which each sees a half."""
     script = Path(__file__).parent / "scripts" / "learn_alpha.py"
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [*launcher, str(script), str(tmp_path), "--batch", "8", "--processes", "2"]
-    path = os.pathsep.join([str(script.parents[2]), str(script.parents[1])])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr[-4000:]
+    processes.forked(script, tmp_path, "--batch", 8, "--processes", 2, folder=tmp_path, processes=2)
     first, second = (json.loads((tmp_path / f"result-{rank}.json").read_text()) for rank in range(2))
     one = learn_alpha.train(tmp_path / "one", 16)
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hf_colearn.losses import LATENT_LOSSES, jensen_shannon, latent_distance
+from hf_colearn.losses import LATENT_LOSSES, have_target, jensen_shannon, latent_distance, share_of
 
 
 # B = 2 samples of D = 2: the differences are (1, 2) and (0, 0.5).
@@ -94,6 +94,71 @@ def test_a_match_costs_nothing():
         assert math.isclose(latent_distance(Z, Z.clone(), loss).item(), 0, abs_tol=1e-6)
 
 
+# ---- samples without a target ----
+NAN = float("nan")
+EVERY_LOSS = [(loss, reduction) for loss in LATENT_LOSSES for reduction in ("mean", "sum")]
+
+
+@pytest.mark.parametrize(("loss", "reduction"), EVERY_LOSS)
+def test_samples_without_a_target_do_not_count(loss, reduction):
+    z, t = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
+    some, of_them = z.clone().requires_grad_(), z[[0, 3]].clone().requires_grad_()
+    expected = latent_distance(of_them, t[[0, 3]], loss, reduction)
+    expected.backward()
+    t[[1, 2, 4]] = NAN
+
+    found = latent_distance(some, t, loss, reduction)
+    found.backward()
+
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(some.grad[[0, 3]], of_them.grad)
+    assert not some.grad[[1, 2, 4]].any()
+
+
+@pytest.mark.parametrize(("loss", "reduction"), EVERY_LOSS)
+def test_a_batch_without_targets_costs_nothing_and_trains_on(loss, reduction):
+    z = Z.clone().requires_grad_()
+    distance = latent_distance(z, torch.full_like(Z, NAN), loss, reduction)
+    (distance * 2**16).backward()  # as a gradient scaler has it
+    assert distance.item() == 0 and not z.grad.any()
+
+
+def test_a_target_that_is_nan_in_part_is_no_missing_one():
+    t = torch.tensor([[0.0, 0.0], [NAN, 0.0], [NAN, NAN], [math.inf, NAN]])
+    assert have_target(t).tolist() == [True, True, False, True]
+    assert latent_distance(torch.ones(4, 2), t).isnan()  # shows, instead of being left out
+
+
+@pytest.mark.parametrize(("loss", "reduction"), EVERY_LOSS)
+@pytest.mark.parametrize("samples", [1, 3, 41, 49, 107])  # 1/41 * 41 is not 1 in float32
+def test_where_all_have_a_target_the_loss_is_that_of_torch_to_the_last_bit(loss, reduction, samples):
+    z0, t = torch.randn(2, samples, 5, generator=torch.Generator().manual_seed(samples))
+    z, other = z0.clone().requires_grad_(), z0.clone().requires_grad_()
+    if loss == "cosine":
+        expected = (1 - torch.nn.functional.cosine_similarity(other, t, dim=-1)).mean()
+    else:
+        plain = {"mse": torch.nn.functional.mse_loss, "smooth_l1": torch.nn.functional.smooth_l1_loss}[loss]
+        expected = plain(other, t) if reduction == "mean" else plain(other, t, reduction="none").sum(dim=-1).mean()
+    found = latent_distance(z, t, loss, reduction)
+    found.backward(), expected.backward()
+    assert torch.equal(found, expected) and torch.equal(z.grad, other.grad)
+
+
+def test_second_derivatives_pass_by_samples_without_a_target():
+    t = torch.randn(4, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    t[1] = NAN
+    z = torch.ones(4, 3).requires_grad_()
+    (grad,) = torch.autograd.grad(latent_distance(z, t, reduction="sum"), z, create_graph=True)
+    (curvature,) = torch.autograd.grad(grad.sum(), z)
+    assert curvature.tolist() == [[pytest.approx(2 / 3)] * 3 if row != 1 else [0] * 3 for row in range(4)]
+
+
+def test_a_share_is_exact():
+    assert share_of(torch.tensor([True, False, True, True])).item() == 0.75
+    assert [share_of(torch.ones(n, dtype=torch.bool)).item() for n in range(1, 200)] == [1] * 199
+
+
+# ---- divergences ----
 def test_the_divergence_by_hand():
     # p = (3/4, 1/4), q = (1/4, 3/4), m = (1/2, 1/2): both KL are 3/4 log(3/2) + 1/4 log(1/2)
     logits = torch.tensor([[math.log(3), 0.0]])

@@ -11,7 +11,14 @@ from transformers import BertTokenizer, DataCollatorWithPadding
 import hf_colearn  # noqa: F401, I001  # first: its guard
 from hf_colearn import MultimodalCollator, with_sample_ids
 from hf_colearn.data.lazy import with_lazy_input
-from hf_colearn.data.multimodal import check_modalities, missing_as_none, only_modality, without_modality
+from hf_colearn.data.multimodal import (
+    check_modalities,
+    mismatched,
+    missing_as_none,
+    only_modality,
+    with_budget,
+    without_modality,
+)
 
 
 def tokenizer():
@@ -180,6 +187,99 @@ def doubled(batch):
 def test_shares_and_modalities_that_there_are_not_are_refused(name, share, message):
     with pytest.raises(ValueError, match=message):
         without_modality(pairs(), name, share)
+
+
+# ---- sweeps over the pairing ----
+SHARES = (0, 0.1, 0.25, 0.5, 1)
+
+
+def shown(dataset, column="image_pixel_values"):
+    """By sample, whose image it has; None where it has none."""
+    cells = dataset.with_format(None)[column][:]
+    return np.array([None if cell is None else cell[0][0][0] for cell in cells])
+
+
+def test_a_share_of_the_samples_gets_the_modality_of_another_in_all_its_columns():
+    dataset = pairs()
+    found = mismatched(dataset, "image", share=0.5, seed=1)
+    sources = shown(found)
+    wrong = sources != np.arange(20)
+    assert wrong.sum() == 10 and sorted(sources) == list(range(20))  # nothing is lost
+    assert [row["image_picture"].getpixel((0, 0))[0] for row in found] == sources.tolist()
+    for column in ("text_input_ids", "text_attention_mask", "label", "sample_id"):
+        assert found[column][:] == dataset[column][:]
+    assert found.features == dataset.features and found.column_names == dataset.column_names
+    assert (shown(mismatched(dataset, "image", 0.5, seed=1)) == sources).all()
+    assert (shown(mismatched(dataset, "image", 0.5, seed=2)) != sources).any()
+    assert (shown(mismatched(dataset, "image", 0)) == np.arange(20)).all()
+
+
+def test_samples_that_are_mismatched_stay_so_at_larger_shares():
+    wrong = [shown(mismatched(pairs(), "image", share)) != np.arange(20) for share in SHARES]
+    assert [w.sum() for w in wrong] == [0, 2, 5, 10, 20]
+    assert all((larger >= smaller).all() for smaller, larger in zip(wrong[:-1], wrong[1:], strict=True))
+
+
+def test_samples_that_lack_a_modality_go_on_lacking_it_when_the_others_are_mismatched():
+    lacking = without_modality(pairs(), "image", share=0.4, seed=5)
+    before, after = shown(lacking), shown(mismatched(lacking, "image", 1.0))
+    is_here = before != None  # noqa: E711  (element by element)
+    assert is_here.sum() == 12 and ((after != None) == is_here).all()  # noqa: E711
+    assert (after != before)[is_here].all() and sorted(after[is_here]) == sorted(before[is_here])
+
+
+@pytest.mark.parametrize("change", [mismatched, with_budget])
+def test_selections_formats_and_transforms_stay_in_a_sweep(change):
+    selected = pairs().shuffle(seed=3).select(range(5, 15))
+    found = change(selected, "text", 0.5)
+    assert found["sample_id"][:] == selected["sample_id"][:]
+    assert change(pairs(), "image", 0.5).format == pairs().format
+    transformed = pairs().with_transform(doubled)
+    found = change(transformed, "text", 0.5)
+    assert found.format["format_kwargs"] == transformed.format["format_kwargs"]
+    tensors = change(pairs().remove_columns("image_picture").with_format("torch"), "image", 0.5)
+    batch = MultimodalCollator(COLLATORS)(tensors.__getitems__(list(range(20))))
+    assert batch["image_pixel_values"].shape == (20, 1, 2, 2) and batch["labels"].dtype == torch.int64
+
+
+def test_the_column_that_a_transform_reads_is_mismatched():
+    raw = Dataset.from_dict({"image": list(range(8)), "audio": list(range(8)), "label": [0, 1] * 4})
+    lazy = with_lazy_input(raw, "image", "image_x", lambda cell: torch.tensor([float(cell)]))
+    lazy = with_lazy_input(lazy, "audio", "audio_x", lambda cell: torch.tensor([float(cell)]))
+    found = mismatched(lazy, "audio", 1.0)
+    assert [row["image_x"].item() for row in found] == list(range(8))
+    assert sorted(row["audio_x"].item() for row in found) == list(range(8))
+    assert all(row["image_x"] != row["audio_x"] for row in found)
+
+
+def test_a_budget_leaves_the_modality_to_a_share_that_grows():
+    kept = [set(range(20)) - absent(with_budget(pairs(), "image", share), "image_picture") for share in SHARES]
+    assert [len(k) for k in kept] == [0, 2, 5, 10, 20]
+    assert all(smaller <= larger for smaller, larger in zip(kept[:-1], kept[1:], strict=True))
+    assert absent(with_budget(pairs(), "image", 0.25), "text_input_ids") == set()
+    for share, of_share in zip(SHARES, kept, strict=True):
+        sources = shown(with_budget(pairs(), "image", share))
+        assert {i for i in range(20) if sources[i] == i} == of_share
+
+
+def test_wrong_pairs_of_a_budget_are_exchanged_within_it():
+    found = mismatched(with_budget(pairs(), "image", 0.5), "image", 0.4)
+    sources = shown(found)
+    assert sum(source is not None for source in sources) == 10
+    assert sum(source is not None and source != i for i, source in enumerate(sources)) == 4
+
+
+@pytest.mark.parametrize("change", [mismatched, with_budget])
+def test_shares_and_modalities_of_a_sweep_that_there_are_not_are_refused(change):
+    with pytest.raises(ValueError, match="share=1.5 is no share"):
+        change(pairs(), "image", 1.5)
+    with pytest.raises(ValueError, match="'smell' has no column.*text_input_ids"):
+        change(pairs(), "smell", 0.5)
+
+
+def test_a_single_sample_has_nobody_to_exchange_with():
+    with pytest.raises(ValueError, match="share=0.05 of 20 samples with 'image' is a single one"):
+        mismatched(pairs(), "image", 0.05)
 
 
 # ---- one modality ----

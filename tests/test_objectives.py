@@ -2,17 +2,21 @@
 
 import logging
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from transformers.modeling_outputs import ModelOutput
 
 import families
+import processes
 import tiny
-from hf_colearn import CoLearningTrainer, ConstantAlpha, LatentMatching
+from hf_colearn import CoLearningTrainer, ConstantAlpha, LatentMatching, Paired
 from hf_colearn.contrastive import info_nce
 from hf_colearn.losses import jensen_shannon, latent_distance
 from hf_colearn.objectives import ContrastiveAlignment, DistributionAlignment, MisalignedPairs
+from hf_colearn.teachers.pairing import Budget
+from scripts.match_two import SAMPLES, WITH_TARGET, gradients, student
 
 
 def test_latent_matching_gives_the_term_that_it_names():
@@ -53,6 +57,54 @@ def test_an_unknown_option_is_refused_by_its_value(name, value):
 
 def test_its_representation_tells_its_options():
     assert repr(LatentMatching("cosine", "sum")) == "LatentMatching(loss='cosine', reduction='sum')"
+
+
+# ---- samples without a target ----
+@pytest.fixture(scope="module")
+def of_two_processes(tmp_path_factory):
+    """What each of two processes found."""
+    folder = tmp_path_factory.mktemp("two")
+    processes.forked(Path(__file__).parent / "scripts" / "match_two.py", folder=folder, processes=2)
+    return [torch.load(folder / f"result_{rank}.pt") for rank in range(2)]
+
+
+@pytest.mark.parametrize("loss", ["mse", "cosine"])
+@pytest.mark.parametrize("case", WITH_TARGET)
+def test_two_processes_match_the_samples_that_have_a_target_as_one_does(of_two_processes, case, loss):
+    alone = gradients(case, loss, student(), slice(0, SAMPLES))
+    found = [result[case, loss] for result in of_two_processes]
+    torch.testing.assert_close((found[0]["loss"] + found[1]["loss"]) / 2, alone["loss"])  # what is logged
+    for result in found:
+        torch.testing.assert_close(result["gradients"], alone["gradients"])
+    assert any(grad.any() for grad in alone["gradients"]) == (case != "none")
+    if case == "on one":
+        assert found[0]["loss"] == 0 and found[1]["loss"] > alone["loss"]
+
+
+def train(digits, pairing, **options):
+    trainer = CoLearningTrainer(
+        tiny.student(),
+        tiny.arguments(max_steps=3, alpha=0.5, **options),
+        train_dataset=digits,
+        bank=tiny.bank(rows=256) if pairing is not None else None,
+        pairing=pairing,
+    )
+    trainer.train()
+    losses = [entry for entry in trainer.state.log_history if "loss_latent" in entry]
+    return losses, [p.detach().clone() for p in trainer.model.parameters()]
+
+
+def test_a_trainer_takes_samples_without_a_target_as_they_come(digits):
+    whole, all_weights = train(digits, Paired())
+    budget_of_all, same_weights = train(digits, Budget(Paired(), 1.0))
+    assert [entry["loss_latent"] for entry in whole] == [entry["loss_latent"] for entry in budget_of_all]
+    assert all(map(torch.equal, all_weights, same_weights))
+
+    none, _ = train(digits, Budget(Paired(), 0.0))
+    half, weights = train(digits, Budget(Paired(), 0.5))
+    assert [entry["loss_latent"] for entry in none] == [0, 0, 0]
+    assert all(0 < entry["loss_latent"] < 10 for entry in half)
+    assert all(p.isfinite().all() for p in weights)
 
 
 class Spread:

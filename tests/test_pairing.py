@@ -20,7 +20,7 @@ from hf_colearn import (
     with_sample_ids,
 )
 from hf_colearn.teachers.collator import TARGETS, TargetCollator
-from hf_colearn.teachers.pairing import draw_bits
+from hf_colearn.teachers.pairing import Budget, Mismatched, draw_bits
 
 
 ROWS = 10
@@ -36,6 +36,8 @@ PAIRINGS = {
     "RandomPrompt": (lambda: tiny.random_prompt(ROWS), True, True),
     "Noisy Paired": (lambda: Noisy(Paired(), std=0.1), True, True),
     "Noisy RandomPrompt": (lambda: Noisy(tiny.random_prompt(ROWS), std=0.1), True, True),
+    "Mismatched Paired": (lambda: Mismatched(Paired(), 0.5), False, True),
+    "Mismatched Paired with rows": (lambda: Mismatched(Paired(LABELS), 1.0), False, True),
     "ConstantTarget": (lambda: ConstantTarget(), False, False),
     "RandomPrototypes by class": (lambda: RandomPrototypes(labels=LABELS), False, True),
     "RandomPrototypes at random": (lambda: RandomPrototypes(num_prototypes=ROWS), True, True),
@@ -298,6 +300,104 @@ def test_noise_without_a_standard_deviation_is_refused(std):
 def test_noise_checks_the_pairing_below():
     with pytest.raises(ValueError, match="sample id 10 is paired with row 10"):
         Noisy(Paired()).check(tiny.bank(ROWS), np.array([10]))
+
+
+# ---- wrong pairs ----
+def test_a_share_of_the_samples_sees_the_row_of_another():
+    bank = TeacherBank.from_latents(np.arange(40_000, dtype=np.float32)[:, None])
+    ids = np.arange(40_000)
+
+    rows = Mismatched(Paired(), 0.25).rows(bank, ids, epoch=0, seed=3)
+
+    # 10,000 expected, with a standard deviation of 87
+    assert abs((rows != ids).sum() - 10_000) < 350
+    assert torch.equal(Mismatched(Paired(), 0.25).targets(bank, ids, 0, 3)[:, 0], torch.from_numpy(rows).float())
+    assert (Mismatched(Paired(), 0).rows(bank, ids, 0, 3) == ids).all()
+
+
+@pytest.mark.parametrize("size", [2, 3, 10])
+def test_at_a_share_of_one_nobody_sees_its_own_row_and_every_other_one_is_as_likely(size):
+    own = np.arange(30_000) % size
+
+    rows = Mismatched(Paired(own), 1.0).rows(tiny.bank(size), np.arange(30_000), epoch=0, seed=0)
+
+    seen = np.bincount((rows - own) % size, minlength=size)
+    assert seen[0] == 0 and seen.sum() == 30_000
+    assert size == 2 or stats.chisquare(seen[1:]).pvalue > 1e-3
+
+
+def test_samples_that_are_mismatched_stay_so_at_larger_shares_and_in_every_epoch():
+    bank, ids = tiny.bank(500), np.arange(500)
+    seen = [Mismatched(Paired(), share).rows(bank, ids, epoch, seed=1) for epoch, share in enumerate(SHARES)]
+    wrong = [rows != ids for rows in seen]
+    for smaller, larger in zip(range(len(SHARES)), range(1, len(SHARES)), strict=False):
+        assert (wrong[larger] >= wrong[smaller]).all() and wrong[larger].sum() > wrong[smaller].sum()
+        assert (seen[larger] == seen[smaller])[wrong[smaller]].all()  # with the same partner
+
+
+SHARES = (0, 0.1, 0.25, 0.5, 0.75, 1)
+
+
+@pytest.mark.parametrize("pairing", [Noisy(Paired()), ConstantTarget(), Permuted(Paired()), Budget(Paired(), 0.5)])
+def test_wrong_rows_of_a_pairing_that_shows_no_rows_are_refused(pairing):
+    with pytest.raises(ValueError, match=f"{type(pairing).__name__} shows something else .*other way round"):
+        Mismatched(pairing, 0.5)
+
+
+def test_wrong_pairs_need_another_row_and_samples_that_fit():
+    with pytest.raises(ValueError, match="Mismatched needs a bank of at least 2 rows .* it has 1"):
+        Mismatched(Paired(), 0.5).check(tiny.bank(1), np.array([0]))
+    with pytest.raises(ValueError, match="sample id 10 is paired with row 10"):
+        Mismatched(Paired(), 0.5).check(tiny.bank(ROWS), np.array([10]))
+    Mismatched(Paired(), 0.5).check(tiny.bank(ROWS), IDS)
+
+
+# ---- a budget of pairs ----
+def has_target(share, seed=0, epoch=0, ids=tuple(range(2000)), wrap=lambda pairing: pairing):
+    bank = tiny.bank(2000)
+    targets = wrap(Budget(Paired(), share)).targets(bank, np.array(ids), epoch, seed)
+    missing = targets.isnan()
+    assert torch.equal(missing.all(dim=1), missing.any(dim=1)) and targets.dtype == torch.float32
+    return ~missing.all(dim=1).numpy(), targets
+
+
+def test_a_share_of_the_samples_has_its_target_and_the_others_none():
+    has, targets = has_target(0.3)
+    assert abs(has.sum() - 600) < 85  # 4 standard deviations
+    assert torch.equal(targets[has], tiny.bank(2000).lookup(np.flatnonzero(has)))
+    assert has_target(0.0)[0].sum() == 0 and has_target(1.0)[0].all()
+
+
+def test_who_has_a_target_is_fixed_by_id_and_seed_and_stays_at_larger_shares():
+    has = has_target(0.3)[0]
+    assert (has_target(0.3, epoch=5)[0] == has).all()
+    assert (has_target(0.3, ids=np.array([7, 1999, 3]))[0] == has[[7, 1999, 3]]).all()  # in any batch
+    assert (has_target(0.3, seed=1)[0] != has).any()
+    for smaller, larger in zip(SHARES[:-1], SHARES[1:], strict=True):
+        assert (has_target(larger)[0] >= has_target(smaller)[0]).all()
+    for other in (Noisy, lambda pairing: Permuted(pairing, np.zeros(2000, dtype=np.int64))):
+        assert (has_target(0.3, wrap=other)[0] == has).all()  # what others do with a target leaves none where none is
+
+
+def test_who_is_mismatched_does_not_depend_on_who_has_a_target():
+    bank, ids = tiny.bank(20_000), np.arange(20_000)
+    wrong = Mismatched(Paired(), 0.5).rows(bank, ids, 0, seed=0) != ids
+    has = ~Budget(Paired(), 0.5).targets(bank, ids, 0, seed=0).isnan().all(dim=1).numpy()
+    assert p_value_of_independence(wrong, has) > 1e-3
+
+
+def test_a_budget_checks_the_pairing_below_and_takes_any():
+    with pytest.raises(ValueError, match="sample id 10 is paired with row 10"):
+        Budget(Paired(), 0.5).check(tiny.bank(ROWS), np.array([10]))
+    mean = Budget(ConstantTarget(), 0.5).targets(tiny.bank(ROWS), IDS, 0, 0)
+    assert {tuple(row.isnan().unique().tolist()) for row in mean} == {(True,), (False,)}
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.01, float("nan")])
+@pytest.mark.parametrize("kind", [Mismatched, Budget])
+def test_a_share_that_is_none_is_refused(kind, share):
+    with pytest.raises(ValueError, match=f"share={share} is no share of the samples"):
+        kind(Paired(), share)
 
 
 # ---- the collator ----

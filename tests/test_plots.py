@@ -5,11 +5,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from hf_colearn.analysis.plots import plot_alphas, plot_head_gaps, plot_losses, plot_modalities, plot_projection
+from hf_colearn.analysis.plots import (
+    arm_styles,
+    plot_alphas,
+    plot_curves,
+    plot_head_gaps,
+    plot_losses,
+    plot_modalities,
+)
 
 
 @pytest.fixture
@@ -34,8 +40,9 @@ def history(task, latent=None):
     return [*entries, {"step": 10, "eval_loss": 9.0}, {"step": 30, "train_loss": 9.0}]
 
 
-def cloud(n=30, d=8, seed=0):
-    return np.random.default_rng(seed).normal(size=(n, d)).astype(np.float32)
+def said(figure):
+    """The title and the line below it, unwrapped."""
+    return " ".join(text.get_text() for text in figure.texts).replace("\n", " ")
 
 
 # ---- losses ----
@@ -81,6 +88,67 @@ def test_a_run_that_diverged_is_drawn_up_to_there(tmp_path, figures):
 def test_a_term_that_nobody_logged_is_named_with_what_there_is(tmp_path):
     with pytest.raises(ValueError, match="no arm logged 'loss_latent': .*'loss_task'"):
         plot_losses({"base": [history([2.0, 1.0])]}, tmp_path / "a.png")
+
+
+def test_a_diverged_seed_ends_its_arm_with_a_cross_and_the_title_says_so():
+    bad, never = history([2.0, float("nan"), 1.0]), history([float("inf")] * 3)
+    figure = plot_losses({"a": [history([2.0, 1.0, 1.0]), bad], "b": [never]}, terms=("loss_task",))
+    line, cross = figure.axes[0].lines
+    assert line.get_xydata().tolist() == cross.get_xydata().tolist() == [[10, 2.0]] and cross.get_marker() == "x"
+    told = said(figure)
+    assert "x: a seed's value is not finite from here on" in told and "'b' was never finite" in told
+    with pytest.raises(ValueError, match="'loss_task' was never finite in ..b..: the runs diverged"):
+        plot_losses({"b": [never]}, terms=("loss_task",))
+
+
+def test_one_term_is_one_panel_of_a_page_without_a_legend():
+    histories = {"base": [history([2.0, 1.0])], "text": [history([2.0, 1.0], [0.9, 0.8])]}
+    figure = plot_losses(histories, terms=("loss_latent",), legend=False)
+    assert len(figure.axes) == 1 and not figure.legends
+    assert figure.get_size_inches().tolist() == [4.8, 3.4]
+    assert figure.texts[0].get_text() == "Latent loss" and figure.texts[1].get_text() == "1 seed"
+
+
+def test_arms_wear_the_given_styles_and_the_baseline_lies_below():
+    histories = {"null": [history([2.0, 1.0])], "text": [history([2.0, 1.0])], "base": [history([2.0, 1.0])]}
+    styles = arm_styles({"base": "baseline", "text": "colearned", "null": "null"})
+    null, text, base = plot_losses(histories, terms=("loss_task",), styles=styles, legend=False).axes[0].lines
+    assert [line.get_color() for line in (null, text, base)] == [styles[arm].colour for arm in histories]
+    assert base.get_zorder() < null.get_zorder() < text.get_zorder()
+    with pytest.raises(ValueError, match="arms without a style: .'null'.; make the styles"):
+        plot_losses(histories, terms=("loss_task",), styles={arm: styles[arm] for arm in ("base", "text")})
+
+
+def test_floors_are_lines_named_at_their_ends_and_equal_ones_are_named_together():
+    histories = {"one": [history([2.0, 1.0], [0.9, 0.3])], "two": [history([2.0, 1.0], [0.8, 0.2])]}
+    floor = {"one": 0.25, "two": 0.25, "variance of the targets": 0.24}
+    axis = plot_losses(histories, terms=("loss_task", "loss_latent"), floor=floor).axes[1]
+    lines = [line.get_ydata() for line in axis.lines if list(line.get_xdata()) == [0, 1]]
+    assert lines == [[0.25, 0.25], [0.24, 0.24]]
+    names = {text.get_text().replace("\n", " "): text.get_position()[1] for text in axis.texts}
+    assert list(names) == ["floor of one, two 0.25", "variance of the targets 0.24"]
+    assert names["floor of one, two 0.25"] - names["variance of the targets 0.24"] > 0.1  # moved apart
+    with pytest.raises(ValueError, match="the floor 'one' is nan"):
+        plot_losses(histories, floor={"one": float("nan")})
+    with pytest.raises(ValueError, match="a floor is drawn below 'loss_latent', which is not among .*'loss_task'"):
+        plot_losses(histories, terms=("loss_task",), floor=floor)
+
+
+# ---- any key ----
+
+
+def test_any_key_is_drawn_over_epochs_or_steps():
+    runs = [evaluations([0.25, 0.75]), evaluations([0.75, 1.0])]
+    axis = plot_curves({"ce": runs}, "eval_accuracy", ylabel="accuracy", legend=False).axes[0]
+    assert axis.lines[0].get_xydata().tolist() == [[1.0, 0.5], [2.0, 0.875]]
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("epoch", "accuracy")
+    figure = plot_curves({"ce": runs}, "eval_accuracy", along="step")
+    assert figure.axes[0].lines[0].get_xdata().tolist() == [2, 4]
+    assert figure.texts[0].get_text() == "Accuracy (evaluation)"
+    with pytest.raises(ValueError, match="along must be one of ..step., .epoch.., got 'time'"):
+        plot_curves({"ce": runs}, "eval_accuracy", along="time")
+    with pytest.raises(ValueError, match="no arm logged 'label_alignment'"):
+        plot_curves({"ce": runs}, "label_alignment")
 
 
 # ---- alphas ----
@@ -169,6 +237,23 @@ def test_without_a_modalitys_accuracy_there_is_nothing_to_draw(tmp_path):
         plot_modalities({"image alone": [evaluations([0.1], given_image=[0.2])]}, tmp_path / "a.png")
 
 
+def test_pictures_of_one_arm_each_share_their_limits_and_name_the_lines_at_their_ends():
+    histories = {
+        "low": [evaluations([0.0, 0.1], image=[0.0, 0.1], audio=[0.0, 0.05])],
+        "high": [evaluations([0.0, 1.0], image=[0.0, 0.5], audio=[0.0, 0.5])],
+    }
+    low, high = (plot_modalities(histories, arms=[arm], legend=False) for arm in histories)
+    assert low.axes[0].get_ylim() == high.axes[0].get_ylim() and low.axes[0].get_ylim()[1] > 1
+    assert "low" in said(low) and not low.legends
+    names = {text.get_text(): text.get_position()[1] for text in high.axes[0].texts}
+    assert list(names) == ["fused", "image head", "audio head"]
+    assert names["image head"] != names["audio head"]  # both end at 0.5
+    with pytest.raises(
+        ValueError, match="no modality's accuracy was logged by ..other..: choose from .'low', 'high'."
+    ):
+        plot_modalities(histories, arms=["other"])
+
+
 def test_head_gaps_are_the_difference_of_the_heads_seed_by_seed(tmp_path, figures):
     histories = {
         "one-hot": [
@@ -198,70 +283,6 @@ def test_three_modalities_have_three_pairs(tmp_path, figures):
     ]
 
 
-# ---- projection ----
-
-
-def test_panels_show_the_same_classes_with_the_same_looks(tmp_path, figures):
-    labels = np.arange(30) % 3
-    plot_projection({"student": cloud(), "teacher": cloud(d=20, seed=1)}, labels, tmp_path / "a.png", perplexity=5)
-    left, right = figures[0].axes
-    assert left.get_title() == "student\n30 samples, D = 8"
-    assert right.get_title() == "teacher\n30 samples, D = 20"
-    assert "perplexity 5" in figures[0].get_suptitle()
-    for one, other in zip(left.collections, right.collections, strict=True):
-        assert len(one.get_offsets()) == 10  # 30 points, 3 classes
-        assert one.get_facecolor().tolist() == other.get_facecolor().tolist()
-    assert [text.get_text() for text in figures[0].legends[0].texts] == ["0", "1", "2"]
-
-
-def test_projection_is_repeatable_and_separates_two_distant_classes(tmp_path, figures):
-    labels = np.arange(40) % 2
-    latents = cloud(40, d=600) + 5 * labels[:, None]
-    for name in ("a.png", "b.png"):
-        plot_projection({"student": latents}, labels, tmp_path / name, perplexity=5)
-    first, second = ([np.asarray(c.get_offsets()) for c in figure.axes[0].collections] for figure in figures)
-    assert all((a == b).all() for a, b in zip(first, second, strict=True))
-    # every point lies nearer to the centre of its own class
-    for own, other in ((first[0], first[1]), (first[1], first[0])):
-        to_own, to_other = (np.linalg.norm(own - centre.mean(axis=0), axis=1) for centre in (own, other))
-        assert (to_own < to_other).all()
-
-
-def test_of_many_samples_the_same_few_are_drawn_in_every_panel(tmp_path, figures):
-    labels = np.arange(60)  # a class a sample, so that the labels tell which samples were drawn
-    clouds = {"a": cloud(60), "b": cloud(60, seed=1)}
-    plot_projection(clouds, labels, tmp_path / "a.png", perplexity=5, max_points=20)
-    drawn = [[c.get_label() for c in axis.collections if len(c.get_offsets())] for axis in figures[0].axes]
-    assert len(drawn[0]) == 20 and drawn[0] == drawn[1]
-    assert "20 of 60 samples" in figures[0].axes[0].get_title()
-
-
-def test_a_collapsed_cloud_is_said_to_be_one(tmp_path, figures):
-    clouds = {"good": cloud(), "collapsed": np.ones((30, 8))}
-    plot_projection(clouds, np.arange(30) % 3, tmp_path / "a.png", perplexity=5)
-    good, collapsed = figures[0].axes
-    assert len(good.collections) == 3 and len(collapsed.collections) == 0
-    assert "all latents are equal" in collapsed.texts[0].get_text()
-
-
-@pytest.mark.parametrize(
-    ("latents", "perplexity", "message"),
-    [
-        (
-            np.where(np.arange(30)[:, None] == 4, np.nan, cloud()),
-            5,
-            "1 of 30 latents of cloud 'student' are not finite",
-        ),
-        (cloud(29), 5, r"'student' must hold one latent for each of the 30 labels, got shape \(29, 8\)"),
-        (cloud()[:, 0], 5, r"got shape \(30,\)"),
-        (cloud(), 30, "below the 30 points to draw, got 30"),
-    ],
-)
-def test_bad_clouds_are_named(tmp_path, latents, perplexity, message):
-    with pytest.raises(ValueError, match=message):
-        plot_projection({"student": latents}, np.arange(30) % 3, tmp_path / "a.png", perplexity=perplexity)
-
-
 # ---- the extra ----
 
 
@@ -280,7 +301,7 @@ for draw in (lambda: plots.plot_losses({"a": [history]}, "a.png"),
     try:
         draw()
     except ImportError as error:
-        assert "pip install hf-colearn[report]" in str(error)
+        assert "pip install 'hf-colearn[report]'" in str(error)
     else:
         raise SystemExit("no error")
 """

@@ -1,27 +1,16 @@
-"""The recipes as their users start them: real processes, real digits, a real teacher."""
+"""The demo as its users start it: real digits, a real teacher, and what `accelerate launch` makes of it."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import processes
 
-ROOT = Path(__file__).parents[1]
-RECIPE = str(ROOT / "recipes" / "digits_l2v.py")
+
+RECIPE = Path(__file__).parents[1] / "recipes" / "digits_l2v.py"
 QUICK = ["--seeds", "2", "--max_steps", "4", "--labels_per_class", "2"]
-ONE = [sys.executable, RECIPE]
-ACCELERATE_ONE = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", RECIPE]
-ACCELERATE_TWO = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", RECIPE]
-
-
-def start(command, folder):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr[-4000:]
-    return done.stdout
 
 
 def scores(folder):
@@ -32,13 +21,13 @@ def scores(folder):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("digits")
-    return folder, start([*ONE, *QUICK], folder)
+    return folder, processes.forked(RECIPE, *QUICK, folder=folder).stdout
 
 
 def test_the_demo_leaves_a_report_plots_and_a_student_with_its_card(finished):
     folder, output = finished
     written = {str(path.relative_to(folder / "runs/digits_l2v")) for path in folder.rglob("*") if path.is_file()}
-    assert {"report.json", "losses.png", "latents.png", "student/README.md", "student/model.safetensors"} <= written
+    assert {"report.json", "report.html", "report.md", "student/README.md", "student/model.safetensors"} <= written
     assert not [name for name in written if name.endswith((".bin", ".pt", ".pth", ".pkl"))]
     report = json.loads((folder / "runs/digits_l2v/report.json").read_text())
     kinds = [arm["kind"] for arm in report["comparison"]["arms"]]
@@ -51,7 +40,7 @@ def test_the_demo_leaves_a_report_plots_and_a_student_with_its_card(finished):
     assert f"value: {of_student}" in card
 
 
-def test_the_saved_student_classifies_an_image_in_a_pipeline(finished):
+def test_the_saved_student_classifies_an_image_in_a_fresh_process(finished):
     script = f"""
 import hf_colearn
 from hf_colearn.data.digits import load_handwritten_digits
@@ -60,25 +49,26 @@ classify = pipeline("image-classification", {str(finished[0] / "runs/digits_l2v/
 found = classify(load_handwritten_digits()["test"][0]["image"])
 print(sorted(entry["label"] for entry in found), round(sum(entry["score"] for entry in found), 4))
 """
-    assert start([sys.executable, "-c", script], finished[0]).splitlines()[-1] == f"{[str(i) for i in range(10)]} 1.0"
+    output = processes.start(sys.executable, "-c", script, folder=finished[0]).stdout
+    assert output.splitlines()[-1] == f"{[str(i) for i in range(10)]} 1.0"
 
 
 def test_accelerate_launch_gives_the_scores_of_plain_python(finished, tmp_path):
-    start([*ACCELERATE_ONE, *QUICK, "--arms", "baseline", "random prompts"], tmp_path)
+    processes.accelerate(RECIPE, *QUICK, "--arms", "baseline", "random prompts", folder=tmp_path)
     expected = {key: value for key, value in scores(finished[0]).items() if key[0] in ("baseline", "random prompts")}
     assert scores(tmp_path) == pytest.approx(expected)
 
 
 def test_two_processes_report_once(tmp_path):
-    output = start([*ACCELERATE_TWO, *QUICK, "--arms", "baseline", "random prompts", "random vectors"], tmp_path)
-    assert output.count("Written:") == 1
+    asked = [*QUICK, "--arms", "baseline", "random prompts", "random vectors"]
+    done = processes.accelerate(RECIPE, *asked, folder=tmp_path, processes=2)
+    assert done.stdout.count("Written:") == 1
     report = json.loads((tmp_path / "runs/digits_l2v/report.json").read_text())
     assert report["processes"] == 2
     assert len(report["runs"]) == 6
 
 
 def test_an_arm_that_does_not_exist_is_refused_before_training(tmp_path):
-    done = subprocess.run([*ONE, "--arms", "baseline", "telepathy"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode != 0
+    done = processes.forked(RECIPE, "--arms", "baseline", "telepathy", folder=tmp_path, expect=1)
     assert "telepathy" in done.stderr and "random prompts" in done.stderr
     assert not (tmp_path / "runs").exists()

@@ -1,37 +1,26 @@
 """Training streams: on two processes, by the ids that trained; resumed; and refused early."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from datasets import ClassLabel, Features, IterableDataset, List, Value
 from datasets.distributed import split_dataset_by_node
 
+import processes
 import tiny
 from hf_colearn import CoLearningTrainer
 from scripts import stream_ids
 
 
-TESTS = Path(__file__).parent
+SCRIPT = Path(__file__).parent / "scripts" / "stream_ids.py"
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     """What the two processes of `stream_ids.py` saw."""
     folder = tmp_path_factory.mktemp("streams")
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-        + [str(TESTS / "scripts" / "stream_ids.py")],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    done = processes.forked(SCRIPT, folder=folder, processes=2)
     found = [json.loads((folder / f"result_{rank}.json").read_text()) for rank in (0, 1)]
     assert [result["world_size"] for result in found] == [2, 2]
     found[0]["log"] = done.stderr

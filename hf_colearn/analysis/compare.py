@@ -2,17 +2,38 @@
 
 A latent loss regularises by itself: a student may gain as much from random vectors as from a real teacher. So a gain
 over the baseline is credited to the teacher's content only where the null controls of the same comparison stay behind.
-All intervals are t-intervals over seeds; differences are paired by seed.
+
+Differences are paired by seed, and t-intervals decide: [`~hf_colearn.analysis.estimates`] says why.
+
+Several co-learned arms are corrected for their number by Holm's procedure (Holm, Scandinavian Journal of Statistics,
+1979), once against the baseline and once against the strongest null control: over all of them, the chance of finding
+any difference where there is none is 5% at most. Each arm's interval has the level at which Holm's procedure judged the
+arm, from `1 - 0.05 / arms` to 0.95, so that it excludes 0 exactly where a difference is found. An arm has helped only
+where both intervals lie above 0, which is stricter than either and asks for no further correction.
 """
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
-from scipy.stats import t as student_t
+
+from hf_colearn.analysis.estimates import (
+    MAX_SEEDS,
+    Estimate,
+    interval,
+    paired_estimates,
+    percent,
+    points,
+    seeds_to_settle,
+    sign_flip_p_value,
+    words,
+)
 
 
 Kind = Literal["baseline", "colearned", "null", "reference"]
+Finding = Literal[
+    "helped", "no more than a null control", "no reliable difference", "harm", "one seed", "no null control"
+]
 
 
 @dataclass(frozen=True)
@@ -32,21 +53,8 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A mean over seeds, as a fraction, with its t-interval; one seed has neither interval nor p-value (`None`).
-
-    `p_value`, of a paired difference only: two-sided sign-flip permutation test, never below `2 / 2**n_seeds`.
-    """
-
-    mean: float
-    low: float | None = None
-    high: float | None = None
-    p_value: float | None = None
-
-
-@dataclass(frozen=True)
 class ArmResult:
-    """An arm with its mean and its differences; an arm has no difference to itself."""
+    """An arm with its mean and its differences; an arm has no difference to itself, and only co-learned arms a finding."""
 
     name: str
     kind: Kind
@@ -54,6 +62,7 @@ class ArmResult:
     mean: Estimate
     to_baseline: Estimate | None
     to_null: Estimate | None
+    finding: Finding | None = None
 
 
 @dataclass(frozen=True)
@@ -69,101 +78,158 @@ class Comparison:
     source: str = "teacher"
 
     @property
+    def findings(self) -> dict[str, Finding]:
+        """What was found of every co-learned arm, by name."""
+        return {arm.name: arm.finding for arm in self.arms if arm.finding is not None}
+
+    @property
     def verdict(self) -> str:
         """One line a co-learned arm, that claims no more than the intervals do."""
         return "\n".join(
             f"{arm.name}: {self._sentence(arm, arm.to_baseline)}"
             for arm in self.arms
-            if arm.kind == "colearned" and arm.to_baseline is not None
+            if arm.finding is not None and arm.to_baseline is not None
         )
+
+    @property
+    def headline(self) -> str:
+        """One short sentence: of the only co-learned arm with its gain, or which of several helped and which not."""
+        claims = {
+            "helped": f"the {self.source}'s content helped",
+            "harm": "co-learning did harm",
+            "no more than a null control": "co-learning helped no more than a null control",
+            "no null control": f"a gain, and no null control that would credit it to the {self.source}",
+            "no reliable difference": f"no reliable difference at {self.n_seeds} seeds",
+            "one seed": "one seed, so no claim",
+        }
+        names = {claim: [name for name, found in self.findings.items() if found == claim] for claim in claims}
+        if not self.findings:
+            return "No arm was co-learned, so there is nothing to judge."
+        if len(self.findings) > 1:
+            told = [f"{claims[claim]} ({', '.join(map(repr, named))})" for claim, named in names.items() if named]
+            return f"{_capital('; '.join(told))}."
+        arm = next(arm for arm in self.arms if arm.finding is not None)
+        gains = [words(arm.to_baseline, "the baseline")]
+        if arm.finding == "no more than a null control":
+            gains.append(words(arm.to_null, f"'{self.strongest_null}'"))
+        return f"{_capital(claims[self.findings[arm.name]])}: {', and '.join(gains)}."
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values, for JSON; scores and differences are fractions, not percent."""
-        return asdict(self) | {"verdict": self.verdict}
+        return asdict(self) | {"verdict": self.verdict, "headline": self.headline}
 
     def table(self) -> str:
         """The arms as plain text with aligned columns, in percent and percentage points, with notes below."""
-        rows = self._rows()
+        rows = self.rows()
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         rows.insert(1, ["-" * width for width in widths])
         padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
-        return "\n".join([*("  ".join(row).rstrip() for row in padded), "", *self._notes()])
+        return "\n".join([*("  ".join(row).rstrip() for row in padded), "", *self.notes()])
 
     def to_markdown(self) -> str:
         """The same table and notes in Markdown."""
-        rows = [[cell.replace("|", "\\|") for cell in row] for row in self._rows()]
+        rows = [[cell.replace("|", "\\|") for cell in row] for row in self.rows()]
         rows.insert(1, ["---"] * len(rows[0]))
-        return "\n".join([*("| " + " | ".join(row) + " |" for row in rows), "", *(f"- {n}" for n in self._notes())])
+        return "\n".join([*("| " + " | ".join(row) + " |" for row in rows), "", *(f"- {n}" for n in self.notes())])
 
-    def _sentence(self, arm: ArmResult, gain: Estimate) -> str:
-        seeds = f"{self.n_seeds} seeds"
-        over_baseline = f"{_points(gain)} pp over the baseline"
-        over_null = f"{_points(arm.to_null)} pp over the strongest null control '{self.strongest_null}'"
-        if gain.low is None or gain.high is None:
-            also = "" if arm.to_null is None else f", {over_null}"
-            return f"one seed has no interval, so no claim: {over_baseline}{also}; train more seeds."
-        if gain.high < 0:
-            return f"co-learning did harm: {over_baseline} ({seeds})."
-        if gain.low <= 0:
-            less = arm.to_null is not None and arm.to_null.mean <= 0
-            but = f"; the {self.source}'s gain is not larger than a null control's ({over_null})" if less else ""
-            return f"no reliable difference at {seeds}: {over_baseline}; {self._seeds_to_settle(arm)}{but}."
-        if arm.to_null is None or arm.to_null.low is None:
-            return (
-                f"a gain, but not one to credit to the {self.source}: {over_baseline} ({seeds}), and no null control was "
-                "trained; add an arm of kind 'null'."
-            )
-        if arm.to_null.low > 0:
-            return f"the {self.source}'s content helped: {over_baseline} and {over_null} ({seeds})."
-        return (
-            f"it helped no more than a null control does: {over_baseline}, but {over_null} ({seeds}); the "
-            f"{self.source}'s gain is not larger than a null control's."
-        )
-
-    def _seeds_to_settle(self, arm: ArmResult) -> str:
-        """Seeds at which the interval excludes 0 in 4 of 5 repeats, if mean and spread of the difference stay."""
-        baseline = next(other for other in self.arms if other.name == self.baseline)
-        difference = _paired(arm.scores, baseline.scores)
-        if round(difference.mean(), 12) == 0:
-            return "no number of seeds settles a difference of 0"
-        n = np.arange(self.n_seeds + 1, 1001)
-        reach = student_t.ppf(0.5 + self.confidence / 2, n - 1) + student_t.ppf(0.8, n - 1)
-        enough = n[abs(difference.mean()) * np.sqrt(n) >= reach * difference.std(ddof=1)]
-        needed = f"about {enough[0]}" if len(enough) else "more than 1000"
-        return f"{needed} seeds would settle a difference of this size"
-
-    def _rows(self) -> list[list[str]]:
+    def rows(self) -> list[list[str]]:
+        """The table's cells, the first row its header."""
         null = "best null" if self.strongest_null is None else f"null '{self.strongest_null}'"
-        interval = f"{100 * self.confidence:.4g}% interval"
-        rows = [["arm", "kind", f"{self.metric} [%]", interval, f"vs '{self.baseline}' [pp]", f"vs {null} [pp]"]]
+        level = f"{percent(self.confidence)} interval"
+        rows = [["arm", "kind", f"{self.metric} [%]", level, f"vs '{self.baseline}' [pp]", f"vs {null} [pp]"]]
         for arm in self.arms:
-            differences = [_points(difference) for difference in (arm.to_baseline, arm.to_null)]
-            rows.append([arm.name, arm.kind, f"{100 * arm.mean.mean:.2f}", _interval(arm.mean, ""), *differences])
+            differences = [points(difference) for difference in (arm.to_baseline, arm.to_null)]
+            rows.append([arm.name, arm.kind, f"{100 * arm.mean.mean:.2f}", interval(arm.mean, ""), *differences])
         return rows
 
-    def _notes(self) -> list[str]:
-        colearned = [arm for arm in self.arms if arm.kind == "colearned"]
+    def notes(self) -> list[str]:
+        """What a reader of the table must know, a sentence or two each."""
+        colearned = [arm for arm in self.arms if arm.finding is not None]
         if self.n_seeds == 1:
             notes = ["One seed: no intervals, so no claim. pp = percentage points."]
         else:
             p_values = ", ".join(f"'{arm.name}' {_p_values(arm)}" for arm in colearned)
             notes = [
-                f"{self.n_seeds} seeds; brackets are {100 * self.confidence:.4g}% t-intervals over seeds, differences "
+                f"{self.n_seeds} seeds; brackets are {percent(self.confidence)} t-intervals over seeds, differences "
                 "are paired by seed; pp = percentage points.",
             ]
             if colearned:
                 notes.append(
                     f"Sign-flip permutation p: {p_values} (it cannot be below {2 / 2**self.n_seeds:.3g} with "
-                    f"{self.n_seeds} seeds)."
+                    f"{self.n_seeds} seeds, so the intervals decide)."
                 )
         if self.strongest_null is not None:
             notes.append(
                 f"'{self.strongest_null}' is the null control with the highest mean; picking it afterwards favours "
                 "the control, so the comparison is conservative for the co-learned arms."
             )
-        if len(colearned) > 1:
-            notes.append("Each co-learned arm is judged by itself: the intervals are not corrected for their number.")
+        if len(colearned) > 1 and self.n_seeds > 1:
+            widest = percent(1 - (1 - self.confidence) / len(colearned))
+            notes.append(
+                f"The {len(colearned)} co-learned arms are corrected for their number (Holm): their differences' "
+                f"brackets have up to {widest}, so that the chance of finding any difference where there is none is "
+                f"{percent(1 - self.confidence)} at most."
+            )
+        if constant := self._without_a_spread():
+            notes.append(
+                f"No bracket and no claim where a value is the same at every seed, since nothing tells how certain it is: "
+                f"{', '.join(constant)}. See that the seed reaches the training, or score on more samples."
+            )
         return notes
+
+    def _without_a_spread(self) -> list[str]:
+        if self.n_seeds == 1:
+            return []
+        return [
+            f"'{arm.name}'{what}"
+            for arm in self.arms
+            for estimate, what in (
+                (arm.mean, ""),
+                (arm.to_baseline, f" vs '{self.baseline}'"),
+                (arm.to_null, f" vs '{self.strongest_null}'"),
+            )
+            if estimate is not None and estimate.low is None
+        ]
+
+    def _sentence(self, arm: ArmResult, gain: Estimate) -> str:
+        seeds = f"{self.n_seeds} seeds"
+        over_baseline = f"{points(gain)} pp over the baseline"
+        over_null = f"{points(arm.to_null)} pp over the strongest null control '{self.strongest_null}'"
+        if arm.finding == "one seed":
+            also = "" if arm.to_null is None else f", {over_null}"
+            return f"one seed has no interval, so no claim: {over_baseline}{also}; train more seeds."
+        if arm.finding == "harm":
+            return f"co-learning did harm: {over_baseline} ({seeds})."
+        if arm.finding == "no null control":
+            return (
+                f"a gain, but not one to credit to the {self.source}: {over_baseline} ({seeds}), and no null control was "
+                "trained; add an arm of kind 'null'."
+            )
+        if arm.finding == "helped":
+            return f"the {self.source}'s content helped: {over_baseline} and {over_null} ({seeds})."
+        if arm.finding == "no more than a null control":
+            return (
+                f"it helped no more than a null control does: {over_baseline}, but {over_null} ({seeds}); the "
+                f"{self.source}'s gain is not larger than a null control's."
+            )
+        if gain.low is not None and gain.low > 0:
+            return (
+                f"no reliable difference at {seeds} from a null control: {over_baseline}, and {over_null}, the same at "
+                "every seed, so nothing tells how certain it is."
+            )
+        less = arm.to_null is not None and arm.to_null.mean <= 0
+        but = f"; the {self.source}'s gain is not larger than a null control's ({over_null})" if less else ""
+        return f"no reliable difference at {seeds}: {over_baseline}; {self._what_would_settle(arm, gain)}{but}."
+
+    def _what_would_settle(self, arm: ArmResult, gain: Estimate) -> str:
+        if round(gain.mean, 12) == 0:
+            return "no number of seeds settles a difference of 0"
+        if gain.confidence is None:
+            return "it is the same at every seed, so nothing tells how certain it is"
+        baseline = next(other for other in self.arms if other.name == self.baseline)
+        needed = seeds_to_settle(_paired(arm.scores, baseline.scores), gain.confidence)
+        told = f"more than {MAX_SEEDS}" if needed is None else f"about {needed}"
+        return f"{told} seeds would settle a difference of this size"
 
 
 def compare(
@@ -172,7 +238,8 @@ def compare(
     """Holds every arm against the baseline and against the strongest null control.
 
     The strongest null control is the null arm with the highest mean. It is picked after the fact, which favours it:
-    the comparison is conservative for the co-learned arms. Several co-learned arms are not corrected for their number.
+    the comparison is conservative for the co-learned arms. What a finding rests on is said on top of this module; the
+    differences of null controls and references are shown, not judged, and so not corrected.
 
     Args:
         arms (`list[Arm]`):
@@ -184,6 +251,11 @@ def compare(
             What the scores are, for the header of the table.
         source (`str`, *optional*, defaults to `"teacher"`):
             What a gain over the null controls is credited to: `"pairing"`, where the modalities teach each other.
+
+    Returns:
+        [`Comparison`]: With a finding for every co-learned arm: `"helped"` (both intervals lie above 0), `"no more than
+        a null control"` (only that against the baseline does), `"no reliable difference"`, `"harm"`, `"one seed"` or
+        `"no null control"` (a gain, and nothing to hold it against).
 
     Raises:
         `ValueError`: If arms are missing, share a name or differ in their number of seeds, or a score is not in
@@ -197,66 +269,75 @@ def compare(
     >>> comparison = compare(
     ...     [
     ...         Arm("baseline", "baseline", [0.80, 0.81, 0.79]),
-    ...         Arm("text teacher", "colearned", [0.85, 0.86, 0.84]),
-    ...         Arm("random vectors", "null", [0.81, 0.82, 0.80]),
+    ...         Arm("text teacher", "colearned", [0.85, 0.87, 0.83]),
+    ...         Arm("random vectors", "null", [0.81, 0.81, 0.80]),
     ...     ]
     ... )
-    >>> comparison.verdict.split(":")[1]
-    " the teacher's content helped"
+    >>> comparison.headline
+    "The teacher's content helped: +5.00 pp over the baseline (95% interval +2.52 to +7.48)."
     ```
     """
     _check(arms, confidence)
     baseline = next(arm for arm in arms if arm.kind == "baseline")
     null = max((arm for arm in arms if arm.kind == "null"), key=lambda arm: np.mean(arm.scores), default=None)
+    n_seeds = len(baseline.scores)
+    to_baseline = _differences(arms, baseline, confidence)
+    to_null = {} if null is None else _differences(arms, null, confidence)
     results = tuple(
         ArmResult(
             name=arm.name,
             kind=arm.kind,
             scores=[float(score) for score in arm.scores],
-            mean=_estimate(np.asarray(arm.scores), confidence),
-            to_baseline=None if arm is baseline else _difference(arm, baseline, confidence),
-            to_null=None if null is None or arm is null else _difference(arm, null, confidence),
+            mean=replace(paired_estimates([np.round(arm.scores, 12)], confidence)[0], p_value=None),
+            to_baseline=to_baseline.get(arm.name),
+            to_null=to_null.get(arm.name),
+            finding=_finding(to_baseline[arm.name], to_null.get(arm.name), n_seeds)
+            if arm.kind == "colearned"
+            else None,
         )
         for arm in arms
     )
     strongest_null = None if null is None else null.name
-    return Comparison(results, len(baseline.scores), confidence, metric, baseline.name, strongest_null, source)
+    return Comparison(results, n_seeds, confidence, metric, baseline.name, strongest_null, source)
 
 
-def sign_flip_p_value(differences: np.ndarray) -> float:
-    """Two-sided p-value of "the signs of the paired differences are coin flips".
+def _differences(arms: list[Arm], other: Arm, confidence: float) -> dict[str, Estimate]:
+    """The differences of all other arms to this one, by name; those of co-learned arms are corrected together."""
+    paired = {arm.name: _paired(arm.scores, other.scores) for arm in arms if arm is not other}
+    judged = [arm.name for arm in arms if arm.kind == "colearned"]
+    families = [judged, *([name] for name in paired if name not in judged)]
+    estimates = {
+        name: estimate
+        for family in families
+        for name, estimate in zip(family, paired_estimates([paired[name] for name in family], confidence), strict=True)
+    }
+    if len(other.scores) == 1:
+        return estimates
+    return {
+        name: replace(estimate, sign_flip_p_value=sign_flip_p_value(paired[name]))
+        for name, estimate in estimates.items()
+    }
 
-    Exact up to 16 seeds; above, over `2**16` seeded draws of the signs.
 
-    Args:
-        differences (`np.ndarray` of shape `(n,)`): One difference a seed.
-    """
-    n = len(differences)
-    if n <= 16:
-        signs = 1 - 2 * (np.arange(2**n)[:, None] >> np.arange(n) & 1)
-    else:
-        signs = np.random.default_rng(0).choice([-1, 1], size=(2**16, n))
-        signs[0] = 1  # the observed signs are one of the draws, so that p is never 0
-    return float(np.mean(abs(signs @ differences) >= abs(differences.sum()) - 1e-12))
+def _finding(to_baseline: Estimate, to_null: Estimate | None, n_seeds: int) -> Finding:
+    if n_seeds == 1:
+        return "one seed"
+    if to_baseline.low is None or to_baseline.high is None:
+        return "no reliable difference"
+    if to_baseline.high < 0:
+        return "harm"
+    if to_baseline.low <= 0:
+        return "no reliable difference"
+    if to_null is None:
+        return "no null control"
+    if to_null.low is None:  # the same difference at every seed
+        return "no reliable difference" if to_null.mean > 0 else "no more than a null control"
+    return "helped" if to_null.low > 0 else "no more than a null control"
 
 
 def _paired(scores: list[float], others: list[float]) -> np.ndarray:
     """Differences by seed, without the rounding noise that would make a reliable gain of 0.1 + 0.2 over 0.3."""
     return np.round(np.subtract(scores, others), 12)
-
-
-def _estimate(values: np.ndarray, confidence: float) -> Estimate:
-    mean, n = float(values.mean()), len(values)
-    if n == 1:
-        return Estimate(mean)
-    half = float(student_t.ppf(0.5 + confidence / 2, n - 1) * values.std(ddof=1) / n**0.5)
-    return Estimate(mean, mean - half, mean + half)
-
-
-def _difference(arm: Arm, other: Arm, confidence: float) -> Estimate:
-    differences = _paired(arm.scores, other.scores)
-    p_value = sign_flip_p_value(differences) if len(differences) > 1 else None
-    return replace(_estimate(differences, confidence), p_value=p_value)
 
 
 def _check(arms: list[Arm], confidence: float) -> None:
@@ -283,21 +364,10 @@ def _check(arms: list[Arm], confidence: float) -> None:
         raise ValueError(f"need exactly one arm of kind 'baseline' and at least one 'colearned', got {kinds}")
 
 
-def _points(difference: Estimate | None) -> str:
-    """As in `+1.20 [+0.40, +2.00]`, in percentage points."""
-    return "-" if difference is None else f"{_hundredths(difference.mean, '+')} {_interval(difference, '+')}".rstrip()
-
-
-def _interval(estimate: Estimate, sign: str) -> str:
-    if estimate.low is None or estimate.high is None:
-        return ""
-    return f"[{_hundredths(estimate.low, sign)}, {_hundredths(estimate.high, sign)}]"
-
-
-def _hundredths(fraction: float, sign: str) -> str:
-    return f"{round(100 * fraction, 2) + 0.0:{sign}.2f}"  # + 0.0: no "-0.00"
+def _capital(sentence: str) -> str:
+    return sentence[0].upper() + sentence[1:]
 
 
 def _p_values(arm: ArmResult) -> str:
-    p_values = [f"{d.p_value:.3g}" for d in (arm.to_baseline, arm.to_null) if d is not None and d.p_value is not None]
-    return " and ".join(p_values)
+    p_values = [d.sign_flip_p_value for d in (arm.to_baseline, arm.to_null) if d is not None]
+    return " and ".join(f"{p_value:.3g}" for p_value in p_values)

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from datasets import Dataset, IterableDataset
+from datasets import Dataset, IterableDataset, concatenate_datasets
 from transformers import default_data_collator
 
 from hf_colearn.data.lazy import LazyInputs
@@ -126,15 +126,82 @@ def without_modality(dataset: Dataset, name: str, share: float, seed: int = 0) -
     Raises:
         ValueError: If the share is out of range or the modality has no columns.
     """
+    is_drawn = np.zeros(len(dataset), dtype=bool)
+    is_drawn[_drawn(np.arange(len(dataset)), share, seed)] = True
+    return _emptied(dataset, name, is_drawn)
+
+
+def with_budget(dataset: Dataset, name: str, share: float, seed: int = 0) -> Dataset:
+    """Leaves a modality to only a share of the samples, as where few pairs were collected: for a sweep over paired data.
+
+    With one seed, the samples that have it at a small share have it at every larger one.
+
+    Args:
+        dataset ([`datasets.Dataset`]): As in [`without_modality`].
+        name (`str`): The modality.
+        share (`float`): Of all samples, from 0 to 1; `round(share * N)` keep it, if they have it.
+        seed (`int`, *optional*, defaults to 0): Of the draw.
+
+    Returns:
+        [`datasets.Dataset`]: The same samples in the same order.
+
+    Raises:
+        ValueError: If the share is out of range or the modality has no columns.
+    """
+    is_emptied = np.ones(len(dataset), dtype=bool)
+    is_emptied[_drawn(np.arange(len(dataset)), share, seed)] = False
+    return _emptied(dataset, name, is_emptied)
+
+
+def mismatched(dataset: Dataset, name: str, share: float, seed: int = 0) -> Dataset:
+    """Gives a share of the samples the modality of another one, as careless pairing would: for a sweep over bad pairs.
+
+    The samples that are drawn pass theirs on in one circle, so none keeps its own and each one's is seen as often as
+    before; the new one may be of the same class. Labels and all other columns stay. With one seed, the samples that are
+    mismatched at a small share are so at every larger one. Samples that lack the modality go on lacking it.
+
+    Args:
+        dataset ([`datasets.Dataset`]): With the modality's columns stored; a transform stays and sees them moved.
+        name (`str`): The modality.
+        share (`float`): Of the P samples that have it, from 0 to 1; `round(share * P)` are drawn.
+        seed (`int`, *optional*, defaults to 0): Of the draw.
+
+    Returns:
+        [`datasets.Dataset`]: The same samples in the same order.
+
+    Raises:
+        ValueError: If the share is out of range or comes to a single sample, or the modality has no columns.
+    """
+    columns = _stored(dataset, name)
+    here_P = np.flatnonzero(_presence(dataset, name))
+    drawn = _drawn(here_P, share, seed)
+    if len(drawn) == 1:
+        raise ValueError(
+            f"share={share} of {len(here_P)} samples with '{name}' is a single one, which has no other to exchange it with: "
+            "pass 0 or a larger share."
+        )
+    sources = np.arange(len(dataset))
+    sources[drawn] = np.roll(drawn, -1)
+    plain = dataset.with_format(None)
+    moved = plain.select_columns(columns).select(sources)
+    rest = plain.remove_columns(columns)
+    both = concatenate_datasets([rest, moved], axis=1) if rest.column_names else moved
+    return _formatted_as(both.select_columns(dataset.column_names), dataset)
+
+
+def _drawn(rows: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """A share of the rows at random; of a larger share these are the first."""
     if not 0 <= share <= 1:
         raise ValueError(f"share={share} is no share of the samples: pass a number from 0 to 1.")
+    return np.random.default_rng(seed).permutation(rows)[: round(share * len(rows))]
+
+
+def _emptied(dataset: Dataset, name: str, is_emptied: np.ndarray) -> Dataset:
     columns = _stored(dataset, name)
-    is_drawn = np.zeros(len(dataset), dtype=bool)
-    is_drawn[np.random.default_rng(seed).permutation(len(dataset))[: round(share * len(dataset))]] = True
 
     def empty(table: pa.Table, rows: list[int]) -> pa.Table:
         # Taking the row "null" gives a null cell, whatever the column's type.
-        kept = pa.array(np.arange(len(rows)), mask=is_drawn[rows])
+        kept = pa.array(np.arange(len(rows)), mask=is_emptied[rows])
         for column in columns:
             place = table.column_names.index(column)
             table = table.set_column(place, table.field(place), table.column(place).take(kept))

@@ -12,7 +12,8 @@ import torch
 from hf_colearn.teachers.bank import TeacherBank
 
 
-_PER_SAMPLE_ROWS, _PER_SAMPLE_NOISE = 1, 2  # independent streams of draws from one seed
+# Independent streams of draws from one seed.
+_PER_SAMPLE_ROWS, _PER_SAMPLE_NOISE, _IS_MISMATCHED, _OTHER_ROW, _IS_PAIRED = 1, 2, 3, 4, 5
 
 
 def draw_bits(sample_ids: np.ndarray, epoch: int, seed: int, stream: int = _PER_SAMPLE_ROWS) -> np.ndarray:
@@ -48,7 +49,11 @@ class Pairing:
         raise NotImplementedError
 
     def targets(self, bank: TeacherBank, sample_ids: np.ndarray, epoch: int, seed: int) -> torch.Tensor:
-        """The target latent of every sample, `(B, D)` float32 on the CPU."""
+        """The target latent of every sample, `(B, D)` float32 on the CPU.
+
+        A row of NaN says that a sample has no target: it has no part in the latent loss, nor has a sample that mixup or
+        cutmix mixes with it. A bank holds no NaN, so only a pairing such as [`Budget`] makes one.
+        """
         return bank.lookup(self.rows(bank, sample_ids, epoch, seed))
 
     def check(self, bank: TeacherBank, sample_ids: np.ndarray) -> None:
@@ -216,6 +221,89 @@ class Noisy(Pairing):
         for noise_D, bits in zip(noise_BD, draw_bits(sample_ids, epoch, seed, _PER_SAMPLE_NOISE), strict=True):
             np.random.Generator(np.random.Philox(key=int(bits))).standard_normal(out=noise_D, dtype=np.float32)
         return t_BD + self.std * torch.from_numpy(noise_BD)
+
+    def check(self, bank, sample_ids):
+        self.pairing.check(bank, sample_ids)
+
+
+def _drawn(sample_ids: np.ndarray, share: float, seed: int, stream: int) -> np.ndarray:
+    """Whether a sample is among a share of all, `(B,)` booleans: fixed over epochs, and still there at a larger share."""
+    return (draw_bits(sample_ids, 0, seed, stream) >> np.uint64(11)) * 2.0**-53 < share
+
+
+def _check_share(share: float) -> None:
+    if not 0 <= share <= 1:
+        raise ValueError(f"share={share} is no share of the samples: pass a number from 0 to 1.")
+
+
+class Mismatched(Pairing):
+    """Shows a share of the samples a wrong row, as careless pairing would: for a sweep over bad pairs.
+
+    Whether a sample is mismatched, and with which row, is drawn once a seed and stays over the epochs; at a larger share
+    the same samples are mismatched with the same rows, and more. The wrong row is any but the sample's own, all equally
+    likely. Where inputs repeat in the bank it may hold the same latent: for pairs by class, use a bank of one row a class.
+
+    Args:
+        pairing (`Pairing`): Whose rows are the right ones, such as [`Paired`].
+        share (`float`): Of the samples that are mismatched, 0 to 1; each is drawn by itself, so the number varies a little.
+
+    Raises:
+        ValueError: If the share is out of range, or the pairing alters latents, as [`Noisy`] does.
+
+    Example:
+
+    ```python
+    pairings = [Mismatched(Paired(labels), share) for share in (0, 0.25, 0.5, 0.75, 1)]
+    ```
+    """
+
+    def __init__(self, pairing: Pairing, share: float):
+        _check_share(share)
+        if type(pairing).targets is not Pairing.targets:
+            name = type(pairing).__name__
+            raise ValueError(
+                f"Mismatched chooses rows of the bank, and {name} shows something else than these: wrap it the other way "
+                f"round, such as `Noisy(Mismatched(...))`, or leave {name} out."
+            )
+        self.pairing, self.share = pairing, share
+
+    def rows(self, bank, sample_ids, epoch, seed):
+        own = self.pairing.rows(bank, sample_ids, epoch, seed)
+        steps = 1 + draw_bits(sample_ids, 0, seed, _OTHER_ROW) % np.uint64(max(1, len(bank) - 1))
+        others = (own + steps.astype(np.int64)) % len(bank)  # 1 to N - 1 rows on, so never back at the own one
+        return np.where(_drawn(sample_ids, self.share, seed, _IS_MISMATCHED), others, own)
+
+    def check(self, bank, sample_ids):
+        self.pairing.check(bank, sample_ids)
+        if len(bank) < 2:
+            raise ValueError(f"Mismatched needs a bank of at least 2 rows to find a wrong one; it has {len(bank)}.")
+
+
+class Budget(Pairing):
+    """Gives only a share of the samples a target at all, as where few pairs were collected: for a sweep over paired data.
+
+    The others are trained on their labels alone. Whether a sample has a target is drawn once a seed and stays over the
+    epochs; at a larger share the same samples have theirs, and more.
+
+    Args:
+        pairing (`Pairing`): Whose targets they are.
+        share (`float`): Of the samples that have a target, 0 to 1; each is drawn by itself, so the number varies a little.
+
+    Raises:
+        ValueError: If the share is out of range.
+    """
+
+    def __init__(self, pairing: Pairing, share: float):
+        _check_share(share)
+        self.pairing, self.share = pairing, share
+
+    def rows(self, bank, sample_ids, epoch, seed):
+        return self.pairing.rows(bank, sample_ids, epoch, seed)
+
+    def targets(self, bank, sample_ids, epoch, seed):
+        t_BD = self.pairing.targets(bank, sample_ids, epoch, seed)
+        has_B = torch.from_numpy(_drawn(sample_ids, self.share, seed, _IS_PAIRED))
+        return torch.where(has_B[:, None], t_BD, torch.nan)
 
     def check(self, bank, sample_ids):
         self.pairing.check(bank, sample_ids)

@@ -7,7 +7,7 @@ from time import perf_counter
 
 import transformers
 
-from tests.benchmarks import alpha, bank, contrastive, encoding, loading, online, step
+from tests.benchmarks import alpha, analysis, bank, contrastive, encoding, loading, online, step
 from tests.benchmarks.report import machine, write_report
 
 
@@ -38,6 +38,7 @@ def main() -> None:
         "bank": lambda: bank.rows(args.quick),
         "contrastive": lambda: contrastive.rows(args.quick),
         "alpha": lambda: alpha.rows(args.quick),
+        "analysis": lambda: analysis.rows(args.quick),
         "loading": lambda: loading.rows(args.quick, args.images_per_second),
     }
     unknown = [name for name in args.only or [] if name not in benchmarks]

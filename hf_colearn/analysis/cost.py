@@ -1,0 +1,50 @@
+"""What a training run took: time, and memory at its peak."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+
+@dataclass
+class Cost:
+    """Measures what happens within `with Cost() as cost:`.
+
+    Attributes:
+        seconds (`float`): Of wall time.
+        peak_memory (`int` or `None`): In bytes: of a CUDA device what torch has allocated at most; without one the most
+            that the process has held in memory, on Linux where its counter can be set back, else `None`.
+        of_device (`bool`): Whether that is a device's memory.
+    """
+
+    seconds: float = 0.0
+    peak_memory: int | None = None
+    of_device: bool = False
+
+    def __enter__(self) -> "Cost":
+        self.of_device = torch.cuda.is_available()
+        if self.of_device:
+            torch.cuda.reset_peak_memory_stats()
+        self._counts = self.of_device or _reset_resident_peak()
+        self._start = time.perf_counter()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.seconds = time.perf_counter() - self._start
+        if self._counts:
+            self.peak_memory = torch.cuda.max_memory_allocated() if self.of_device else _resident_peak()
+
+
+def _reset_resident_peak() -> bool:
+    """Sets the kernel's counter of this process back (`man 5 proc_pid_clear_refs`); False where that cannot be done."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _resident_peak() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))

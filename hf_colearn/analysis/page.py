@@ -1,0 +1,115 @@
+"""The report as a page: sections of words, tables and pictures, written as HTML, Markdown and files of pictures.
+
+The HTML is one file that needs nothing else: pictures are in it, there is no script and nothing is fetched.
+"""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, StrictUndefined
+
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts; the first column names the rows."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure with its file name, what it shows in one line, and what may be read off."""
+
+    name: str
+    figure: "Figure"
+    alt: str
+    caption: str = ""
+
+
+@dataclass
+class Section:
+    """A part of the page: a lead sentence, tables, pictures, and notes on what is missing or must be known."""
+
+    name: str
+    title: str
+    lead: str = ""
+    tables: list[Table] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    numbers: dict[str, Any] = field(default_factory=dict)  # for `report.json`
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.tables or self.pictures or self.notes)
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything that a template shows.
+
+    Args:
+        title, subtitle (`str`): What was compared, and on what.
+        headline (`str`): The main finding in a sentence.
+        tone (`str`): `"good"`, `"bad"` or `"plain"`: the colour beside the headline.
+        verdict (`list[str]`): A sentence a co-learned arm.
+        legend (`dict[str, tuple[str, str]]`): By arm: its kind, and its line as an inline SVG.
+        sections (`list[Section]`): In their order; the first one's pictures stand beside the headline.
+        facts (`dict[str, str]`): What is told at the end: command, versions, ...
+    """
+
+    title: str
+    subtitle: str
+    headline: str
+    tone: str
+    verdict: Sequence[str]
+    legend: Mapping[str, tuple[str, str]]
+    sections: Sequence[Section]
+    facts: Mapping[str, str]
+
+    def save(self, folder: Path) -> list[Path]:
+        """Writes `report.html`, `report.md` and the pictures, as SVG and PNG in `figures`.
+
+        Returns:
+            `list[Path]`: The page, its Markdown, and the folder of the pictures.
+        """
+        pictures = folder / "figures"
+        pictures.mkdir(parents=True, exist_ok=True)
+        images = {}
+        for section in self.sections:
+            for picture in section.pictures:
+                svg = _svg(picture)
+                (pictures / f"{picture.name}.svg").write_bytes(svg)
+                picture.figure.savefig(pictures / f"{picture.name}.png", dpi=150)
+                images[picture.name] = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+        written = []
+        for template, escaped in (("report.html", True), ("report.md", False)):
+            environment = Environment(
+                autoescape=escaped, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+            )
+            environment.filters["cell"] = lambda text: str(text).replace("|", "\\|")
+            source = files("hf_colearn.analysis").joinpath(template).read_text(encoding="utf-8")
+            text = environment.from_string(source).render(page=self, images=images)
+            written.append(folder / template)
+            written[-1].write_text(text, encoding="utf-8")
+        return [*written, pictures]
+
+
+def _svg(picture: Picture) -> bytes:
+    """The same figure gives the same bytes; letters are outlines, so that no font is needed."""
+    import matplotlib
+
+    file = io.BytesIO()
+    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": picture.name}):
+        picture.figure.savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue()

@@ -1,0 +1,296 @@
+"""Finished runs: what is kept of an arm that was trained with a seed, and how it is read again.
+
+A run is a folder with `run.json` (scores, history, costs) and `arrays.npz` (predictions and latents). Runs of one
+experiment lie below one folder, whose `experiment.json` says what they have in common.
+
+Shape legend: N test samples, n <= N samples whose latents are kept, C classes, D and T widths of latent and target.
+"""
+
+import json
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hf_colearn import __version__
+from hf_colearn.analysis.compare import Arm, Comparison, Kind, compare
+
+
+RUN, ARRAYS, EXPERIMENT = "run.json", "arrays.npz", "experiment.json"
+MAX_KEPT = 10_000  # samples of a split whose latents are kept
+
+
+@dataclass
+class Samples:
+    """What is kept of the samples of one split.
+
+    Args:
+        labels (`np.ndarray` of shape `(n,)`): Their classes.
+        latents (`np.ndarray` of shape `(n, D)`): Of the student, in evaluation mode.
+        targets (`np.ndarray` of shape `(n, T)`, *optional*): The teacher's, of the last epoch; a row of NaN is a sample
+            without one.
+        modality_latents (`dict[str, np.ndarray]` of shape `(n, D)`): Of a multimodal model, by modality; a row of NaN is
+            a sample that lacks the modality.
+    """
+
+    labels: np.ndarray
+    latents: np.ndarray
+    targets: np.ndarray | None = None
+    modality_latents: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass
+class Run:
+    """One arm trained with one seed.
+
+    Args:
+        arm (`str`), kind (`str`): As of [`~hf_colearn.analysis.compare.Arm`].
+        seed (`int`): The run's.
+        metrics (`dict[str, float]`): On the test set, as fractions.
+        history (`list[dict]`): `trainer.state.log_history`.
+        seconds (`float`): Of training.
+        labels, predictions (`np.ndarray` of shape `(N,)`): Class of every test sample, and the predicted one.
+        confidences (`np.ndarray` of shape `(N,)`): The predicted class's softmax probability.
+        test ([`Samples`]): Of the test set, at most 10,000, the same ones in every run.
+        train ([`Samples`], *optional*): Of the training set, at most 2,000.
+        groups (`dict[str, np.ndarray]` of shape `(N,)`): What the test samples are grouped by, such as their speaker.
+        facts (`dict`): Of the run: `class_names`, `parameters`, `peak_memory` (bytes), `latent_floor`, `sweep`, ...
+    """
+
+    arm: str
+    kind: Kind
+    seed: int
+    metrics: dict[str, float]
+    history: list[dict[str, Any]]
+    seconds: float
+    labels: np.ndarray
+    predictions: np.ndarray
+    confidences: np.ndarray
+    test: Samples
+    train: Samples | None = None
+    groups: dict[str, np.ndarray] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, folder: str | Path, identity: Mapping[str, Any] | None = None) -> Path:
+        """Writes the run; `run.json` comes last, so a run that has one is whole.
+
+        Args:
+            folder (`str` or `Path`): Where to, such as `runs/mine/baseline/seed-0`.
+            identity (`Mapping`, *optional*): What the run depended on, to be compared when it is taken up again.
+
+        Returns:
+            `Path`: The folder.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        arrays = {"labels": self.labels, "predictions": self.predictions, "confidences": self.confidences}
+        arrays |= {f"groups/{name}": np.asarray(values, dtype=str) for name, values in self.groups.items()}
+        for split, samples in (("test", self.test), ("train", self.train)):
+            if samples is not None:
+                arrays |= {f"{split}/labels": samples.labels, f"{split}/latents": samples.latents}
+                arrays |= {f"{split}/modalities/{name}": z_ND for name, z_ND in samples.modality_latents.items()}
+                arrays |= {} if samples.targets is None else {f"{split}/targets": samples.targets}
+        np.savez(folder / ARRAYS, **arrays)  # type: ignore[arg-type]
+        content = {
+            **{
+                name: getattr(self, name) for name in ("arm", "kind", "seed", "metrics", "seconds", "facts", "history")
+            },
+            "identity": dict(identity or {}),
+        }
+        unfinished = folder / f"{RUN}.part"
+        unfinished.write_text(json.dumps(content, default=str))
+        unfinished.replace(folder / RUN)
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Run":
+        """Reads a run back.
+
+        Raises:
+            FileNotFoundError: If there is no finished run.
+            ValueError: If it is damaged, or was kept by a version that kept less.
+        """
+        content = read_json(Path(folder) / RUN)
+        try:
+            with np.load(Path(folder) / ARRAYS) as stored:  # no pickles: np.load refuses them
+                arrays = {name: stored[name] for name in stored.files}
+            return cls(
+                **{name: content[name] for name in ("arm", "kind", "seed", "metrics", "seconds", "facts", "history")},
+                **{name: arrays[name] for name in ("labels", "predictions", "confidences")},
+                test=_samples(arrays, "test"),
+                train=_samples(arrays, "train") if "train/labels" in arrays else None,
+                groups=_below("groups/", arrays),
+            )
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise ValueError(
+                f"the run in '{folder}' cannot be read ({type(error).__name__}: {error}): it is damaged, or an older version "
+                "kept it without its predictions and latents; train it again."
+            ) from error
+
+
+def _samples(arrays: Mapping[str, np.ndarray], split: str) -> Samples:
+    return Samples(
+        arrays[f"{split}/labels"],
+        arrays[f"{split}/latents"],
+        arrays.get(f"{split}/targets"),
+        _below(f"{split}/modalities/", arrays),
+    )
+
+
+def _below(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def kept_rows(size: int, most: int = MAX_KEPT) -> np.ndarray:
+    """The rows of a split whose latents are kept, `(n,)` in ascending order: all, or a fixed random choice of them."""
+    return np.arange(size) if size <= most else np.sort(np.random.default_rng(0).permutation(size)[:most])
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"'{path}' is damaged ({error}): train the run again, or leave it out.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"'{path}' holds a {type(content).__name__}, and not what a run keeps: leave it out.")
+    return content
+
+
+def write_experiment(folder: str | Path, facts: Mapping[str, Any], runs: Iterable[Path] = ()) -> None:
+    """Writes `experiment.json`: what the runs below a folder have in common, and which ones they are.
+
+    Args:
+        folder (`str` or `Path`): Above the runs.
+        facts (`Mapping`): `title`, `dataset`, `metric`, `source`, `command`, ...; whatever a reader should be told.
+        runs (`Iterable[Path]`, *optional*): The runs that belong to the experiment; all that are below, by default.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    listed = [str(run.relative_to(folder)) for run in runs]
+    content = {**facts, "runs": listed} if listed else dict(facts)
+    (folder / EXPERIMENT).write_text(json.dumps(content, indent=1, default=str))
+
+
+def find_runs(paths: Iterable[str | Path]) -> list[Path]:
+    """The folders of the finished runs at or below some paths, in the order of the paths.
+
+    An experiment gives the runs that its `experiment.json` lists, so that what an earlier attempt has left beside them
+    does not count.
+
+    Raises:
+        FileNotFoundError: If a path is missing, or has no finished run.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if not path.is_dir():
+            raise FileNotFoundError(
+                f"there is no folder '{path}': name the folder of an experiment, an arm or a run, such as runs/digits_l2v."
+            )
+        listed = read_json(path / EXPERIMENT).get("runs") if (path / EXPERIMENT).is_file() else None
+        here = [path / run for run in listed] if listed else sorted(file.parent for file in path.rglob(RUN))
+        missing = [run for run in here if not (run / RUN).is_file()]
+        if missing or not here:
+            lacks = f"'{missing[0]}' has no {RUN}" if missing else f"nothing below '{path}' has a {RUN}"
+            raise FileNotFoundError(
+                f"no finished run: {lacks}. Recipes keep one for every arm and seed; in your own project call "
+                "hf_colearn.save_run(trainer, test_dataset, folder, ...) after training."
+            )
+        found.extend(run for run in here if run not in found)
+    return found
+
+
+def read_runs(paths: Iterable[str | Path]) -> tuple[list[Run], dict[str, Any]]:
+    """The finished runs at or below some paths, and what their experiments say.
+
+    Where two folders have an arm of one name and a seed in common, the name of the later one's folder is put before its
+    arms, and a baseline of it is shown as a reference: a comparison has one.
+
+    Returns:
+        `tuple[list[Run], dict]`: The runs, and the first experiment's facts.
+    """
+    runs: list[Run] = []
+    facts: dict[str, Any] = {}
+    for path in map(Path, paths):
+        here = [Run.load(folder) for folder in find_runs([path])]
+        taken = {(run.arm, run.seed) for run in runs}
+        if any((run.arm, run.seed) in taken for run in here):
+            here = [
+                replace(run, arm=f"{path.name}/{run.arm}", kind="reference" if run.kind == "baseline" else run.kind)
+                for run in here
+            ]
+        runs.extend(here)
+        for above in (path, *path.resolve().parents[:2]):
+            if not facts and (above / EXPERIMENT).is_file():
+                facts = read_json(above / EXPERIMENT)
+    facts.pop("runs", None)
+    return runs, facts
+
+
+def compare_runs(runs: Sequence[Run], metric: str = "accuracy", source: str = "teacher") -> Comparison:
+    """The arms' scores, paired by seed; see [`~hf_colearn.analysis.compare.compare`].
+
+    Raises:
+        ValueError: If the runs were not scored on the metric.
+    """
+    for run in runs:
+        if metric not in run.metrics:
+            raise ValueError(
+                f"metric='{metric}' was not measured in arm '{run.arm}', which has {sorted(run.metrics)}: choose "
+                "one of these, or give the trainer a `compute_metrics` that returns it."
+            )
+    kinds = {run.arm: run.kind for run in runs}
+    return compare(
+        [Arm(arm, kind, [run.metrics[metric] for run in runs if run.arm == arm]) for arm, kind in kinds.items()],
+        metric=metric,
+        source=source,
+    )
+
+
+def histories(runs: Sequence[Run]) -> dict[str, list[list[dict[str, Any]]]]:
+    """The log histories of every arm, one a seed, as `plot_losses` takes them.
+
+    An arm without an auxiliary term logs one loss, which is its task loss.
+    """
+    by_arm: dict[str, list[list[dict[str, Any]]]] = {}
+    for run in runs:
+        entries = [
+            {**entry, "loss_task": entry.get("loss_task", entry["loss"])} for entry in run.history if "loss" in entry
+        ]
+        by_arm.setdefault(run.arm, []).append(entries)
+    return by_arm
+
+
+def write_report(
+    folder: str | Path, runs: Sequence[Run], comparison: Comparison | None, facts: Mapping[str, Any]
+) -> Path:
+    """Writes `report.json`: the facts given, what was installed, the comparison, and every run with its history.
+
+    Returns:
+        `Path`: Of the file.
+    """
+    installed = {name: version(name) for name in ("torch", "transformers", "datasets", "accelerate")}
+    report = {
+        **facts,
+        "processes": runs[0].facts.get("processes"),
+        "installed": {"python": platform.python_version(), "hf_colearn": __version__, **installed},
+        "comparison": None if comparison is None else comparison.to_dict(),
+        "runs": [
+            {"arm": run.arm, "kind": run.kind, "seed": run.seed, "metrics": run.metrics,
+             "seconds": round(run.seconds, 2), "history": run.history, **run.facts}
+            for run in runs
+        ],
+    }  # fmt: skip
+    path = Path(folder) / "report.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=1, default=str))  # paths among the facts
+    return path

@@ -1,0 +1,128 @@
+"""Scripts in processes of their own: started as users do, or forked from a process that has imported everything already.
+
+Importing torch, transformers and datasets takes 6 seconds of a core, and a launcher 2 more; a fork takes none.
+"""
+
+import gc
+import multiprocessing
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+
+TESTS = Path(__file__).resolve().parent
+PYTHONPATH = os.pathsep.join([str(TESTS.parent), str(TESTS)])
+PRELOADED = [
+    "hf_colearn.gap_recipe",
+    "hf_colearn.recipe",
+    "hf_colearn.small",
+    "matplotlib.backends.backend_agg",
+    "peft",
+    "sklearn.datasets",
+    "sklearn.decomposition",
+    "soundfile",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.bert.modeling_bert",
+    "transformers.models.resnet.modeling_resnet",
+    "transformers.models.vit.modeling_vit",
+    "transformers.models.wav2vec2.modeling_wav2vec2",
+]
+
+
+@dataclass
+class Done:
+    """What the processes wrote, in the order of their ranks."""
+
+    stdout: str
+    stderr: str
+
+
+def start(*command, folder, expect=0, timeout=240) -> Done:
+    """Runs a command in a folder and returns what it wrote; it must end with `expect`, and nothing outlives it."""
+    run = subprocess.Popen(
+        [*map(str, command)],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": PYTHONPATH},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        done = Done(*run.communicate(timeout=timeout))
+    except subprocess.TimeoutExpired:
+        os.killpg(run.pid, signal.SIGKILL)  # the processes that it started, too
+        stdout, stderr = run.communicate()
+        raise AssertionError(f"not done after {timeout} s:\n{stdout[-4000:]}\n{stderr[-4000:]}") from None
+    assert run.returncode == expect, f"ended with {run.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    return done
+
+
+def torchrun(script, *argv, folder, processes=2) -> Done:
+    """`torchrun --nproc_per_node`, as a user starts it."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes]
+    return start(sys.executable, *launcher, script, *argv, folder=folder)
+
+
+def accelerate(script, *argv, folder, processes=1) -> Done:
+    """`accelerate launch`, as a user starts it."""
+    several = ["--multi_gpu"] if processes > 1 else []
+    launcher = ["-m", "accelerate.commands.launch", *several, "--num_processes", processes]
+    return start(sys.executable, *launcher, script, *argv, folder=folder)
+
+
+def forked(script, *argv, folder, processes=1, expect=0, timeout=240) -> Done:
+    """Runs a script as `python script` or, with several processes, in the environment that torchrun gives each.
+
+    The processes are fresh but for their imports: they are forked from a server of `multiprocessing` that has done
+    nothing else. All of them must end with `expect`; after `timeout` seconds they are killed.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    method = multiprocessing.get_start_method()
+    environments = [{} for _ in range(processes)]
+    if processes > 1:
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        for rank, environment in enumerate(environments):
+            names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+            environment.update(meeting, **{name: str(value) for name, value in names.items()})
+    with tempfile.TemporaryDirectory() as written:
+        outputs = [Path(written, str(rank)) for rank in range(processes)]
+        running = [
+            context.Process(target=_run, args=(str(script), [*map(str, argv)], folder, output, environment, method))
+            for output, environment in zip(outputs, environments, strict=True)
+        ]
+        for process in running:
+            process.start()
+        deadline = time.monotonic() + timeout
+        for process in running:
+            process.join(max(0, deadline - time.monotonic()))
+        codes = [process.exitcode for process in running]  # None of one that is not done
+        for process in running:
+            process.kill()
+        done = Done(*("".join(output.with_suffix(x).read_text() for output in outputs) for x in (".out", ".err")))
+    assert codes == [expect] * processes, f"ended with {codes}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    return done
+
+
+def _run(script, argv, folder, output, environment, start_method):
+    """In the forked process."""
+    for stream, suffix in ((1, ".out"), (2, ".err")):
+        file = os.open(output.with_suffix(suffix), os.O_WRONLY | os.O_CREAT)
+        os.dup2(file, stream)
+    gc.freeze()  # as in conftest.py
+    multiprocessing.set_start_method(start_method, force=True)  # or data loaders' workers would import everything anew
+    os.chdir(folder)
+    os.environ.update(environment)
+    sys.path[:0] = [str(Path(script).parent), *PYTHONPATH.split(os.pathsep)]
+    sys.argv = [script, *argv]
+    runpy.run_path(script, run_name="__main__")
