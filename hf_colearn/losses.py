@@ -52,8 +52,8 @@ def have_target(t_BD: torch.Tensor) -> torch.Tensor:
 
 
 def share_of(has_B: torch.Tensor) -> torch.Tensor:
-    """The share of True among booleans, a float32 scalar: exactly 1 where all are, on every device."""
-    # One tensor over another is rounded once; a mean, or a tensor over a number, is a product with the number's inverse.
+    """The share of True among booleans, a float32 scalar: exactly 1 where all are."""
+    # One tensor over another is rounded once; a mean, or a tensor over a number, may be a product with its inverse.
     return has_B.sum() / torch.ones_like(has_B).sum()
 
 

@@ -218,7 +218,7 @@ def spread(positions: Sequence[float] | np.ndarray, gap: float) -> np.ndarray:
     order = np.argsort(positions, kind="stable")
     steps = gap * np.arange(len(positions))
     moved = np.empty_like(positions)
-    moved[:] = isotonic_regression(positions[order] - steps).x + steps
+    moved[order] = isotonic_regression(positions[order] - steps).x + steps
     return moved
 
 

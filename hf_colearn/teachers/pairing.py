@@ -282,7 +282,8 @@ class Mismatched(Pairing):
 class Budget(Pairing):
     """Gives only a share of the samples a target at all, as where few pairs were collected: for a sweep over paired data.
 
-    The others are trained on their labels alone. Whether a sample has a target is drawn once a seed and stays over the
+    The others are trained on their labels alone. The latent loss is the mean over those that have a target, so at the same
+    alpha each of them weighs the more, the fewer they are. Whether a sample has one is drawn once a seed and stays over the
     epochs; at a larger share the same samples have theirs, and more.
 
     Args:
