@@ -33,6 +33,8 @@ _LIVES_IN = {
     "Shuffled": "teachers.pairing",
     "RandomPrompt": "teachers.pairing",
     "Noisy": "teachers.pairing",
+    "Mismatched": "teachers.pairing",
+    "Budget": "teachers.pairing",
     "ConstantTarget": "teachers.controls",
     "RandomPrototypes": "teachers.controls",
     "Permuted": "teachers.controls",
@@ -78,7 +80,7 @@ if TYPE_CHECKING:
     from hf_colearn.teachers.bank import TeacherBank
     from hf_colearn.teachers.controls import ConstantTarget, Permuted, RandomPrototypes
     from hf_colearn.teachers.encoder import FrozenEncoder
-    from hf_colearn.teachers.pairing import Noisy, Paired, RandomPrompt, Shuffled
+    from hf_colearn.teachers.pairing import Budget, Mismatched, Noisy, Paired, RandomPrompt, Shuffled
     from hf_colearn.trainer import CoLearningTrainer
 
 __all__ = [*_LIVES_IN]

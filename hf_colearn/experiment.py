@@ -332,7 +332,8 @@ def _training_samples(trainer: CoLearningTrainer, arm: str, facts: dict[str, Any
         last = max(int(trainer.state.epoch or 0) - 1, 0)
         targets = trainer.pairing.targets(trainer.bank, ids, last, trainer.args.seed).numpy()
         objective = trainer.auxiliary_objective
-        if isinstance(objective, LatentMatching) and objective.loss == "mse":
+        has_some = bool(np.isfinite(targets[:500]).all(axis=1).any())  # a small budget of pairs may miss them all
+        if isinstance(objective, LatentMatching) and objective.loss == "mse" and has_some:
             facts["latent_floor"] = latent_floor(
                 trainer.pairing, trainer.bank, ids[:500], trainer.args.seed, objective.reduction
             )
