@@ -21,7 +21,7 @@ demo: $(VENV)/.demo ## train students of digits with a language teacher, on a CP
 	@$(BIN)/python recipes/digits_l2v.py $(ARGS)
 
 test: lint ## lint, then every test in WORKERS processes (ARGS: of pytest)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/.test ## style, formatting, types, layers
 	@$(BIN)/ruff check .

@@ -26,6 +26,11 @@ import hf_colearn  # noqa: E402, F401
 import tiny  # noqa: E402
 
 
+def pytest_collection_modifyitems(items):
+    """What takes longest comes first, so that no process waits for it at the end: real data, then started processes."""
+    items.sort(key=lambda item: (item.path.parent.name != "shared", not hasattr(item.module, "processes")))
+
+
 def pytest_collection_finish(session):
     gc.freeze()  # every `Trainer.train` collects garbage, and would look through all that was imported: 0.4 s
 

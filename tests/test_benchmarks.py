@@ -2,18 +2,18 @@
 
 import json
 import math
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from transformers import ViTConfig
 
+import processes
 from tests.benchmarks.gpu_throughput import flops_per_image
 from tests.benchmarks.trainers import resnet50
 
 
+BENCHMARKS = Path(__file__).parent / "benchmarks"
 ROOT = Path(__file__).parent.parent
 EXPECTED = {
     "co-learning step / plain step",
@@ -62,11 +62,6 @@ EXPECTED_GPU = {
 }
 
 
-def run(module: str, *arguments) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", module, *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=300)
-
-
 def table_of(folder: Path, name: str, expected: set[str]) -> list[dict]:
     """The rows of a quick run, after a look at what every table must hold."""
     rows = json.loads((folder / f"{name.lower()}.json").read_text())["rows"]
@@ -80,9 +75,18 @@ def table_of(folder: Path, name: str, expected: set[str]) -> list[dict]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_quick_run_writes_the_whole_table(tmp_path):
-    result = run("tests.benchmarks", "--quick", "--output", tmp_path, "--images_per_second", 1000)
+    processes.start(  # as a user starts it
+        sys.executable,
+        "-m",
+        "tests.benchmarks",
+        "--quick",
+        "--output",
+        tmp_path,
+        "--images_per_second",
+        1000,
+        folder=ROOT,
+    )
 
-    assert result.returncode == 0, result.stderr
     rows = {row["what"]: row for row in table_of(tmp_path, "RESULTS", EXPECTED)}
     assert rows["host reads in compute_loss"]["value"] == 0
     # 1,000 images/s of one GPU over the median images/s of a core.
@@ -93,18 +97,16 @@ def test_quick_run_writes_the_whole_table(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a bank is dropped from Linux's page cache")
 def test_quick_run_of_the_gpu_benchmark_works_without_one(tmp_path):
-    result = run("tests.benchmarks.gpu_throughput", "--quick", "--output", tmp_path)  # conftest.py hides the GPUs
+    processes.forked(BENCHMARKS / "gpu_throughput.py", "--quick", "--output", tmp_path, folder=tmp_path)
 
-    assert result.returncode == 0, result.stderr
     rows = {row["what"]: row for row in table_of(tmp_path, "RESULTS_GPU", EXPECTED_GPU)}
     assert all(rows[what]["value"] > 0 for what in EXPECTED_GPU)
 
 
 def test_gpu_benchmark_says_plainly_that_there_is_no_gpu(tmp_path):
-    result = run("tests.benchmarks.gpu_throughput", "--output", tmp_path)
+    done = processes.forked(BENCHMARKS / "gpu_throughput.py", "--output", tmp_path, folder=tmp_path, expect=1)
 
-    assert result.returncode == 1
-    assert result.stderr.strip().endswith("torch sees none here: run `python -m tests.benchmarks` instead.")
+    assert done.stderr.strip().endswith("torch sees none here: run `python -m tests.benchmarks` instead.")
     assert not list(tmp_path.iterdir())
 
 

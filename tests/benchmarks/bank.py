@@ -1,6 +1,5 @@
 """Look-ups in a bank of 1.28M x 1024 on disk: resident memory, and time beside a training step."""
 
-import multiprocessing
 import os
 import shutil
 import tempfile
@@ -14,7 +13,7 @@ from transformers import PreTrainedConfig
 from hf_colearn import TeacherBank
 from hf_colearn.teachers.bank import FORMAT
 from hf_colearn.teachers.encoding import write_bank
-from tests.benchmarks.timing import Row, paired, ratio_row, timed
+from tests.benchmarks.timing import Row, in_a_fresh_process, paired, ratio_row, timed
 from tests.benchmarks.trainers import (
     LATENT_DIM,
     Turn,
@@ -90,8 +89,7 @@ def _memory(folder: Path, lookups: int, batch: int) -> dict[str, float]:
 
 def memory_rows(folder: Path, sizes: str, lookups: int, batch: int) -> list[Row]:
     drop_from_page_cache(folder)
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        added = pool.apply(_memory, (folder, lookups, batch))
+    added = in_a_fresh_process(_memory, folder, lookups, batch)
     repeats = f"{2 * lookups:,} look-ups of {batch}"
     return [
         Row("bank", f"resident memory added, {what}", sizes, value, value, value, "MB", repeats, target, NOTE_MEMORY)
@@ -137,7 +135,7 @@ def share_rows(
 
 
 def rows(quick: bool) -> list[Row]:
-    stored, lookups, pairs = (20_000, 50, 3) if quick else (1_280_000, 2_000, 12)
+    stored, lookups, pairs = (2_000, 50, 2) if quick else (1_280_000, 2_000, 12)
     student = ("tiny ViT", vit_tiny(), 2) if quick else ("ViT-S/16, 224 px", vit_small(), 8)
     sizes = f"{stored:,} x {LATENT_DIM}, float32"
     with bank_on_disk(stored, LATENT_DIM) as folder:

@@ -1,13 +1,11 @@
 """The contrastive loss in chunks beside the direct form that keeps all logits: time, memory, loss and gradient."""
 
-import multiprocessing
-
 import psutil
 import torch
 
 from hf_colearn.contrastive import info_nce
 from tests.benchmarks.bank import peak_resident
-from tests.benchmarks.timing import Row, paired, ratio_row, timed
+from tests.benchmarks.timing import Row, in_a_fresh_process, paired, ratio_row, timed
 
 
 SCALE = 1 / 0.07
@@ -61,10 +59,7 @@ def _added(batch: int, dim: int, direct: bool) -> int:
 
 
 def memory_row(batch: int, dim: int) -> Row:
-    added = []
-    for direct in (False, True):
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            added.append(pool.apply(_added, (batch, dim, direct)))
+    added = [in_a_fresh_process(_added, batch, dim, direct) for direct in (False, True)]
     ratio = added[0] / added[1]
     sizes = f"{batch:,} x {dim}: {added[0] / 1e6:.0f} MB against {added[1] / 1e6:.0f} MB"
     what = "contrastive loss, chunked / direct, memory"

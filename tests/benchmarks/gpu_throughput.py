@@ -7,6 +7,7 @@ also makes any wait for the GPU inside `CoLearningTrainer.compute_loss` an error
 """
 
 import argparse
+import gc
 import os
 from pathlib import Path
 
@@ -124,7 +125,7 @@ def waits_row(name: str, backbone, batch: int, timed_steps: int, device: str, **
 
 def rows(quick: bool, device: str, students: list[str], peak_tflops: float) -> list[Row]:
     """Eager before compiled: `torch_compile=True` leaves its mark in the environment of the process."""
-    batch, timed_steps, pairs, stored = (4, 2, 2, 20_000) if quick else (256, 20, 12, 1_280_000)
+    batch, timed_steps, pairs, stored = (4, 2, 2, 2_000) if quick else (256, 20, 12, 1_280_000)
     backbones = {"tiny ViT": vit_tiny} if quick else dict(STUDENTS[name] for name in students)
     eager = {"bf16": True, "use_cpu": device == "cpu", "dataloader_num_workers": 0 if quick else 2}
     compiled = {**eager, "torch_compile": True, "torch_compile_backend": "eager" if quick else "inductor"}
@@ -178,6 +179,7 @@ def main() -> None:
             "gpu_throughput measures on a GPU, and torch sees none here: run `python -m tests.benchmarks` instead."
         )
     transformers.logging.set_verbosity_error()
+    gc.freeze()  # as in __main__.py
     load = os.getloadavg()[0]
     result = rows(args.quick, device, args.students, args.peak_tflops)
     command = "python -m tests.benchmarks.gpu_throughput" + " --quick" * args.quick

@@ -74,7 +74,7 @@ def rows(quick: bool) -> list[Row]:
     small = minilm()
     if quick:
         tiny = BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
-        teachers, student = {"tiny BERT": random_bert(tiny, small.processor)}, ("tiny ViT", vit_tiny(), 2, 2, 3)
+        teachers, student = {"tiny BERT": random_bert(tiny, small.processor)}, ("tiny ViT", vit_tiny(), 2, 2, 2)
     else:
         teachers = {"MiniLM-L6": small, "BERT-large's size": bert_large(small.processor)}
         student = ("ViT-S/16, 224 px", vit_small(), 8, 2, 10)

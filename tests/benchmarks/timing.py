@@ -1,11 +1,21 @@
 """Paired timing, and the one table that it ends in."""
 
 import math
+import multiprocessing
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from time import perf_counter
+from typing import Any
 
 import numpy as np
+
+
+def in_a_fresh_process(call: Callable[..., Any], *args: Any) -> Any:
+    """What a function of a module returns in a process that has done nothing but import this package."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["hf_colearn"])
+    with context.Pool(1) as pool:
+        return pool.apply(call, args)
 
 
 def timed(call: Callable[[], object]) -> float:
