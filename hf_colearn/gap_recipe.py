@@ -20,7 +20,7 @@ from hf_colearn import distributed
 from hf_colearn.alpha import Alpha, ConstantAlpha, FittedAlpha, HeuristicAlpha
 from hf_colearn.analysis.runs import Run, compare_runs
 from hf_colearn.arguments import CoLearningArguments
-from hf_colearn.curves import ModalityAccuracy, ModalityGap
+from hf_colearn.curves import LabelAlignment, ModalityAccuracy, ModalityGap
 from hf_colearn.data.multimodal import MultimodalCollator, only_modality
 from hf_colearn.experiment import ArmPlan, run_arms, run_folder
 from hf_colearn.hub.card import multimodal_card
@@ -210,7 +210,7 @@ def run_gap_recipe(
         values |= {"alpha": None, "alpha_schedule": "constant", "disable_tqdm": True}
         train, validation, model = data["train"], data["validation"], make_model()
         collator: Any = MultimodalCollator(collators)
-        curves: list[TrainerCallback] = [ModalityGap(), ModalityAccuracy()]
+        curves: list[TrainerCallback] = [ModalityGap(), ModalityAccuracy(), LabelAlignment()]
         if plan.modality is not None:
             train, validation = (only_modality(part, plan.modality) for part in (train, validation))
             model, collator, curves = model.student(plan.modality), collators[plan.modality], []

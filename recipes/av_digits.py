@@ -59,6 +59,7 @@ def main() -> None:
     run_gap_recipe(
         options, training, facts=facts, plans=plans, data=data, make_model=make_model,
         collators=dict.fromkeys(MODALITIES), processors={"image": processor}, metrics=("accuracy", "map"),
+        groups={"speaker": raw["test"]["speaker"]} if options.audio_dir else None,
     )  # fmt: skip
     leave()
 
