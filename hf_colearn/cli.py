@@ -16,8 +16,8 @@ def make_parser() -> argparse.ArgumentParser:
     one.add_argument("--metric", help="what the arms are compared on; by default what the recipe compared")
     one.add_argument("--title", help="of the page")
     one.add_argument(
-        "--projections", nargs="*", default=["pca", "tsne", "umap"], choices=["pca", "tsne", "umap"],
-        help="maps of the latents to draw; umap needs pip install 'hf-colearn[umap]'",
+        "--projections", nargs="*", default=["pca", "tsne"], choices=["pca", "tsne", "umap"],
+        help="maps of the latents to draw, pca and tsne by default; umap needs pip install 'hf-colearn[umap]'",
     )  # fmt: skip
     return parser
 

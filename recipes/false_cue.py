@@ -75,6 +75,7 @@ def main() -> None:
     runs = run_gap_recipe(
         options, training, facts=facts, plans=plans, data=data, more_tests=more_tests, make_model=make_model,
         collators=dict.fromkeys(MODALITIES), processors={"image": processor}, metrics=("accuracy", "map"),
+        notes={"shares": [FOLLOWED]},
     )  # fmt: skip
     if rank() == 0:
         path = Path(training["output_dir"]) / "false_cue.md"

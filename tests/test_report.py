@@ -98,7 +98,8 @@ def test_every_picture_is_there_as_svg_and_png_and_the_same_again(made, tmp_path
     folder, found = made
     names = {path.name for path in (folder / "figures").iterdir()}
     wanted = {"differences", "loss_task", "loss_latent", "alpha", "transport_train", "transport_test", "map_pca"}
-    wanted |= {f"map_tsne_{p}_{kind}" for p in (5, 30) for kind in ("baseline", "colearned")}
+    wanted |= {f"map_tsne_{p}_{kind}" for p in (5, 30) for kind in ("baseline", "colearned", "clouds")}
+    wanted |= {"map_pca_clouds", "map_tsne_50_clouds"}  # of 360 points, where 50 neighbours are not too many
     assert {f"{name}.{kind}" for name in wanted for kind in ("svg", "png")} <= names
     quick(read_runs([folder])[0], tmp_path)
     for name in ("differences.svg", "loss_latent.svg", "map_pca.svg"):
@@ -173,6 +174,106 @@ def test_arms_without_a_common_seed_are_not_compared(tmp_path):
     runs = [make_run(arm, kind, gain, seed) for seed, (arm, (kind, gain)) in enumerate(GAINS.items())]
     found = quick(runs, tmp_path)
     assert found.comparison is None and "no seed in common" in found.headline
+
+
+# ---- several modalities, groups, other test sets, sweeps ----
+def make_multimodal(arm, kind, gain, seed, lacking=0):
+    """A run of image and audio: heads, subsets and latents, and the speaker of every sample."""
+    run = make_run(arm, kind, gain, seed)
+    rng = np.random.default_rng(seed)
+    of_modality = {name: run.test.latents + rng.normal(size=run.test.latents.shape) for name in ("image", "audio")}
+    of_modality = {name: z_ND.astype(np.float32) for name, z_ND in of_modality.items()}
+    of_modality["audio"][:lacking] = np.nan
+    run.test.modality_latents = of_modality
+    accuracy = run.metrics["accuracy"]
+    run.metrics |= {"accuracy_given_image": accuracy - 0.1, "accuracy_given_audio": accuracy - 0.2}
+    run.metrics |= {"accuracy_on_cue_flipped": accuracy / 2, "accuracy_on_cue_followed": 1 - accuracy / 2}
+    run.groups = {"speaker": np.array([f"speaker {i % 2}" for i in range(N)])}
+    return run
+
+
+ARMS = {"ce": ("baseline", 0.0), "learned": ("colearned", 0.1), "misaligned": ("null", 0.02)}
+
+
+@pytest.fixture(scope="module")
+def multimodal(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("multimodal")
+    runs = [make_multimodal(arm, kind, gain, seed) for seed in (0, 1, 2) for arm, (kind, gain) in ARMS.items()]
+    facts = {**FACTS, "source": "pairing", "shares": ["cue_followed"]}
+    report(runs, folder, facts, methods=("pca",))
+    return folder, json.loads((folder / "report.json").read_text())["findings"]
+
+
+def test_what_each_modality_contributes_adds_up_to_the_gain_over_the_most_frequent_class(multimodal):
+    shares = multimodal[1]["modalities"]["shapley"]["ce"]
+    # v(image) = a - .1, v(audio) = a - .2, v(both) = a, v() = 1/3: image (a - .1 - 1/3 + .2) / 2, audio .1 less
+    a = make_run("ce", "baseline", 0.0, 0).metrics["accuracy"]
+    assert shares["image"][0] == pytest.approx((a + 0.1 - 1 / 3) / 2)
+    assert shares["audio"][0] == pytest.approx((a - 0.1 - 1 / 3) / 2)
+    assert any("nats" in note and "'audio' tells" in note for note in multimodal[1]["modalities"]["notes"])
+
+
+def test_shares_of_samples_that_lack_a_modality_are_not_told(tmp_path):
+    runs = [make_multimodal(arm, kind, gain, s, 7) for s in (0, 1) for arm, (kind, gain) in ARMS.items()]
+    quick(runs, tmp_path)
+    found = json.loads((tmp_path / "report.json").read_text())["findings"]["modalities"]
+    assert "shapley" not in found and not (tmp_path / "figures" / "shapley.png").exists()
+    assert any("7 lack 'audio'" in note for note in found["notes"])
+
+
+def test_groups_and_classes_have_a_table_each(multimodal):
+    found = multimodal[1]["fairness"]
+    tables = {table["header"][0]: table for table in found["tables"]}
+    assert [row[0] for row in tables["classes"]["rows"]].count("<emu>") == 1
+    rows = {row[0]: row for row in tables["groups of speaker"]["rows"]}
+    assert set(rows) == {"speaker 0", "speaker 1"} and rows["speaker 0"][1] == "60"
+    before = [make_run("ce", "baseline", 0.0, s) for s in (0, 1, 2)]
+    of_group = np.mean([(run.predictions == run.labels)[::2].mean() for run in before])
+    assert rows["speaker 0"][2] == f"{100 * of_group:.1f}"
+    assert (multimodal[0] / "figures" / "changes_by_speaker.svg").exists()
+
+
+def test_following_a_cue_is_told_and_no_merit(multimodal):
+    found = multimodal[1]["tests"]
+    assert found["tables"][0]["header"] == ["arm", "test", "cue flipped", "cue followed"]
+    told = {note.split("'")[1]: note for note in found["notes"]}
+    assert "helped" in told["cue flipped"]
+    assert "no score" in told["cue followed"] and "helped" not in told["cue followed"]
+
+
+def test_a_sweep_is_drawn_and_told_over_its_levels(tmp_path):
+    runs = make_runs()
+    for seed in (0, 1, 2):
+        for level, gain in ((0.0, 0.2), (0.5, 0.1), (1.0, 0.0)):
+            run = make_run(f"{level:.0%} mismatched", "null", gain, seed)
+            run.facts["sweep"] = {"variable": "share of mismatched pairs", "level": level}
+            runs.append(run)
+    quick(runs, tmp_path)
+    found = json.loads((tmp_path / "report.json").read_text())["findings"]["sweep"]
+    assert found["notes"][0].startswith("falls steadily: -20.00 [-20.00, -20.00] pp from 0 % to 100 % (3 seeds")
+    assert (tmp_path / "figures" / "sweep_0.png").exists()
+
+
+def test_samples_without_a_target_are_left_out_of_distances_and_maps(tmp_path):
+    runs = make_runs()
+    for run in runs:
+        if run.train.targets is not None:
+            run.train.targets[::2] = np.nan  # a budget of half the pairs
+    quick(runs, tmp_path)
+    found = json.loads((tmp_path / "report.json").read_text())["findings"]["latents"]
+    assert {row["arm"] for row in found["transport"]} == {"text teacher", "random vectors"}
+    assert (tmp_path / "figures" / "map_pca_clouds.png").exists()
+
+
+def test_clouds_of_other_widths_are_said_to_have_no_common_map(tmp_path):
+    runs = make_runs()
+    for run in runs:
+        if run.train.targets is not None:
+            run.train.targets = np.concatenate([run.train.targets] * 2, axis=1)
+    quick(runs, tmp_path)
+    notes = json.loads((tmp_path / "report.json").read_text())["findings"]["latents"]["notes"]
+    assert any("their widths differ" in note and "16" in note for note in notes)
+    assert not (tmp_path / "figures" / "map_pca_clouds.png").exists()
 
 
 # ---- finding and reading runs ----

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_colearn.analysis import sections, served
+from hf_colearn.analysis import latents, sections, served
 from hf_colearn.analysis.compare import Comparison
 from hf_colearn.analysis.looks import arm_styles
 from hf_colearn.analysis.page import Page, Section
@@ -17,6 +17,7 @@ from hf_colearn.analysis.runs import Run, compare_runs, read_runs, write_report
 
 
 METHODS: tuple[Method, ...] = ("pca", "tsne", "umap")
+DRAWN: tuple[Method, ...] = ("pca", "tsne")  # UMAP compiles itself for 10 seconds in every process
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def report(
     output_dir: str | Path | None = None,
     facts: Mapping[str, Any] | None = None,
     metric: str | None = None,
-    methods: Sequence[Method] = METHODS,
+    methods: Sequence[Method] = DRAWN,
 ) -> Report:
     """Writes what finished runs say: `report.html`, `report.md`, `report.json` and `figures/`.
 
@@ -56,7 +57,8 @@ def report(
         facts (`Mapping`, *optional*): What is known of the experiment: `title`, `dataset`, `metric`, `source`, `command`;
             by default what the folder's `experiment.json` says.
         metric (`str`, *optional*): What the arms are compared on; `"accuracy"`, or what the recipe compared.
-        methods (`Sequence[str]`, *optional*): Projections to draw: `"pca"`, `"tsne"` and `"umap"`.
+        methods (`Sequence[str]`, *optional*): Projections to draw: `"pca"`, `"tsne"`, both by default, and `"umap"`, which
+            needs `pip install 'hf-colearn[umap]'` and takes ten seconds more to compile itself.
 
     Returns:
         [`Report`]: The finding, and what was written.
@@ -108,7 +110,7 @@ def _write(
             raise
         headline, verdict = f"These arms are not compared: {error}", []
     styles = arm_styles({run.arm: run.kind for run in runs})
-    found = sections.Findings(runs, comparison, styles, metric, source, methods)
+    found = sections.Findings(runs, comparison, styles, metric, source, methods, known.get("shares", ()))
     parts = [make(found) for make in SECTIONS]
     parts[0].notes = [*notes, *parts[0].notes]
     title = str(known.get("title") or folder.name)
@@ -133,7 +135,7 @@ SECTIONS = [
     sections.arms_section,
     sections.tests_section,
     sections.training_section,
-    sections.latents_section,
+    latents.latents_section,
     served.modalities_section,
     served.sweep_section,
     served.fairness_section,

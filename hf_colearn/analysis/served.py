@@ -106,6 +106,7 @@ def modalities_section(found: Findings) -> Section:
     logs = {arm: [run.history for run in runs] for arm, runs in arms.items()}
     names = list(next(iter(arms.values()))[0].test.modality_latents)
     with said(section, "Shapley values"):
+        _refuse_incomplete(next(iter(arms.values()))[0])
         chance = _majority(next(iter(arms.values()))[0])
         shares = {
             arm: {
@@ -138,6 +139,17 @@ def modalities_section(found: Findings) -> Section:
                 figure = plots.plot_curves(logs, key, styles=found.styles, legend=False)
                 section.pictures.append(Picture(key, figure, f"{key} of every arm over the epochs"))
     return section
+
+
+def _refuse_incomplete(run: Run) -> None:
+    """Refuses test samples that lack a modality: every subset of modalities was scored on other samples then."""
+    lacking = {name: int(np.isnan(z_ND).all(axis=1).sum()) for name, z_ND in run.test.modality_latents.items()}
+    if any(lacking.values()):
+        told = ", ".join(f"{count} lack '{name}'" for name, count in lacking.items() if count)
+        raise ValueError(
+            f"of {len(run.test.labels)} test samples {told}, so that every subset of modalities was scored on other samples, "
+            "and shares of a common gain mean nothing."
+        )
 
 
 def _majority(run: Run) -> float:
