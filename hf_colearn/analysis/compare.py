@@ -93,7 +93,7 @@ class Comparison:
 
     @property
     def headline(self) -> str:
-        """One short sentence: of the only co-learned arm with its gain, or which of several helped and which not."""
+        """One short sentence: of the only co-learned arm with its gain, or which (of many: how many) helped and which not."""
         claims = {
             "helped": f"the {self.source}'s content helped",
             "harm": "co-learning did harm",
@@ -106,7 +106,12 @@ class Comparison:
         if not self.findings:
             return "No arm was co-learned, so there is nothing to judge."
         if len(self.findings) > 1:
-            told = [f"{claims[claim]} ({', '.join(map(repr, named))})" for claim, named in names.items() if named]
+            many = f" of {len(self.findings)} arms"
+            told = [
+                f"{claims[claim]} ({', '.join(map(repr, named)) if len(self.findings) < 5 else str(len(named)) + many})"
+                for claim, named in names.items()
+                if named
+            ]
             return f"{_capital('; '.join(told))}."
         arm = next(arm for arm in self.arms if arm.finding is not None)
         gains = [words(arm.to_baseline, "the baseline")]

@@ -233,9 +233,11 @@ def cross_validated_probe(x_ND: np.ndarray, labels_N: np.ndarray, folds: int = 5
         )
     probe = _probe()
     from sklearn.model_selection import StratifiedKFold, cross_val_score
+    from threadpoolctl import threadpool_limits
 
     split = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    return float(cross_val_score(probe, x_ND, labels_N, cv=split, error_score="raise").mean())
+    with threadpool_limits(limits=1):  # thousands of small products: threads would only wait for each other
+        return float(cross_val_score(probe, x_ND, labels_N, cv=split, error_score="raise").mean())
 
 
 def silhouette(x_ND: np.ndarray, labels_N: np.ndarray, max_samples: int = 2000, seed: int = 0) -> float:

@@ -176,6 +176,7 @@ def _held_out_losses(parts: list[np.ndarray], y_n: np.ndarray, folds: int, seed:
         from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_predict
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
+        from threadpoolctl import threadpool_limits
     except ImportError as error:
         raise ImportError("the probes are scikit-learn's: pip install 'hf-colearn[report]'") from error
     split = StratifiedKFold(folds, shuffle=True, random_state=seed)
@@ -194,7 +195,8 @@ def _held_out_losses(parts: list[np.ndarray], y_n: np.ndarray, folds: int, seed:
     else:
         probe = DummyClassifier(strategy="prior")
     x_nD = np.concatenate(parts, axis=1) if parts else np.zeros((len(y_n), 1))
-    p_nC = cross_val_predict(probe, x_nD, y_n, cv=split, method="predict_proba")
+    with threadpool_limits(limits=1):  # thousands of small products: threads would only wait for each other
+        p_nC = cross_val_predict(probe, x_nD, y_n, cv=split, method="predict_proba")
     return -np.log(np.maximum(p_nC[np.arange(len(y_n)), y_n], np.finfo(p_nC.dtype).tiny))
 
 

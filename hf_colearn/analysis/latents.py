@@ -28,6 +28,7 @@ def latents_section(found: Findings) -> Section:
         "latents",
         "How the latent space changed",
         "First numbers, which no picture can bend; then maps, of the first seed. Test samples, unless said otherwise.",
+        has_arms_in_pictures=False,
     )
     with said(section, "Latents by numbers"):
         section.tables.append(_geometry_table(found, section))
@@ -105,7 +106,7 @@ def _transport(found: Findings, section: Section) -> None:
     rows: list[list[str]] = []
     squared: list[list[str]] = []
     baseline = {run.seed: run for run in found.runs if run.kind == "baseline"}
-    drawn = found.first("colearned")
+    drawn, in_batches = found.first("colearned"), False
     for arm, runs in found.arms.items():
         run = runs[0]
         if not _has_targets(run) or run.train is None or run.train.targets is None:
@@ -133,11 +134,7 @@ def _transport(found: Findings, section: Section) -> None:
                 )
                 if warning := triangle_warning(triple):
                     section.notes.append(f"'{arm}', {split}: {warning}")
-                section.notes.extend(
-                    note
-                    for note in dict.fromkeys(side.note for side in sides[:3] if side.note)
-                    if note not in section.notes
-                )
+                in_batches |= any(side.batches > 1 for side in sides[:3])
                 if run is drawn and other is not None:
                     with said(section, "No picture of the distances"):
                         figure = plot_transport(
@@ -146,7 +143,7 @@ def _transport(found: Findings, section: Section) -> None:
                         )  # fmt: skip
                         section.pictures.append(
                             Picture(f"transport_{split}", figure, f"Wasserstein distances of '{arm}', {split} split",
-                                    "To scale. Targets are those of training samples, for both splits.")
+                                    row="How far apart? To scale; targets are those of training samples, for both splits.")
                         )  # fmt: skip
     if rows:
         seed = found.runs[0].seed
@@ -159,6 +156,11 @@ def _transport(found: Findings, section: Section) -> None:
             "Lee & Yoon (ICLR 2025) print three such distances as W2. Theirs violate the triangle inequality, which W2 obeys, "
             "and fit as W2 squared, which does not: compare theirs with the second table. The targets of both rows are those "
             "of training samples, since test samples have no teacher."
+        )
+    if in_batches:
+        section.notes.append(
+            f"Distances of clouds of more than {MOST_TRANSPORTED} samples are means over 4 random mini-batches of so many, and "
+            "biased upwards: even two mini-batches of one cloud are apart, as the last column shows."
         )
 
 
@@ -188,30 +190,29 @@ def _maps(found: Findings, section: Section) -> None:
     for method in found.methods:
         name = projection.NAMES[method]
         if three:
-            caption = "Training samples, each in its class's colour in all three clouds: do targets and latents meet?"
+            row = MAY_BE_READ_OFF["pca"] if method == "pca" else THREE_CLOUDS
             for label, options in _settings(method, len(three) * min(MOST_DRAWN, len(of_train))):
                 with said(section, f"No {name} of the three clouds"):
                     figure = projection.plot_map(
                         three, of_train, method, class_names=names, max_points=MOST_DRAWN, **options
                     )
                     alt = f"{name} of {', '.join(three)}, training samples"
-                    section.pictures.append(Picture(f"map_{method}{label}_clouds", figure, alt, caption))
+                    section.pictures.append(Picture(f"map_{method}{label}_clouds", figure, alt, row=row))
         # PCA keeps distances, so it has the arms in one map; the others keep who is near whom, so each arm has its own.
         maps = {"": of_test} if method == "pca" else {f"_{run.kind}": {run.arm: run.test.latents} for run in shown}
-        for label, options in _settings(method, min(500, len(shown[0].test.labels))):
-            for ending, clouds in maps.items():
+        for ending, clouds in maps.items():
+            for label, options in _settings(method, min(500, len(shown[0].test.labels))):
                 with said(section, f"No {name} of {', '.join(clouds)}"):
                     if any(len(cloud) != len(shown[0].test.labels) for cloud in clouds.values()):
                         raise ValueError("the arms kept other samples, which make no common map")
                     figure = projection.plot_map(clouds, shown[0].test.labels, method, class_names=names, **options)
-                    alt = f"{name} of {', '.join(clouds)}, test samples"
-                    section.pictures.append(
-                        Picture(f"map_{method}{label}{ending}", figure, alt, MAY_BE_READ_OFF[method])
-                    )
+                    alt, row = f"{name} of {', '.join(clouds)}, test samples", MAY_BE_READ_OFF[method]
+                    section.pictures.append(Picture(f"map_{method}{label}{ending}", figure, alt, row=row))
 
 
+THREE_CLOUDS = "Training samples: do targets and latents meet? A sample has its class's colour in all three clouds."
 MAY_BE_READ_OFF = {
-    "pca": "Test samples in one map: distances are those of the two widest directions.",
+    "pca": "Clouds in one map: distances are those of the two widest directions. With targets, samples are of the training set.",
     "tsne": "Test samples. Who is near whom may be read off; sizes of clusters, and distances between them, may not.",
     "umap": "Test samples. Who is near whom may be read off; distances between clusters say little.",
 }

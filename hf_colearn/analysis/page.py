@@ -5,6 +5,7 @@ The HTML is one file that needs nothing else: pictures are in it, there is no sc
 
 import base64
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -29,12 +30,13 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure with its file name, what it shows in one line, and what may be read off."""
+    """A figure with its file name, what it shows in one line, and what may be read off; and what its row is called."""
 
     name: str
     figure: "Figure"
     alt: str
     caption: str = ""
+    row: str = ""
 
 
 @dataclass
@@ -48,6 +50,11 @@ class Section:
     pictures: list[Picture] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     numbers: dict[str, Any] = field(default_factory=dict)  # for `report.json`
+    has_arms_in_pictures: bool = True  # so that they need the arms' legend
+
+    def rows(self) -> list[tuple[str, list[Picture]]]:
+        """The pictures that stand side by side, with what their row is called."""
+        return [(row, list(pictures)) for row, pictures in itertools.groupby(self.pictures, lambda p: p.row)]
 
     @property
     def is_empty(self) -> bool:
