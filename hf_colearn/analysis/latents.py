@@ -11,7 +11,7 @@ import numpy as np
 
 from hf_colearn.analysis import geometry, projection
 from hf_colearn.analysis.page import Picture, Section, Table
-from hf_colearn.analysis.runs import Run, Samples
+from hf_colearn.analysis.runs import Run
 from hf_colearn.analysis.sections import Findings, said
 from hf_colearn.analysis.transport import sampling_floor, transport_triple, triangle_warning
 from hf_colearn.analysis.triangle import plot_transport
@@ -117,7 +117,7 @@ def _transport(found: Findings, section: Section) -> None:
                 mine, its = getattr(run, split), getattr(other, split, None)
                 if its is None:
                     raise ValueError("the baseline kept no latents of this split")
-                targets = run.train.targets[_seen(run.train)]
+                targets = run.train.targets[_seen(run.train.targets)]
                 triple = transport_triple(
                     _few(targets), _few(its.latents), _few(mine.latents), max_exact=MOST_TRANSPORTED, num_batches=4
                 )
@@ -164,9 +164,9 @@ def _transport(found: Findings, section: Section) -> None:
         )
 
 
-def _seen(samples: Samples) -> np.ndarray:
+def _seen(targets_ND: np.ndarray) -> np.ndarray:
     """Which samples `(N,)` had a target of the teacher; a budget of pairs leaves some without."""
-    return np.isfinite(samples.targets).all(axis=1)
+    return ~np.isnan(targets_ND).any(axis=1)
 
 
 def _few(cloud_ND: np.ndarray) -> np.ndarray:
@@ -212,7 +212,7 @@ def _maps(found: Findings, section: Section) -> None:
 
 THREE_CLOUDS = "Training samples: do targets and latents meet? A sample has its class's colour in all three clouds."
 MAY_BE_READ_OFF = {
-    "pca": "Clouds in one map: distances are those of the two widest directions. With targets, samples are of the training set.",
+    "pca": "Clouds in one map, by the two widest directions, whose distances are true. With targets: training samples.",
     "tsne": "Test samples. Who is near whom may be read off; sizes of clusters, and distances between them, may not.",
     "umap": "Test samples. Who is near whom may be read off; distances between clusters say little.",
 }
@@ -230,7 +230,7 @@ def _three_clouds(baseline: Run | None, colearned: Run) -> tuple[dict[str, np.nd
     widths = {name: cloud.shape[1] for name, cloud in clouds.items()}
     if len(set(widths.values())) > 1:
         raise ValueError(f"their widths differ ({widths})")
-    rows = _seen(train)
+    rows = _seen(train.targets)
     return {name: cloud[rows] for name, cloud in clouds.items()}, train.labels[rows]
 
 
