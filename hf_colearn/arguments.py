@@ -1,5 +1,6 @@
 """Training arguments: transformers' own, and ours."""
 
+import copy
 import math
 from dataclasses import dataclass, field
 
@@ -106,6 +107,16 @@ class CoLearningArguments(TrainingArguments):
                 setattr(self, name, float(getattr(self, name)))
         self._check_ema()
         self._check_learning_rates()
+
+    def __getstate__(self):
+        # Trainer pickles the arguments into `training_args.bin` and pushes it: a token has no place there.
+        return {**self.__dict__, "hub_token": None}
+
+    def __deepcopy__(self, memo):
+        # A copy within the process keeps the token, which would get lost on the way through the state.
+        copied = memo[id(self)] = object.__new__(type(self))
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
 
     def _check_learned_alpha(self) -> None:
         self.alpha_learning_rate, self.alpha_outer_split = (

@@ -1,8 +1,10 @@
 """Arguments: ranges, the command line, YAML and JSON."""
 
+import copy
 import json
 
 import pytest
+import torch
 from transformers import HfArgumentParser, TrainingArguments
 
 from hf_colearn import CoLearningArguments
@@ -164,3 +166,12 @@ def test_they_come_back_from_their_dictionary_and_from_json():
     assert ours(CoLearningArguments(**{name: args.to_dict()[name] for name in ("output_dir", *OURS)})) == OURS
     (again,) = parser().parse_dict(json.loads(args.to_json_string()), allow_extra_keys=True)
     assert again.to_dict() == args.to_dict()
+
+
+def test_a_token_stays_out_of_what_trainer_writes_and_pushes(tmp_path):
+    args = CoLearningArguments(str(tmp_path), hub_token="hf_secret_of_this_test")
+    torch.save(args, tmp_path / "training_args.bin")
+    written = (tmp_path / "training_args.bin").read_bytes() + f"{args} {args.to_json_string()}".encode()
+    assert b"hf_secret" not in written
+    assert torch.load(tmp_path / "training_args.bin", weights_only=False).alpha_interval == args.alpha_interval
+    assert copy.deepcopy(args).hub_token == args.hub_token == "hf_secret_of_this_test"
