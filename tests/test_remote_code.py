@@ -1,5 +1,9 @@
-"""Saved students where hf_colearn is not installed (`trust_remote_code=True`), and where it is (its own code runs)."""
+"""Whose code runs: a checkpoint's where hf_colearn is not installed and trust was given, hf_colearn's own where it is.
 
+What the students then compute, and their pipelines, is in `test_pipelines.py`.
+"""
+
+import json
 import os
 import subprocess
 import sys
@@ -8,10 +12,7 @@ import pytest
 import torch
 
 import families
-from families import FAMILIES
 
-
-STUDENTS = {"vit": "bottleneck", "bert": "auxiliary", "wav2vec2": "bottleneck"}
 
 BLOCKED = """
 import sys
@@ -26,28 +27,22 @@ else:
     raise SystemExit("hf_colearn can be imported")
 """
 
-LOAD = """
-for folder in sys.argv[1:]:
-    auto, inputs = torch.load(f"{folder}/inputs.pt", weights_only=True)
-    model = getattr(transformers, auto).from_pretrained(folder, trust_remote_code=True)
-    assert type(model).__module__.startswith("transformers_modules."), type(model).__module__
-    with torch.no_grad():
-        output = model(**inputs)
-    torch.save((output.logits, output.latents), f"{folder}/found.pt")
-    model.save_pretrained(f"{folder}/again")
-"""
-
 TRY = """
-for trust in (None, False):
-    try:
-        transformers.AutoModelForImageClassification.from_pretrained(sys.argv[1], trust_remote_code=trust)
-    except ValueError as error:
-        assert "trust_remote_code=True" in str(error), error
-    else:
-        raise SystemExit(f"loaded with trust_remote_code={trust}")
-"""
+import os
 
-TRUST = "transformers.AutoModelForImageClassification.from_pretrained(sys.argv[1], trust_remote_code=True)"
+auto, (marker, honest, *folders) = transformers.AutoModelForImageClassification, sys.argv[1:]
+for folder in (honest, *folders):
+    for trust in (None, False):
+        try:
+            auto.from_pretrained(folder, trust_remote_code=trust)
+        except ValueError as error:
+            assert "trust_remote_code=True" in str(error), error
+        else:
+            raise SystemExit(f"loaded {folder} with trust_remote_code={trust}")
+assert not os.path.exists(marker)
+auto.from_pretrained(honest, trust_remote_code=True)
+assert os.path.exists(marker)  # the marker does tell
+"""
 
 
 def run(code, cwd, *arguments):
@@ -69,35 +64,16 @@ def tamper(folder, marker):
     code.write_text(f"open({str(marker)!r}, 'w').close()\n" + code.read_text())
 
 
-def test_students_load_where_hf_colearn_cannot_be_imported(tmp_path):
-    expected = {}
-    for family, head in STUDENTS.items():
-        student, inputs, folder = families.student(family, head=head), families.inputs(family), tmp_path / family
-        families.stir(student).save_pretrained(folder)
-        torch.save((type(student)._stock_class.__name__, inputs), folder / "inputs.pt")
-        with torch.no_grad():
-            expected[family] = student(**inputs)
-    run(LOAD, tmp_path, *(tmp_path / family for family in STUDENTS))
-    for family, output in expected.items():
-        logits, latents = torch.load(tmp_path / family / "found.pt", weights_only=True)
-        assert torch.equal(logits, output.logits)
-        assert torch.equal(latents, output.latents)
-        # What was saved there comes back here.
-        student_class = FAMILIES[family][0]
-        again = student_class._stock_class.from_pretrained(tmp_path / family / "again")
-        assert type(again) is student_class
-        with torch.no_grad():
-            assert torch.equal(again(**families.inputs(family)).logits, output.logits)
-
-
 def test_nothing_runs_without_trust_where_hf_colearn_is_missing(tmp_path):
-    families.student("vit").save_pretrained(tmp_path / "student")
-    marker = tmp_path / "code_ran"
-    tamper(tmp_path / "student", marker)
-    run(TRY, tmp_path, tmp_path / "student")
-    assert not marker.exists()
-    run(TRUST, tmp_path, tmp_path / "student")
-    assert marker.exists()  # the marker does tell
+    marker, folders = tmp_path / "code_ran", [tmp_path / "inside", tmp_path / "above", tmp_path / "of_another"]
+    for folder, module in zip(folders, ("student", "../../student", "../inside--student"), strict=True):
+        families.student("vit").save_pretrained(folder)
+        tamper(folder, marker)
+        config = json.loads((folder / "config.json").read_text())
+        auto_map = {auto: name.replace("student.", f"{module}.") for auto, name in config["auto_map"].items()}
+        config["auto_map"] = auto_map if module == "student" else auto_map | {"AutoConfig": f"{module}.Config"}
+        (folder / "config.json").write_text(json.dumps(config))
+    run(TRY, tmp_path / "above", marker, *folders)
 
 
 @pytest.mark.parametrize("trust_remote_code", [None, False, True])
@@ -118,6 +94,9 @@ def test_where_hf_colearn_is_installed_its_own_class_is_used_and_no_remote_code_
 def test_a_checkpoint_carries_the_code_that_it_needs_and_none_of_the_trainer(tmp_path):
     families.student("vit").save_pretrained(tmp_path)
     code = {path.name for path in tmp_path.glob("*.py")}
-    assert code == {"student.py", "configuration.py", "backbones.py", "folding.py", "heads.py", "pooling.py"}
+    assert code == {
+        *("student.py", "student_output.py", "configuration.py", "checkpoint.py"),
+        *("backbones.py", "folding.py", "heads.py", "pooling.py"),
+    }
     assert not any("import hf_colearn" in path.read_text() for path in tmp_path.glob("*.py"))
     assert not any("from hf_colearn" in path.read_text() for path in tmp_path.glob("*.py"))

@@ -7,17 +7,32 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
+import struct
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from peft import AutoPeftModel, PeftModel
+from safetensors import SafetensorError, safe_open
+from transformers import AutoModel, AutoModelForImageClassification
 
 import hf_colearn
 import tiny
-from hf_colearn import CoLearningForImageClassification, CoLearningTrainer, FrozenEncoder, HeuristicAlpha, TeacherBank
+from hf_colearn import (
+    CoLearningForImageClassification,
+    CoLearningForMultimodalClassification,
+    CoLearningTrainer,
+    FeatureBackboneConfig,
+    FrozenEncoder,
+    HeuristicAlpha,
+    TeacherBank,
+)
+from hf_colearn.models.lora import save_student as save_lora
+from hf_colearn.models.lora import with_lora
 
 
 class Harmful:
@@ -116,6 +131,129 @@ def test_pickled_weights_beside_safe_ones_are_not_touched(save, load, tmp_path, 
     assert not mark.exists()
 
 
+# ---- weights that are none, or elsewhere ----
+
+
+def save_multimodal(folder) -> str:
+    backbones = {name: FeatureBackboneConfig(feature_dim=3) for name in ("text", "audio")}
+    CoLearningForMultimodalClassification.from_backbones(backbones, latent_dim=2, num_labels=2).save_pretrained(folder)
+    return str(folder)
+
+
+MODELS = [
+    pytest.param(save_student, AutoModelForImageClassification.from_pretrained, id="student"),
+    pytest.param(save_multimodal, AutoModel.from_pretrained, id="multimodal"),
+]
+
+
+def write_index(folder, shard) -> None:
+    """Lets an index name `shard` for all weights, whose own file is moved to `elsewhere.safetensors` above the folder."""
+    folder = Path(folder)
+    with safe_open(folder / "model.safetensors", "pt") as weights:
+        names = dict.fromkeys(weights.keys(), shard)
+    (folder / "model.safetensors").rename(folder.parent / "elsewhere.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
+
+
+@pytest.mark.parametrize(("save", "load"), MODELS)
+@pytest.mark.parametrize(
+    "shard", ["../elsewhere.safetensors", "a/../../elsewhere.safetensors", "{above}/elsewhere.safetensors"]
+)
+def test_weights_outside_of_a_checkpoint_are_not_read(save, load, shard, tmp_path):
+    shard = shard.format(above=tmp_path)
+    folder = save(tmp_path / "model")
+    (tmp_path / "model" / "a").mkdir()
+    write_index(folder, shard)
+    with pytest.raises(
+        ValueError, match=f"index.json' names '{re.escape(shard)}' as a file of weights.*nothing is loaded"
+    ):
+        load(folder)
+
+
+@pytest.mark.parametrize(("save", "load"), MODELS)
+def test_weights_in_shards_are_read(save, load, tmp_path):
+    folder = Path(save(tmp_path / "model"))
+    whole = load(folder)
+    whole.save_pretrained(tmp_path / "model", max_shard_size=100)
+    (folder / "model.safetensors").unlink()
+    assert len(list(folder.glob("model-*.safetensors"))) > 1
+    assert all(torch.equal(weight, whole.state_dict()[name]) for name, weight in load(folder).state_dict().items())
+
+
+@pytest.mark.parametrize(("save", "load"), MODELS)
+def test_a_shard_that_is_missing_is_named(save, load, tmp_path):
+    write_index(save(tmp_path / "model"), "absent.safetensors")
+    with pytest.raises(FileNotFoundError, match="absent.safetensors"):
+        load(tmp_path / "model")
+
+
+def save_adapter(folder) -> str:
+    save_lora(with_lora(tiny.student(), rank=2), None, folder)
+    return str(folder / "adapter")
+
+
+def load_adapter(folder):
+    return PeftModel.from_pretrained(tiny.student(), folder)
+
+
+SAFETENSORS = [
+    *(pytest.param(*model.values, "model.safetensors", id=model.id) for model in MODELS),
+    pytest.param(save_adapter, load_adapter, "adapter_model.safetensors", id="adapter"),
+]
+
+
+@pytest.mark.parametrize(("save", "load", "name"), SAFETENSORS)
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data: struct.pack("<Q", 10 * 2**30) + data[8:], "header too large"),  # 10 GB
+        (lambda data: struct.pack("<Q", 2**64 - 1) + data[8:], "header too large"),
+        (lambda data: struct.pack("<Q", 90 * 2**20) + data[8:], "invalid header length"),  # longer than the file
+        (lambda data: data[: len(data) // 2], "file not fully covered|invalid header length"),
+        (lambda data: b"", "header too small"),
+    ],
+)
+def test_a_file_whose_header_lies_is_refused_without_reading_on(save, load, name, damage, message, tmp_path):
+    path = Path(save(tmp_path / "model")) / name
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(SafetensorError, match=message):
+        load(str(path.parent))
+
+
+@pytest.mark.parametrize("latent_dim", [25, 10**12])  # of the weights it is 24
+def test_a_configuration_of_another_size_is_refused_before_anything_of_that_size_is_made(latent_dim, tmp_path):
+    folder = Path(save_student(tmp_path / "model"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "latent_dim": latent_dim}))
+    with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
+        AutoModelForImageClassification.from_pretrained(folder)
+
+
+# ---- adapters ----
+
+
+@pytest.mark.parametrize("write", [write_pickle, write_torch])
+def test_a_pickled_adapter_is_refused(write, tmp_path, mark):
+    folder = Path(save_adapter(tmp_path))
+    (folder / "adapter_model.safetensors").unlink()
+    write(folder / "adapter_model.bin", Harmful(mark))
+    with pytest.raises(pickle.UnpicklingError, match="[Ww]eights.only"):
+        load_adapter(str(folder))
+    assert not mark.exists()
+
+
+def test_an_adapter_that_names_a_module_to_import_is_refused(tmp_path, mark, monkeypatch):
+    folder = Path(save_adapter(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "planted.py").write_text(f"import os; os.mkdir({str(mark)!r})")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    config["auto_mapping"] = {"base_model_class": "Model", "parent_library": "planted"}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="'planted' which is not in the import allowlist"):
+        AutoPeftModel.from_pretrained(folder)
+    assert not mark.exists()
+
+
 # ---- banks ----
 
 
@@ -148,6 +286,21 @@ def test_pickles_and_code_in_a_banks_folder_are_not_touched(bank_folder, mark):
     assert bank.lookup([0, 1, 2]).tolist() == [[1, 0, 0], [0, 1, 0], [0, 1, 0]]
     assert bank.inputs == ["one", "two", "two"]
     assert not mark.exists()
+
+
+@pytest.mark.parametrize("elsewhere", ["../other/latents.arrow", "{above}/other/latents.arrow"])
+def test_a_bank_reads_its_own_files_whatever_its_description_names(elsewhere, bank_folder, tmp_path):
+    other = TeacherBank.from_latents(np.ones((2, 3), dtype=np.float32))
+    other.save(tmp_path / "other")
+    description = json.loads((bank_folder / "bank.json").read_text())
+    size = (tmp_path / "other" / "latents.arrow").stat().st_size
+    more = {**description["files"], elsewhere.format(above=tmp_path): size}
+    (bank_folder / "bank.json").write_text(json.dumps({**description, "files": more}))
+    assert TeacherBank.load(bank_folder).lookup([0, 1]).tolist() == [[1, 0, 0], [0, 1, 0]]
+    more.pop("latents.arrow")
+    (bank_folder / "bank.json").write_text(json.dumps({**description, "files": more}))
+    with pytest.raises(ValueError, match="it lists no latents.arrow"):
+        TeacherBank.load(bank_folder)
 
 
 @pytest.mark.parametrize("write", [write_pickle, write_torch, write_numpy])

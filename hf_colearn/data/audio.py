@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from datasets import Array2D, Array3D, Dataset, Features, List, Value
 
+from hf_colearn.models.spectrogram import SpectrogramFeatureExtractor
+
 
 _BATCH = 64  # clips held in memory at once
-_DYNAMIC_RANGE_DB = 80.0  # of a spectrogram, below its loudest point
 
 
 # ---- reading ----
@@ -149,7 +150,8 @@ def with_input_values(
     Args:
         dataset ([`datasets.Dataset`]): With a column that [`read_waveform`] reads.
         feature_extractor: The student's. One of waveforms (wav2vec2, HuBERT) gives clips of variable length; one of
-            windows (Whisper, AST) gives arrays of one shape, in a column of the name that its model takes.
+            windows (Whisper, AST, [`~hf_colearn.models.spectrogram.SpectrogramFeatureExtractor`]) gives arrays of one
+            shape, in a column of the name that its model takes.
         column (`str`, *optional*, defaults to `"audio"`): The clips' column, which is dropped.
         label_column (`str`, *optional*, defaults to `"label"`): The labels' column, which becomes `labels`.
         max_seconds (`float`, *optional*): What is longer loses its end.
@@ -171,7 +173,8 @@ def with_input_values(
         return {name: [np.asarray(values, dtype=np.float32) for values in inputs]}
 
     shape = preprocess([dataset[0][column]], [0])[name][0].shape
-    feature = List(Value("float32")) if len(shape) == 1 else Array2D(shape, "float32")
+    arrays = {2: Array2D, 3: Array3D}
+    feature = arrays[len(shape)](shape, "float32") if len(shape) in arrays else List(Value("float32"))
     return _map(dataset, preprocess, column, name, feature)
 
 
@@ -185,20 +188,13 @@ def with_spectrograms(
     column: str = "audio",
     label_column: str = "label",
 ) -> Dataset:
-    """Log-mel spectrograms of all clips as images `[1, H, W]`, low frequencies in the first row.
-
-    Every clip is cut to its first `seconds`, or padded with silence at its end. The hop is
-    `seconds * sampling_rate // (W - 1)` samples, so that W frames span that time. Powers are in dB, down to 80 dB below
-    the clip's loudest point. Each clip is standardised by its own mean and standard deviation: no statistic of
-    other clips, and so none of a test split, enters.
+    """Log-mel spectrograms of all clips as images `[1, H, W]`: [`with_input_values`] with a
+    [`~hf_colearn.models.spectrogram.SpectrogramFeatureExtractor`], which says how; to publish the student, make the
+    extractor yourself and save it beside the student.
 
     Args:
         dataset ([`datasets.Dataset`]): With a column that [`read_waveform`] reads.
-        size (`tuple[int, int]`, *optional*, defaults to `(112, 112)`): H mel bands and W frames.
-        sampling_rate (`int`, *optional*, defaults to 16000): In Hz; the bands reach up to half of it.
-        seconds (`float`, *optional*, defaults to 1.0): The time that an image spans.
-        n_fft (`int`, *optional*, defaults to 1024): Samples of a Fourier transform; the window is padded to it.
-        window_seconds (`float`, *optional*, defaults to 0.025): The Hann window's length.
+        size, sampling_rate, seconds, n_fft, window_seconds (*optional*): As of the extractor.
         column (`str`, *optional*, defaults to `"audio"`): The clips' column, which is dropped.
         label_column (`str`, *optional*, defaults to `"label"`): The labels' column, which becomes `labels`.
 
@@ -209,40 +205,8 @@ def with_spectrograms(
         ValueError: If there are no samples, a column is missing, a clip is bad (it names the row), or the numbers do not
             give such an image.
     """
-    import torchaudio.transforms  # slow to import, and only audio needs it
-
-    (height, width), length, window = size, round(seconds * sampling_rate), round(window_seconds * sampling_rate)
-    if height < 1 or width < 2 or length < width - 1:
-        raise ValueError(
-            f"size={size} does not fit {length} samples (seconds={seconds} at sampling_rate={sampling_rate}): pass H of "
-            "at least 1, W of at least 2, and at least W - 1 samples."
-        )
-    if not 0 < window <= n_fft:
-        raise ValueError(f"a window of {window} samples does not fit n_fft={n_fft}: pass n_fft of at least {window}.")
-    bands = torchaudio.functional.melscale_fbanks(n_fft // 2 + 1, 0.0, sampling_rate / 2, height, sampling_rate)
-    empty = int((bands.sum(dim=0) == 0).sum())
-    if empty:
-        raise ValueError(
-            f"{empty} of the {height} mel bands hold no frequency of n_fft={n_fft} at {sampling_rate} Hz: pass a larger "
-            "n_fft or fewer bands."
-        )
-    dataset = _undecoded(dataset, column, label_column)
-    to_power = torchaudio.transforms.MelSpectrogram(
-        sampling_rate, n_fft, window, hop_length=length // (width - 1), n_mels=height, pad_mode="constant"
-    )
-    to_decibel = torchaudio.transforms.AmplitudeToDB("power", _DYNAMIC_RANGE_DB)
-
-    def preprocess(cells: list[Any], rows: list[int]) -> dict[str, Any]:
-        waves_BT = torch.zeros(len(cells), length)
-        for wave_T, cell, row in zip(waves_BT, cells, rows, strict=True):
-            start = _read_start(cell, row, sampling_rate, seconds)
-            wave_T[: len(start)] = torch.from_numpy(start)
-        # The axis of one channel keeps the clips apart: the dynamic range is each one's own.
-        image_B1HW = to_decibel(to_power(waves_BT)[:, None, :, :width])
-        mean, std = image_B1HW.mean(dim=(2, 3), keepdim=True), image_B1HW.std(dim=(2, 3), keepdim=True)
-        return {"pixel_values": ((image_B1HW - mean) / std).numpy()}
-
-    return _map(dataset, preprocess, column, "pixel_values", Array3D((1, height, width), "float32"))
+    extractor = SpectrogramFeatureExtractor(size, sampling_rate, seconds, n_fft, window_seconds)
+    return with_input_values(dataset, extractor, column, label_column, max_seconds=seconds)
 
 
 def _undecoded(dataset: Dataset, column: str, label_column: str) -> Dataset:

@@ -1,1 +1,13 @@
-"""Students: any AutoModel backbone with a latent head and a classifier."""
+"""Students: any AutoModel backbone with a latent head and a classifier; and the processors of theirs that are ours."""
+
+from transformers import AutoFeatureExtractor, AutoImageProcessor
+
+from .configuration import CoLearningStudentConfig
+from .grey import GreyImageProcessor
+from .spectrogram import SpectrogramFeatureExtractor
+
+
+# Here and not in the files that travel: so transformers finds them by name where hf_colearn is imported, and asks for
+# `trust_remote_code` where it is not.
+AutoImageProcessor.register(CoLearningStudentConfig, image_processor_classes={"pil": GreyImageProcessor})
+AutoFeatureExtractor.register(CoLearningStudentConfig, SpectrogramFeatureExtractor)

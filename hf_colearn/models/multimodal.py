@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModel, CLIPConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModel, CLIPConfig, PreTrainedConfig
 from transformers.utils import can_return_tuple
 
 from .backbones import backbone_width, class_names, read_backbone_config
 from .branches import construction, read_clip, student_class_for
+from .checkpoint import CheckedModel
 from .configuration import CoLearningStudentConfig
 from .fusion import HEAD_FUSIONS, Fusion, make_fusion
 from .heads import task_loss
@@ -35,7 +36,7 @@ from .presence import (
 from .student import CoLearningStudent
 
 
-class CoLearningForMultimodalClassification(PreTrainedModel):
+class CoLearningForMultimodalClassification(CheckedModel):
     r"""Classifies samples of two or more modalities; see [`~CoLearningForMultimodalClassification.from_backbones`].
 
     The loss is the task loss of the fused prediction, plus `modality_loss_weight` times the mean of the heads' own task
@@ -337,7 +338,7 @@ class CoLearningForMultimodalClassification(PreTrainedModel):
     def _heads(self, pooled: list[torch.Tensor], presence_BM: Presence) -> tuple[list[Any], list[Any]]:
         """Every modality's latents `[B, D]` and logits `[B, C]`, 0 where it is absent."""
         if self.config.fusion == "mmtm":
-            here_BM = self._everything(len(pooled[0])) if presence_BM is None else presence_BM
+            here_BM = self._everything(pooled[0].shape[0]) if presence_BM is None else presence_BM
             pooled = self.fusion.exchange(pooled, here_BM)
         pairs = [self.branches[name].classify(x) for name, x in zip(self.modalities, pooled, strict=True)]
         if presence_BM is not None:
@@ -350,7 +351,7 @@ class CoLearningForMultimodalClassification(PreTrainedModel):
         """Fused latents and logits from the modalities that are seen; channels are then exchanged among those alone."""
         if seen_BM is not presence_BM and self.config.fusion == "mmtm":
             heads = self._heads(pooled, seen_BM)
-        return self.fusion(*heads, self._everything(len(pooled[0])) if seen_BM is None else seen_BM)
+        return self.fusion(*heads, self._everything(pooled[0].shape[0]) if seen_BM is None else seen_BM)
 
     def _drop(self, presence_BM: Presence, size: int) -> Presence:
         if not self.training or not self.config.modality_dropout:

@@ -48,14 +48,16 @@ def batch_size(given: Mapping[str, Mapping[str, torch.Tensor]], **others: torch.
     Raises:
         ValueError: If they do not; it names each one's.
     """
-    sizes = {f"{name}_{column}": len(value) for name, of_name in given.items() for column, value in of_name.items()}
-    sizes |= {name: len(value) for name, value in others.items() if value is not None}
-    if len(set(sizes.values())) > 1:
+    # `shape[0]` and not `len`, which would make the batch size of an exported program a constant
+    sizes = {f"{name}_{column}": x.shape[0] for name, of_name in given.items() for column, x in of_name.items()}
+    sizes |= {name: value.shape[0] for name, value in others.items() if value is not None}
+    size = next(iter(sizes.values()))
+    if any(other != size for other in sizes.values()):
         shown = ", ".join(f"{name}: {size}" for name, size in sizes.items())
         raise ValueError(
             f"the batch sizes disagree ({shown}): every input has a row for every sample, absent ones included."
         )
-    return next(iter(sizes.values()))
+    return size
 
 
 def presence_and_rows(

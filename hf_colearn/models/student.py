@@ -6,12 +6,12 @@ imports nothing of the package but its neighbours. Shapes: B inputs, H backbone 
 
 import copy
 import os
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import (
+    MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
     AutoModel,
     AutoModelForAudioClassification,
     AutoModelForImageClassification,
@@ -34,30 +34,15 @@ from .backbones import (
     read_backbone_config,
     takes_video,
 )
+from .checkpoint import CheckedModel
 from .configuration import CoLearningStudentConfig
 from .folding import fold_bottleneck
 from .heads import make_classifier, task_loss
 from .pooling import pool_outputs
+from .student_output import CoLearningStudentOutput
 
 
-@dataclass
-class CoLearningStudentOutput(ModelOutput):
-    """What a student returns (contract 1 of the design).
-
-    Args:
-        loss (`torch.FloatTensor` of shape `(1,)`, *optional*): The task loss, where labels were given.
-        logits (`torch.FloatTensor` of shape `(B, C)`): Before the softmax.
-        latents (`torch.FloatTensor` of shape `(B, D)`): Where student and teacher meet.
-    """
-
-    loss: torch.Tensor | None = None
-    logits: torch.FloatTensor | None = None
-    latents: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
-
-
-class CoLearningStudent(PreTrainedModel):
+class CoLearningStudent(CheckedModel):
     """Base of the students; use one of its subclasses, which know their task's inputs."""
 
     config_class = CoLearningStudentConfig
@@ -79,7 +64,7 @@ class CoLearningStudent(PreTrainedModel):
             config.backbone_config.num_labels = config.num_labels
             config.backbone_config.id2label, config.backbone_config.label2id = config.id2label, config.label2id
             config.backbone_config.problem_type = config.problem_type
-            self.backbone = self._stock_class.from_config(config.backbone_config)
+            self.backbone = self._stock_class_of_backbone.from_config(config.backbone_config)
             self._encoder.register_forward_hook(_keep_outputs)
         else:
             self.backbone = headless(AutoModel.from_config(config.backbone_config))
@@ -107,6 +92,11 @@ class CoLearningStudent(PreTrainedModel):
     def _encoder(self) -> PreTrainedModel:
         """The backbone without a classification head."""
         return encoder_of(self.backbone) if self.config.head == "auxiliary" else self.backbone
+
+    @property
+    def _stock_class_of_backbone(self) -> Any:
+        """transformers' Auto class of the classifiers with this backbone."""
+        return self._stock_class
 
     def _default_pooling(self) -> str:
         if is_convolutional(self.config.backbone_config) or pools_without_weights(self._encoder):
@@ -186,7 +176,7 @@ class CoLearningStudent(PreTrainedModel):
 
     def _load_backbone(self, checkpoint: str | os.PathLike, backbone_kwargs: dict) -> None:
         if self.config.head == "auxiliary":
-            stock = self._stock_class.from_pretrained(
+            stock = self._stock_class_of_backbone.from_pretrained(
                 checkpoint,
                 dtype=self.dtype,
                 id2label=self.config.id2label,
@@ -276,10 +266,10 @@ class CoLearningStudent(PreTrainedModel):
             ValueError: With the reason, where no stock model computes the same logits.
         """
         if self.config.head == "auxiliary":
-            stock = self._stock_class.from_config(copy.deepcopy(self.backbone.config))
+            stock = self._stock_class_of_backbone.from_config(copy.deepcopy(self.backbone.config))
             stock.load_state_dict(self.backbone.state_dict())
             return stock.to(self.device, self.dtype).eval()
-        return fold_bottleneck(self, self._stock_class)
+        return fold_bottleneck(self, self._stock_class_of_backbone)
 
 
 class CoLearningForImageClassification(CoLearningStudent):
@@ -311,19 +301,32 @@ class CoLearningForImageClassification(CoLearningStudent):
 
 
 class CoLearningForAudioClassification(CoLearningStudent):
-    """An audio student, of waveforms or spectrograms; see [`CoLearningStudent.from_backbone`]."""
+    """An audio student, of waveforms or spectrograms; see [`CoLearningStudent.from_backbone`].
+
+    With an image backbone it looks at spectrograms, the `pixel_values` of a
+    [`~hf_colearn.models.spectrogram.SpectrogramFeatureExtractor`], and exports to a stock image classifier.
+    """
 
     _stock_class = AutoModelForAudioClassification
-    input_names = ("input_values", "input_features", "attention_mask")
+    input_names = ("input_values", "input_features", "pixel_values", "attention_mask")
+
+    @property
+    def _looks_at_pictures(self) -> bool:
+        return type(self.config.backbone_config) in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
+
+    @property
+    def _stock_class_of_backbone(self) -> Any:
+        return AutoModelForImageClassification if self._looks_at_pictures else self._stock_class
 
     def _default_pooling(self) -> str:
-        return "mean"
+        return super()._default_pooling() if self._looks_at_pictures else "mean"
 
     @can_return_tuple
     def forward(
         self,
         input_values: torch.FloatTensor | None = None,
         input_features: torch.FloatTensor | None = None,
+        pixel_values: torch.FloatTensor | None = None,
         attention_mask: torch.LongTensor | None = None,
         labels: torch.LongTensor | None = None,
         output_hidden_states: bool | None = None,
@@ -334,12 +337,14 @@ class CoLearningForAudioClassification(CoLearningStudent):
             input_values (`torch.FloatTensor` of shape `(B, samples)` or `(B, frames, mels)`, *optional*): For
                 wav2vec2-like backbones and AST.
             input_features (`torch.FloatTensor` of shape `(B, mels, frames)`, *optional*): For Whisper.
+            pixel_values (`torch.FloatTensor` of shape `(B, channels, mels, frames)`, *optional*): For image backbones.
             attention_mask (`torch.LongTensor` of shape `(B, samples)`, *optional*): 1 for samples, 0 for padding.
             labels (`torch.LongTensor` of shape `(B,)`, *optional*): From 0 to C - 1; or soft labels `(B, C)`.
         """
         named = {
             "input_values": input_values,
             "input_features": input_features,
+            "pixel_values": pixel_values,
             "output_attentions": output_attentions,
         }
         given = {name: value for name, value in named.items() if value is not None}

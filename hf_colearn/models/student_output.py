@@ -1,0 +1,23 @@
+"""What a student returns; travels with every checkpoint. Shapes: as in `student.py`."""
+
+from dataclasses import dataclass
+
+import torch
+from transformers.modeling_outputs import ModelOutput
+
+
+@dataclass
+class CoLearningStudentOutput(ModelOutput):
+    """What a student returns (contract 1 of the design).
+
+    Args:
+        loss (`torch.FloatTensor` of shape `(1,)`, *optional*): The task loss, where labels were given.
+        logits (`torch.FloatTensor` of shape `(B, C)`): Before the softmax.
+        latents (`torch.FloatTensor` of shape `(B, D)`): Where student and teacher meet.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.FloatTensor | None = None
+    latents: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
