@@ -16,7 +16,7 @@ Routes, with `{repo}` = `{models|datasets|spaces}/{owner}/{name}` and `{files}` 
 |---|---|---|
 | GET | `/api/whoami-v2` | the one user; 401 without a token |
 | POST | `/api/validate-yaml` | 400 for a README whose YAML header does not parse |
-| POST, DELETE | `/api/repos/create`, `/api/repos/delete` | 409 if it exists, 404 if it does not |
+| POST, DELETE | `/api/repos/create`, `/api/repos/delete` | 409 if it exists, 404 if it does not; 403 for another owner |
 | GET | `/api/{repo}`, `/api/{repo}/revision/{revision}` | repo info: commit, files, private |
 | GET | `/api/{repo}/refs` | branches |
 | POST | `/api/{repo}/branch/{branch}` | a new branch at `startingPoint` |
@@ -24,24 +24,27 @@ Routes, with `{repo}` = `{models|datasets|spaces}/{owner}/{name}` and `{files}` 
 | POST | `/api/{repo}/paths-info/{revision}` | the same entries for given paths, unknown ones left out |
 | POST | `/api/{repo}/preupload/{revision}` | git or LFS for each file, and the id of what is there already |
 | POST | `/{files}.git/info/lfs/objects/batch` | where to PUT each LFS object, nothing for one that is there |
-| PUT | `/lfs/{sha256}` | stores the bytes; 400 if they do not hash to that |
+| PUT | `/lfs/{sha256}?repo={repo}` | stores the bytes; 400 if they do not hash to that |
 | POST | `/api/{repo}/commit/{revision}` | adds and deletes; 412 if `parentCommit` is no longer the head |
 | GET, HEAD | `/{files}/resolve/{revision}/{path}` | the bytes, with `Range` |
 
 Whatever else is asked answers 404 and is kept in `HubDouble.unhandled`. Without a token, a private repo answers 401 as
 a missing one does; a wrong token is refused everywhere. Unlike the real Hub, a new repo holds no `.gitattributes`, LFS
 files are served directly and not by a redirect to a CDN, listings have one page, the only check of a card is that its
-YAML parses, and there are no tags, pull requests, permissions or Xet storage.
+YAML parses, and there are no tags, pull requests or Xet storage. The one user writes to repos of its own name alone.
 """
 
 import base64
 import hashlib
+import itertools
 import json
+import math
 import os
 import re
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -79,7 +82,36 @@ class Response:
 
 
 DROP = Response(status=0)
-"""A fault that closes the connection without a single byte of an answer."""
+"""A fault that closes the connection as soon as the request's headers are there: an upload is cut in its middle."""
+
+LOSE = Response(status=-1)
+"""A fault that does what the request asks for, and then closes the connection without an answer."""
+
+Fault = Callable[[str, str], Response | None]
+"""Asked with (method, decoded path) before every request, by the request's own thread: a `Response` is sent instead of
+the real one, `DROP` and `LOSE` close the connection, `None` lets the request through."""
+
+
+def fault_on(
+    route: str, response: Response | None, first: int = 1, last: float = math.inf, wait_s: float = 0
+) -> Fault:
+    """A fault that meets some of the requests of a route.
+
+    Args:
+        route (`str`): Regular expression that is searched in `"METHOD /path"`.
+        response ([`Response`], *optional*): What they get; `None` for the real answer.
+        first, last (`int`): The first and the last of the route's requests that it meets, counted from 1.
+        wait_s (`float`): Seconds before they get it, for a slow Hub.
+    """
+    count = itertools.count(1)
+
+    def fault(method: str, path: str) -> Response | None:
+        if not re.search(route, f"{method} {path}") or not first <= next(count) <= last:
+            return None
+        time.sleep(wait_s)
+        return response
+
+    return fault
 
 
 class Refusal(Exception):
@@ -145,6 +177,10 @@ class Repo:
     commits: list[Commit]  # of all branches, oldest first
     branches: dict[str, str]  # name -> commit oid
 
+    @property
+    def key(self) -> str:
+        return f"{self.repo_type}s/{self.repo_id}"
+
     def at(self, revision: str) -> Commit:
         """The commit of a branch or of an oid."""
         oid = self.branches.get(revision, revision)
@@ -166,9 +202,7 @@ class HubDouble:
         repos (`dict[tuple[str, str], Repo]`): By (repo type, repo id), with every commit.
         requests (`list[tuple[str, str]]`): (method, decoded path) of every request, in order of arrival.
         unhandled (`list[tuple[str, str]]`): Those that no route answers, or whose handler raised: a test wants none.
-        fault (`Callable[[str, str], Response | None]`, *optional*): Asked with (method, decoded path) before every
-            request, by the request's own thread. A `Response` is sent instead of the real one, `DROP` closes the
-            connection, `None` lets the request through; sleep in it for a slow Hub.
+        fault (`Fault`, *optional*): What goes wrong; [`fault_on`] makes one.
     """
 
     def __init__(self, user: str = "tester", token: str = "hf_double"):
@@ -176,8 +210,8 @@ class HubDouble:
         self.repos: dict[tuple[str, str], Repo] = {}
         self.requests: list[tuple[str, str]] = []
         self.unhandled: list[tuple[str, str]] = []
-        self.fault: Callable[[str, str], Response | None] | None = None
-        self._lfs_objects: dict[str, bytes] = {}
+        self.fault: Fault | None = None
+        self._lfs_objects: dict[tuple[str, str], bytes] = {}  # by (repo, sha256): each repo has its own
         self._lock = threading.Lock()
 
         repo = r"(?P<kind>models|datasets|spaces)/(?P<repo_id>[^/]+/[^/]+)"
@@ -217,12 +251,13 @@ class HubDouble:
 
     # From a request to its handler
 
-    def answer(self, request: Request) -> Response:
-        """The response to a request: the fault's, if there is one, or that of the first route that fits."""
-        method, path = request.method, unquote(request.path)
+    def fault_of(self, method: str, path: str) -> Response | None:
+        """Notes a request, and asks whether something goes wrong with it."""
         self.requests.append((method, path))
-        if self.fault is not None and (response := self.fault(method, path)) is not None:
-            return response
+        return None if self.fault is None else self.fault(method, path)
+
+    def answer(self, request: Request) -> Response:
+        """The response of the first route that fits."""
         try:
             with self._lock:
                 return self._route(request)
@@ -230,7 +265,7 @@ class HubDouble:
             return refusal.response
         except Exception as error:  # 501, because the client would repeat a request that gets a 500
             traceback.print_exc()
-            self.unhandled.append((method, f"{path}: {error!r}"))
+            self.unhandled.append((request.method, f"{unquote(request.path)}: {error!r}"))
             return Response.error(501, "HubDoubleError", repr(error))
 
     def _route(self, request: Request) -> Response:
@@ -257,9 +292,12 @@ class HubDouble:
             raise Refusal(404 if has_token else 401, "RepoNotFound", "Repository not found")
         return repo
 
-    def _need_token(self, request: Request) -> None:
+    def _need_token(self, request: Request, owner: str | None = None) -> None:
+        """A request with a token, which is the user's and writes to nobody else's repos."""
         if "Authorization" not in request.headers:
             raise Refusal(401, "Unauthorized", "Invalid username or password.")
+        if owner not in (None, self.user):
+            raise Refusal(403, "Forbidden", f"You don't have the rights to write under the namespace {owner}")
 
     # Handlers: the account and its repos
 
@@ -277,8 +315,8 @@ class HubDouble:
         return Response.json({"errors": [], "warnings": []})
 
     def _create_repo(self, request: Request) -> Response:
-        self._need_token(request)
         wanted = request.json()
+        self._need_token(request, wanted.get("organization"))
         key = self._repo_key(wanted)
         url = self._repo_url(*key)
         if key in self.repos:
@@ -326,7 +364,7 @@ class HubDouble:
         return Response.json({"branches": branches, "converts": [], "tags": [], "pullRequests": []})
 
     def _create_branch(self, request: Request, repo: Repo, branch: str) -> Response:
-        self._need_token(request)
+        self._need_token(request, repo.repo_id.split("/")[0])
         if branch in repo.branches:
             raise Refusal(409, "Conflict", f"Reference already exists: {branch}")
         repo.branches[branch] = repo.at(request.json().get("startingPoint", "main")).oid
@@ -376,7 +414,7 @@ class HubDouble:
     # Handlers: an upload, in the client's order
 
     def _preupload(self, request: Request, repo: Repo, revision: str) -> Response:
-        self._need_token(request)
+        self._need_token(request, repo.repo_id.split("/")[0])
         known = repo.at(revision).files
         answers = []
         for file in request.json()["files"]:
@@ -388,22 +426,22 @@ class HubDouble:
         return Response.json({"files": answers})
 
     def _lfs_batch(self, request: Request, repo: Repo) -> Response:
-        self._need_token(request)
+        self._need_token(request, repo.repo_id.split("/")[0])
         objects = [{"oid": wanted["oid"], "size": wanted["size"]} for wanted in request.json()["objects"]]
         for lfs_object in objects:
-            if lfs_object["oid"] not in self._lfs_objects:
-                lfs_object["actions"] = {"upload": {"href": f"{self.url}/lfs/{lfs_object['oid']}"}}
+            if (repo.key, lfs_object["oid"]) not in self._lfs_objects:
+                lfs_object["actions"] = {"upload": {"href": f"{self.url}/lfs/{lfs_object['oid']}?repo={repo.key}"}}
         return Response.json({"transfer": "basic", "objects": objects})
 
     def _lfs_put(self, request: Request, oid: str) -> Response:
         """No token here: the URL itself is the permission, as with the Hub's presigned ones."""
         if sha256(request.body) != oid:
             raise Refusal(400, "BadDigest", f"The bytes hash to {sha256(request.body)}, the object is {oid}")
-        self._lfs_objects[oid] = request.body
+        self._lfs_objects[request.query["repo"], oid] = request.body
         return Response(200)
 
     def _commit(self, request: Request, repo: Repo, revision: str) -> Response:
-        self._need_token(request)
+        self._need_token(request, repo.repo_id.split("/")[0])
         if "create_pr" in request.query:
             return self._not_handled(request)
         if revision not in repo.branches:
@@ -414,22 +452,22 @@ class HubDouble:
             raise Refusal(412, "PreconditionFailed", "A commit has happened since. Please refresh and try again.")
         files = dict(head.files)
         for operation in operations:
-            self._apply(files, operation["key"], operation["value"])
+            self._apply(repo, files, operation["key"], operation["value"])
         commit = Commit.after(head.oid, header["value"]["summary"], files)
         repo.commits.append(commit)
         repo.branches[revision] = commit.oid
         url = f"{self._repo_url(repo.repo_type, repo.repo_id)}/commit/{commit.oid}"
         return Response.json({"success": True, "commitOid": commit.oid, "commitUrl": url, "hookOutput": ""})
 
-    def _apply(self, files: dict[str, Blob], key: str, value: dict[str, Any]) -> None:
+    def _apply(self, repo: Repo, files: dict[str, Blob], key: str, value: dict[str, Any]) -> None:
         """One line of a commit's body, applied to `files` in place."""
         path = value["path"]
         if key == "file":
             files[path] = Blob(base64.b64decode(value["content"]), lfs=False)
         elif key == "lfsFile":
-            if value["oid"] not in self._lfs_objects:
+            if (repo.key, value["oid"]) not in self._lfs_objects:
                 raise Refusal(400, "LfsMissing", f"{path} points to {value['oid']}, which was never uploaded")
-            files[path] = Blob(self._lfs_objects[value["oid"]], lfs=True)
+            files[path] = Blob(self._lfs_objects[repo.key, value["oid"]], lfs=True)
         elif key in ("deletedFile", "deletedFolder"):
             folder = f"{path.rstrip('/')}/"
             gone = [file for file in files if (file == path if key == "deletedFile" else file.startswith(folder))]
@@ -464,7 +502,11 @@ def _handler_of(hub: HubDouble) -> type[BaseHTTPRequestHandler]:
         def handle_any(self) -> None:
             url = urlsplit(self.path)
             query = {name: values[-1] for name, values in parse_qs(url.query).items()}
-            self.send(hub.answer(Request(self.command, url.path, query, self.headers, self.read_body())))
+            fault = hub.fault_of(self.command, unquote(url.path))
+            body = b"" if fault is DROP else self.read_body()
+            if fault is None or fault is LOSE:
+                response = hub.answer(Request(self.command, url.path, query, self.headers, body))
+            self.send(response if fault is None else fault)
 
         do_DELETE = do_GET = do_HEAD = do_PATCH = do_POST = do_PUT = handle_any
 
@@ -479,7 +521,7 @@ def _handler_of(hub: HubDouble) -> type[BaseHTTPRequestHandler]:
             return b"".join(chunks)
 
         def send(self, response: Response) -> None:
-            if response is DROP:
+            if response is DROP or response is LOSE:
                 self.close_connection = True
                 return
             headers = {"Content-Length": str(len(response.body))} | response.headers

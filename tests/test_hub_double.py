@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from hub_double import DROP, HubDouble, Response, run_child
+from hub_double import DROP, LOSE, HubDouble, Response, fault_on, run_child
 
 
 @pytest.fixture
@@ -63,8 +63,8 @@ def test_a_handler_that_raises_is_recorded_and_not_repeated(hub, capsys):
 def test_an_lfs_object_must_hash_to_its_name(hub):
     oid = hashlib.sha256(b"weights").hexdigest()
 
-    assert ask(hub, "PUT", f"/lfs/{oid}", b"other weights")[0] == 400
-    assert ask(hub, "PUT", f"/lfs/{oid}", b"weights")[0] == 200
+    assert ask(hub, "PUT", f"/lfs/{oid}?repo=models/tester/a", b"other weights")[0] == 400
+    assert ask(hub, "PUT", f"/lfs/{oid}?repo=models/tester/a", b"weights")[0] == 200
 
 
 def test_a_commit_on_an_outdated_parent_is_refused(hub):
@@ -118,6 +118,39 @@ def test_a_fault_can_drop_a_connection_or_cut_an_answer(hub):
 
     hub.fault = None
     assert ask(hub, "GET", "/api/whoami-v2", headers=with_token(hub))[0] == 200
+
+
+def test_a_fault_meets_the_requests_that_it_is_meant_for(hub):
+    hub.fault = fault_on("GET /api/who", Response(503), first=2, last=3)
+    answers = [ask(hub, "GET", "/api/whoami-v2", headers=with_token(hub))[0] for _ in range(4)]
+    assert answers == [200, 503, 503, 200]
+    assert ask(hub, "POST", "/api/validate-yaml", json.dumps({"content": ""}))[0] == 200
+
+
+def test_a_lost_answer_has_done_its_work_and_a_dropped_request_has_not(hub):
+    for fault, made in ((DROP, []), (LOSE, [("model", "tester/lost")])):
+        hub.fault = fault_on("POST /api/repos/create", fault)
+        with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
+            ask(hub, "POST", "/api/repos/create", json.dumps({"name": "lost"}), with_token(hub))
+        assert list(hub.repos) == made
+
+
+def test_a_dropped_upload_is_cut_in_its_middle(hub):
+    hub.fault = fault_on("PUT", DROP)
+    with pytest.raises(OSError):  # the client is still sending
+        ask(hub, "PUT", f"/lfs/{'0' * 64}?repo=models/tester/a", bytes(50_000_000))
+
+
+def test_nobody_writes_under_another_name(hub):
+    assert (
+        ask(hub, "POST", "/api/repos/create", json.dumps({"name": "a", "organization": "b"}), with_token(hub))[0]
+        == 403
+    )
+    create_repo(hub, "mine")
+    hub.repos["model", "other/theirs"] = hub.repos["model", "tester/mine"]
+    hub.repos["model", "other/theirs"].repo_id = "other/theirs"
+    body = json.dumps({"files": []})
+    assert ask(hub, "POST", "/api/models/other/theirs/preupload/main", body, with_token(hub))[0] == 403
 
 
 def test_the_client_gets_through_two_503s(hub, tmp_path):

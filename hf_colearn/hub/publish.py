@@ -1,0 +1,275 @@
+"""Publishing a finished run: everything is uploaded first and then appears in one commit, however often it is tried."""
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from huggingface_hub import (
+    CommitInfo,
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    ModelCard,
+    get_session,
+    get_token,
+    is_offline_mode,
+)
+from huggingface_hub.errors import HfHubHTTPError, HTTPError, RepositoryNotFoundError
+from huggingface_hub.utils import parse_ratelimit_headers
+from transformers.utils import logging
+
+from hf_colearn.hub.contents import UNSAFE, Contents, adapter_contents, check_no_token, student_contents
+
+
+logger = logging.get_logger(__name__)
+
+PASSING = (408, 412, 429, 500, 502, 503, 504)  # 412: somebody else has committed meanwhile
+LONGEST_WAIT_S = 60.0
+# What a loader could read in the place of what is published now.
+OUTDATED = (".jinja", ".json", ".model", ".py", ".safetensors", ".txt", *UNSAFE)
+OUTDATED_FOLDERS = ("adapter", "base", "report")
+REPEAT = "The local folder is as it was; repeated, this goes on where it stopped."
+
+T = TypeVar("T")
+
+
+class PublishError(RuntimeError):
+    """The Hub did not take what was published: why, and what to do."""
+
+
+class _Damaged(Exception):
+    """A file did not arrive as it had been hashed."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """What [`publish`] has made.
+
+    Attributes:
+        url (`str`): The repository's page.
+        commit (`str`): Id of the commit that holds exactly this.
+        files (`tuple[str, ...]`): Their paths in the repository.
+    """
+
+    url: str
+    commit: str
+    files: tuple[str, ...]
+
+
+def publish(
+    run: str | Path,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    revision: str | None = None,
+    adapter: bool = False,
+    base: str | None = None,
+    attempts: int = 5,
+    timeout_s: float = 60.0,
+) -> Published:
+    """Publishes a finished run's student with its card and report, or its adapter.
+
+    The folder is checked first, and never written to. Large files are sent one by one, those that the Hub has already
+    are not sent again; then a single commit makes all of it visible. The same commit deletes what an earlier one left
+    and a loader could read instead (weights, code, JSON, vocabularies, the folders `adapter`, `base` and `report`);
+    other files of the repository, such as a licence, stay.
+
+    Args:
+        run (`str` or `Path`): A run with `student` or `model` in it, or such a folder itself.
+        repo_id (`str`): `owner/name` of the model repository, which is made if it is not there.
+        private (`bool`, *optional*): Whether it must be private; by default the owner's setting decides for a new one.
+        token (`str`, *optional*): With the right to write; by default the one of `hf auth login` or `HF_TOKEN`.
+        revision (`str`, *optional*, defaults to `"main"`): A branch, which is made if it is not there.
+        adapter (`bool`, *optional*, defaults to `False`): Publish the LoRA adapter alone, as a PEFT repository.
+        base (`str`, *optional*): With `adapter`: the repository of its base model.
+        attempts (`int`, *optional*, defaults to 5): How often a request is made that meets an error of the server or of
+            the connection, with pauses of 1, 2, 4, ... seconds. Uploads are repeated by `huggingface_hub` itself.
+        timeout_s (`float`, *optional*, defaults to 60): Seconds without an answer until a request counts as failed.
+
+    Returns:
+        [`Published`]: Page, commit and files.
+
+    Raises:
+        FileNotFoundError, ValueError: If the folder is not whole or holds what must not travel; nothing was sent.
+        PublishError: Saying what the Hub or the network refused, and the way out. It can be repeated.
+
+    Example:
+        >>> publish("runs/digits_l2v", "me/digits", private=True).url  # doctest: +SKIP
+        'https://.../me/digits'
+    """
+    run = Path(run)
+    if repo_id.count("/") != 1:
+        raise ValueError(f"repo_id='{repo_id}' is not of the form 'owner/name', such as 'me/digits'.")
+    if attempts < 1:
+        raise ValueError(f"attempts={attempts} must be at least 1.")
+    if base is not None and not adapter:
+        raise ValueError(
+            f"base='{base}' names the base model of an adapter: set adapter=True (--adapter), or leave it out."
+        )
+    contents = adapter_contents(run, repo_id, base) if adapter else student_contents(run, repo_id)
+    token = token or get_token()
+    if token is None:
+        raise PublishError("There is no access token: run `hf auth login`, or set HF_TOKEN to one that may write.")
+    files = contents.files | {"README.md": contents.card.encode()}
+    check_no_token(files, token)
+    if is_offline_mode():
+        raise PublishError("HF_HUB_OFFLINE is set, and publishing needs the Hub: unset it and repeat.")
+
+    repository = _Repository(
+        HfApi(token=token, library_name="hf_colearn"), repo_id, revision or "main", attempts, timeout_s
+    )
+    try:
+        repository.patiently(lambda: repository.prepare(contents, private))
+        commit = repository.patiently(lambda: repository.upload(files))
+    except (HTTPError, _Damaged, json.JSONDecodeError) as error:
+        raise PublishError(f"{repository.reason(error)} {REPEAT}") from error
+    return Published(f"{repository.api.endpoint}/{repo_id}", commit.oid, tuple(sorted(files)))
+
+
+@dataclass(frozen=True)
+class _Repository:
+    """Where it goes, and how patiently."""
+
+    api: HfApi
+    repo_id: str
+    revision: str
+    attempts: int
+    timeout_s: float
+
+    def patiently(self, step: Callable[[], T]) -> T:
+        """The step's result, after as many attempts as it takes and may take."""
+        attempt = 1
+        while True:
+            session = get_session()  # another one after a failed connection; without a limit of its own
+            session.timeout, unlimited = self.timeout_s, session.timeout
+            try:
+                return step()
+            except (HTTPError, _Damaged, json.JSONDecodeError) as error:
+                status = _status(error)
+                if attempt == self.attempts or (status is not None and status not in PASSING):
+                    raise
+                wait_s = _wait_s(error, attempt)
+                attempt += 1
+                logger.warning(f"{_event(error)}: attempt {attempt} of {self.attempts} in {wait_s:g} s")
+            finally:
+                session.timeout = unlimited
+            time.sleep(wait_s)
+
+    def prepare(self, contents: Contents, private: bool | None) -> None:
+        """Has the card validated, and the repository and its branch made."""
+        try:
+            ModelCard(contents.card).validate()
+        except json.JSONDecodeError:
+            raise
+        except ValueError as error:
+            raise PublishError(
+                f"The Hub does not take the card's metadata: {error}. Mend README.md and repeat."
+            ) from error
+        self.api.create_repo(self.repo_id, private=private, exist_ok=True)
+        if contents.base is not None:
+            try:
+                self.api.model_info(contents.base, timeout=self.timeout_s)
+            except RepositoryNotFoundError as error:
+                raise PublishError(
+                    f"The base model '{contents.base}' is not on the Hub: publish it first, or name another base."
+                ) from error
+        there = self.api.model_info(self.repo_id, timeout=self.timeout_s)
+        if private is not None and there.private != private:
+            raise PublishError(
+                f"'{self.repo_id}' exists and is {'private' if there.private else 'public'}, not "
+                f"{'private' if private else 'public'} as asked for; nothing was sent. Change that on its settings page, or "
+                "choose another name."
+            )
+        if self.revision != "main":
+            self.api.create_branch(self.repo_id, branch=self.revision, exist_ok=True)
+
+    def upload(self, files: dict[str, Path | bytes]) -> CommitInfo:
+        """Uploads what the Hub lacks, and commits it on the state that it was compared with."""
+        head = self.api.model_info(self.repo_id, revision=self.revision, timeout=self.timeout_s)
+        there = [file.rfilename for file in head.siblings]
+        additions = [CommitOperationAdd(path, source) for path, source in files.items()]
+        try:
+            self.api.preupload_lfs_files(self.repo_id, additions, revision=self.revision, free_memory=False)
+        except (HTTPError, OSError, RuntimeError, ValueError) as error:  # the client has made its own attempts
+            if isinstance(error, RuntimeError) and _status(error) in (400, 403):
+                raise _Damaged(
+                    f"{error} It was refused with {_status(error)}: it changed while it was sent, or was damaged on the way."
+                ) from error
+            raise PublishError(f"{self.reason(error)} {REPEAT}") from error
+        return self.api.create_commit(
+            self.repo_id,
+            [*additions, *(CommitOperationDelete(path) for path in _outdated(there, files))],
+            commit_message="Publish with hf_colearn",
+            revision=self.revision,
+            parent_commit=head.sha,
+        )
+
+    def reason(self, error: Exception) -> str:
+        """What the last error means, and the way out."""
+        status, owner = _status(error), self.repo_id.split("/")[0]
+        if status == 401:
+            return "The Hub refused the access token (401): run `hf auth login` again, or set HF_TOKEN to a valid one."
+        if status == 403 or isinstance(error, PermissionError):
+            return (
+                f"The access token may not write to '{self.repo_id}' ({_event(error)}): use a token of '{owner}' that has the "
+                "right to write."
+            )
+        if status in (404, 409):
+            return f"'{self.repo_id}' is taken, and this access token cannot see it ({status}): choose another name."
+        if isinstance(error, _Damaged):
+            return str(error)
+        if status in PASSING or isinstance(error, json.JSONDecodeError):
+            return f"The Hub does not manage it now ({_event(error)}): wait a while."
+        cause = _cause(error)
+        if isinstance(cause, HfHubHTTPError):
+            return f"The Hub refused it ({_event(error)}: {' '.join((cause.server_message or 'no reason given').split())})."
+        if isinstance(cause, HTTPError):
+            return (
+                f"There is no connection to {self.api.endpoint} ({_event(error)}): check the network and HF_ENDPOINT."
+            )
+        # Xet tells a refusal from a lost connection only in words.
+        return f"The upload failed ({_event(error)}): check the network, and that the access token may write."
+
+
+def _outdated(there: Iterable[str], files: Iterable[str]) -> list[str]:
+    """What an earlier commit left that a loader could read in place of these files."""
+    folders = {*OUTDATED_FOLDERS, *(path.split("/")[0] for path in files if "/" in path)}
+    gone = sorted(set(there) - set(files))
+    return [path for path in gone if (path.split("/")[0] in folders if "/" in path else path.endswith(OUTDATED))]
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What happened to a file; the client wraps that in a RuntimeError with the file's name."""
+    return error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ is not None else error
+
+
+def _status(error: BaseException) -> int | None:
+    cause = _cause(error)
+    return cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
+
+
+def _event(error: BaseException) -> str:
+    """An error in half a line; a presigned URL's query stays out."""
+    if isinstance(error, json.JSONDecodeError):
+        return "an answer that is not JSON"
+    if isinstance(error, HfHubHTTPError):
+        return f"{error.response.status_code} to {error.response.request.method} {error.response.request.url.path}"
+    if _cause(error) is not error:
+        return f"{error} {_event(_cause(error))}"
+    return f"{type(error).__name__}: {error}"
+
+
+def _wait_s(error: Exception, attempt: int) -> float:
+    """Twice as long from attempt to attempt, or what the Hub asks for, in seconds."""
+    wait_s = 2.0 ** (attempt - 1)
+    if isinstance(error, HfHubHTTPError):
+        limit, after = parse_ratelimit_headers(error.response.headers), error.response.headers.get("Retry-After", "")
+        if limit is not None and limit.remaining == 0:
+            wait_s = limit.reset_in_seconds + 1.0
+        elif after.isdigit():
+            wait_s = float(after)
+    return min(wait_s, LONGEST_WAIT_S)
