@@ -8,6 +8,7 @@ from collections.abc import Sequence
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="hf-colearn", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
     one = commands.add_parser("report", help="one page on whether co-learning worked, of finished runs")
     one.add_argument(
         "runs", nargs="+", metavar="RUN", help="folder of an experiment, an arm or a run, as runs/digits_l2v"
@@ -19,22 +20,71 @@ def make_parser() -> argparse.ArgumentParser:
         "--projections", nargs="*", default=["pca", "tsne"], choices=["pca", "tsne", "umap"],
         help="maps of the latents to draw, pca and tsne by default; umap needs pip install 'hf-colearn[umap]'",
     )  # fmt: skip
+    one.set_defaults(run=_report)
+
+    one = commands.add_parser("publish", help="a run's student with its card and report, to the Hub")
+    one.add_argument("folder", metavar="RUN", help="folder of a finished run, as runs/digits_l2v, or of a student")
+    one.add_argument("--repo_id", required=True, help="owner/name; the repository is made if it is not there")
+    one.add_argument("--private", action="store_true", default=None, help="it must be private")
+    one.add_argument("--revision", help="a branch, which is made if it is not there; main by default")
+    one.add_argument("--adapter", action="store_true", help="the LoRA adapter alone, as a PEFT repository")
+    one.add_argument("--base", help="with --adapter: the repository of its base model")
+    one.set_defaults(run=_publish)
+
+    one = commands.add_parser(
+        "card",
+        help="the card of a student, or whether it is true",
+        epilog="What follows -- goes to the recipe that measures again, such as: -- --data_dir MINE",
+    )
+    one.add_argument("student", help="folder or repository of a student, as runs/digits_l2v/student")
+    one.add_argument("--check", action="store_true", help="measure again: exit status 1 where the card says otherwise")
+    one.add_argument("--recipes", default="recipes", help="folder of the recipes; ./recipes by default")
+    one.set_defaults(run=_card)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns the exit status: 0, or 2 with one line on stderr where the input is at fault."""
-    options = make_parser().parse_args(argv)
-    try:
-        from hf_colearn.analysis.reporting import report
+    """Runs the command; returns the exit status: 0, 1 for a card that is not true, or 2 with one line on stderr."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    end = argv.index("--") if "--" in argv else len(argv)
+    parser = make_parser()
+    options = parser.parse_args(argv[:end])
+    options.extra = argv[end + 1 :]
+    if options.extra and options.command != "card":
+        parser.error(f"'{' '.join(options.extra)}' after -- is for a recipe, which only `hf-colearn card` runs")
+    from hf_colearn.hub.publish import PublishError
 
-        facts = {"title": options.title} if options.title else None
-        made = report(options.runs, options.output_dir, facts, options.metric, options.projections)
-    except (FileNotFoundError, ValueError, ImportError) as error:
+    try:
+        return options.run(options)
+    except (FileNotFoundError, ValueError, ImportError, PublishError) as error:
         print(f"hf-colearn: {error}", file=sys.stderr)
         return 2
+
+
+def _report(options: argparse.Namespace) -> int:
+    from hf_colearn.analysis.reporting import report
+
+    facts = {"title": options.title} if options.title else None
+    made = report(options.runs, options.output_dir, facts, options.metric, options.projections)
     print(made.headline, *made.verdict, "Written:", *(f"  {path}" for path in made.files), sep="\n")
     return 0
+
+
+def _publish(options: argparse.Namespace) -> int:
+    from hf_colearn.hub.publish import publish
+
+    made = publish(
+        options.folder, options.repo_id, private=options.private, revision=options.revision,
+        adapter=options.adapter, base=options.base,
+    )  # fmt: skip
+    print(f"Published: {made.url}", *(f"  {path}" for path in made.files), sep="\n")
+    return 0
+
+
+def _card(options: argparse.Namespace) -> int:
+    from hf_colearn.hub.check import card_command
+
+    return card_command(options.student, options.check, options.recipes, options.extra)
 
 
 if __name__ == "__main__":

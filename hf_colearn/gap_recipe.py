@@ -7,8 +7,6 @@ mixture with misaligned pairs as a null control, and every modality alone.
 
 import copy
 import functools
-import shlex
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,16 +21,17 @@ from hf_colearn.arguments import CoLearningArguments
 from hf_colearn.curves import LabelAlignment, ModalityAccuracy, ModalityGap
 from hf_colearn.data.multimodal import MultimodalCollator, only_modality
 from hf_colearn.experiment import ArmPlan, run_arms, run_folder
-from hf_colearn.hub.card import multimodal_card
+from hf_colearn.hub.kept import Facts, finish_student, keep_student
+from hf_colearn.hub.record import public
 from hf_colearn.learned_alpha import LearnedAlpha
 from hf_colearn.metrics import classification_metrics
 from hf_colearn.models.configuration import LATENT_NORMS
 from hf_colearn.models.fusion import FUSIONS
-from hf_colearn.models.lora import save_student, with_lora
+from hf_colearn.models.lora import with_lora
 from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
 from hf_colearn.objectives import ContrastiveAlignment, DistributionAlignment, MisalignedPairs, Objective
 from hf_colearn.options import RecipeOptions
-from hf_colearn.recipe import Facts, optimizer_of, write_findings
+from hf_colearn.recipe import check_student, optimizer_of, write_findings
 from hf_colearn.trainer import CoLearningTrainer
 
 
@@ -200,6 +199,8 @@ def run_gap_recipe(
         )
     if training.get("dataloader_drop_last"):
         raise ValueError("dataloader_drop_last=True would leave test samples out, too: leave it False.")
+    if options.check is not None:
+        check_student(options.check, "AutoModel", training, data["test"], MultimodalCollator(collators), metrics)
     output_dir, first_seed = Path(training["output_dir"]), training.get("seed") or 0
     kept = next((plan for plan in reversed(plans) if plan.kind == "colearned"), plans[0])
     optimizer = optimizer_of(options, training)
@@ -230,9 +231,7 @@ def run_gap_recipe(
 
     def keep_first(plan: ArmPlan, seed: int, trainer: CoLearningTrainer) -> None:
         if plan is kept and seed == first_seed and distributed.rank() == 0:  # fixed beforehand, not the best one
-            save_student(trainer.model, None, output_dir / "model")
-            for modality, processor in (processors or {}).items():
-                processor.save_pretrained(output_dir / "model" / modality)
+            keep_student(trainer, None, output_dir / "model", processors)
         distributed.barrier()
 
     def test_of(plan: ArmPlan) -> Any:
@@ -248,7 +247,7 @@ def run_gap_recipe(
     runs = run_arms(plans, seeds, make_trainer, test_of, keep_first, output_dir, resume, groups, others)
     if distributed.rank() == 0:
         samples = {split: len(part) for split, part in data.items()}
-        asked = {"options": {**vars(options), **training}, "samples": samples, **(notes or {})}
+        asked = {"options": public({**vars(options), **training}), "samples": samples, **(notes or {})}
         write_gap_results(output_dir, runs, kept, facts, asked, options.report)
     return runs
 
@@ -264,10 +263,9 @@ def write_gap_results(
     """Prints the tables of the arms and their modalities, and writes the report and the model's card."""
     metric = next(iter(runs[0].metrics))
     comparison = compare_runs(runs, metric, source="pairing")
-    command = " ".join(["accelerate launch", f"recipes/{facts.recipe}.py", *map(shlex.quote, sys.argv[1:])])
     told = {
-        "recipe": facts.recipe, "title": facts.title, "dataset": facts.dataset_name, "metric": metric, "command": command,
-        "published": facts.published, "pairing": facts.pairing, "source": "pairing", **notes,
+        "recipe": facts.recipe, "title": facts.title, "dataset": facts.dataset_name, "metric": metric,
+        "command": facts.command, "published": facts.published, "pairing": facts.pairing, "source": "pairing", **notes,
     }  # fmt: skip
     by_modality = modality_table(runs, metric)
     print(f"\n{facts.title}: {facts.dataset_name}, {len(runs[0].labels):,} test samples\n")
@@ -276,34 +274,9 @@ def write_gap_results(
         print(f"Published: {facts.published}")
     written = write_findings(output_dir, runs, comparison, told, with_page)
     if (output_dir / "model").is_dir():
+        finish_student(output_dir / "model", runs, kept.name, facts, comparison, modalities=by_modality)
         written.append(output_dir / "model")
-        first = next(run for run in runs if run.arm == kept.name)
-        multimodal_card(
-            model_name=facts.title,
-            repo_id=str(output_dir / "model"),
-            dataset_name=facts.dataset_name,
-            dataset_type=facts.dataset_type,
-            dataset_split="test",
-            arm=kept.name,
-            objective=repr(kept.objective),
-            alpha=_alpha_in_words(kept, first),
-            comparison=comparison.to_markdown(),
-            verdict=comparison.verdict,
-            modalities=by_modality,
-            metrics={
-                name: value for name, value in first.metrics.items() if "excluded" not in name and "_on_" not in name
-            },
-            command=command,
-            language=facts.language,
-        ).save(output_dir / "model" / "README.md")
     print("Written:", *(f"  {path}" for path in written), sep="\n")
-
-
-def _alpha_in_words(arm: GapArm, run: Run) -> str:
-    logged = [entry["alpha"] for entry in run.history if "alpha" in entry]
-    if arm.make_alpha is None or not logged:
-        return "none: the label loss alone"
-    return f"`{arm.make_alpha(run.seed)!r}`; from {logged[0]:.3f} at first to {logged[-1]:.3f} in the end"
 
 
 def modality_table(runs: Sequence[Run], metric: str = "accuracy") -> str:

@@ -38,6 +38,10 @@ class RecipeOptions:
     )
     lora: bool = field(default=False, metadata={"help": "Train LoRA adapters and the heads, the backbone stays."})
     lora_rank: int = field(default=8, metadata={"help": "Rank of the adapters."})
+    check: str | None = field(
+        default=None,
+        metadata={"help": "Train nothing: hold the card of this student (folder or Hub id) against what it scores."},
+    )
     report: bool = field(default=True, metadata={"help": "Draw report.html; false: its numbers alone."})
     skip_bad_samples: bool = field(default=False, metadata={"help": "Count and leave out what cannot be read."})
 

@@ -5,12 +5,11 @@ the published hyperparameters. Shapes: N test samples, C classes, D latent width
 """
 
 import copy
-import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, NoReturn
 
 import numpy as np
 from datasets.utils.logging import disable_progress_bar
@@ -23,39 +22,17 @@ from hf_colearn.analysis.reporting import report
 from hf_colearn.analysis.runs import Run, compare_runs, write_experiment, write_report
 from hf_colearn.arguments import CoLearningArguments
 from hf_colearn.experiment import ArmPlan, check_comparable, pick, run_arms, run_folder
-from hf_colearn.hub.card import student_card
+from hf_colearn.hub.card import AUTO_CLASSES
+from hf_colearn.hub.check import report_check, student_folder
+from hf_colearn.hub.kept import Facts, finish_student, keep_student, load_student
+from hf_colearn.hub.record import TrainingRecord, public
 from hf_colearn.metrics import classification_metrics
-from hf_colearn.models.lora import save_student, with_lora
+from hf_colearn.models.lora import with_lora
 from hf_colearn.options import OPTIMIZERS, RecipeOptions
 from hf_colearn.teachers.bank import TeacherBank
 from hf_colearn.teachers.controls import ConstantTarget, Permuted, RandomPrototypes
 from hf_colearn.teachers.pairing import Pairing
 from hf_colearn.trainer import CoLearningTrainer
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a recipe's report and card say of it in words.
-
-    Args:
-        recipe (`str`): Its name, `"avmnist_v2a"`.
-        title (`str`): Of the card.
-        pipeline_tag (`str`): Of the student.
-        dataset_name, dataset_type (`str`): As [`~hf_colearn.hub.card.student_card`] takes them.
-        teacher, pairing (`str`): What the teacher is, and what it shows a sample.
-        published (`str`, *optional*): The published numbers, with their data and source.
-        language (`str`, *optional*): ISO 639 code, of text and speech.
-    """
-
-    recipe: str
-    title: str
-    pipeline_tag: str
-    dataset_name: str
-    dataset_type: str
-    teacher: str
-    pairing: str
-    published: str | None = None
-    language: str | None = None
 
 
 def null_controls(
@@ -145,6 +122,8 @@ def run_recipe(
     """
     if training.get("dataloader_drop_last"):
         raise ValueError("dataloader_drop_last=True would leave test samples out, too: leave it False.")
+    if options.check is not None:
+        check_student(options.check, AUTO_CLASSES[facts.pipeline_tag], training, data["test"], collator, metrics)
     output_dir = Path(training["output_dir"])
     kept = next((plan for plan in plans if plan.kind == "colearned"), plans[0])
     id_columns = {plan.id_column or training["id_column"] for plan in plans}
@@ -175,7 +154,7 @@ def run_recipe(
 
     def keep_first(plan: ArmPlan, seed: int, trainer: CoLearningTrainer) -> None:
         if plan is kept and seed == first_seed and distributed.rank() == 0:  # fixed beforehand, not the best one
-            save_student(trainer.model, processor, output_dir / "student")
+            keep_student(trainer, processor, output_dir / "student")
         distributed.barrier()
 
     seeds = range(first_seed, first_seed + options.seeds)
@@ -183,10 +162,8 @@ def run_recipe(
     runs = run_arms(plans, seeds, make_trainer, data["test"], keep_first, output_dir, bool(resume), groups, more_tests)
     if distributed.rank() == 0:
         samples = {split: len(part) for split, part in data.items() if hasattr(part, "__len__")}  # streams have none
-        asked = {"options": {**vars(options), **training}, "samples": samples, **(notes or {})}
-        write_results(
-            output_dir, runs, kept, facts, CoLearningArguments(**copy.deepcopy(training)), bank, asked, options.report
-        )
+        asked = {"options": public({**vars(options), **training}), "samples": samples, **(notes or {})}
+        write_results(output_dir, runs, kept, facts, bank, asked, options.report)
     return runs
 
 
@@ -195,30 +172,27 @@ def write_results(
     runs: Sequence[Run],
     kept: ArmPlan,
     facts: Facts,
-    args: CoLearningArguments,
     bank: TeacherBank,
     notes: Mapping[str, Any],
     with_page: bool = True,
 ) -> None:
-    """Prints the table of the arms and writes the report and, where a student was saved, its card.
+    """Prints the table of the arms and writes the report and, where a student was kept, its record and card.
 
     Args:
         output_dir (`Path`): Where they go; the student is in `student`.
         runs (`Sequence[Run]`): All runs, with the first seed's first.
         kept ([`ArmPlan`]): The arm of the student.
         facts ([`Facts`]): What it was, in words.
-        args ([`CoLearningArguments`]): Whose alpha and latent loss the co-learned arms have.
         bank ([`TeacherBank`]): The teacher's latents.
         notes (`Mapping`): More for the report.
         with_page (`bool`, *optional*, defaults to `True`): Whether to draw `report.html`, or to write its numbers alone.
     """
     metric = next(iter(runs[0].metrics))
     comparison = compare_runs(runs, metric)
-    command = " ".join(["accelerate launch", f"recipes/{facts.recipe}.py", *map(shlex.quote, sys.argv[1:])])
     told = {
-        "recipe": facts.recipe, "title": facts.title, "dataset": facts.dataset_name, "metric": metric, "command": command,
-        "published": facts.published, "teacher": bank.description, "teacher_in_words": facts.teacher,
-        "pairing": facts.pairing, "source": "teacher", **notes,
+        "recipe": facts.recipe, "title": facts.title, "dataset": facts.dataset_name, "metric": metric,
+        "command": facts.command, "published": facts.published, "teacher": public(bank.description),
+        "teacher_in_words": facts.teacher, "pairing": facts.pairing, "source": "teacher", **notes,
     }  # fmt: skip
     print(f"\n{facts.title}: {facts.dataset_name}, {len(runs[0].labels):,} test samples\n")
     print(comparison.table(), comparison.verdict, sep="\n")
@@ -226,30 +200,9 @@ def write_results(
         print(f"Published: {facts.published}")
     written = write_findings(output_dir, runs, comparison, told, with_page)
     if (output_dir / "student").is_dir():
+        teacher = {"words": facts.teacher, **bank.description} if kept.pairing else None
+        finish_student(output_dir / "student", runs, kept.name, facts, comparison, teacher=teacher)
         written.append(output_dir / "student")
-        alpha = 0.5 if args.alpha is None else args.alpha
-        student_card(
-            model_name=facts.title,
-            repo_id=str(output_dir / "student"),
-            pipeline_tag=facts.pipeline_tag,
-            dataset_name=facts.dataset_name,
-            dataset_type=facts.dataset_type,
-            dataset_split="test",
-            teacher=facts.teacher,
-            pairing=facts.pairing if kept.pairing else "none: this is the baseline",
-            objective=f"latent: {args.latent_loss} distance of the latents, {args.latent_reduction} over {bank.dim} dimensions",
-            alpha={
-                "constant": f"constant, {alpha:g}",
-                "heuristic": "heuristic, 1 - exp(-1/epoch)",
-                "fitted": "fitted, the released polynomial in the epoch",
-                "learned": f"learned on {args.alpha_outer_split:.0%} of the training samples, from {alpha:g}",
-            }[args.alpha_schedule],
-            comparison=comparison.to_markdown(),
-            verdict=comparison.verdict,
-            metrics=next(run for run in runs if run.arm == kept.name).metrics,
-            command=command,
-            language=facts.language,
-        ).save(output_dir / "student" / "README.md")
     print("Written:", *(f"  {path}" for path in written), sep="\n")
 
 
@@ -261,3 +214,54 @@ def write_findings(
     if with_page:
         return report(runs, output_dir, told).files
     return [write_report(output_dir, runs, comparison, told)]
+
+
+def check_student(
+    student: str,
+    auto_class: str,
+    training: Mapping[str, Any],
+    test_dataset: Any,
+    collator: Callable | None = None,
+    metrics: Sequence[str] = ("accuracy", "macro_f1"),
+) -> NoReturn:
+    """Scores a student as its recipe does, prints its card's numbers beside that, and ends the process.
+
+    The exit status is 0 where the card says what was measured, 1 where it does not, and 2 where there is no such student
+    or it is damaged; see [`~hf_colearn.hub.check.check_card`].
+
+    Args:
+        student (`str`): Its folder or repository id.
+        auto_class (`str`): Of transformers, that loads it.
+        training (`Mapping`): Fields of [`CoLearningArguments`], of which those of evaluation count.
+        test_dataset: What it is scored on.
+        collator (`Callable`, *optional*): The trainer's.
+        metrics (`Sequence[str]`, *optional*): Of [`classification_metrics`].
+    """
+    try:
+        folder = student_folder(student)
+        stated = TrainingRecord.load(folder).scores
+        measured = _measured(load_student(folder, auto_class), training, test_dataset, collator, metrics)
+        scores = {name: measured[name] for name in stated if name in measured}
+        status = report_check(folder, scores) if distributed.rank() == 0 else 0
+    except (FileNotFoundError, ValueError) as error:
+        print(f"--check {student}: {error}", file=sys.stderr)
+        status = 2
+    distributed.leave()
+    sys.exit(status)
+
+
+def _measured(
+    student: Any, training: Mapping[str, Any], test_dataset: Any, collator: Callable | None, metrics: Sequence[str]
+) -> dict[str, float]:
+    values = {**copy.deepcopy(dict(training)), "alpha": None, "alpha_schedule": "constant", "ema_decay": None}
+    values |= {"report_to": "none", "push_to_hub": False, "disable_tqdm": True}
+    with TemporaryDirectory() as scratch:
+        trainer = CoLearningTrainer(
+            student,
+            CoLearningArguments(**{**values, "output_dir": scratch}),
+            data_collator=collator,
+            eval_dataset=test_dataset,
+            compute_metrics=classification_metrics(tuple(metrics)),
+        )
+        measured = trainer.predict(test_dataset, metric_key_prefix="test").metrics or {}
+    return {name.removeprefix("test_"): value for name, value in measured.items()}

@@ -21,6 +21,7 @@ from hf_colearn.ema import AveragingTrainer
 from hf_colearn.learned_alpha import LearnedAlpha, alpha_from
 from hf_colearn.objectives import LatentMatching, Objective
 from hf_colearn.optimization import LearningRateTrainer
+from hf_colearn.publishing import PublishingTrainer
 from hf_colearn.restore import load_weights, position_in_stream
 from hf_colearn.rng import untouched_rng
 from hf_colearn.teachers.bank import TeacherBank
@@ -33,7 +34,7 @@ logger = logging.get_logger(__name__)
 ALPHA_STATE = "alpha.json"
 
 
-class CoLearningTrainer(BilevelTrainer, AveragingTrainer, LearningRateTrainer):
+class CoLearningTrainer(BilevelTrainer, AveragingTrainer, LearningRateTrainer, PublishingTrainer):
     r"""Trains a student with latent targets of a frozen teacher of another modality, or several modalities together.
 
     The loss is \\((1 - \sum_k \alpha_k) L_{task} + \sum_k \alpha_k L_k\\). Training logs carry every term unweighted

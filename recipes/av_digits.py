@@ -13,10 +13,8 @@ import hf_colearn  # noqa: F401  (before transformers: the torchaudio guard)
 
 # isort: split
 
-from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
-
 from hf_colearn import CoLearningForMultimodalClassification
-from hf_colearn.data.av_digits import load_av_digits, with_av_inputs
+from hf_colearn.data.av_digits import av_processors, load_av_digits, with_av_inputs
 from hf_colearn.distributed import leave
 from hf_colearn.gap_recipe import GapOptions, gap_arms, run_gap_recipe
 from hf_colearn.options import parse_recipe
@@ -40,8 +38,8 @@ def main() -> None:
     if options.audio_dir is None and not options.small:
         raise SystemExit("no data: pass --audio_dir (spoken digits), or --small for a first try.")
     raw = load_av_digits(options.audio_dir, skip_bad_samples=options.skip_bad_samples)
-    processor = ViTImageProcessorPil(size={"height": 28, "width": 28}, image_mean=[0.5], image_std=[0.5])
-    data = with_av_inputs(raw, processor, options.spectrogram_size)
+    processors = av_processors(options.spectrogram_size)
+    data = with_av_inputs(raw, processors)
 
     def make_model() -> CoLearningForMultimodalClassification:
         backbones = {modality: resnet_tiny(num_channels=1) for modality in MODALITIES}
@@ -58,7 +56,7 @@ def main() -> None:
     )
     run_gap_recipe(
         options, training, facts=facts, plans=plans, data=data, make_model=make_model,
-        collators=dict.fromkeys(MODALITIES), processors={"image": processor}, metrics=("accuracy", "map"),
+        collators=dict.fromkeys(MODALITIES), processors=processors, metrics=("accuracy", "map"),
         groups={"speaker": raw["test"]["speaker"]} if options.audio_dir else None,
     )  # fmt: skip
     leave()

@@ -17,7 +17,6 @@ import hf_colearn  # noqa: F401  (before transformers: the torchaudio guard)
 
 from datasets import Dataset
 from transformers import ResNetConfig
-from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from hf_colearn import CoLearningForImageClassification, FrozenEncoder, Paired, Shuffled, TeacherBank
 from hf_colearn.data.audio import NoisyWaveforms
@@ -27,6 +26,7 @@ from hf_colearn.data.images import with_pixel_values
 from hf_colearn.data.spoken import with_spoken_digits
 from hf_colearn.distributed import leave
 from hf_colearn.experiment import ArmPlan
+from hf_colearn.models.grey import GreyImageProcessor
 from hf_colearn.options import RecipeOptions, parse_recipe
 from hf_colearn.recipe import Facts, chosen_arms, null_controls, quiet, run_recipe
 from hf_colearn.small import resnet_tiny, speech_teacher
@@ -86,7 +86,7 @@ def main() -> None:
     heard = NoisyWaveforms(raw["train"]["audio"], options.noise_std, teacher.processor.sampling_rate)
     bank = TeacherBank.encode(teacher, heard)  # row i: what the teacher hears of sample i
 
-    processor = ViTImageProcessorPil(size={"height": 28, "width": 28}, image_mean=[0.5], image_std=[0.5])
+    processor = GreyImageProcessor(size={"height": 28, "width": 28})
     kept = ("image", "label", "sample_id")
     inputs = {
         split: with_pixel_values(part.select_columns([c for c in kept if c in part.column_names]), processor)

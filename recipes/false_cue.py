@@ -18,12 +18,10 @@ import hf_colearn  # noqa: F401  (before transformers: the torchaudio guard)
 
 # isort: split
 
-from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
-
 from hf_colearn import CoLearningForMultimodalClassification
 from hf_colearn.analysis.across_tests import tests_in_words, tests_table
 from hf_colearn.analysis.runs import Run, compare_runs
-from hf_colearn.data.av_digits import load_av_digits, with_av_inputs
+from hf_colearn.data.av_digits import av_processors, load_av_digits, with_av_inputs
 from hf_colearn.data.cues import PatchCue
 from hf_colearn.data.spurious import CUE_LABEL, spurious_splits
 from hf_colearn.distributed import leave, rank
@@ -55,8 +53,8 @@ def main() -> None:
     raw = load_av_digits(options.audio_dir, skip_bad_samples=options.skip_bad_samples)
     raw = spurious_splits(raw, "image", PatchCue(options.patch_size), options.cue_strength)
     raw[FOLLOWED] = raw["cue_flipped"].remove_columns("label").rename_column(CUE_LABEL, "label")
-    processor = ViTImageProcessorPil(size={"height": 28, "width": 28}, image_mean=[0.5], image_std=[0.5])
-    data = with_av_inputs(raw, processor, options.spectrogram_size)
+    processors = av_processors(options.spectrogram_size)
+    data = with_av_inputs(raw, processors)
     more_tests = {name: data.pop(name) for name in ("cue_removed", "cue_flipped", FOLLOWED)}
 
     def make_model() -> CoLearningForMultimodalClassification:
@@ -74,7 +72,7 @@ def main() -> None:
     )
     runs = run_gap_recipe(
         options, training, facts=facts, plans=plans, data=data, more_tests=more_tests, make_model=make_model,
-        collators=dict.fromkeys(MODALITIES), processors={"image": processor}, metrics=("accuracy", "map"),
+        collators=dict.fromkeys(MODALITIES), processors=processors, metrics=("accuracy", "map"),
         notes={"shares": [FOLLOWED]},
     )  # fmt: skip
     if rank() == 0:

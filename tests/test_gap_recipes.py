@@ -12,7 +12,7 @@ from datasets import ClassLabel
 from huggingface_hub import ModelCard
 from peft import PeftModel
 from PIL import Image
-from transformers import AutoTokenizer, BertModel, ResNetModel
+from transformers import AutoProcessor, AutoTokenizer, BertModel, ResNetModel
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 from transformers.utils import logging
 
@@ -123,8 +123,8 @@ def test_the_saved_digits_model_gives_the_reported_numbers(digits, phones):
     folder, _, report = digits
     saved = folder / "runs" / "av_digits" / "model"
     model = CoLearningForMultimodalClassification.from_pretrained(saved).eval()
-    processor = ViTImageProcessorPil.from_pretrained(saved / "image")
-    test = with_av_inputs(load_av_digits(phones), processor, 16)["test"].with_format("torch")[:]
+    processors = {name: AutoProcessor.from_pretrained(saved, subfolder=name) for name in ("image", "audio")}
+    test = with_av_inputs(load_av_digits(phones), processors)["test"].with_format("torch")[:]
     inputs = {name: test[name] for name in ("image_pixel_values", "audio_pixel_values")}
     with torch.no_grad():
         whole, seen = model(**inputs), model(image_pixel_values=inputs["image_pixel_values"])

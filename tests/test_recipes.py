@@ -1,12 +1,15 @@
 """The demo as its users start it: real digits, a real teacher, and what `accelerate launch` makes of it."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
 import processes
+from hf_colearn.hub.check import card_command
+from hf_colearn.hub.record import TrainingRecord
 
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "digits_l2v.py"
@@ -35,9 +38,40 @@ def test_the_demo_leaves_a_report_plots_and_a_student_with_its_card(finished):
     assert len(report["runs"]) == 14
     for line in report["comparison"]["verdict"].splitlines():
         assert line in output
-    card = (folder / "runs/digits_l2v/student/README.md").read_text()
     of_student = scores(folder)["random prompts", 0]
-    assert f"value: {of_student}" in card
+    assert f"value: {of_student}" in (folder / "runs/digits_l2v/student/README.md").read_text()
+
+
+def test_the_record_beside_the_student_tells_how_it_was_trained(finished):
+    record = TrainingRecord.load(finished[0] / "runs/digits_l2v/student")
+    assert (record.recipe, record.argv, record.arm, record.seed) == ("digits_l2v", QUICK, "random prompts", 0)
+    assert record.scores["accuracy"] == scores(finished[0])["random prompts", 0]
+    assert record.dataset | {"name": ""} == {"name": "", "type": "sklearn-digits", "split": "test", "samples": 899}
+    assert (record.alpha, record.terms) == ("ConstantAlpha({'latent': 0.3})", ["latent"])
+    # 4 steps of 20 samples in batches of 50: an epoch each, and a log at every step
+    assert record.alpha_history == [{"epoch": float(t), "alpha": 0.3} for t in (1, 2, 3, 4)]
+    assert record.arguments["max_steps"] == 4 and record.arguments["latent_reduction"] == "sum"
+    assert record.teacher["pooling"] == "mean" and record.teacher["num_rows"] == 10 and record.seconds > 0
+    assert str(finished[0]) not in (finished[0] / "runs/digits_l2v/student/colearning.json").read_text()
+
+
+def test_the_card_is_checked_by_measuring_the_student_again(finished, tmp_path):
+    student = tmp_path / "student"
+    shutil.copytree(finished[0] / "runs/digits_l2v/student", student)
+    done = processes.forked(RECIPE, *QUICK, "--check", student, folder=tmp_path)
+    assert "The card says what was measured (within 0.00056, half of one of 899 test samples)." in done.stdout
+    assert not (tmp_path / "runs").exists()
+    accuracy = TrainingRecord.load(student).scores["accuracy"]
+    card = (student / "README.md").read_text()
+    (student / "README.md").write_text(card.replace(f"value: {accuracy}", f"value: {accuracy + 0.03}"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", processes.PYTHONPATH)
+        assert card_command(str(student), True, RECIPE.parent) == 1
+    done = processes.forked(RECIPE, "--check", student, folder=tmp_path, expect=1)
+    said = f"accuracy: the model-index says {accuracy + 0.03:.6g}, and {accuracy:.6g} was measured."
+    assert said in done.stdout
+    done = processes.forked(RECIPE, "--check", tmp_path / "nobody", folder=tmp_path, expect=2)
+    assert "nobody' is neither a folder nor a student" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_the_saved_student_classifies_an_image_in_a_fresh_process(finished):

@@ -4,7 +4,7 @@ Source: AVMNIST of Vielzeuf et al., "CentralNet: a Multilayer Approach for Multi
 Shapes: N images, H x W pixels, K principal components, T samples of a waveform.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ import numpy as np
 from datasets import Audio, ClassLabel, Dataset, DatasetDict, Features, Image, Value
 from PIL import Image as PILImage
 
-from hf_colearn.data.audio import read_waveform, with_spectrograms
+from hf_colearn.data.audio import read_waveform, with_input_values
 from hf_colearn.data.dialled import dialled_digits
 from hf_colearn.data.digits import load_handwritten_digits
 from hf_colearn.data.ids import with_sample_ids
@@ -26,6 +26,8 @@ from hf_colearn.data.spoken import (
     read_spoken_digits,
     wav_bytes,
 )
+from hf_colearn.models.grey import GreyImageProcessor
+from hf_colearn.models.spectrogram import SpectrogramFeatureExtractor
 
 
 SPLITS = ("train", "validation", "test")
@@ -43,13 +45,24 @@ _FEATURES = {
 }
 
 
-def with_av_inputs(raw: DatasetDict, image_processor: Any, size: int = 64) -> dict[str, Dataset]:
+def av_processors(size: int = 64) -> dict[str, Any]:
+    """What makes a model's inputs of an image and of a clip; they are saved beside the model, in a folder a modality.
+
+    Args:
+        size (`int`, *optional*, defaults to 64): Mel bands and frames of a clip's spectrogram, `[1, size, size]`.
+    """
+    return {
+        "image": GreyImageProcessor(size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}),
+        "audio": SpectrogramFeatureExtractor(size=(size, size), sampling_rate=8000, n_fft=512),
+    }
+
+
+def with_av_inputs(raw: DatasetDict, processors: Mapping[str, Any]) -> dict[str, Dataset]:
     """What a multimodal model of two image backbones reads: `image_pixel_values` and, of the audio, `audio_pixel_values`.
 
     Args:
         raw ([`datasets.DatasetDict`]): From [`load_av_digits`].
-        image_processor: Of the images.
-        size (`int`, *optional*, defaults to 64): Mel bands and frames of a clip's spectrogram, `[1, size, size]`.
+        processors (`Mapping`): From [`av_processors`].
 
     Returns:
         `dict[str, Dataset]`: The same splits, with `labels` and, where there are some, sample ids.
@@ -57,8 +70,8 @@ def with_av_inputs(raw: DatasetDict, image_processor: Any, size: int = 64) -> di
     inputs = {}
     for split, part in raw.items():
         part = part.select_columns([c for c in ("image", "audio", "label", "sample_id") if c in part.column_names])
-        part = with_pixel_values(part, image_processor).rename_column("pixel_values", "image_pixel_values")
-        part = with_spectrograms(part, size=(size, size), sampling_rate=8000, n_fft=512, label_column="labels")
+        part = with_pixel_values(part, processors["image"]).rename_column("pixel_values", "image_pixel_values")
+        part = with_input_values(part, processors["audio"], label_column="labels")
         inputs[str(split)] = part.rename_column("pixel_values", "audio_pixel_values")
     return inputs
 

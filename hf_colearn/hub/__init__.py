@@ -1,1 +1,1 @@
-"""What is published beside the weights: model cards and teacher-bank cards."""
+"""What is published beside the weights, the publishing, and the checks of both."""

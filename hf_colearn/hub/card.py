@@ -1,17 +1,34 @@
-"""Model cards for students and dataset cards for teacher banks, filled from what was measured and nothing else."""
+"""Model cards of students and of their adapters, filled from what was measured and nothing else."""
 
+import csv
+import json
 import math
+import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
+import numpy as np
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from hf_colearn.hub.record import TrainingRecord
+
+
+if TYPE_CHECKING:
+    from hf_colearn.analysis.compare import Comparison
 
 TAGS = ["co-learning", "hf_colearn"]
 AUTO_CLASSES = {
     "audio-classification": "AutoModelForAudioClassification",
     "image-classification": "AutoModelForImageClassification",
     "text-classification": "AutoModelForSequenceClassification",
+}
+# What a pipeline is called with, in the card's example.
+SAMPLES = {
+    "audio-classification": '"clip.wav"',
+    "image-classification": '"picture.png"',
+    "text-classification": '"A sentence."',
 }
 # Our metric names -> the metric's id on the Hub and its pretty name; other names stand for themselves.
 HUB_METRICS = {
@@ -20,241 +37,247 @@ HUB_METRICS = {
     "macro_f1": ("f1", "Macro F1"),
     "map": ("mean_average_precision", "Macro mAP"),
 }
+ALPHAS = {
+    "ConstantAlpha": "constant",
+    "HeuristicAlpha": "1 - exp(-1/t) in epoch t = 1, 2, ...",
+    "FittedAlpha": "a polynomial in the epoch, clipped to [0, 1]",
+    "LearnedAlpha": "learned, by the gradient of the label loss on training samples that were set aside for it",
+}
+_PROCESSORS = ("preprocessor_config.json", "processor_config.json", "tokenizer_config.json")
+_ROWS = 8  # of the table of a moving alpha
 
 
 def student_card(
+    folder: str | os.PathLike,
     *,
-    model_name: str,
-    repo_id: str,
-    pipeline_tag: str,
-    dataset_name: str,
-    dataset_type: str,
-    dataset_split: str,
-    teacher: str,
-    pairing: str,
-    objective: str,
-    alpha: str,
-    comparison: str,
-    verdict: str,
-    metrics: dict[str, float],
-    command: str,
-    base_model: str | None = None,
+    title: str,
+    pipeline_tag: str | None,
+    repo_id: str | None = None,
+    comparison: "Comparison | None" = None,
+    modalities: str | None = None,
+    published: str | None = None,
+    stock_class: str | None = None,
+    all_runs: tuple[int, float] | None = None,
+    emissions: tuple[float, float] | None = None,
     license: str = "apache-2.0",
     language: str | None = None,
     tags: Sequence[str] = (),
 ) -> ModelCard:
-    """The model card of a student, with every one of its metrics in the `model-index`.
+    """The model card of a saved student or multimodal model, with every one of its scores in the `model-index`.
+
+    What was trained and measured is read from the `colearning.json` in the folder, and the processors, adapter and base
+    that lie there are told how to load. The card names the folder; publishing puts the repository in its place.
 
     Args:
-        model_name (`str`): Title of the card.
-        repo_id (`str`): Where the student is loaded from: a repository id or a local path.
-        pipeline_tag (`str`): `"image-classification"`, `"audio-classification"` or `"text-classification"`.
-        dataset_name (`str`): Pretty name of the data, such as `"MNIST"`.
-        dataset_type (`str`): Its id on the Hub, such as `"ylecun/mnist"`; a word without a slash for data that is not
-            there, which is then not linked.
-        dataset_split (`str`): The split that `metrics` were measured on.
-        teacher (`str`): The teacher and its revision, in words.
-        pairing (`str`): Which of the teacher's latents a sample saw, in words.
-        objective (`str`): The terms of the loss, in words.
-        alpha (`str`): How the weight of a term was set, in words.
-        comparison (`str`): `Comparison.to_markdown()` of the arms that were trained.
-        verdict (`str`): `Comparison.verdict`.
-        metrics (`dict[str, float]`): What this student reached, by name, such as `{"accuracy": 0.97}`.
-        command (`str`): The command line that repeats the training.
-        base_model (`str`, *optional*): Repository id of the backbone that the student was fine-tuned from.
-        license (`str`, *optional*, defaults to `"apache-2.0"`): Of the student.
-        language (`str`, *optional*): ISO 639 code, for a student of text or speech.
+        folder (`str`): Of the student, with its [`TrainingRecord`].
+        title (`str`): Of the card.
+        pipeline_tag (`str` or `None`): `"image-classification"`, `"audio-classification"` or `"text-classification"`;
+            `None` for a multimodal model, for which the Hub has no pipeline.
+        repo_id (`str`, *optional*): Where it is loaded from; the folder, by default.
+        comparison ([`Comparison`], *optional*): Of the arms that were trained; without one, the card claims nothing.
+        modalities (`str`, *optional*): Of a multimodal model: a Markdown table of the arms by modality.
+        published (`str`, *optional*): The published numbers, with their data and source.
+        stock_class (`str`, *optional*): What `to_transformers()` makes of the student, where that is exact.
+        all_runs (`tuple[int, float]`, *optional*): How many runs the comparison took, and seconds of training in all.
+        emissions (`tuple[float, float]`, *optional*): See [`measured_emissions`].
+        license (`str`, *optional*, defaults to `"apache-2.0"`): Of the weights.
+        language (`str`, *optional*): ISO 639 code, of text and speech.
         tags (`Sequence[str]`, *optional*): More tags, beside "co-learning" and "hf_colearn".
 
     Returns:
-        `ModelCard`: Write it with `card.save("README.md")` or publish it with `card.push_to_hub(repo_id)`.
+        `ModelCard`: Write it with `card.save(f"{folder}/README.md")`.
 
     Raises:
-        `ValueError`: If the pipeline tag is none of the three, or the metrics are empty or not finite.
+        FileNotFoundError: If the folder has no `colearning.json`.
+        ValueError: If the pipeline tag is none of the three, or a score is not finite.
     """
-    if pipeline_tag not in AUTO_CLASSES:
+    folder = Path(folder)
+    record = TrainingRecord.load(folder)
+    if pipeline_tag is not None and pipeline_tag not in AUTO_CLASSES:
         raise ValueError(f"no student is loaded for pipeline_tag='{pipeline_tag}': choose from {sorted(AUTO_CLASSES)}")
-    results = _eval_results(pipeline_tag, dataset_type, dataset_name, dataset_split, metrics)
+    metadata = _metadata(record, title, pipeline_tag, license, language)
+    if record.base_model:
+        metadata |= {"base_model": record.base_model, "base_model_relation": "finetune"}
+    if emissions is not None:
+        metadata["co2_eq_emissions"] = {
+            "emissions": 1000 * emissions[1], "source": "codecarbon", "hardware_used": record.hardware
+        }  # fmt: skip
     data = ModelCardData(
-        model_name=model_name,
-        base_model=base_model,
-        language=language,
-        license=license,
-        library_name="transformers",
-        pipeline_tag=pipeline_tag,
-        tags=[*TAGS, *tags],
-        datasets=[dataset_type] if "/" in dataset_type else None,
-        metrics=[result.metric_type for result in results],
-        eval_results=results,
+        **metadata, library_name="transformers", tags=[*TAGS, *(["multimodal"] if pipeline_tag is None else []), *tags]
     )
+    names = ["alpha"] if len(record.terms) == 1 else [f"alpha_{term}" for term in record.terms]
     return ModelCard.from_template(
         data,
         template_path=str(Path(__file__).parent / "student_card.md"),
-        model_name=model_name,
-        repo_id=repo_id,
-        auto_class=AUTO_CLASSES[pipeline_tag],
-        dataset_name=dataset_name,
-        dataset_split=dataset_split,
-        results=[(result.metric_name, f"{result.metric_value:.4g}") for result in results],
-        teacher=teacher,
-        pairing=pairing,
-        objective=objective,
-        alpha=alpha,
+        record=record,
+        title=title,
+        repo_id=str(folder) if repo_id is None else repo_id,
+        results=_results(record),
+        published=published,
         comparison=comparison,
-        verdict=verdict,
-        command=command,
+        is_multimodal=pipeline_tag is None,
+        modalities=modalities,
+        teacher=_teacher_in_words(record),
+        alpha=_alpha_in_words(record, names),
+        equation=_equation(record, names),
+        alpha_names=names,
+        alpha_rows=_alpha_rows(record, names),
+        versions=", ".join(f"{name} {v}" for name, v in {"hf_colearn": record.hf_colearn, **record.versions}.items()),
+        seconds="not measured" if record.seconds is None else _duration(record.seconds),
+        all_runs=None if all_runs is None else (all_runs[0], _duration(all_runs[1])),
+        energy="not measured" if emissions is None else _energy(emissions),
+        auto_class=AUTO_CLASSES.get(pipeline_tag or "", "AutoModel"),
+        sample=SAMPLES.get(pipeline_tag or ""),
+        stock_class=stock_class,
+        has_processor=any((folder / name).is_file() for name in _PROCESSORS),
+        processors=sorted({path.parent.name for name in _PROCESSORS for path in folder.glob(f"*/{name}")}),
+        has_adapter=(folder / "adapter").is_dir(),
+        command=shlex.join(["accelerate", "launch", f"recipes/{record.recipe}.py", *record.argv])
+        if record.recipe
+        else None,
     )
 
 
-def multimodal_card(
+def adapter_card(
+    folder: str | os.PathLike,
     *,
-    model_name: str,
-    repo_id: str,
-    dataset_name: str,
-    dataset_type: str,
-    dataset_split: str,
-    arm: str,
-    objective: str,
-    alpha: str,
-    comparison: str,
-    verdict: str,
-    modalities: str,
-    metrics: dict[str, float],
-    command: str,
+    title: str,
+    pipeline_tag: str | None,
     license: str = "apache-2.0",
     language: str | None = None,
-    tags: Sequence[str] = (),
 ) -> ModelCard:
-    """The model card of a multimodal classifier, with every one of its metrics in the `model-index`.
-
-    The Hub has no pipeline for several modalities, so the card has no `pipeline_tag`.
+    """The model card of a LoRA student's adapter; the base model is the one that its configuration names.
 
     Args:
-        model_name, repo_id, dataset_name, dataset_type, dataset_split, comparison, verdict, metrics, command, license,
-            language, tags: As [`student_card`] takes them.
-        arm (`str`): Which of the comparison's arms the model is.
-        objective, alpha (`str`): The auxiliary loss and its weight, in words.
-        modalities (`str`): A Markdown table of the arms by modality.
+        folder (`str`): The student's, whose `adapter` it is.
+        title, pipeline_tag, license, language: As [`student_card`] takes them.
 
     Returns:
-        `ModelCard`: Write it with `card.save("README.md")`.
-
-    Raises:
-        `ValueError`: If the metrics are empty or not finite.
+        `ModelCard`: Write it with `card.save(f"{folder}/adapter/README.md")`.
     """
-    results = _eval_results("multimodal-classification", dataset_type, dataset_name, dataset_split, metrics)
+    record, adapter = TrainingRecord.load(folder), Path(folder) / "adapter"
+    base = json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"]
     data = ModelCardData(
-        model_name=model_name,
-        language=language,
-        license=license,
-        library_name="transformers",
-        tags=[*TAGS, "multimodal", *tags],
-        datasets=[dataset_type] if "/" in dataset_type else None,
-        metrics=[result.metric_type for result in results],
-        eval_results=results,
+        **_metadata(record, title, pipeline_tag, license, language),
+        base_model=base,
+        base_model_relation="adapter",
+        library_name="peft",
+        tags=[*TAGS, "lora"],
     )
     return ModelCard.from_template(
         data,
-        template_path=str(Path(__file__).parent / "multimodal_card.md"),
-        model_name=model_name,
-        repo_id=repo_id,
-        dataset_name=dataset_name,
-        dataset_split=dataset_split,
-        results=[(result.metric_name, f"{result.metric_value:.4g}") for result in results],
-        arm=arm,
-        objective=objective,
-        alpha=alpha,
-        comparison=comparison,
-        verdict=verdict,
-        modalities=modalities,
-        command=command,
+        template_path=str(Path(__file__).parent / "adapter_card.md"),
+        record=record,
+        title=title,
+        repo_id=str(adapter),
+        results=_results(record),
+        auto_class=AUTO_CLASSES.get(pipeline_tag or "", "AutoModel"),
     )
 
 
-def _eval_results(
-    task: str, dataset_type: str, dataset_name: str, dataset_split: str, metrics: dict[str, float]
-) -> list[EvalResult]:
-    if not metrics:
-        raise ValueError("metrics is empty: evaluate the student first, a card states what was measured")
-    for name, value in metrics.items():
+def _metadata(
+    record: TrainingRecord, title: str, pipeline_tag: str | None, license: str, language: str | None
+) -> dict[str, Any]:
+    results = _eval_results(record, pipeline_tag or "multimodal-classification")
+    return {
+        "model_name": title,
+        "license": license,
+        "language": language,
+        "pipeline_tag": pipeline_tag,
+        "datasets": [record.dataset["type"]] if "/" in record.dataset.get("type", "") else None,
+        "metrics": [result.metric_type for result in results] or None,
+        "eval_results": results or None,
+    }
+
+
+def _eval_results(record: TrainingRecord, task: str) -> list[EvalResult]:
+    for name, value in record.scores.items():
         if not math.isfinite(value):
             raise ValueError(f"metric '{name}' is {value}: evaluate the student again, or leave the metric out")
     return [
         EvalResult(
             task_type=task,
-            dataset_type=dataset_type,
-            dataset_name=dataset_name,
-            dataset_split=dataset_split,
+            dataset_type=record.dataset["type"],
+            dataset_name=record.dataset["name"],
+            dataset_split=record.dataset["split"],
             metric_type=HUB_METRICS[name][0] if name in HUB_METRICS else name,
-            metric_name=HUB_METRICS[name][1] if name in HUB_METRICS else name,
-            metric_value=float(value),  # YAML knows no NumPy numbers
+            metric_name=pretty(name),
+            metric_value=float(value),
         )
-        for name, value in metrics.items()
+        for name, value in record.scores.items()
     ]
 
 
-def bank_card(
-    *,
-    bank_name: str,
-    repo_id: str,
-    teacher: str,
-    revision: str | None,
-    inputs: str,
-    pooling: str,
-    dtype: str,
-    num_rows: int,
-    num_distinct: int,
-    dim: int,
-    fingerprint: str,
-    license: str | None = None,
-    language: str | None = None,
-    source_datasets: Sequence[str] = (),
-    tags: Sequence[str] = (),
-) -> DatasetCard:
-    """The dataset card of a published teacher bank.
+def pretty(name: str) -> str:
+    """The name of a metric as cards have it."""
+    return HUB_METRICS[name][1] if name in HUB_METRICS else name
 
-    Push the card before the bank: `TeacherBank.push_to_hub` keeps it and adds its configurations to the metadata.
-    Pushed afterwards, the card would overwrite them and the bank could not be loaded.
 
-    Args:
-        bank_name (`str`): Title of the card.
-        repo_id (`str`): The dataset repository that the bank is loaded from.
-        teacher (`str`): Repository id or path of the teacher.
-        revision (`str` or `None`): The commit of its weights; `None` for local weights without one.
-        inputs (`str`): What the teacher was fed, in words.
-        pooling (`str`): How the teacher's tokens became one latent.
-        dtype (`str`): What the teacher computed in, such as `"float32"`.
-        num_rows (`int`): N, `len(bank)`.
-        num_distinct (`int`): `bank.num_distinct`.
-        dim (`int`): D, `bank.dim`.
-        fingerprint (`str`): `bank.fingerprint`.
-        license (`str`, *optional*): Of the latents, which follow from the teacher's and the inputs'.
-        language (`str`, *optional*): ISO 639 code of the inputs.
-        source_datasets (`Sequence[str]`, *optional*): Repository ids of the data that the inputs come from.
-        tags (`Sequence[str]`, *optional*): More tags.
+def _results(record: TrainingRecord) -> list[tuple[str, str]]:
+    return [(pretty(name), f"{value:.4f}") for name, value in record.scores.items()]
+
+
+def _teacher_in_words(record: TrainingRecord) -> str | None:
+    if record.teacher is None:
+        return None
+    known = {name: record.teacher.get(name) for name in ("revision", "pooling", "dtype")}
+    details = ", ".join(f"{name} {value}" for name, value in known.items() if value)
+    words = record.teacher.get("words") or record.teacher.get("teacher") or "not named"
+    return f"{words} ({details})" if details else words
+
+
+def _alpha_in_words(record: TrainingRecord, names: Sequence[str]) -> str:
+    kind = (record.alpha or "").split("(")[0]
+    told = [f"`{record.alpha}`", *([ALPHAS[kind]] if kind in ALPHAS else [])]
+    if _moved(record, names):
+        ends = [(record.alpha_history[0][name], record.alpha_history[-1][name]) for name in names]
+        told.append(" and ".join(f"from {first:.3f} at first to {last:.3f} in the end" for first, last in ends))
+    return "; ".join(told)
+
+
+def _moved(record: TrainingRecord, names: Sequence[str]) -> bool:
+    return any(len({round(entry[name], 6) for entry in record.alpha_history}) > 1 for name in names)
+
+
+def _equation(record: TrainingRecord, names: Sequence[str]) -> str:
+    """The loss, with the numbers of an alpha that stays where it is, and the letters of one that moves."""
+    if not record.terms:
+        return "L = L_task"
+    weights = list(names)
+    if record.alpha_history and not _moved(record, names):
+        weights = [f"{record.alpha_history[0][name]:.6g}" for name in names]
+    terms = [f"{weight} * L_{term}" for weight, term in zip(weights, record.terms, strict=True)]
+    return f"L = (1 - {' - '.join(weights)}) * L_task + {' + '.join(terms)}"
+
+
+def _alpha_rows(record: TrainingRecord, names: Sequence[str]) -> list[list[str]]:
+    if not _moved(record, names):
+        return []
+    history = record.alpha_history
+    kept = np.unique(np.linspace(0, len(history) - 1, min(_ROWS, len(history))).round().astype(int))
+    return [[f"{history[i]['epoch']:.3g}", *(f"{history[i][name]:.3f}" for name in names)] for i in kept]
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 600 else f"{seconds / 3600:.2f} h"
+
+
+def _energy(emissions: tuple[float, float]) -> str:
+    return f"{emissions[0]:.3g} kWh, {1000 * emissions[1]:.3g} g of CO2 equivalents (codecarbon, all runs together)"
+
+
+def measured_emissions(folder: str | os.PathLike) -> tuple[float, float] | None:
+    """What codecarbon has measured, by the `emissions.csv` files in the folder of some runs.
+
+    `pip install codecarbon` and `--report_to codecarbon` make transformers write them.
 
     Returns:
-        `DatasetCard`: Write it with `card.save("README.md")` or publish it with `card.push_to_hub(repo_id)`.
+        `tuple[float, float]` or `None`: Energy in kWh and kg of CO2 equivalents, summed; `None` where there is no file.
     """
-    data = DatasetCardData(
-        pretty_name=bank_name,
-        language=language,
-        license=license,
-        source_datasets=list(source_datasets) or None,
-        tags=[*TAGS, "teacher-bank", *tags],
-    )
-    return DatasetCard.from_template(
-        data,
-        template_path=str(Path(__file__).parent / "bank_card.md"),
-        bank_name=bank_name,
-        repo_id=repo_id,
-        teacher=teacher,
-        revision=revision or "none: local weights",
-        inputs=inputs,
-        pooling=pooling,
-        dtype=dtype,
-        num_rows=num_rows,
-        num_distinct=num_distinct,
-        dim=dim,
-        fingerprint=fingerprint,
-    )
+    rows = []
+    for path in sorted(Path(folder).rglob("emissions.csv")):
+        with path.open(newline="") as file:
+            rows += list(csv.DictReader(file))
+    if not rows:
+        return None
+    return sum(float(row["energy_consumed"]) for row in rows), sum(float(row["emissions"]) for row in rows)

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 import xxhash
 from datasets import Dataset, concatenate_datasets, load_dataset
-from huggingface_hub import HfApi, constants, hf_hub_download
+from huggingface_hub import CommitOperationAdd, DatasetCard, HfApi, constants, hf_hub_download
 from transformers.utils import logging
 
 from hf_colearn import distributed
 from hf_colearn.teachers import fingerprint
+from hf_colearn.teachers.card import bank_card, without_folder
 from hf_colearn.teachers.encoder import FrozenEncoder
 from hf_colearn.teachers.encoding import (
     CHUNK_BYTES,
@@ -218,29 +219,59 @@ class TeacherBank:
                     os.replace(Path(partial) / name, folder / name)
 
     # ---- the Hub ----
-    def push_to_hub(self, repo_id: str, private: bool | None = None, token: str | None = None) -> str:
-        """Publishes the bank as a dataset: the configuration `latents`, and `index` where inputs repeat.
+    def push_to_hub(
+        self,
+        repo_id: str,
+        private: bool | None = None,
+        token: str | None = None,
+        *,
+        inputs: str | None = None,
+        license: str | None = None,
+        language: str | None = None,
+        source_datasets: Sequence[str] = (),
+    ) -> str:
+        """Publishes the bank as a dataset with its card: the configuration `latents`, and `index` where inputs repeat.
 
         Args:
             repo_id (`str`): Such as `"me/bert-large-imagenet-prompts"`.
             private (`bool`, *optional*): Whether the repository is made private.
             token (`str`, *optional*): By default the one that you are logged in with.
+            inputs (`str`, *optional*): What the teacher was fed, in words, for the card.
+            license (`str`, *optional*): Of the latents, which follows from the teacher's and the inputs'.
+            language (`str`, *optional*): ISO 639 code of the inputs.
+            source_datasets (`Sequence[str]`, *optional*): Hub ids of the data that the inputs come from.
 
         Returns:
             `str`: The commit's id.
+
+        Example:
+
+        ```python
+        bank.push_to_hub("me/imagenet-prompts", inputs="a prompt of every class", license="apache-2.0", language="en")
+        ```
         """
         if isinstance(self._rows, StoredRows):
             latents = concatenate_datasets([Dataset.from_file(path) for path in self._rows.paths])
         else:
             latents = Dataset(latent_table(self._rows, self._distinct_inputs))
         latents.push_to_hub(repo_id, "latents", split="train", private=private, token=token)
-        if self._index is not None:
+        has_index = self._index is not None
+        if has_index:
             Dataset.from_dict({"row": self._index}).push_to_hub(repo_id, "index", split="train", token=token)
-        description = {**self.description, "format": FORMAT, "has_index": self._index is not None}
-        commit = HfApi(token=token).upload_file(
-            path_or_fileobj=json.dumps(description, indent=2).encode(),
-            path_in_repo=DESCRIPTION,
-            repo_id=repo_id,
+        description = {**self.description, "format": FORMAT, "has_index": has_index}
+        if "teacher" in description:
+            description["teacher"] = without_folder(description["teacher"])
+        card = bank_card(
+            description, repo_id=repo_id, num_rows=len(self), num_distinct=self.num_distinct, dim=self.dim,
+            has_index=has_index, inputs=inputs, license=license, language=language, source_datasets=source_datasets,
+        )  # fmt: skip
+        metadata = DatasetCard.load(repo_id, token=token).data  # where `datasets` has put the configurations
+        card.data.configs, card.data.dataset_info = metadata.configs, metadata.dataset_info
+        files = {"README.md": str(card), DESCRIPTION: json.dumps(description, indent=2)}
+        commit = HfApi(token=token).create_commit(
+            repo_id,
+            [CommitOperationAdd(name, text.encode()) for name, text in files.items()],
+            commit_message="Card and description of the bank",
             repo_type="dataset",
         )
         return commit.oid

@@ -1,0 +1,197 @@
+"""Does a card say what a student does? Its numbers, held against freshly measured ones."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from huggingface_hub import ModelCard, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from hf_colearn.hub.card import pretty
+from hf_colearn.hub.record import RECORD, TrainingRecord
+
+
+README = "README.md"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A number of a card that is not what was measured.
+
+    Args:
+        metric (`str`): By our name.
+        where (`str`): `"model-index"`, `"table of results"` or `"colearning.json"`.
+        stated (`float`, *optional*): What it says there; `None` where it says nothing.
+        measured (`float`, *optional*): `None` where the metric was not measured.
+    """
+
+    metric: str
+    where: str
+    stated: float | None
+    measured: float | None
+
+    def __str__(self) -> str:
+        said = "does not tell it" if self.stated is None else f"says {self.stated:.6g}"
+        found = "it was not measured" if self.measured is None else f"{self.measured:.6g} was measured"
+        return f"{self.metric}: the {self.where} {said}, and {found}."
+
+
+def check_card(
+    folder: str | os.PathLike, scores: Mapping[str, float], tolerance: float | None = None
+) -> list[Difference]:
+    """Compares the numbers of a student's card and of its `colearning.json` with freshly measured scores.
+
+    Args:
+        folder (`str`): Of the student, with `README.md` and `colearning.json`.
+        scores (`Mapping[str, float]`): What was measured, by our names of the metrics, as fractions.
+        tolerance (`float`, *optional*): How far apart is still the same; by default half of one test sample, 0.5 / N: as
+            much as other builds of torch may round differently, and less than one more sample that is right. What the
+            card has rounded for its table is allowed beside it.
+
+    Returns:
+        `list[Difference]`: Empty where the model-index, the table of results and `colearning.json` all tell every score
+        and no other.
+
+    Raises:
+        FileNotFoundError: If there is no card or no `colearning.json`.
+        ValueError: If one of them is damaged.
+    """
+    record, card = TrainingRecord.load(folder), read_card(folder)
+    if tolerance is None:
+        tolerance = tolerance_of(record)
+    named = {pretty(name): name for name in {**record.scores, **scores}}
+    index = [(r.metric_name or r.metric_type, r.metric_value, 0.0) for r in card.data.eval_results or []]
+    places = {"model-index": index, "table of results": _table(card.text)}
+    places["colearning.json"] = [(pretty(name), value, 0.0) for name, value in record.scores.items()]
+    differences = []
+    for where, stated in places.items():
+        told = {named.get(name, name) for name, _, _ in stated}
+        differences += [Difference(name, where, None, value) for name, value in scores.items() if name not in told]
+        for name, value, rounding in stated:
+            measured = scores.get(named.get(name, name))
+            if measured is None or not abs(value - measured) <= tolerance + rounding:  # so NaN differs
+                differences.append(Difference(named.get(name, name), where, value, measured))
+    return differences
+
+
+def tolerance_of(record: TrainingRecord) -> float:
+    """Half of one test sample."""
+    if not record.scores:
+        raise ValueError(f"{RECORD} tells no scores, so there is nothing to hold the card against.")
+    return 0.5 / record.dataset["samples"]
+
+
+def read_card(folder: str | os.PathLike) -> ModelCard:
+    """The card in a student's folder.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If its metadata are damaged.
+    """
+    path = Path(folder) / README
+    if not path.is_file():
+        raise FileNotFoundError(f"'{folder}' has no {README}: a recipe writes it beside the student.")
+    try:
+        card = ModelCard(path.read_text(encoding="utf-8"))
+        for result in card.data.eval_results or []:
+            if isinstance(result.metric_value, bool) or not isinstance(result.metric_value, (int, float)):
+                raise ValueError(f"{result.metric_name} is {result.metric_value!r}")
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"the metadata of '{path}' cannot be read: {error}") from error
+    return card
+
+
+def _table(text: str) -> list[tuple[str, float, float]]:
+    """The rows of the table of results: name, value, and half a unit of its last digit."""
+    results = text.partition("\n## Results\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| ([^|]+?) \| (-?\d+(?:\.(\d+))?) \|", results, flags=re.MULTILINE)
+    return [(name, float(value), 0.5 * 10 ** -len(decimals)) for name, value, decimals in rows]
+
+
+def report_check(folder: str | os.PathLike, scores: Mapping[str, float]) -> int:
+    """Prints what the card says beside what was measured.
+
+    Returns:
+        `int`: 0 where the card tells every score and no other, else 1.
+    """
+    record, differences = TrainingRecord.load(folder), check_card(folder, scores)
+    index = {result.metric_name: result.metric_value for result in read_card(folder).data.eval_results or []}
+    rows = [("metric", "card", "measured", "difference")]
+    for name, measured in scores.items():
+        stated = index.get(pretty(name))
+        said = ("-", "-") if stated is None else (f"{stated:.4f}", f"{stated - measured:+.4f}")
+        rows.append((name, said[0], f"{measured:.4f}", said[1]))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    print(*("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows), sep="\n")
+    within = f"within {tolerance_of(record):.2g}, half of one of {record.dataset['samples']:,} test samples"
+    if not differences:
+        print(f"The card says what was measured ({within}).")
+        return 0
+    print(f"The card does not say what was measured ({within}):", *(f"  {d}" for d in differences), sep="\n")
+    return 1
+
+
+def student_folder(student: str) -> Path:
+    """The folder of a student, or its copy from the Hub: what lies in the root of its repository.
+
+    Raises:
+        FileNotFoundError: If it is neither.
+    """
+    if Path(student).is_dir():
+        return Path(student)
+    try:
+        return Path(snapshot_download(student, ignore_patterns=["adapter/*", "base/*", "report/*"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, ConnectionError) as error:
+        reason = str(error).splitlines()[0]
+        raise FileNotFoundError(
+            f"'{student}' is neither a folder nor a student that the Hub gives ({type(error).__name__}: {reason}): pass "
+            "the folder of a student, such as runs/digits_l2v/student, or its repository id."
+        ) from error
+
+
+def card_command(student: str, check: bool, recipes_dir: str | os.PathLike, extra: Sequence[str] = ()) -> int:
+    """`hf-colearn card`: prints a student's card, or measures the student again and holds the card against that.
+
+    For the check the recipe that the student's `colearning.json` names is run with the command line that it tells, and
+    with `--check`. Only a recipe of `recipes_dir` is run, never code of the Hub; but its options may come from there, so
+    look at them where you do not know who wrote them. What the recipe writes goes to a folder that is removed.
+
+    Args:
+        student (`str`): Its folder or repository id.
+        check (`bool`): Whether to check the card, or to print it.
+        recipes_dir (`str`): Where the recipes are, `"recipes"` in a clone of the repository.
+        extra (`Sequence[str]`, *optional*): Options of the recipe over those that are told, such as `--data_dir MINE`.
+
+    Returns:
+        `int`: 0; of a check 1 where the card differs from what was measured or the recipe has failed, and 2 where the
+        recipe does not take its options.
+
+    Raises:
+        FileNotFoundError: If there is no such student, card, record or recipe.
+        ValueError: If card or record are damaged, or no recipe has trained the student.
+    """
+    folder = student_folder(student)
+    card, record = read_card(folder), TrainingRecord.load(folder) if check else None
+    if record is None:
+        print(card.content)
+        return 0
+    if record.recipe is None or not re.fullmatch(r"[a-z][a-z0-9_]*", record.recipe):
+        raise ValueError(
+            f"{RECORD} of '{student}' names {record.recipe!r} as its recipe, which is none: only a student that a recipe "
+            "has trained can be measured again by its recipe."
+        )
+    script = Path(recipes_dir) / f"{record.recipe}.py"
+    if not script.is_file():
+        raise FileNotFoundError(
+            f"there is no recipe '{script}', which '{student}' was trained with: run this in a clone of the repository of "
+            "hf_colearn."
+        )
+    with TemporaryDirectory() as scratch:
+        told = [*record.argv, "--output_dir", scratch, *extra, "--check", str(folder)]
+        status = subprocess.run([sys.executable, str(script), *told]).returncode
+    return status if status in (0, 1, 2) else 1

@@ -1,0 +1,237 @@
+"""`colearning.json`: how a student was trained, beside its weights. Plain JSON, without tokens and without folders of the
+machine, since it is published."""
+
+import json
+import math
+import os
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, TrainingArguments
+
+from hf_colearn import __version__
+
+
+RECORD = "colearning.json"
+# Of the machine and the session, not of the training.
+_OF_THE_MACHINE = {"output_dir", "logging_dir", "resume_from_checkpoint", "run_name"}
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """What `colearning.json` says of a student.
+
+    Args:
+        hf_colearn (`str`): The version of this package.
+        recipe (`str`, *optional*): Name of the recipe, `"digits_l2v"`, and
+        argv (`list[str]`): its command line, see [`public_argv`].
+        arm (`str`, *optional*): Which of the recipe's arms the student is.
+        seed (`int`): Of the training.
+        base_model (`list[str]`): Hub ids of the pretrained backbones that the training started from.
+        objective, alpha (`str`, *optional*): The auxiliary terms and their weights, as `repr` shows them.
+        terms (`list[str]`): The names of the auxiliary terms.
+        alpha_history (`list[dict[str, float]]`): `epoch` with `alpha`, or with `alpha_{term}` where there are several.
+        scores (`dict[str, float]`): What the student reached, as fractions, by our names of the metrics.
+        dataset (`dict`): `name`, `type` (its id on the Hub), `split` and `samples` of what the scores were measured on.
+        teacher (`dict`, *optional*): `words`, and what the teacher bank's description says.
+        pairing (`str`, *optional*): Which of the teacher's latents a sample saw, in words.
+        seconds (`float`, *optional*): Of training.
+        hardware (`str`, *optional*): What it was trained on, see [`hardware`].
+        versions (`dict[str, str]`): Of what it was trained with.
+        arguments (`dict`): Of the training, as `TrainingArguments.to_dict` gives them, see [`public`].
+    """
+
+    hf_colearn: str = __version__
+    recipe: str | None = None
+    argv: list[str] = field(default_factory=list)
+    arm: str | None = None
+    seed: int = 0
+    base_model: list[str] = field(default_factory=list)
+    objective: str | None = None
+    alpha: str | None = None
+    terms: list[str] = field(default_factory=list)
+    alpha_history: list[dict[str, Any]] = field(default_factory=list)
+    scores: dict[str, float] = field(default_factory=dict)
+    dataset: dict[str, Any] = field(default_factory=dict)
+    teacher: dict[str, Any] | None = None
+    pairing: str | None = None
+    seconds: float | None = None
+    hardware: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        args: TrainingArguments,
+        history: Sequence[Mapping[str, Any]],
+        objective: Any = None,
+        alpha: Any = None,
+        model: nn.Module | None = None,
+        **known: Any,
+    ) -> "TrainingRecord":
+        """The record of a training that has just ended, on the machine where it ran.
+
+        Args:
+            args ([`~transformers.TrainingArguments`]): The trainer's.
+            history (`Sequence[Mapping]`): `trainer.state.log_history`.
+            objective ([`Objective`], *optional*): `trainer.auxiliary_objective`.
+            alpha ([`Alpha`], *optional*): `trainer.alpha`.
+            model (*optional*): `trainer.model`, which knows the checkpoints of its backbones.
+            known: More fields of the record.
+
+        Example:
+
+        ```python
+        state, objective = trainer.state, trainer.auxiliary_objective
+        record = TrainingRecord.of(trainer.args, state.log_history, objective, trainer.alpha, trainer.model)
+        record.save("runs/mine/student")
+        ```
+        """
+        terms = [] if objective is None else list(objective.terms)
+        keys = {term: "alpha" if len(terms) == 1 else f"alpha_{term}" for term in terms}
+        alphas = [
+            {"epoch": entry.get("epoch"), **{key: entry[key] for key in keys.values()}}
+            for entry in history
+            if keys and all(key in entry for key in keys.values())
+        ]
+        if alpha is not None and not alphas:  # a training without a log: at least where alpha is in the end
+            last = history[-1].get("epoch") if history else None
+            alphas = [{"epoch": last, **{keys[term]: weight for term, weight in alpha.weights().items()}}]
+        return cls(
+            arguments=args.to_dict(),
+            objective=None if objective is None else repr(objective),
+            alpha=None if alpha is None else repr(alpha),
+            terms=terms,
+            alpha_history=alphas,
+            base_model=[] if model is None else base_models(model),
+            seed=args.seed,
+            hardware=hardware(args.device, args.world_size * max(1, args.n_gpu)),
+            versions={
+                "python": platform.python_version(),
+                **{name: version(name) for name in ("torch", "transformers", "datasets", "accelerate")},
+            },
+            **known,
+        )
+
+    def save(self, folder: str | os.PathLike) -> Path:
+        """Writes `colearning.json` into a student's folder; what is of the machine alone is left out, see [`public`]."""
+        path = Path(folder) / RECORD
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = {**public(asdict(self)), "argv": public_argv(self.argv)}
+        unfinished = path.with_suffix(".part")
+        unfinished.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+        unfinished.replace(path)
+        return path
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike) -> "TrainingRecord":
+        """Reads it back; it may come from anywhere, so what the code relies on is looked at.
+
+        Raises:
+            FileNotFoundError: If there is none.
+            ValueError: If it is damaged, or not what [`save`] writes.
+        """
+        path = Path(folder) / RECORD
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"'{folder}' has no {RECORD}: a recipe writes it beside the student, in runs/RECIPE/student or "
+                "runs/RECIPE/model."
+            )
+        try:
+            content = json.loads(path.read_text())
+            record = cls(**{name.name: content[name.name] for name in fields(cls)})
+            _check(record)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"'{path}' is no record of a training of this version ({type(error).__name__}: {error}): train the "
+                "student again, or write the record with TrainingRecord.of(...).save(folder)."
+            ) from error
+        return record
+
+
+def _check(record: TrainingRecord) -> None:
+    texts = [*record.argv, *record.terms, *record.base_model, *([record.recipe] if record.recipe is not None else [])]
+    if wrong := [text for text in texts if not isinstance(text, str)]:
+        raise TypeError(f"{wrong[0]!r} is no text")
+    for name, value in record.scores.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"the score {name} is {value!r}")
+    if record.scores and not {"name", "type", "split", "samples"} <= record.dataset.keys():
+        raise ValueError(f"the dataset of the scores is {record.dataset}")
+    if record.scores and (type(record.dataset["samples"]) is not int or record.dataset["samples"] < 1):
+        raise ValueError(f"the scores were measured on {record.dataset['samples']!r} samples")
+
+
+def public(value: Any) -> Any:
+    """A JSON value that may be published.
+
+    Entries named `*_token` and those of the session (`output_dir`, ...) are left out, an absolute path keeps its last
+    part, and a number that is not finite becomes None.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): public(entry) for key, entry in value.items() if not _is_private(str(key))}
+    if isinstance(value, (list, tuple)):
+        return [public(entry) for entry in value]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int)) else _without_folders(str(value))
+
+
+def public_argv(argv: Sequence[str]) -> list[str]:
+    """A command line that may be published, and that repeats a training elsewhere.
+
+    Tokens and `--output_dir` are left out, and an absolute path keeps its last part, as in `--data_dir IMAGENET`.
+    """
+    kept, private = [], False
+    for word in argv:
+        option, equals, value = word.partition("=")
+        if option.startswith("--"):
+            private = _is_private(option[2:].replace("-", "_"))
+            word = f"{option}={_without_folders(value)}" if equals else option
+        if not private:
+            kept.append(word if option.startswith("--") else _without_folders(word))
+    return kept
+
+
+def _is_private(name: str) -> bool:
+    return name in _OF_THE_MACHINE or name == "token" or name.endswith("_token")
+
+
+def _without_folders(text: str) -> str:
+    is_path = os.path.isabs(os.path.expanduser(text)) or re.match(r"[A-Za-z]:[\\/]", text)
+    return re.split(r"[\\/]", text.rstrip("\\/"))[-1] if is_path else text
+
+
+def base_models(model: nn.Module) -> list[str]:
+    """Hub ids of the checkpoints that a model's parts come from, as their configurations tell; no folders."""
+    names = [part.config._name_or_path or "" for part in model.modules() if isinstance(part, PreTrainedModel)]
+    ids = [name for name in dict.fromkeys(names) if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name)]
+    return [name for name in ids if not Path(name).exists()]
+
+
+def hardware(device: torch.device, count: int = 1) -> str:
+    """What was computed on, in words: the accelerators, or the processor and the threads that torch used of it.
+
+    Args:
+        device (`torch.device`): Of a process.
+        count (`int`, *optional*, defaults to 1): How many of them.
+    """
+    if device.type != "cpu":
+        return f"{count} x {torch.cuda.get_device_name(device) if device.type == 'cuda' else device.type}"
+    threads = torch.get_num_threads()
+    each = f"{threads} thread{'s' if threads > 1 else ''}"
+    return f"{_processor()}, {f'{count} processes of ' if count > 1 else ''}{each}"
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.is_file() else None
+    return found[1].strip() if found else platform.processor() or platform.machine()
