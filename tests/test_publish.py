@@ -529,6 +529,7 @@ def test_what_is_not_whole_is_refused_with_what_is_missing(tmp_path, finished):
     assert "has no README.md" in with_((student / "README.md").unlink)
     assert "has no model.safetensors" in with_((student / "model.safetensors.index.json").unlink)
     assert f"names '{shard}', which is missing" in with_((student / shard).unlink)
+    assert "names 'student.py' as the model's code, which is missing" in with_((student / "student.py").unlink)
     assert f"{shard}' is damaged" in with_(lambda: os.truncate(student / shard, 200))
     assert "config.json' is no JSON" in with_(write("config.json", "{"))
     assert "colearning.json' is no JSON" in with_(write("colearning.json", "{"))

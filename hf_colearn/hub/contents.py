@@ -179,6 +179,13 @@ def _check_whole(folder: Path, files: Files, config: str, weights: str) -> None:
                     pass
             except SafetensorError as error:
                 raise ValueError(f"'{folder / name}' is damaged ({error}): save the model again.") from error
+    for named in _read_json(folder / config).get("auto_map", {}).values():
+        code = f"{named.split('.')[0]}.py"
+        if "--" not in named and code not in files:  # with it, the code is another repository's
+            raise FileNotFoundError(
+                f"'{folder / config}' names '{code}' as the model's code, which is missing: save the model again, by "
+                "`model.save_pretrained`, so that it loads without hf_colearn, too."
+            )
     try:
         data = ModelCard(_read_card(folder)).data.to_dict()
     except (ValueError, TypeError, YAMLError) as error:
