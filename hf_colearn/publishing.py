@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from transformers import Trainer
+from transformers.utils import logging
 
 from hf_colearn.hub.card import AUTO_CLASSES, student_card
 from hf_colearn.hub.record import RECORD, TrainingRecord
 from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
 from hf_colearn.models.student import CoLearningStudent
 
+
+logger = logging.get_logger(__name__)
 
 _NO_SCORES = ("loss", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
 
@@ -22,6 +25,10 @@ class PublishingTrainer(Trainer):
 
     auxiliary_objective: Any
     alpha: Any
+
+    def __init__(self, *args, **kwargs):
+        self._told: list[Any] = []  # pushes whose loss was told
+        super().__init__(*args, **kwargs)
 
     def _save(self, output_dir=None, state_dict=None):
         # How a student was trained lies beside its weights, as the arguments do.
@@ -34,7 +41,24 @@ class PublishingTrainer(Trainer):
             self.args, self.state.log_history, self.auxiliary_objective, self.alpha, self.accelerator.unwrap_model(self.model)
         )  # fmt: skip
 
+    def _finish_current_push(self):
+        # Trainer pushes in the background and drops what went wrong there.
+        super()._finish_current_push()
+        self._tell_of_lost_pushes()
+
+    def _tell_of_lost_pushes(self) -> None:
+        push = getattr(self, "push_in_progress", None)
+        for job in [] if push is None else push.jobs:
+            if job.done() and job.exception() is not None and job not in self._told:
+                self._told.append(job)
+                reason = str(job.exception()).splitlines()[0]
+                logger.warning(
+                    f"A push to '{self.hub_model_id}' was lost ({type(job.exception()).__name__}: {reason}); the training goes "
+                    "on, and the next push sends everything again."
+                )
+
     def _push_from_checkpoint(self, checkpoint_folder):
+        self._tell_of_lost_pushes()
         # Trainer copies weights and configuration alone, and that configuration names the model's code.
         if self.is_world_process_zero():
             for path in (*Path(checkpoint_folder).glob("*.py"), Path(checkpoint_folder) / RECORD):

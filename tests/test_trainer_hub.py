@@ -13,6 +13,7 @@ STEPS = 4  # with a checkpoint every 2
 
 TRAIN_AND_PUSH = """
 import json
+import logging
 import os
 from pathlib import Path
 import tiny
@@ -76,7 +77,10 @@ result["stopped_differs"] = any(not torch.equal(weight, expected[name]) for name
 
 # A server that fails while the student is pushed: the training goes on, and a repeat completes.
 busy = pushed_by("busy", "every_save")
+lost = []
+logging.getLogger("hf_colearn.publishing").addFilter(lambda record: lost.append(record) or True)
 busy.train()
+result["told"] = [record.getMessage() for record in lost]
 try:
     busy.push_to_hub()
 except OSError as error:
@@ -191,6 +195,7 @@ def test_a_run_goes_on_from_the_hubs_last_checkpoint_as_if_nothing_had_happened(
 def test_a_failed_push_stops_no_training_and_a_repeat_completes(trained):
     hub, said = trained
     assert said["busy"] == "503"
+    assert len(said["told"]) == 2 and all("'tester/busy' was lost" in text and "503" in text for text in said["told"])
     assert said["whole"] and "model.safetensors" in said["local"]
     assert titles(hub, "busy")[-1] == "End of training" and len(titles(hub, "busy")) == 2
     assert set(said["local"]) - {"README.md"} <= set(hub.files("tester/busy"))
