@@ -229,8 +229,9 @@ def test_all_python_of_a_card_is_python(folder):
         assert len(blocks) >= 4
         for block in blocks:
             compile(block, "card", "exec")
-    assert f'text = AutoProcessor.from_pretrained("{folder}/text")' in one
-    assert f'Model.from_pretrained("{folder}/base")' in one and f'(base, "{folder}/adapter")' in one
+    assert f'text = AutoProcessor.from_pretrained("{folder}", subfolder="text")' in one
+    assert f'Model.from_pretrained("{folder}", subfolder="base")' in one
+    assert f'(base, "{folder}", subfolder="adapter")' in one
 
 
 def test_a_multimodal_card_has_no_pipeline_and_its_arms_by_modality(folder):

@@ -107,7 +107,8 @@ def test_digits_leave_the_learned_arms_model_with_its_card(digits):
     folder, _, report = digits
     results = folder / "runs" / "av_digits"
     written = {str(path.relative_to(results)) for path in results.rglob("*") if path.is_file()}
-    assert {"model/model.safetensors", "model/image/preprocessor_config.json", "model/README.md"} <= written
+    processors = {f"model/{name}/processor_config.json" for name in ("image", "audio")}
+    assert {"model/model.safetensors", "model/colearning.json", "model/README.md", *processors} <= written
     card, metrics = ModelCard.load(results / "model" / "README.md"), report["runs"][1]["metrics"]
     named = {result.metric_type: result.metric_value for result in card.data.eval_results}
     measured = {key: value for key, value in metrics.items() if "excluded" not in key}
