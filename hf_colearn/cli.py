@@ -77,7 +77,11 @@ def _publish(options: argparse.Namespace) -> int:
         options.folder, options.repo_id, private=options.private, revision=options.revision,
         adapter=options.adapter, base=options.base,
     )  # fmt: skip
-    print(f"Published: {made.url}", *(f"  {path}" for path in made.files), sep="\n")
+    figures = [path for path in made.files if path.startswith("report/figures/")]
+    others = [path for path in made.files if path not in figures]
+    print(f"Published: {made.url}", *(f"  {path}" for path in others), sep="\n")
+    if figures:
+        print(f"  report/figures/ ({len(figures)} files)")
     return 0
 
 
