@@ -328,6 +328,7 @@ def test_the_record_of_a_training_comes_back_without_tokens_and_folders(folder, 
         ("--data_dir /home/me/IMAGENET --audio_dir=/data/FSDD/", "--data_dir IMAGENET --audio_dir=FSDD"),
         ("--data_dir ~/IMAGENET --config recipes/x.yaml", "--data_dir IMAGENET --config recipes/x.yaml"),
         (r"--data_dir C:\data\FSDD", "--data_dir FSDD"),
+        ("--data_dir ../data/FSDD --config ../x.yaml", "--data_dir FSDD --config x.yaml"),
     ],
 )
 def test_a_command_line_is_shown_without_tokens_results_and_folders(given, kept):

@@ -248,7 +248,7 @@ def plot_map(
     option = {"pca": "", "tsne": f", perplexity {perplexity:g}", "umap": f", {neighbours} neighbours"}[method]
     joint = f"{len(clouds)} clouds, " if len(clouds) > 1 else ""
     heading = f"{' and '.join(filter(None, [', '.join([*clouds][:-1]), [*clouds][-1]]))}: {NAMES[method]}{option}"
-    title(figure, heading[:1].upper() + heading[1:], f"{joint}{_count(rows, labels)}, D = {together.shape[1]}")
+    title(figure, heading, f"{joint}{_count(rows, labels)}, D = {together.shape[1]}")
     return save(figure, path)
 
 

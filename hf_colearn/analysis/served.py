@@ -12,6 +12,14 @@ from hf_colearn.analysis.runs import Run
 from hf_colearn.analysis.sections import Findings, said
 
 
+# Of every modality over the epochs, with what the axis says.
+CURVES = {
+    "accuracy_": "accuracy of its own head",
+    "modality_gap": "distance of the modalities' means (0 to 2)",
+    "label_alignment": "cosine of features and class weights",
+}
+
+
 def fairness_section(found: Findings) -> Section:
     """Who gained and who lost?"""
     section = Section("fairness", "Who gained and who lost")
@@ -65,9 +73,7 @@ def _add_changes(section: Section, found: changes.Changes, name: str, what: str)
             None if high is None else [float(value) for value in high if value is not None],
             [change.samples for change in drawn], what=what,
         )  # fmt: skip
-        section.pictures.append(
-            Picture(f"changes_{name}", figure, f"Change of accuracy of {what}", "Filled: without 0.")
-        )
+        section.pictures.append(Picture(f"changes_{name}", figure, f"Change of accuracy of {what}"))
 
 
 def _calibration(found: Findings, section: Section) -> None:
@@ -134,9 +140,10 @@ def modalities_section(found: Findings) -> Section:
             section.notes.extend(f"'{run.arm}', seed {run.seed}: {each.sentence}" for each in told.reductions)
     keys = dict.fromkeys(key for runs in logs.values() for run in runs for entry in run for key in entry)
     for key in keys:
-        if key.startswith(("eval_label_alignment", "eval_modality_gap", "eval_accuracy_")) and "given" not in key:
+        measured = next((unit for name, unit in CURVES.items() if key.startswith(f"eval_{name}")), None)
+        if measured is not None and "given" not in key:
             with said(section, f"No picture of {key}"):
-                figure = plots.plot_curves(logs, key, styles=found.styles, legend=False)
+                figure = plots.plot_curves(logs, key, ylabel=measured, styles=found.styles, legend=False)
                 section.pictures.append(Picture(key, figure, f"{key} of every arm over the epochs"))
     return section
 

@@ -173,7 +173,7 @@ def _check(record: TrainingRecord) -> None:
 def public(value: Any) -> Any:
     """A JSON value that may be published.
 
-    Entries named `*_token` and those of the session (`output_dir`, ...) are left out, an absolute path keeps its last
+    Entries named `*_token` and those of the session (`output_dir`, ...) are left out, a path from elsewhere (absolute, or `../`) keeps its last
     part, and a number that is not finite becomes None.
     """
     if isinstance(value, Mapping):
@@ -188,7 +188,7 @@ def public(value: Any) -> Any:
 def public_argv(argv: Sequence[str]) -> list[str]:
     """A command line that may be published, and that repeats a training elsewhere.
 
-    Tokens and `--output_dir` are left out, and an absolute path keeps its last part, as in `--data_dir IMAGENET`.
+    Tokens and `--output_dir` are left out, and a path from elsewhere keeps its last part, as in `--data_dir IMAGENET`.
     """
     kept, private = [], False
     for word in argv:
@@ -206,7 +206,7 @@ def _is_private(name: str) -> bool:
 
 
 def _without_folders(text: str) -> str:
-    is_path = os.path.isabs(os.path.expanduser(text)) or re.match(r"[A-Za-z]:[\\/]", text)
+    is_path = os.path.isabs(os.path.expanduser(text)) or re.match(r"([A-Za-z]:|\.\.)[\\/]", text)
     return re.split(r"[\\/]", text.rstrip("\\/"))[-1] if is_path else text
 
 
