@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import safetensors  # as a module: `datasets` could not hash its class `safe_open`, which an editable package takes along
 from huggingface_hub import ModelCard
-from safetensors import SafetensorError, safe_open
 from yaml import YAMLError
 
 
@@ -175,9 +175,9 @@ def _check_whole(folder: Path, files: Files, config: str, weights: str) -> None:
                     )
         elif name.endswith(".safetensors"):
             try:
-                with safe_open(folder / name, framework="np"):
+                with safetensors.safe_open(folder / name, framework="np"):
                     pass
-            except SafetensorError as error:
+            except safetensors.SafetensorError as error:
                 raise ValueError(f"'{folder / name}' is damaged ({error}): save the model again.") from error
     for named in _read_json(folder / config).get("auto_map", {}).values():
         code = f"{named.split('.')[0]}.py"

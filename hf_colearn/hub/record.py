@@ -173,8 +173,8 @@ def _check(record: TrainingRecord) -> None:
 def public(value: Any) -> Any:
     """A JSON value that may be published.
 
-    Entries named `*_token` and those of the session (`output_dir`, ...) are left out, a path from elsewhere (absolute, or `../`) keeps its last
-    part, and a number that is not finite becomes None.
+    Entries named `*_token` and those of the session (`output_dir`, ...) are left out, a path from elsewhere (absolute, or
+    `../`) keeps its last part, and a number that is not finite becomes None.
     """
     if isinstance(value, Mapping):
         return {str(key): public(entry) for key, entry in value.items() if not _is_private(str(key))}
