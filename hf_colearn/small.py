@@ -1,5 +1,6 @@
 """First tries without a download: tiny backbones from configurations, and teachers that need no Hub."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from transformers import (
     DataCollatorWithPadding,
     PreTrainedConfig,
     PreTrainedModel,
-    PreTrainedTokenizerFast,
     PrinterCallback,
     ResNetConfig,
     Trainer,
@@ -59,10 +59,31 @@ def wav2vec2_tiny(**fields: Any) -> Wav2Vec2Config:
     return Wav2Vec2Config(**{**_TRANSFORMER, **convolutions, **position, **norms, **fields})
 
 
-def trained_tokenizer(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A WordPiece tokenizer of these texts' words (lower case, without accents), for a BERT from a configuration."""
-    tokenizer = BertTokenizer(model_max_length=512)
-    return tokenizer.train_new_from_iterator(texts, vocab_size, show_progress=False)
+def trained_tokenizer(texts: Sequence[str], vocab_size: int) -> BertTokenizer:
+    """A WordPiece tokenizer of these texts' words (lower case, without accents), for a BERT from a configuration.
+
+    Its pieces are all letters and the commonest words, in an order that the texts alone decide: every process and every
+    resumed run has the same one. (The trainer of `tokenizers` breaks ties by a hash that is another in every process.)
+
+    Args:
+        texts (`Sequence[str]`): What the student is trained on.
+        vocab_size (`int`): Of pieces, the special ones included; more where there are so many letters.
+    """
+    blank = BertTokenizer()
+    backend = blank.backend_tokenizer
+    counts = Counter(
+        word
+        for text in texts
+        for word, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(text))
+    )
+    letters = sorted({letter for word in counts for letter in word})
+    special = sorted(blank.get_vocab(), key=blank.get_vocab().__getitem__)
+    words = sorted(counts, key=lambda word: (-counts[word], word))
+    pieces = dict.fromkeys([*special, *letters, *(f"##{letter}" for letter in letters)])
+    for word in words:
+        if len(pieces) < vocab_size:
+            pieces.setdefault(word)
+    return BertTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, model_max_length=512)
 
 
 def packaged_model() -> str:

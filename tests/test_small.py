@@ -1,5 +1,9 @@
 """First tries without a download: packaged teachers, a teacher trained on the spot, tiny backbones."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -72,6 +76,21 @@ def test_tiny_backbones_are_tiny(config, weights):
 
     millions = sum(weight.numel() for weight in AutoModel.from_config(config).parameters()) / 1e6
     assert weights / 2 < millions < weights * 2
+
+
+def test_a_tokenizer_is_the_same_in_every_process():
+    texts = ["to be or not to be", "that is the question", "whether 'tis nobler in the mind to suffer"]
+    special, letters = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], sorted(set("".join(texts)) - {" "})
+    # to 3, be and the 2; then one each, in the order of the alphabet, and no room for the last, "whether"
+    words = ["to", "be", "the", "in", "is", "mind", "nobler", "not", "or", "question", "suffer", "that", "tis"]
+    wanted = [*special, *letters, *(f"##{letter}" for letter in letters), *words]
+    size = len(wanted)
+    here = trained_tokenizer(texts, size).get_vocab()
+    assert sorted(here, key=here.get) == wanted
+    script = f"import hf_colearn.small as s; v = s.trained_tokenizer({texts!r}, {size}).get_vocab(); print(sorted(v, key=v.get))"
+    env = os.environ | {"PYTHONHASHSEED": "7"}
+    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(wanted)
 
 
 def test_a_tokenizer_is_trained_on_the_texts_and_loads_again(tmp_path):
