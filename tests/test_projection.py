@@ -188,7 +188,7 @@ def test_a_map_of_one_cloud_has_the_points_of_its_projection_by_class():
     for i, points in enumerate(axis.collections):
         assert np.allclose(points.get_offsets(), expected[labels == i])
     assert [text.get_text() for text in figure.legends[0].texts] == ["cat", "dog"]
-    assert figure.texts[0].get_text() == "Student: PCA" and figure.texts[1].get_text() == "40 samples, D = 16"
+    assert figure.texts[0].get_text() == "student: PCA" and figure.texts[1].get_text() == "40 samples, D = 16"
     # almost all variance lies between the classes: 16 * 4^2 of 16 * 4^2 + 16
     share = float(axis.get_xlabel().split("(")[1].split("%")[0]) / 100
     assert share == pytest.approx(256 / 272, abs=0.03)
