@@ -62,8 +62,9 @@ def wav2vec2_tiny(**fields: Any) -> Wav2Vec2Config:
 def trained_tokenizer(texts: Sequence[str], vocab_size: int) -> BertTokenizer:
     """A WordPiece tokenizer of these texts' words (lower case, without accents), for a BERT from a configuration.
 
-    Its pieces are all letters and the commonest words, in an order that the texts alone decide: every process and every
-    resumed run has the same one. (The trainer of `tokenizers` breaks ties by a hash that is another in every process.)
+    Its pieces are all letters and the words that occur more than once, the commonest first; other words are spelled from
+    these. The texts alone decide the order, so that every process and every resumed run has the same one. (The trainer of
+    `tokenizers` breaks ties by a hash that is another in every process.)
 
     Args:
         texts (`Sequence[str]`): What the student is trained on.
@@ -78,7 +79,8 @@ def trained_tokenizer(texts: Sequence[str], vocab_size: int) -> BertTokenizer:
     )
     letters = sorted({letter for word in counts for letter in word})
     special = sorted(blank.get_vocab(), key=blank.get_vocab().__getitem__)
-    words = sorted(counts, key=lambda word: (-counts[word], word))
+    repeated = (word for word in counts if counts[word] > 1)
+    words = sorted(repeated, key=lambda word: (-counts[word], word))
     pieces = dict.fromkeys([*special, *letters, *(f"##{letter}" for letter in letters)])
     for word in words:
         if len(pieces) < vocab_size:

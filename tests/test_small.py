@@ -79,15 +79,15 @@ def test_tiny_backbones_are_tiny(config, weights):
 
 
 def test_a_tokenizer_is_the_same_in_every_process():
-    texts = ["to be or not to be", "that is the question", "whether 'tis nobler in the mind to suffer"]
+    texts = ["to be or not to be", "or to take arms against a sea of troubles", "to die to sleep no more", "not be"]
     special, letters = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], sorted(set("".join(texts)) - {" "})
-    # to 3, be and the 2; then one each, in the order of the alphabet, and no room for the last, "whether"
-    words = ["to", "be", "the", "in", "is", "mind", "nobler", "not", "or", "question", "suffer", "that", "tis"]
+    words = ["to", "be", "not"]  # 5, 3, 2 times, and no room for "or", as often; the others occur once
     wanted = [*special, *letters, *(f"##{letter}" for letter in letters), *words]
     size = len(wanted)
     here = trained_tokenizer(texts, size).get_vocab()
     assert sorted(here, key=here.get) == wanted
-    script = f"import hf_colearn.small as s; v = s.trained_tokenizer({texts!r}, {size}).get_vocab(); print(sorted(v, key=v.get))"
+    script = f"import hf_colearn.small as small; v = small.trained_tokenizer({texts!r}, {size}).get_vocab()"
+    script += "; print(sorted(v, key=v.get))"
     env = os.environ | {"PYTHONHASHSEED": "7"}
     done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(wanted)
