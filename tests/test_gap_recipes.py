@@ -1,7 +1,9 @@
 """The multimodal recipes of digits, stamps and tweets, on small data in the form that their users have."""
 
 import json
+import os
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -118,6 +120,32 @@ def test_digits_leave_the_learned_arms_model_with_its_card(digits):
         assert told in card.text
     assert "from 0.500 at first to 0." in card.text and str(folder) not in card.text
     assert "--arms ce learned 'misaligned pairs' 'image alone'" in card.text
+
+
+WITHOUT_US = """
+import sys
+for name in ("hf_colearn", "torchaudio"):
+    sys.modules[name] = None
+import numpy as np
+from PIL import Image
+from transformers import AutoModel, AutoProcessor
+
+folder = sys.argv[1]
+image, audio = (AutoProcessor.from_pretrained(folder, subfolder=s, trust_remote_code=True) for s in ("image", "audio"))
+pixels = image(Image.new("L", (28, 28), 99), return_tensors="pt")["pixel_values"]
+sound = audio(np.random.default_rng(0).normal(size=8000), sampling_rate=8000, return_tensors="pt")["pixel_values"]
+model = AutoModel.from_pretrained(folder, trust_remote_code=True)
+print(tuple(model(image_pixel_values=pixels, audio_pixel_values=sound).logits.shape))
+"""
+
+
+def test_the_saved_digits_model_and_its_processors_load_where_hf_colearn_is_not(digits, tmp_path):
+    folder = digits[0] / "runs" / "av_digits" / "model"
+    command = [sys.executable, "-c", WITHOUT_US, str(folder)]
+    env = os.environ | {"PYTHONPATH": "", "HF_MODULES_CACHE": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "(1, 10)"
 
 
 def test_the_saved_digits_model_gives_the_reported_numbers(digits, phones):

@@ -63,6 +63,8 @@ def keep_student(trainer: Any, processor: Any, folder: Path, processors: Mapping
     save_student(trainer.model, processor, folder)
     for modality, its_own in (processors or {}).items():
         its_own.save_pretrained(folder / modality)
+        for code in (folder / modality).glob("*.py"):  # transformers looks for code in the root alone
+            code.replace(folder / code.name)
     history, objective = trainer.state.log_history, trainer.auxiliary_objective
     TrainingRecord.of(trainer.args, history, objective, trainer.alpha, trainer.model).save(folder)
 
