@@ -6,6 +6,8 @@ from pathlib import Path
 from datasets import Dataset
 
 import tiny
+from hf_colearn import save_run
+from hf_colearn.analysis.runs import Run, find_runs
 
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -44,3 +46,20 @@ def test_the_snippet_of_several_modalities_runs():
 def test_every_file_that_the_readme_links_to_exists():
     for target in re.findall(r"\]\(([^)]+)\)", README):
         assert (Path(__file__).parents[1] / target).exists(), target
+
+
+def test_the_snippets_that_ask_whether_it_worked_run_after_a_training(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    reuse = next(snippet for snippet in snippets() if "bank=bank" in snippet)
+    asked = next(snippet for snippet in snippets() if "save_run(" in snippet)
+    names = {"train": tiny.digits(64).remove_columns("sample_id"), "test": tiny.digits(32)}
+    exec(reuse, names)
+    for arm, kind in (("plain", "baseline"), ("vectors", "null")):
+        save_run(names["trainer"], names["test"], f"runs/mine/{arm}/seed-0", arm=arm, kind=kind)
+    exec(asked, names)
+    runs = find_runs(["runs/mine"])
+    assert sorted(run.parent.name for run in runs) == ["plain", "prompts", "vectors"]
+    kept = Run.load("runs/mine/prompts/seed-0")
+    assert (kept.kind, kept.metrics["accuracy"]) == ("colearned", names["trainer"].evaluate()["eval_accuracy"])
+    assert kept.train.targets.shape == kept.train.latents.shape == (64, 384)
+    assert Path("runs/mine/report.html").is_file()
