@@ -31,7 +31,7 @@ from hf_colearn.models.lora import with_lora
 from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
 from hf_colearn.objectives import ContrastiveAlignment, DistributionAlignment, MisalignedPairs, Objective
 from hf_colearn.options import RecipeOptions
-from hf_colearn.recipe import check_student, optimizer_of, write_findings
+from hf_colearn.recipe import check_drop_last, check_student, keeps_first, optimizer_of, write_findings
 from hf_colearn.trainer import CoLearningTrainer
 
 
@@ -197,8 +197,7 @@ def run_gap_recipe(
         raise ValueError(
             f"the data have no split '{missing[0]}' (they have {', '.join(data)}): cut it from another one."
         )
-    if training.get("dataloader_drop_last"):
-        raise ValueError("dataloader_drop_last=True would leave test samples out, too: leave it False.")
+    check_drop_last(training)
     if options.check is not None:
         check_student(options.check, "AutoModel", training, data["test"], MultimodalCollator(collators), metrics)
     output_dir, first_seed = Path(training["output_dir"]), training.get("seed") or 0
@@ -229,22 +228,16 @@ def run_gap_recipe(
             compute_metrics=classification_metrics(tuple(metrics)),
         )
 
-    def keep_first(plan: ArmPlan, seed: int, trainer: CoLearningTrainer) -> None:
-        if plan is kept and seed == first_seed and distributed.rank() == 0:  # fixed beforehand, not the best one
-            keep_student(trainer, None, output_dir / "model", processors)
-        distributed.barrier()
-
-    def test_of(plan: ArmPlan) -> Any:
-        return of_arm(plan, data["test"])
-
     def of_arm(plan: ArmPlan, dataset: Any) -> Any:
         assert isinstance(plan, GapArm)
         return dataset if plan.modality is None else only_modality(dataset, plan.modality)
 
+    keep_first = keeps_first(kept, first_seed, lambda run: keep_student(run, None, output_dir / "model", processors))
     seeds = range(first_seed, first_seed + options.seeds)
     resume = bool(training.get("resume_from_checkpoint"))
+    test = functools.partial(of_arm, dataset=data["test"])
     others = {name: functools.partial(of_arm, dataset=dataset) for name, dataset in (more_tests or {}).items()}
-    runs = run_arms(plans, seeds, make_trainer, test_of, keep_first, output_dir, resume, groups, others)
+    runs = run_arms(plans, seeds, make_trainer, test, keep_first, output_dir, resume, groups, others)
     if distributed.rank() == 0:
         samples = {split: len(part) for split, part in data.items()}
         asked = {"options": public({**vars(options), **training}), "samples": samples, **(notes or {})}

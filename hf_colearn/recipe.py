@@ -73,6 +73,48 @@ def optimizer_of(options: RecipeOptions, training: Mapping[str, Any]) -> tuple[t
     return kind, {**kwargs, "lr": training["learning_rate"], "weight_decay": training["weight_decay"]}
 
 
+def check_drop_last(training: Mapping[str, Any]) -> None:
+    """Refuses what would leave test samples out.
+
+    Raises:
+        ValueError: If `dataloader_drop_last` is set.
+    """
+    if training.get("dataloader_drop_last"):
+        raise ValueError("dataloader_drop_last=True would leave test samples out, too: leave it False.")
+
+
+def keeps_first(
+    kept: ArmPlan, first_seed: int, keep: Callable[[CoLearningTrainer], None]
+) -> Callable[[ArmPlan, int, CoLearningTrainer], None]:
+    """What [`run_arms`] calls after a run: keeps one arm's student of the first seed, fixed beforehand and not the best."""
+
+    def on_trained(plan: ArmPlan, seed: int, trainer: CoLearningTrainer) -> None:
+        if plan is kept and seed == first_seed and distributed.rank() == 0:
+            keep(trainer)
+        distributed.barrier()
+
+    return on_trained
+
+
+def brief_arguments(
+    output_dir: str | Path, max_steps: int, batch_size: int, seed: int, **training: Any
+) -> CoLearningArguments:
+    """[`CoLearningArguments`] of a run of seconds on data in memory: no checkpoints, a dozen logs, the batch shared out."""
+    return CoLearningArguments(
+        str(output_dir),
+        max_steps=max_steps,
+        per_device_train_batch_size=batch_size // distributed.world_size(),
+        per_device_eval_batch_size=256,
+        logging_steps=max(1, max_steps // 12),
+        ddp_find_unused_parameters=False,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        seed=seed,
+        **training,
+    )
+
+
 def quiet() -> None:
     """Leaves the terminal to the recipe's own bar and table."""
     logging.set_verbosity_error(), logging.disable_progress_bar(), disable_progress_bar()
@@ -120,8 +162,7 @@ def run_recipe(
     Raises:
         ValueError: If the arguments would leave test samples out.
     """
-    if training.get("dataloader_drop_last"):
-        raise ValueError("dataloader_drop_last=True would leave test samples out, too: leave it False.")
+    check_drop_last(training)
     if options.check is not None:
         check_student(options.check, AUTO_CLASSES[facts.pipeline_tag], training, data["test"], collator, metrics)
     output_dir = Path(training["output_dir"])
@@ -152,11 +193,7 @@ def run_recipe(
             compute_metrics=classification_metrics(tuple(metrics)),
         )
 
-    def keep_first(plan: ArmPlan, seed: int, trainer: CoLearningTrainer) -> None:
-        if plan is kept and seed == first_seed and distributed.rank() == 0:  # fixed beforehand, not the best one
-            keep_student(trainer, processor, output_dir / "student")
-        distributed.barrier()
-
+    keep_first = keeps_first(kept, first_seed, lambda run: keep_student(run, processor, output_dir / "student"))
     seeds = range(first_seed, first_seed + options.seeds)
     resume = training.get("resume_from_checkpoint")
     runs = run_arms(plans, seeds, make_trainer, data["test"], keep_first, output_dir, bool(resume), groups, more_tests)

@@ -6,7 +6,7 @@ learned alpha (Yang et al., NeurIPS 2024), on small real data.
     accelerate launch recipes/av_digits.py --audio_dir FSDD --fusion film --arms ce learned --alpha_solver cg
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import hf_colearn  # noqa: F401  (before transformers: the torchaudio guard)
 
@@ -14,7 +14,7 @@ import hf_colearn  # noqa: F401  (before transformers: the torchaudio guard)
 # isort: split
 
 from hf_colearn import CoLearningForMultimodalClassification
-from hf_colearn.data.av_digits import av_processors, load_av_digits, with_av_inputs
+from hf_colearn.data.av_digits import AVDigitsOptions, av_processors, with_av_inputs
 from hf_colearn.distributed import leave
 from hf_colearn.gap_recipe import GapOptions, gap_arms, run_gap_recipe
 from hf_colearn.options import parse_recipe
@@ -26,18 +26,15 @@ MODALITIES = ("image", "audio")
 
 
 @dataclass
-class Options(GapOptions):
-    audio_dir: str | None = field(default=None, metadata={"help": "Spoken digits: FSDD's files, or a folder a digit."})
-    spectrogram_size: int = field(default=32, metadata={"help": "Mel bands and frames of a clip's picture."})
+class Options(AVDigitsOptions, GapOptions):
+    pass
 
 
 def main() -> None:
     options, training = parse_recipe(Options, __file__)
     quiet()
     plans = chosen_arms(options, gap_arms(options, training, MODALITIES))
-    if options.audio_dir is None and not options.small:
-        raise SystemExit("no data: pass --audio_dir (spoken digits), or --small for a first try.")
-    raw = load_av_digits(options.audio_dir, skip_bad_samples=options.skip_bad_samples)
+    raw = options.load(options.small, options.skip_bad_samples)
     processors = av_processors(options.spectrogram_size)
     data = with_av_inputs(raw, processors)
 
@@ -49,7 +46,7 @@ def main() -> None:
         recipe="av_digits",
         title="Digits, handwritten and spoken",
         pipeline_tag="image-classification",
-        dataset_name=f"AV-digits (handwritten and {'spoken' if options.audio_dir else 'dialled'})",
+        dataset_name=f"AV-digits (handwritten and {options.sound})",
         dataset_type="av-digits",
         teacher="none",
         pairing="by class, at random within a split",

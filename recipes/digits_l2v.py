@@ -33,11 +33,11 @@ from hf_colearn import (
 )
 from hf_colearn.data.digits import few_per_class, load_handwritten_digits
 from hf_colearn.data.images import with_pixel_values
-from hf_colearn.distributed import leave, rank, world_size
+from hf_colearn.distributed import leave, rank
 from hf_colearn.experiment import ArmPlan, pick, run_arms
 from hf_colearn.hub.kept import keep_student
 from hf_colearn.hub.record import public
-from hf_colearn.recipe import Facts, check_student, null_controls, quiet, write_results
+from hf_colearn.recipe import Facts, brief_arguments, check_student, null_controls, quiet, write_results
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -93,21 +93,15 @@ def main() -> None:
         student = CoLearningForImageClassification.from_backbone(
             config, bank.dim, id2label={digit: str(digit) for digit in range(10)}, latent_norm="none"
         )
-        args = CoLearningArguments(
-            str(output_dir),
+        args = brief_arguments(
+            output_dir,
+            options.max_steps,
+            batch_size=50,
+            seed=seed,
             alpha=options.alpha if plan.pairing else None,
             latent_reduction=options.latent_reduction,
-            max_steps=options.max_steps,
             learning_rate=options.learning_rate,
-            per_device_train_batch_size=50 // world_size(),
-            per_device_eval_batch_size=256,
-            logging_steps=max(1, options.max_steps // 12),
-            ddp_find_unused_parameters=False,
-            save_strategy="no",
-            report_to="none",
             dataloader_pin_memory=device.type != "cpu",
-            disable_tqdm=True,
-            seed=seed,
         )
         return CoLearningTrainer(
             student,

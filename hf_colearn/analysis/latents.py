@@ -13,7 +13,7 @@ from hf_colearn.analysis import geometry, projection
 from hf_colearn.analysis.page import Picture, Section, Table
 from hf_colearn.analysis.runs import Run
 from hf_colearn.analysis.sections import Findings, said
-from hf_colearn.analysis.transport import sampling_floor, transport_triple, triangle_warning
+from hf_colearn.analysis.transport import Wasserstein, sampling_floor, transport_triple, triangle_warning
 from hf_colearn.analysis.triangle import plot_transport
 
 
@@ -94,74 +94,76 @@ def _geometry_table(found: Findings, section: Section) -> Table:
     return Table(["arm", *measures], rows, caption)
 
 
+SIDES = ("targets to baseline", "targets to this arm", "baseline to this arm", "halves of this arm")
+
+
 def _transport(found: Findings, section: Section) -> None:
-    header = [
-        "arm",
-        "split",
-        "targets to baseline",
-        "targets to this arm",
-        "baseline to this arm",
-        "halves of this arm",
-    ]
-    rows: list[list[str]] = []
-    squared: list[list[str]] = []
+    measured: dict[tuple[str, str], tuple[Wasserstein, ...]] = {}
     baseline = {run.seed: run for run in found.runs if run.kind == "baseline"}
-    drawn, in_batches = found.first("colearned"), False
     for arm, runs in found.arms.items():
-        run = runs[0]
-        if not _has_targets(run) or run.train is None or run.train.targets is None:
+        if not _has_targets(runs[0]):
             continue
-        other = baseline.get(run.seed)
         for split in ("train", "test"):
             with said(section, f"Transport distances of '{arm}', {split}"):
-                mine, its = getattr(run, split), getattr(other, split, None)
-                if its is None:
-                    raise ValueError("the baseline kept no latents of this split")
-                targets = run.train.targets[_seen(run.train.targets)]
-                triple = transport_triple(
-                    _few(targets), _few(its.latents), _few(mine.latents), max_exact=MOST_TRANSPORTED, num_batches=4
-                )
-                halves = sampling_floor(_few(mine.latents), max_exact=MOST_TRANSPORTED, num_batches=4)
-                sides = (triple.targets_to_baseline, triple.targets_to_colearned, triple.baseline_to_colearned, halves)
-                rows.append([arm, split, *(f"{side.w2:.3g}" for side in sides)])
-                squared.append([arm, split, *(f"{side.w2_squared:.3g}" for side in sides)])
-                section.numbers.setdefault("transport", []).append(
-                    {"arm": arm, "split": split, "seed": run.seed}
-                    | {
-                        name: {"w2": side.w2, "w2_squared": side.w2_squared}
-                        for name, side in zip(header[2:], sides, strict=True)
-                    }
-                )
-                if warning := triangle_warning(triple):
-                    section.notes.append(f"'{arm}', {split}: {warning}")
-                in_batches |= any(side.batches > 1 for side in sides[:3])
-                if run is drawn and other is not None:
-                    with said(section, "No picture of the distances"):
-                        figure = plot_transport(
-                            sides[0].w2, sides[1].w2, sides[2].w2, names=("teacher targets", other.arm, arm),
-                            below=f"W2 between latents, {split} samples, seed {run.seed}",
-                        )  # fmt: skip
-                        section.pictures.append(
-                            Picture(f"transport_{split}", figure, f"Wasserstein distances of '{arm}', {split} split",
-                                    row="How far apart? To scale; targets are those of training samples, for both splits.")
-                        )  # fmt: skip
-    if rows:
-        seed = found.runs[0].seed
-        section.tables.append(
-            Table(header, rows, f"Wasserstein distance W2 [latent units], seed {seed}. Two random halves of one cloud "
-                  "are apart by the last column: what is not clearly above it is no difference")
-        )  # fmt: skip
-        section.tables.append(Table(header, squared, f"The same squared, W2² [squared latent units], seed {seed}"))
-        section.notes.append(
-            "Lee & Yoon (ICLR 2025) print three such distances as W2. Theirs violate the triangle inequality, which W2 obeys, "
-            "and fit as W2 squared, which does not: compare theirs with the second table. The targets of both rows are those "
-            "of training samples, since test samples have no teacher."
-        )
-    if in_batches:
+                measured[arm, split] = _sides(runs[0], baseline.get(runs[0].seed), split, section)
+    if not measured:
+        return
+    seed = found.runs[0].seed
+    w2, squared = ([[*key, *(f"{getattr(side, name):.3g}" for side in sides)] for key, sides in measured.items()]
+                   for name in ("w2", "w2_squared"))  # fmt: skip
+    header = ["arm", "split", *SIDES]
+    section.tables.append(
+        Table(header, w2, f"Wasserstein distance W2 [latent units], seed {seed}. Two random halves of one cloud "
+              "are apart by the last column: what is not clearly above it is no difference")
+    )  # fmt: skip
+    section.tables.append(Table(header, squared, f"The same squared, W2² [squared latent units], seed {seed}"))
+    section.numbers["transport"] = [
+        {"arm": arm, "split": split, "seed": seed}
+        | {name: {"w2": side.w2, "w2_squared": side.w2_squared} for name, side in zip(SIDES, sides, strict=True)}
+        for (arm, split), sides in measured.items()
+    ]
+    section.notes.append(
+        "Lee & Yoon (ICLR 2025) print three such distances as W2. Theirs violate the triangle inequality, which W2 obeys, "
+        "and fit as W2 squared, which does not: compare theirs with the second table. The targets of both rows are those "
+        "of training samples, since test samples have no teacher."
+    )
+    if any(side.batches > 1 for sides in measured.values() for side in sides[:3]):
         section.notes.append(
             f"Distances of clouds of more than {MOST_TRANSPORTED} samples are means over 4 random mini-batches of so many, and "
             "biased upwards: even two mini-batches of one cloud are apart, as the last column shows."
         )
+    drawn, other = found.first("colearned"), found.first("baseline")
+    for (arm, split), sides in measured.items():
+        if drawn is not None and other is not None and arm == drawn.arm:
+            with said(section, "No picture of the distances"):
+                _draw_transport(section, sides, other.arm, arm, split, seed)
+
+
+def _sides(run: Run, baseline: Run | None, split: str, section: Section) -> tuple[Wasserstein, ...]:
+    """The distances of [`SIDES`]; a triple that cannot be three W2 is warned of in the section's notes."""
+    mine, its = getattr(run, split), getattr(baseline, split, None)
+    if its is None:
+        raise ValueError("the baseline kept no latents of this split")
+    assert run.train is not None and run.train.targets is not None
+    targets, its_ND, mine_ND = map(_few, (run.train.targets[_seen(run.train.targets)], its.latents, mine.latents))
+    triple = transport_triple(targets, its_ND, mine_ND, max_exact=MOST_TRANSPORTED, num_batches=4)
+    if warning := triangle_warning(triple):
+        section.notes.append(f"'{run.arm}', {split}: {warning}")
+    halves = sampling_floor(mine_ND, max_exact=MOST_TRANSPORTED, num_batches=4)
+    return triple.targets_to_baseline, triple.targets_to_colearned, triple.baseline_to_colearned, halves
+
+
+def _draw_transport(
+    section: Section, sides: Sequence[Wasserstein], baseline: str, arm: str, split: str, seed: int
+) -> None:
+    figure = plot_transport(
+        sides[0].w2, sides[1].w2, sides[2].w2, names=("teacher targets", baseline, arm),
+        below=f"W2 between latents, {split} samples, seed {seed}",
+    )  # fmt: skip
+    section.pictures.append(
+        Picture(f"transport_{split}", figure, f"Wasserstein distances of '{arm}', {split} split",
+                row="How far apart? To scale; targets are those of training samples, for both splits.")
+    )  # fmt: skip
 
 
 def _seen(targets_ND: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ Shapes: N images, H x W pixels, K principal components, T samples of a waveform.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +44,34 @@ _FEATURES = {
     "image_id": Value("string"),
     "clip_id": Value("string"),
 }
+
+
+@dataclass
+class AVDigitsOptions:
+    """What the recipes of handwritten and spoken digits take beside their other options; inherit from both.
+
+    Example:
+
+    ```python
+    @dataclass
+    class Options(AVDigitsOptions, GapOptions):
+        pass
+    ```
+    """
+
+    audio_dir: str | None = field(default=None, metadata={"help": "Spoken digits: FSDD's files, or a folder a digit."})
+    spectrogram_size: int = field(default=32, metadata={"help": "Mel bands and frames of a clip's picture."})
+
+    def load(self, small: bool, skip_bad_samples: bool) -> DatasetDict:
+        """The digits; ends the recipe where no spoken ones were given and it is no first try."""
+        if self.audio_dir is None and not small:
+            raise SystemExit("no data: pass --audio_dir (spoken digits), or --small for a first try.")
+        return load_av_digits(self.audio_dir, skip_bad_samples=skip_bad_samples)
+
+    @property
+    def sound(self) -> str:
+        """What the clips are, in a word."""
+        return "spoken" if self.audio_dir else "dialled"
 
 
 def av_processors(size: int = 64) -> dict[str, Any]:
