@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from hf_colearn._torchaudio import import_torchaudio
+from hf_colearn.utils.torchaudio_guard import import_torchaudio
 
 
 # First of all: a torchaudio whose compiled part does not load would break every later import of transformers and peft.
@@ -15,18 +15,18 @@ __version__ = "0.1.0"
 _LIVES_IN = {
     "CoLearningArguments": "arguments",
     "CoLearningTrainer": "trainer",
-    "LatentMatching": "objectives",
-    "ContrastiveAlignment": "objectives",
-    "DistributionAlignment": "objectives",
-    "MisalignedPairs": "objectives",
-    "Combined": "objectives",
-    "ConstantAlpha": "alpha",
-    "HeuristicAlpha": "alpha",
-    "FittedAlpha": "alpha",
-    "LearnedAlpha": "learned_alpha",
-    "ModalityGap": "curves",
-    "ModalityAccuracy": "curves",
-    "LabelAlignment": "curves",
+    "LatentMatching": "objectives.objectives",
+    "ContrastiveAlignment": "objectives.objectives",
+    "DistributionAlignment": "objectives.objectives",
+    "MisalignedPairs": "objectives.objectives",
+    "Combined": "objectives.objectives",
+    "ConstantAlpha": "alpha.schedules",
+    "HeuristicAlpha": "alpha.schedules",
+    "FittedAlpha": "alpha.schedules",
+    "LearnedAlpha": "alpha.learned",
+    "ModalityGap": "evaluation.modality_metrics",
+    "ModalityAccuracy": "evaluation.modality_metrics",
+    "LabelAlignment": "evaluation.modality_metrics",
     "FrozenEncoder": "teachers.encoder",
     "TeacherBank": "teachers.bank",
     "Paired": "teachers.pairing",
@@ -34,10 +34,10 @@ _LIVES_IN = {
     "RandomPrompt": "teachers.pairing",
     "Noisy": "teachers.pairing",
     "Mismatched": "teachers.pairing",
-    "Budget": "teachers.pairing",
-    "ConstantTarget": "teachers.controls",
-    "RandomPrototypes": "teachers.controls",
-    "Permuted": "teachers.controls",
+    "PairedFraction": "teachers.pairing",
+    "ConstantTarget": "teachers.null_controls",
+    "RandomPrototypes": "teachers.null_controls",
+    "Permuted": "teachers.null_controls",
     "CoLearningStudentConfig": "models.configuration",
     "CoLearningForImageClassification": "models.student",
     "CoLearningForAudioClassification": "models.student",
@@ -47,20 +47,20 @@ _LIVES_IN = {
     "CoLearningMultimodalConfig": "models.multimodal_configuration",
     "CoLearningForMultimodalClassification": "models.multimodal",
     "MultimodalCollator": "data.multimodal",
-    "with_sample_ids": "data.ids",
-    "classification_metrics": "metrics",
-    "save_run": "experiment",
+    "with_sample_ids": "data.sample_ids",
+    "classification_metrics": "evaluation.metrics",
+    "save_run": "experiments.experiment",
 }
 
 if TYPE_CHECKING:
-    from hf_colearn.alpha import ConstantAlpha, FittedAlpha, HeuristicAlpha
+    from hf_colearn.alpha.learned import LearnedAlpha
+    from hf_colearn.alpha.schedules import ConstantAlpha, FittedAlpha, HeuristicAlpha
     from hf_colearn.arguments import CoLearningArguments
-    from hf_colearn.curves import LabelAlignment, ModalityAccuracy, ModalityGap
-    from hf_colearn.data.ids import with_sample_ids
     from hf_colearn.data.multimodal import MultimodalCollator
-    from hf_colearn.experiment import save_run
-    from hf_colearn.learned_alpha import LearnedAlpha
-    from hf_colearn.metrics import classification_metrics
+    from hf_colearn.data.sample_ids import with_sample_ids
+    from hf_colearn.evaluation.metrics import classification_metrics
+    from hf_colearn.evaluation.modality_metrics import LabelAlignment, ModalityAccuracy, ModalityGap
+    from hf_colearn.experiments.experiment import save_run
     from hf_colearn.models.configuration import CoLearningStudentConfig, FeatureBackboneConfig
     from hf_colearn.models.features import CoLearningForFeatureClassification
     from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
@@ -70,7 +70,7 @@ if TYPE_CHECKING:
         CoLearningForImageClassification,
         CoLearningForSequenceClassification,
     )
-    from hf_colearn.objectives import (
+    from hf_colearn.objectives.objectives import (
         Combined,
         ContrastiveAlignment,
         DistributionAlignment,
@@ -78,9 +78,9 @@ if TYPE_CHECKING:
         MisalignedPairs,
     )
     from hf_colearn.teachers.bank import TeacherBank
-    from hf_colearn.teachers.controls import ConstantTarget, Permuted, RandomPrototypes
     from hf_colearn.teachers.encoder import FrozenEncoder
-    from hf_colearn.teachers.pairing import Budget, Mismatched, Noisy, Paired, RandomPrompt, Shuffled
+    from hf_colearn.teachers.null_controls import ConstantTarget, Permuted, RandomPrototypes
+    from hf_colearn.teachers.pairing import Mismatched, Noisy, Paired, PairedFraction, RandomPrompt, Shuffled
     from hf_colearn.trainer import CoLearningTrainer
 
 __all__ = [*_LIVES_IN]

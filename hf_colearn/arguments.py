@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
-from hf_colearn.alpha import check_weights
-from hf_colearn.losses import LATENT_LOSSES, REDUCTIONS
+from hf_colearn.alpha.schedules import check_weights
+from hf_colearn.objectives.distances import LATENT_LOSSES, REDUCTIONS
 
 
 ALPHA_SCHEDULES = ("constant", "heuristic", "fitted", "learned")

@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from hf_colearn.analysis.reporting import report
+    from hf_colearn.analysis.report.reporting import report
 
     facts = {"title": options.title} if options.title else None
     made = report(options.runs, options.output_dir, facts, options.metric, options.projections)

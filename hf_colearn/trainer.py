@@ -12,21 +12,22 @@ from datasets import Dataset, IterableDataset
 from transformers import Trainer
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
-from hf_colearn import checks, distributed
-from hf_colearn.alpha import Alpha
+from hf_colearn.alpha.bilevel import BilevelTrainer
+from hf_colearn.alpha.learned import LearnedAlpha, alpha_from
+from hf_colearn.alpha.schedules import Alpha
 from hf_colearn.arguments import CoLearningArguments
-from hf_colearn.bilevel import BilevelTrainer
-from hf_colearn.curves import Curves
-from hf_colearn.ema import AveragingTrainer
-from hf_colearn.learned_alpha import LearnedAlpha, alpha_from
-from hf_colearn.objectives import LatentMatching, Objective
-from hf_colearn.optimization import LearningRateTrainer
-from hf_colearn.publishing import PublishingTrainer
-from hf_colearn.restore import load_weights, position_in_stream
-from hf_colearn.rng import untouched_rng
+from hf_colearn.evaluation.modality_metrics import ModalityMetrics
+from hf_colearn.hub.trainer_hub import PublishingTrainer
+from hf_colearn.objectives.objectives import LatentMatching, Objective
 from hf_colearn.teachers.bank import TeacherBank
 from hf_colearn.teachers.collator import TARGETS, EpochClock, TargetCollator
 from hf_colearn.teachers.pairing import Paired, Pairing
+from hf_colearn.training import checks
+from hf_colearn.training.checkpoints import load_weights, position_in_stream
+from hf_colearn.training.learning_rates import LearningRateTrainer
+from hf_colearn.training.weight_average import AveragingTrainer
+from hf_colearn.utils import distributed
+from hf_colearn.utils.rng import preserve_rng_state
 
 
 logger = logging.get_logger(__name__)
@@ -110,7 +111,7 @@ class CoLearningTrainer(BilevelTrainer, AveragingTrainer, LearningRateTrainer, P
         shards = "DeepSpeed" if self.is_deepspeed_enabled else "FSDP" if self.is_fsdp_enabled else None
         checks.arguments_fit(args, self.optimizer is not None, self.lr_scheduler is not None, shards)
         self.augment = augment.to(args.device) if isinstance(augment, torch.nn.Module) else augment
-        self._in_step = distributed.InStep()
+        self._in_step = distributed.SynchronisedBatches()
         self.alpha: Any = None  # an Alpha, where there are terms to weigh
         self._terms: tuple[str, ...] = () if objective is None else objective.terms
         self._alpha_is_given = alpha is not None
@@ -160,7 +161,7 @@ class CoLearningTrainer(BilevelTrainer, AveragingTrainer, LearningRateTrainer, P
             return  # then the first step looks
         device = next(self.model.parameters()).device
         was_training = self.model.training
-        with untouched_rng(self.args.device), torch.no_grad():
+        with preserve_rng_state(self.args.device), torch.no_grad():
             dataset, collator = self.train_dataset, self._collator(with_targets=True)
             if isinstance(dataset, Dataset):
                 dataset = self._remove_unused_columns(dataset)
@@ -305,7 +306,7 @@ class CoLearningTrainer(BilevelTrainer, AveragingTrainer, LearningRateTrainer, P
         evaluated = next((key.removesuffix("runtime") for key in logs if key.endswith("_runtime")), "train_")
         if trains or evaluated != "train_":
             for curves in self.callback_handler.callbacks:
-                if isinstance(curves, Curves):
+                if isinstance(curves, ModalityMetrics):
                     drained = curves.drain(training=trains)
                     logs = {
                         **logs,

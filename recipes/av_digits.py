@@ -14,26 +14,26 @@ import hf_colearn  # noqa: F401  (before transformers: the torchaudio guard)
 # isort: split
 
 from hf_colearn import CoLearningForMultimodalClassification
-from hf_colearn.data.av_digits import AVDigitsOptions, av_processors, with_av_inputs
-from hf_colearn.distributed import leave
-from hf_colearn.gap_recipe import GapOptions, gap_arms, run_gap_recipe
-from hf_colearn.options import parse_recipe
-from hf_colearn.recipe import Facts, chosen_arms, quiet
-from hf_colearn.small import resnet_tiny
+from hf_colearn.corpora.av_digits import AVDigitsOptions, av_processors, with_av_inputs
+from hf_colearn.experiments.multimodal import MultimodalOptions, multimodal_arms, run_multimodal_recipe
+from hf_colearn.experiments.options import parse_recipe
+from hf_colearn.experiments.recipe import ExperimentInfo, chosen_arms, quiet
+from hf_colearn.experiments.tiny_models import resnet_tiny
+from hf_colearn.utils.distributed import destroy_process_group
 
 
 MODALITIES = ("image", "audio")
 
 
 @dataclass
-class Options(AVDigitsOptions, GapOptions):
+class Options(AVDigitsOptions, MultimodalOptions):
     pass
 
 
 def main() -> None:
     options, training = parse_recipe(Options, __file__)
     quiet()
-    plans = chosen_arms(options, gap_arms(options, training, MODALITIES))
+    plans = chosen_arms(options, multimodal_arms(options, training, MODALITIES))
     raw = options.load(options.small, options.skip_bad_samples)
     processors = av_processors(options.spectrogram_size)
     data = with_av_inputs(raw, processors)
@@ -42,7 +42,7 @@ def main() -> None:
         backbones = {modality: resnet_tiny(num_channels=1) for modality in MODALITIES}
         return options.make_model(backbones, id2label={digit: str(digit) for digit in range(10)})
 
-    facts = Facts(
+    facts = ExperimentInfo(
         recipe="av_digits",
         title="Digits, handwritten and spoken",
         pipeline_tag="image-classification",
@@ -51,12 +51,12 @@ def main() -> None:
         teacher="none",
         pairing="by class, at random within a split",
     )
-    run_gap_recipe(
+    run_multimodal_recipe(
         options, training, facts=facts, plans=plans, data=data, make_model=make_model,
         collators=dict.fromkeys(MODALITIES), processors=processors, metrics=("accuracy", "map"),
         groups={"speaker": raw["test"]["speaker"]} if options.audio_dir else None,
     )  # fmt: skip
-    leave()
+    destroy_process_group()
 
 
 if __name__ == "__main__":

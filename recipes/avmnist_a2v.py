@@ -19,17 +19,17 @@ from datasets import Dataset
 from transformers import ResNetConfig
 
 from hf_colearn import CoLearningForImageClassification, FrozenEncoder, Paired, Shuffled, TeacherBank
+from hf_colearn.corpora.av_digits import load_av_digits
+from hf_colearn.corpora.avmnist import load_avmnist
+from hf_colearn.corpora.spoken_digits import with_spoken_digits
 from hf_colearn.data.audio import NoisyWaveforms
-from hf_colearn.data.av_digits import load_av_digits
-from hf_colearn.data.avmnist import load_avmnist
 from hf_colearn.data.images import with_pixel_values
-from hf_colearn.data.spoken import with_spoken_digits
-from hf_colearn.distributed import leave
-from hf_colearn.experiment import ArmPlan
-from hf_colearn.models.grey import GreyImageProcessor
-from hf_colearn.options import RecipeOptions, parse_recipe
-from hf_colearn.recipe import Facts, chosen_arms, null_controls, quiet, run_recipe
-from hf_colearn.small import resnet_tiny, speech_teacher
+from hf_colearn.experiments.experiment import ArmPlan
+from hf_colearn.experiments.options import RecipeOptions, parse_recipe
+from hf_colearn.experiments.recipe import ExperimentInfo, chosen_arms, null_controls, quiet, run_recipe
+from hf_colearn.experiments.tiny_models import resnet_tiny, speech_teacher
+from hf_colearn.models.grayscale import GrayscaleImageProcessor
+from hf_colearn.utils.distributed import destroy_process_group
 
 
 STUDENTS = {
@@ -86,7 +86,7 @@ def main() -> None:
     heard = NoisyWaveforms(raw["train"]["audio"], options.noise_std, teacher.processor.sampling_rate)
     bank = TeacherBank.encode(teacher, heard)  # row i: what the teacher hears of sample i
 
-    processor = GreyImageProcessor(size={"height": 28, "width": 28})
+    processor = GrayscaleImageProcessor(size={"height": 28, "width": 28})
     kept = ("image", "label", "sample_id")
     inputs = {
         split: with_pixel_values(part.select_columns([c for c in kept if c in part.column_names]), processor)
@@ -98,7 +98,7 @@ def main() -> None:
         backbone = STUDENTS.get(options.student, options.student)
         return CoLearningForImageClassification.from_backbone(backbone, bank.dim, id2label=names, latent_norm="none")
 
-    facts = Facts(
+    facts = ExperimentInfo(
         recipe="avmnist_a2v",
         title="Handwritten digits, trained with a speech teacher",
         pipeline_tag="image-classification",
@@ -112,7 +112,7 @@ def main() -> None:
         options, training, facts=facts, plans=plans, bank=bank, data=inputs, make_student=make_student,
         processor=processor,
     )  # fmt: skip
-    leave()
+    destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -19,15 +19,15 @@ from datasets import Dataset
 from transformers import ResNetConfig
 
 from hf_colearn import CoLearningForAudioClassification, Paired, Shuffled, TeacherBank
+from hf_colearn.corpora.av_digits import load_av_digits
+from hf_colearn.corpora.avmnist import load_avmnist
 from hf_colearn.data.audio import with_input_values
-from hf_colearn.data.av_digits import load_av_digits
-from hf_colearn.data.avmnist import load_avmnist
-from hf_colearn.distributed import leave
-from hf_colearn.experiment import ArmPlan
+from hf_colearn.experiments.experiment import ArmPlan
+from hf_colearn.experiments.options import RecipeOptions, parse_recipe
+from hf_colearn.experiments.recipe import ExperimentInfo, chosen_arms, null_controls, quiet, run_recipe
+from hf_colearn.experiments.tiny_models import resnet_tiny, vision_teacher
 from hf_colearn.models.spectrogram import SpectrogramFeatureExtractor
-from hf_colearn.options import RecipeOptions, parse_recipe
-from hf_colearn.recipe import Facts, chosen_arms, null_controls, quiet, run_recipe
-from hf_colearn.small import resnet_tiny, vision_teacher
+from hf_colearn.utils.distributed import destroy_process_group
 
 
 STUDENTS = {
@@ -82,7 +82,7 @@ def main() -> None:
         backbone = STUDENTS.get(options.student, options.student)
         return CoLearningForAudioClassification.from_backbone(backbone, bank.dim, id2label=names, latent_norm="none")
 
-    facts = Facts(
+    facts = ExperimentInfo(
         recipe="avmnist_v2a",
         title="Spoken digits, trained with a vision teacher",
         pipeline_tag="audio-classification",
@@ -96,7 +96,7 @@ def main() -> None:
         options, training, facts=facts, plans=plans, bank=bank, data=inputs, make_student=make_student,
         processor=None if options.data_dir else EXTRACTOR,  # how the release's spectrograms were made is not told
     )  # fmt: skip
-    leave()
+    destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -20,27 +20,27 @@ import hf_colearn  # noqa: F401  (before transformers: the torchaudio guard)
 # isort: split
 
 from hf_colearn import CoLearningForMultimodalClassification
-from hf_colearn.data.av_clips import MODALITIES, ClipOptions, resnet18
-from hf_colearn.data.cremad import load_cremad
-from hf_colearn.distributed import leave
-from hf_colearn.gap_recipe import GapOptions, gap_arms, run_gap_recipe
-from hf_colearn.options import parse_recipe
-from hf_colearn.recipe import Facts, chosen_arms, quiet
-from hf_colearn.small import resnet_tiny
+from hf_colearn.corpora.audio_visual import MODALITIES, ClipOptions, resnet18
+from hf_colearn.corpora.cremad import load_cremad
+from hf_colearn.experiments.multimodal import MultimodalOptions, multimodal_arms, run_multimodal_recipe
+from hf_colearn.experiments.options import parse_recipe
+from hf_colearn.experiments.recipe import ExperimentInfo, chosen_arms, quiet
+from hf_colearn.experiments.tiny_models import resnet_tiny
+from hf_colearn.utils.distributed import destroy_process_group
 
 
 RESNETS = {"resnet18": resnet18, "resnet_tiny": resnet_tiny}
 
 
 @dataclass
-class Options(ClipOptions, GapOptions):
+class Options(ClipOptions, MultimodalOptions):
     split: str = field(default="lists", metadata={"help": "lists (train.csv, test.csv), actor (unseen ones) or auto."})
 
 
 def main() -> None:
     options, training = parse_recipe(Options, __file__)
     quiet()
-    plans = chosen_arms(options, gap_arms(options, training, MODALITIES))
+    plans = chosen_arms(options, multimodal_arms(options, training, MODALITIES))
     options.needs_data(options.data_dir, "CREMA-D's folder, with AudioWAV and VideoFlash")
     processor = options.processor(RESNETS)
     raw = load_cremad(
@@ -55,7 +55,7 @@ def main() -> None:
     def make_model() -> CoLearningForMultimodalClassification:
         return options.make_model(options.backbones(RESNETS), id2label=names)
 
-    facts = Facts(
+    facts = ExperimentInfo(
         recipe="cremad_av",
         title="Emotions, seen and heard",
         pipeline_tag="video-classification",
@@ -65,11 +65,11 @@ def main() -> None:
         pairing="the two tracks of a clip",
         language="en",
     )
-    run_gap_recipe(
+    run_multimodal_recipe(
         options, training, facts=facts, plans=plans, data=options.inputs(raw, processor), make_model=make_model,
         collators=dict.fromkeys(MODALITIES), processors={"video": processor}, metrics=("accuracy", "map"),
     )  # fmt: skip
-    leave()
+    destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -31,13 +31,20 @@ from hf_colearn import (
     TeacherBank,
     classification_metrics,
 )
-from hf_colearn.data.digits import few_per_class, load_handwritten_digits
+from hf_colearn.corpora.handwritten_digits import few_per_class, load_handwritten_digits
 from hf_colearn.data.images import with_pixel_values
-from hf_colearn.distributed import leave, rank
-from hf_colearn.experiment import ArmPlan, pick, run_arms
-from hf_colearn.hub.kept import keep_student
+from hf_colearn.experiments.experiment import ArmPlan, pick, run_arms
+from hf_colearn.experiments.recipe import (
+    ExperimentInfo,
+    brief_arguments,
+    check_student,
+    null_controls,
+    quiet,
+    write_results,
+)
+from hf_colearn.experiments.student_folder import keep_student
 from hf_colearn.hub.record import public
-from hf_colearn.recipe import Facts, brief_arguments, check_student, null_controls, quiet, write_results
+from hf_colearn.utils.distributed import destroy_process_group, rank
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -118,7 +125,7 @@ def main() -> None:
 
     runs = run_arms(plans, range(options.seeds), make_trainer, test, keep_first, output_dir)
     if is_main:
-        facts = Facts(
+        facts = ExperimentInfo(
             recipe="digits_l2v",
             title="Handwritten digits, trained with a language teacher",
             pipeline_tag="image-classification",
@@ -128,7 +135,7 @@ def main() -> None:
             pairing=f"random prompts: a random class in '{options.template}', anew every epoch",
         )
         write_results(output_dir, runs, kept, facts, bank, {"options": public(vars(options))})
-    leave()
+    destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ R and A are scored over their own 200 classes, C as the mean corruption error, i
 one of the Hub or a local folder of class folders; for C, `--data c=FOLDER` is the unpacked archive
 (`gaussian_noise/1/n01440764/...`, also below `noise/`, `blur/`, `weather/`, `digital/`), and without it the
 corruptions are made on the fly from the validation set (`pip install 'hf-colearn[robustness]'`). The numbers made on
-the fly are close to the archive's, not equal: hf_colearn/data/corruptions.py says what differs.
+the fly are close to the archive's, not equal: hf_colearn/evaluation/corruptions.py says what differs.
 
     python recipes/evaluate_robustness.py --model microsoft/resnet-50 --datasets val r a
     python recipes/evaluate_robustness.py --model runs/imagenet_l2v/student --data val=/data/val sketch=/data/sketch
@@ -29,17 +29,17 @@ from datasets.utils.logging import disable_progress_bar
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 from transformers.utils import logging
 
-from hf_colearn.analysis.robustness import (
+from hf_colearn.evaluation.corruptions import check_can_corrupt, find_archive
+from hf_colearn.evaluation.image_scoring import open_dataset
+from hf_colearn.evaluation.imagenet_results import CorruptionResult, RobustnessResult, table
+from hf_colearn.evaluation.imagenet_variants import (
     VARIANTS,
     EvaluationOptions,
     evaluate_archive,
     evaluate_classifier,
     evaluate_corruptions,
 )
-from hf_colearn.analysis.robustness_results import CorruptionResult, RobustnessResult, table
-from hf_colearn.data.corruptions import check_can_corrupt, find_archive
-from hf_colearn.data.scoring import open_dataset
-from hf_colearn.distributed import leave
+from hf_colearn.utils.distributed import destroy_process_group
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -112,7 +112,7 @@ def main() -> None:
             results[name] = evaluate_corruptions(model, processor, opened(source, split), how)
     if state.is_main_process:
         report(options, sources, results, state.num_processes)
-    leave()
+    destroy_process_group()
 
 
 def report(options: argparse.Namespace, sources: dict, results: dict, processes: int) -> None:

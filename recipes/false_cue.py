@@ -19,16 +19,16 @@ import hf_colearn  # noqa: F401  (before transformers: the torchaudio guard)
 # isort: split
 
 from hf_colearn import CoLearningForMultimodalClassification
-from hf_colearn.analysis.across_tests import tests_in_words, tests_table
 from hf_colearn.analysis.runs import Run, compare_runs
-from hf_colearn.data.av_digits import AVDigitsOptions, av_processors, with_av_inputs
-from hf_colearn.data.cues import PatchCue
-from hf_colearn.data.spurious import CUE_LABEL, spurious_splits
-from hf_colearn.distributed import leave, rank
-from hf_colearn.gap_recipe import GapOptions, gap_arms, run_gap_recipe
-from hf_colearn.options import parse_recipe
-from hf_colearn.recipe import Facts, chosen_arms, quiet
-from hf_colearn.small import resnet_tiny
+from hf_colearn.analysis.statistics.across_tests import tests_in_words, tests_table
+from hf_colearn.corpora.av_digits import AVDigitsOptions, av_processors, with_av_inputs
+from hf_colearn.corpora.cues import PatchCue
+from hf_colearn.corpora.false_cue import CUE_LABEL, spurious_splits
+from hf_colearn.experiments.multimodal import MultimodalOptions, multimodal_arms, run_multimodal_recipe
+from hf_colearn.experiments.options import parse_recipe
+from hf_colearn.experiments.recipe import ExperimentInfo, chosen_arms, quiet
+from hf_colearn.experiments.tiny_models import resnet_tiny
+from hf_colearn.utils.distributed import destroy_process_group, rank
 
 
 MODALITIES = ("image", "audio")
@@ -37,7 +37,7 @@ FOLLOWED = "cue_followed"
 
 
 @dataclass
-class Options(AVDigitsOptions, GapOptions):
+class Options(AVDigitsOptions, MultimodalOptions):
     cue_strength: float = field(default=0.95, metadata={"help": "How often the cue says the class, above 0, up to 1."})
     patch_size: int = field(default=4, metadata={"help": "The patch's side, in pixels of images of 28 x 28."})
 
@@ -45,7 +45,7 @@ class Options(AVDigitsOptions, GapOptions):
 def main() -> None:
     options, training = parse_recipe(Options, __file__)
     quiet()
-    plans = chosen_arms(options, gap_arms(options, training, MODALITIES))
+    plans = chosen_arms(options, multimodal_arms(options, training, MODALITIES))
     raw = options.load(options.small, options.skip_bad_samples)
     raw = spurious_splits(raw, "image", PatchCue(options.patch_size), options.cue_strength)
     raw[FOLLOWED] = raw["cue_flipped"].remove_columns("label").rename_column(CUE_LABEL, "label")
@@ -57,7 +57,7 @@ def main() -> None:
         backbones = {modality: resnet_tiny(num_channels=1) for modality in MODALITIES}
         return options.make_model(backbones, id2label={digit: str(digit) for digit in range(10)})
 
-    facts = Facts(
+    facts = ExperimentInfo(
         recipe="false_cue",
         title="Digits, handwritten and spoken, with a false cue in the image",
         pipeline_tag="image-classification",
@@ -66,7 +66,7 @@ def main() -> None:
         teacher="none",
         pairing="by class, at random within a split",
     )
-    runs = run_gap_recipe(
+    runs = run_multimodal_recipe(
         options, training, facts=facts, plans=plans, data=data, more_tests=more_tests, make_model=make_model,
         collators=dict.fromkeys(MODALITIES), processors=processors, metrics=("accuracy", "map"),
         notes={"shares": [FOLLOWED]},
@@ -75,7 +75,7 @@ def main() -> None:
         path = Path(training["output_dir"]) / "false_cue.md"
         path.write_text(seen(runs))
         print(f"  {path}", "", path.read_text(), sep="\n")
-    leave()
+    destroy_process_group()
 
 
 def seen(runs: list[Run]) -> str:

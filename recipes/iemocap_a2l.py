@@ -19,14 +19,14 @@ import numpy as np
 from transformers import AutoTokenizer, DataCollatorWithPadding
 
 from hf_colearn import CoLearningForSequenceClassification, FrozenEncoder, Paired, Shuffled, TeacherBank
+from hf_colearn.corpora.iemocap import load_iemocap, write_first_try_tree
 from hf_colearn.data.audio import NoisyWaveforms
-from hf_colearn.data.iemocap import load_iemocap, write_first_try_tree
 from hf_colearn.data.text import with_input_ids
-from hf_colearn.distributed import leave
-from hf_colearn.experiment import ArmPlan
-from hf_colearn.options import RecipeOptions, parse_recipe
-from hf_colearn.recipe import Facts, chosen_arms, null_controls, quiet, run_recipe
-from hf_colearn.small import bert_tiny, packaged_model, speech_teacher
+from hf_colearn.experiments.experiment import ArmPlan
+from hf_colearn.experiments.options import RecipeOptions, parse_recipe
+from hf_colearn.experiments.recipe import ExperimentInfo, chosen_arms, null_controls, quiet, run_recipe
+from hf_colearn.experiments.tiny_models import bert_tiny, packaged_model, speech_teacher
+from hf_colearn.utils.distributed import destroy_process_group
 
 
 TRAINED = "a tiny wav2vec2 trained on these utterances' emotions"  # with `--teacher train`
@@ -84,7 +84,7 @@ def main() -> None:
         )
 
     synthetic = " (synthetic utterances in its layout)" if options.small else ""
-    facts = Facts(
+    facts = ExperimentInfo(
         recipe="iemocap_a2l",
         title="Emotions in transcripts, trained with a speech teacher",
         pipeline_tag="text-classification",
@@ -99,7 +99,7 @@ def main() -> None:
         options, training, facts=facts, plans=plans, bank=bank, data=inputs, make_student=make_student,
         processor=tokenizer, collator=DataCollatorWithPadding(tokenizer),
     )  # fmt: skip
-    leave()
+    destroy_process_group()
 
 
 if __name__ == "__main__":

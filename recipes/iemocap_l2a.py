@@ -19,13 +19,13 @@ import numpy as np
 from transformers import AutoFeatureExtractor, DataCollatorWithPadding, Wav2Vec2FeatureExtractor
 
 from hf_colearn import CoLearningForAudioClassification, Paired, RandomPrompt, TeacherBank
+from hf_colearn.corpora.iemocap import load_iemocap, write_first_try_tree
 from hf_colearn.data.audio import WaveformNoise, with_input_values
-from hf_colearn.data.iemocap import load_iemocap, write_first_try_tree
-from hf_colearn.distributed import leave
-from hf_colearn.experiment import ArmPlan
-from hf_colearn.options import RecipeOptions, parse_recipe
-from hf_colearn.recipe import Facts, chosen_arms, null_controls, quiet, run_recipe
-from hf_colearn.small import language_teacher, wav2vec2_tiny
+from hf_colearn.experiments.experiment import ArmPlan
+from hf_colearn.experiments.options import RecipeOptions, parse_recipe
+from hf_colearn.experiments.recipe import ExperimentInfo, chosen_arms, null_controls, quiet, run_recipe
+from hf_colearn.experiments.tiny_models import language_teacher, wav2vec2_tiny
+from hf_colearn.utils.distributed import destroy_process_group
 
 
 @dataclass
@@ -83,7 +83,7 @@ def main() -> None:
         return student
 
     synthetic = " (synthetic utterances in its layout)" if options.small else ""
-    facts = Facts(
+    facts = ExperimentInfo(
         recipe="iemocap_l2a",
         title="Emotions in speech, trained with a language teacher",
         pipeline_tag="audio-classification",
@@ -99,7 +99,7 @@ def main() -> None:
         processor=processor, collator=DataCollatorWithPadding(processor),
         augment=WaveformNoise(options.student_noise) if options.student_noise else None,
     )  # fmt: skip
-    leave()
+    destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -25,20 +25,20 @@ import numpy as np
 from transformers import AutoConfig, AutoImageProcessor, PreTrainedConfig, ResNetConfig, ViTConfig
 
 from hf_colearn import CoLearningForImageClassification, Paired, RandomPrompt, TeacherBank
+from hf_colearn.corpora.handwritten_digits import load_handwritten_digits
+from hf_colearn.corpora.imagenet import load_imagenet
 from hf_colearn.data.augmentation import ImageAugmentation
 from hf_colearn.data.bad_samples import without_bad_samples
-from hf_colearn.data.digits import load_handwritten_digits
-from hf_colearn.data.ids import labels_by_id
-from hf_colearn.data.imagenet import load_imagenet
 from hf_colearn.data.images import ImageTransform, as_rgb, make_image_processor, with_image_transform
+from hf_colearn.data.sample_ids import labels_by_id
 from hf_colearn.data.splits import cut_validation
-from hf_colearn.distributed import leave
-from hf_colearn.experiment import ArmPlan
+from hf_colearn.experiments.experiment import ArmPlan
+from hf_colearn.experiments.options import RecipeOptions, parse_recipe
+from hf_colearn.experiments.recipe import ExperimentInfo, chosen_arms, null_controls, quiet, run_recipe
+from hf_colearn.experiments.tiny_models import language_teacher, resnet_tiny, vit_tiny
 from hf_colearn.models.backbones import is_convolutional
 from hf_colearn.models.stochastic_depth import add_stochastic_depth
-from hf_colearn.options import RecipeOptions, parse_recipe
-from hf_colearn.recipe import Facts, chosen_arms, null_controls, quiet, run_recipe
-from hf_colearn.small import language_teacher, resnet_tiny, vit_tiny
+from hf_colearn.utils.distributed import destroy_process_group
 
 
 @dataclass
@@ -147,7 +147,7 @@ def main() -> None:
             add_stochastic_depth(student, options.drop_path)
         return student
 
-    facts = Facts(
+    facts = ExperimentInfo(
         recipe="imagenet_l2v",
         title=f"{options.student}, trained with a language teacher",
         pipeline_tag="image-classification",
@@ -163,7 +163,7 @@ def main() -> None:
         processor=processor, augment=augment, metrics=("accuracy", "top5"),
         notes={"skipped": {split: len(bad) for split, bad in skipped.items()}},
     )  # fmt: skip
-    leave()
+    destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -17,21 +17,21 @@ import hf_colearn  # noqa: F401  (before transformers: the torchaudio guard)
 # isort: split
 
 from hf_colearn import CoLearningForMultimodalClassification
-from hf_colearn.analysis.plots import plot_head_gaps
-from hf_colearn.data.av_digits import AVDigitsOptions, av_processors, with_av_inputs
+from hf_colearn.analysis.plots.training_curves import plot_head_gaps
+from hf_colearn.corpora.av_digits import AVDigitsOptions, av_processors, with_av_inputs
 from hf_colearn.data.soft_labels import SmoothedLabels
-from hf_colearn.distributed import leave, rank
-from hf_colearn.gap_recipe import GapArm, GapOptions, run_gap_recipe
-from hf_colearn.options import parse_recipe
-from hf_colearn.recipe import Facts, chosen_arms, quiet
-from hf_colearn.small import resnet_tiny
+from hf_colearn.experiments.multimodal import MultimodalArm, MultimodalOptions, run_multimodal_recipe
+from hf_colearn.experiments.options import parse_recipe
+from hf_colearn.experiments.recipe import ExperimentInfo, chosen_arms, quiet
+from hf_colearn.experiments.tiny_models import resnet_tiny
+from hf_colearn.utils.distributed import destroy_process_group, rank
 
 
 MODALITIES = ("image", "audio")
 
 
 @dataclass
-class Options(AVDigitsOptions, GapOptions):
+class Options(AVDigitsOptions, MultimodalOptions):
     smoothing: list[float] = field(
         default_factory=lambda: [0.5, 0.9],
         metadata={"help": "Arms between one-hot (0) and uniform (1): the share of the labels that is spread evenly."},
@@ -42,9 +42,9 @@ def main() -> None:
     options, training = parse_recipe(Options, __file__)
     quiet()
     arms = [
-        GapArm("one-hot", "baseline"),
-        *(GapArm(f"smoothed {s:g}", "reference", augment=SmoothedLabels(10, s)) for s in options.smoothing),
-        GapArm("uniform", "reference", augment=SmoothedLabels(10, 1.0)),
+        MultimodalArm("one-hot", "baseline"),
+        *(MultimodalArm(f"smoothed {s:g}", "reference", augment=SmoothedLabels(10, s)) for s in options.smoothing),
+        MultimodalArm("uniform", "reference", augment=SmoothedLabels(10, 1.0)),
     ]
     plans = chosen_arms(options, arms)
     raw = options.load(options.small, options.skip_bad_samples)
@@ -54,7 +54,7 @@ def main() -> None:
         backbones = {modality: resnet_tiny(num_channels=1) for modality in MODALITIES}
         return options.make_model(backbones, id2label={digit: str(digit) for digit in range(10)})
 
-    facts = Facts(
+    facts = ExperimentInfo(
         recipe="label_fitting",
         title="Label fitting and the gap between modalities",
         pipeline_tag="image-classification",
@@ -63,7 +63,7 @@ def main() -> None:
         teacher="none",
         pairing="by class, at random within a split",
     )
-    runs = run_gap_recipe(
+    runs = run_multimodal_recipe(
         options, training, facts=facts, plans=plans, data=with_av_inputs(raw, processors),
         make_model=make_model, collators=dict.fromkeys(MODALITIES), processors=processors,
         metrics=("accuracy",),
@@ -73,7 +73,7 @@ def main() -> None:
         histories = {name: [run.history for run in runs if run.arm == name] for name in (p.name for p in plans)}
         plot_head_gaps(histories, MODALITIES, path)
         print(f"  {path}")
-    leave()
+    destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -27,14 +27,14 @@ from transformers import AutoConfig, VideoMAEConfig
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from hf_colearn import CoLearningForMultimodalClassification
-from hf_colearn.data.av_clips import frame_processor
+from hf_colearn.corpora.audio_visual import frame_processor
+from hf_colearn.corpora.nvgesture import load_nvgesture
 from hf_colearn.data.flow import with_flow
-from hf_colearn.data.nvgesture import load_nvgesture
 from hf_colearn.data.video import with_frames
-from hf_colearn.distributed import leave
-from hf_colearn.gap_recipe import GapOptions, gap_arms, run_gap_recipe
-from hf_colearn.options import parse_recipe
-from hf_colearn.recipe import Facts, chosen_arms, quiet
+from hf_colearn.experiments.multimodal import MultimodalOptions, multimodal_arms, run_multimodal_recipe
+from hf_colearn.experiments.options import parse_recipe
+from hf_colearn.experiments.recipe import ExperimentInfo, chosen_arms, quiet
+from hf_colearn.utils.distributed import destroy_process_group
 
 
 CHANNELS = {"rgb": 3, "flow": 2, "depth": 1}
@@ -47,7 +47,7 @@ VIDEOMAES = {
 
 
 @dataclass
-class Options(GapOptions):
+class Options(MultimodalOptions):
     video_backbone: str = field(
         default="videomae_small", metadata={"help": "videomae_small, videomae_tiny, or an id."}
     )
@@ -59,7 +59,7 @@ class Options(GapOptions):
 def main() -> None:
     options, training = parse_recipe(Options, __file__)
     quiet()
-    plans = chosen_arms(options, gap_arms(options, training, list(CHANNELS)))
+    plans = chosen_arms(options, multimodal_arms(options, training, list(CHANNELS)))
     if options.data_dir is None:
         raise SystemExit("no data: pass --data_dir (the unpacked nvGesture_v1, with its lists and Video_data).")
     checkpoint = None if options.video_backbone in VIDEOMAES else options.video_backbone
@@ -90,7 +90,7 @@ def main() -> None:
         backbones = {"rgb": checkpoint, "flow": flow, "depth": checkpoint}
         return options.make_model(backbones, id2label=names, backbone_kwargs={"rgb": shape, "depth": shape})
 
-    facts = Facts(
+    facts = ExperimentInfo(
         recipe="nvgesture",
         title="Gestures in colour, flow and depth",
         pipeline_tag="video-classification",
@@ -99,12 +99,12 @@ def main() -> None:
         teacher="none",
         pairing="three recordings of a gesture",
     )
-    run_gap_recipe(
+    run_multimodal_recipe(
         options, training, facts=facts, plans=plans, make_model=make_model, processors=processors,
         data={split: prepare(part, split == "train") for split, part in raw.items()},
         collators=dict.fromkeys(CHANNELS), metrics=("accuracy", "macro_f1"),
     )  # fmt: skip
-    leave()
+    destroy_process_group()
 
 
 if __name__ == "__main__":

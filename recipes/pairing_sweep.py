@@ -32,22 +32,22 @@ from hf_colearn import (
     TeacherBank,
     classification_metrics,
 )
-from hf_colearn.analysis.sweep import degradation
-from hf_colearn.data.digits import few_per_class, load_handwritten_digits
+from hf_colearn.analysis.statistics.sweep import degradation
+from hf_colearn.corpora.handwritten_digits import few_per_class, load_handwritten_digits
 from hf_colearn.data.images import with_pixel_values
-from hf_colearn.distributed import leave, rank
-from hf_colearn.experiment import ArmPlan, run_arms
+from hf_colearn.experiments.experiment import ArmPlan, run_arms
+from hf_colearn.experiments.recipe import ExperimentInfo, brief_arguments, quiet, write_results
+from hf_colearn.experiments.tiny_models import resnet_tiny
 from hf_colearn.hub.record import public
-from hf_colearn.recipe import Facts, brief_arguments, quiet, write_results
-from hf_colearn.small import resnet_tiny
-from hf_colearn.teachers.pairing import Budget, Mismatched
+from hf_colearn.teachers.pairing import Mismatched, PairedFraction
+from hf_colearn.utils.distributed import destroy_process_group, rank
 
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 # By sweep: what varies, its levels from the best pairing to the worst, and how a pairing becomes as bad as that.
 SWEEPS = {
     "mismatched": ("share of mismatched pairs", (0, 0.25, 0.5, 0.75, 1), Mismatched),
-    "budget": ("share of samples with a pair", (1, 0.5, 0.25, 0.1), Budget),
+    "budget": ("share of samples with a pair", (1, 0.5, 0.25, 0.1), PairedFraction),
 }
 
 
@@ -118,7 +118,7 @@ def main() -> None:
 
     runs = run_arms(plans, range(options.seeds), make_trainer, test, folder=output_dir)
     if rank() == 0:
-        facts = Facts(
+        facts = ExperimentInfo(
             recipe="pairing_sweep",
             title="How good must the pairing be? Handwritten digits with a language teacher",
             pipeline_tag="image-classification",
@@ -135,7 +135,7 @@ def main() -> None:
                 [run.metrics["accuracy"] for run in runs if run.arm == f"{name} {level:.0%}"] for level in levels
             ]
             print(f"Accuracy over the {variable}: {degradation(levels, scores).sentence}")
-    leave()
+    destroy_process_group()
 
 
 if __name__ == "__main__":

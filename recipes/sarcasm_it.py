@@ -24,18 +24,18 @@ from datasets import ClassLabel
 from transformers import AutoTokenizer, DataCollatorWithPadding
 
 from hf_colearn import CoLearningForMultimodalClassification
-from hf_colearn.data.av_clips import frame_processor
-from hf_colearn.data.image_text import MODALITIES, ImageTextOptions
-from hf_colearn.data.sarcasm import CLASSES, load_sarcasm
-from hf_colearn.distributed import leave
-from hf_colearn.gap_recipe import GapOptions, gap_arms, run_gap_recipe
-from hf_colearn.options import parse_recipe
-from hf_colearn.recipe import Facts, chosen_arms, quiet
-from hf_colearn.small import bert_tiny, resnet_tiny, trained_tokenizer
+from hf_colearn.corpora.audio_visual import frame_processor
+from hf_colearn.corpora.image_text import MODALITIES, ImageTextOptions
+from hf_colearn.corpora.sarcasm import CLASSES, load_sarcasm
+from hf_colearn.experiments.multimodal import MultimodalOptions, multimodal_arms, run_multimodal_recipe
+from hf_colearn.experiments.options import parse_recipe
+from hf_colearn.experiments.recipe import ExperimentInfo, chosen_arms, quiet
+from hf_colearn.experiments.tiny_models import bert_tiny, resnet_tiny, trained_tokenizer
+from hf_colearn.utils.distributed import destroy_process_group
 
 
 @dataclass
-class Options(ImageTextOptions, GapOptions):
+class Options(ImageTextOptions, MultimodalOptions):
     hub_config: str | None = field(default=None, metadata={"help": "Of --hub_id, where it has several."})
     texts: str | None = field(
         default=None, metadata={"help": "text (Cai et al.), text_json_final (MMSD2.0) or text_json_clean."}
@@ -45,7 +45,7 @@ class Options(ImageTextOptions, GapOptions):
 def main() -> None:
     options, training = parse_recipe(Options, __file__)
     quiet()
-    plans = chosen_arms(options, gap_arms(options, training, MODALITIES))
+    plans = chosen_arms(options, multimodal_arms(options, training, MODALITIES))
     options.needs_data(options.data_dir, "the folder with dataset_image/ and the texts")
     is_tiny = {"image": options.image_backbone == "resnet_tiny", "text": options.text_backbone == "bert_tiny"}
     processor = frame_processor(options.image_size, None if is_tiny["image"] else options.image_backbone)
@@ -65,7 +65,7 @@ def main() -> None:
         return options.make_model(backbones, id2label=names)
 
     source = options.hub_id or options.texts
-    facts = Facts(
+    facts = ExperimentInfo(
         recipe="sarcasm_it",
         title="Sarcasm in tweets with a picture",
         pipeline_tag="text-classification",
@@ -75,12 +75,12 @@ def main() -> None:
         pairing="a tweet and its picture",
         language="en",
     )
-    run_gap_recipe(
+    run_multimodal_recipe(
         options, training, facts=facts, plans=plans, data=options.inputs(raw, processor, tokenizer),
         make_model=make_model, collators={"image": None, "text": DataCollatorWithPadding(tokenizer)},
         processors={"image": processor, "text": tokenizer}, metrics=("accuracy", "macro_f1"),
     )  # fmt: skip
-    leave()
+    destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -22,16 +22,16 @@ from transformers import DataCollatorWithPadding
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from hf_colearn import CoLearningForMultimodalClassification
+from hf_colearn.corpora.stamps import load_stamps
 from hf_colearn.data.audio import with_input_values
 from hf_colearn.data.images import with_pixel_values
-from hf_colearn.data.stamps import load_stamps
 from hf_colearn.data.text import with_input_ids
-from hf_colearn.distributed import leave
-from hf_colearn.gap_recipe import GapOptions, gap_arms, run_gap_recipe
+from hf_colearn.experiments.multimodal import MultimodalOptions, multimodal_arms, run_multimodal_recipe
+from hf_colearn.experiments.options import parse_recipe
+from hf_colearn.experiments.recipe import ExperimentInfo, chosen_arms, quiet
+from hf_colearn.experiments.tiny_models import bert_tiny, resnet_tiny, trained_tokenizer
 from hf_colearn.models.spectrogram import SpectrogramFeatureExtractor
-from hf_colearn.options import parse_recipe
-from hf_colearn.recipe import Facts, chosen_arms, quiet
-from hf_colearn.small import bert_tiny, resnet_tiny, trained_tokenizer
+from hf_colearn.utils.distributed import destroy_process_group
 
 
 MODALITIES = ("image", "text", "speech")
@@ -39,7 +39,7 @@ TEXT = ("input_ids", "token_type_ids", "attention_mask")
 
 
 @dataclass
-class Options(GapOptions):
+class Options(MultimodalOptions):
     text: str = field(default="en", metadata={"help": "Language of the sentences: en or fr (what the speech says)."})
     image_size: int = field(default=48, metadata={"help": "Pixels of a picture's side."})
     seconds: float = field(default=3.0, metadata={"help": "Of speech; longer recordings lose their end."})
@@ -48,7 +48,7 @@ class Options(GapOptions):
 def main() -> None:
     options, training = parse_recipe(Options, __file__)
     quiet()
-    plans = chosen_arms(options, gap_arms(options, training, MODALITIES))
+    plans = chosen_arms(options, multimodal_arms(options, training, MODALITIES))
     if options.data_dir is None:
         raise SystemExit(
             "no data: apt-get install tuxpaint-stamps-default and pass --data_dir /usr/share/tuxpaint/stamps, or a folder "
@@ -78,7 +78,7 @@ def main() -> None:
         }
         return options.make_model(backbones, id2label=names)
 
-    facts = Facts(
+    facts = ExperimentInfo(
         recipe="stamps",
         title="Stamps: picture, sentence and speech",
         pipeline_tag="image-classification",
@@ -88,12 +88,12 @@ def main() -> None:
         pairing="real triples, split by description",
         language=options.text,
     )
-    run_gap_recipe(
+    run_multimodal_recipe(
         options, training, facts=facts, plans=plans, data={split: prepare(part) for split, part in raw.items()},
         make_model=make_model, collators={"image": None, "text": DataCollatorWithPadding(tokenizer), "speech": None},
         processors={"image": processor, "text": tokenizer, "speech": extractor}, metrics=("accuracy", "macro_f1"),
     )  # fmt: skip
-    leave()
+    destroy_process_group()
 
 
 if __name__ == "__main__":

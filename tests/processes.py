@@ -20,9 +20,9 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parent
 PYTHONPATH = os.pathsep.join([str(TESTS.parent), str(TESTS)])
 PRELOADED = [
-    "hf_colearn.gap_recipe",
-    "hf_colearn.recipe",
-    "hf_colearn.small",
+    "hf_colearn.experiments.multimodal",
+    "hf_colearn.experiments.recipe",
+    "hf_colearn.experiments.tiny_models",
     "matplotlib.backends.backend_agg",
     "peft",
     "sklearn.datasets",

@@ -43,15 +43,15 @@ from hf_colearn import (
     RandomPrototypes,
     Shuffled,
     TeacherBank,
-    checks,
     classification_metrics,
     with_sample_ids,
 )
-from hf_colearn.alpha import Alpha
+from hf_colearn.alpha.schedules import Alpha
 from hf_colearn.analysis.runs import Run, Samples, compare_runs
-from hf_colearn.data.digits import few_per_class
+from hf_colearn.corpora.handwritten_digits import few_per_class
 from hf_colearn.data.images import with_pixel_values
-from hf_colearn.experiment import ArmPlan, pick, run_arms
+from hf_colearn.experiments.experiment import ArmPlan, pick, run_arms
+from hf_colearn.training import checks
 
 
 CASES = []

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from broken_torchaudio import copy_torchaudio, needs_torchaudio
 from hf_colearn import doctor
-from test_torchaudio_guard import ROOT, copy_torchaudio, needs_torchaudio
+
+
+ROOT = Path(__file__).parents[1]
 
 
 def python(*arguments: str, path: list[Path], **env: str) -> subprocess.CompletedProcess:

@@ -23,7 +23,7 @@ from transformers import (
 from transformers.models.resnet.modeling_resnet import ResNetModel
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from hf_colearn.small import resnet_tiny, wav2vec2_tiny
+from hf_colearn.experiments.tiny_models import resnet_tiny, wav2vec2_tiny
 
 
 def write_audio_teacher(folder):

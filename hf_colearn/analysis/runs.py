@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from hf_colearn import __version__
-from hf_colearn.analysis.compare import Arm, Comparison, Kind, compare
+from hf_colearn.analysis.statistics.compare import Arm, Comparison, Kind, compare
 
 
 RUN, ARRAYS, EXPERIMENT = "run.json", "arrays.npz", "experiment.json"
@@ -48,7 +48,7 @@ class Run:
     """One arm trained with one seed.
 
     Args:
-        arm (`str`), kind (`str`): As of [`~hf_colearn.analysis.compare.Arm`].
+        arm (`str`), kind (`str`): As of [`~hf_colearn.analysis.statistics.compare.Arm`].
         seed (`int`): The run's.
         metrics (`dict[str, float]`): On the test set, as fractions.
         history (`list[dict]`): `trainer.state.log_history`.
@@ -237,7 +237,7 @@ def read_runs(paths: Iterable[str | Path]) -> tuple[list[Run], dict[str, Any]]:
 
 
 def compare_runs(runs: Sequence[Run], metric: str = "accuracy", source: str = "teacher") -> Comparison:
-    """The arms' scores, paired by seed; see [`~hf_colearn.analysis.compare.compare`].
+    """The arms' scores, paired by seed; see [`~hf_colearn.analysis.statistics.compare.compare`].
 
     Raises:
         ValueError: If the runs were not scored on the metric.

@@ -1,1 +1,1 @@
-"""Data through `datasets`: sample ids, collation of teacher targets."""
+"""Machinery of data, a modality a file: inputs, augmentation, splits, sample ids. It imports nothing of teachers."""

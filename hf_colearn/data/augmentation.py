@@ -11,7 +11,7 @@ from torch import nn
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from hf_colearn.data.rand_augment import rand_augment, to_device
-from hf_colearn.teachers.collator import TARGETS
+from hf_colearn.data.sample_ids import TARGETS
 
 
 class ImageAugmentation(nn.Module):

@@ -8,7 +8,7 @@ import datasets
 from datasets import Dataset, IterableDataset
 from transformers.utils import logging
 
-from hf_colearn import distributed
+from hf_colearn.utils import distributed
 
 
 logger = logging.get_logger(__name__)

@@ -16,7 +16,7 @@ from datasets import Dataset, IterableDataset, concatenate_datasets
 from transformers import default_data_collator
 
 from hf_colearn.data.lazy import LazyInputs
-from hf_colearn.rng import untouched_rng
+from hf_colearn.utils.rng import preserve_rng_state
 
 
 LABELS = ("labels", "label")  # what a batch's `labels` are taken from, the first one that is there
@@ -280,7 +280,7 @@ def check_modalities(dataset: Any, modalities: tuple[str, ...] | list[str]) -> N
     for name in modalities:
         stored = _of_modality(dataset.column_names, name)
         if not stored and dataset.format["type"] == "custom":
-            with untouched_rng(torch.device("cpu")):
+            with preserve_rng_state(torch.device("cpu")):
                 made = list(dataset[0])
             if not _of_modality(made, name):
                 raise ValueError(_no_columns(name, made))

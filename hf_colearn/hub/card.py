@@ -16,7 +16,7 @@ from hf_colearn.hub.record import TrainingRecord
 
 
 if TYPE_CHECKING:
-    from hf_colearn.analysis.compare import Comparison
+    from hf_colearn.analysis.statistics.compare import Comparison
 
 TAGS = ["co-learning", "hf_colearn"]
 AUTO_CLASSES = {

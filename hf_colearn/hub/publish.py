@@ -21,7 +21,7 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError, RepositoryNotFound
 from huggingface_hub.utils import parse_ratelimit_headers
 from transformers.utils import logging
 
-from hf_colearn.hub.contents import UNSAFE, Contents, adapter_contents, check_no_token, student_contents
+from hf_colearn.hub.upload_manifest import UNSAFE, Contents, adapter_contents, check_no_token, student_contents
 
 
 logger = logging.get_logger(__name__)

@@ -3,11 +3,11 @@
 from transformers import AutoFeatureExtractor, AutoImageProcessor
 
 from .configuration import CoLearningStudentConfig
-from .grey import GreyImageProcessor
+from .grayscale import GrayscaleImageProcessor
 from .spectrogram import SpectrogramFeatureExtractor
 
 
 # Here and not in the files that travel: so transformers finds them by name where hf_colearn is imported, and asks for
 # `trust_remote_code` where it is not.
-AutoImageProcessor.register(CoLearningStudentConfig, image_processor_classes={"pil": GreyImageProcessor})
+AutoImageProcessor.register(CoLearningStudentConfig, image_processor_classes={"pil": GrayscaleImageProcessor})
 AutoFeatureExtractor.register(CoLearningStudentConfig, SpectrogramFeatureExtractor)

@@ -16,14 +16,12 @@ from transformers import AutoModel, CLIPConfig, PreTrainedConfig
 from transformers.utils import can_return_tuple
 
 from .backbones import backbone_width, class_names, read_backbone_config
-from .branches import construction, read_clip, student_class_for
 from .checkpoint import CheckedModel
 from .configuration import CoLearningStudentConfig
+from .encoders import construction, read_clip, student_class_for
 from .fusion import HEAD_FUSIONS, Fusion, make_fusion
 from .heads import task_loss
-from .multimodal_configuration import MIN_LEARNED_TEMPERATURE, CoLearningMultimodalConfig
-from .multimodal_output import CoLearningMultimodalOutput
-from .presence import (
+from .modality_mask import (
     Presence,
     Rows,
     batch_size,
@@ -33,6 +31,8 @@ from .presence import (
     presence_and_rows,
     proper_subsets,
 )
+from .multimodal_configuration import MIN_LEARNED_TEMPERATURE, CoLearningMultimodalConfig
+from .multimodal_output import CoLearningMultimodalOutput
 from .student import CoLearningStudent
 
 

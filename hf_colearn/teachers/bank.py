@@ -17,9 +17,8 @@ from datasets import Dataset, concatenate_datasets, load_dataset
 from huggingface_hub import CommitOperationAdd, DatasetCard, HfApi, constants, hf_hub_download
 from transformers.utils import logging
 
-from hf_colearn import distributed
 from hf_colearn.teachers import fingerprint
-from hf_colearn.teachers.card import bank_card, without_folder
+from hf_colearn.teachers.bank_card import bank_card, without_folder
 from hf_colearn.teachers.encoder import FrozenEncoder
 from hf_colearn.teachers.encoding import (
     CHUNK_BYTES,
@@ -33,6 +32,7 @@ from hf_colearn.teachers.encoding import (
     write_bank,
 )
 from hf_colearn.teachers.rows import StoredRows
+from hf_colearn.utils import distributed
 
 
 logger = logging.get_logger(__name__)
@@ -114,13 +114,13 @@ class TeacherBank:
         bank = TeacherBank.encode(teacher, [f"This is about class {i}." for i in range(1000)])
         ```
         """
-        with distributed.together():
+        with distributed.raise_on_all_ranks():
             distinct = find_distinct(inputs)
             description = {"format": FORMAT, "inputs": distinct.fingerprint, **encoder.description()}
             name = fingerprint.of_json(description)
             folder = Path(cache_dir or default_cache_dir()) / name
         main_name, is_cached = distributed.from_main_process((name, folder.exists()))
-        with distributed.together():
+        with distributed.raise_on_all_ranks():
             if name != main_name:
                 raise ValueError(
                     "this process has other inputs or another teacher than the main process: pass the same to all, "
@@ -129,7 +129,7 @@ class TeacherBank:
         if not is_cached:
             description |= {"fingerprint": name, "num_rows": len(inputs), "num_distinct": len(distinct.positions)}
             encode_to_folder(encoder, inputs, distinct, description, folder, batch_size, show_progress)
-        with distributed.together():
+        with distributed.raise_on_all_ranks():
             bank = cls.load(folder)
             if bank.fingerprint != name:
                 raise ValueError(

@@ -11,11 +11,9 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
+from hf_colearn.data.sample_ids import TARGETS
 from hf_colearn.teachers.bank import TeacherBank
 from hf_colearn.teachers.pairing import Pairing
-
-
-TARGETS = "teacher_latents"  # the key of the targets [B, D] in a training batch
 
 
 class TargetCollator:

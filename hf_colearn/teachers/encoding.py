@@ -24,9 +24,9 @@ from datasets import Features, List, Value
 from datasets.arrow_writer import ArrowWriter
 from tqdm.auto import tqdm
 
-from hf_colearn import distributed
 from hf_colearn.teachers.encoder import FrozenEncoder
 from hf_colearn.teachers.inputs import digest
+from hf_colearn.utils import distributed
 
 
 LATENTS, INDEX, DESCRIPTION = "latents.arrow", "index.arrow", "bank.json"
@@ -89,18 +89,18 @@ def encode_to_folder(
     is_main = distributed.rank() == 0
     raw = partial / _RAW
     try:
-        with distributed.together():
+        with distributed.raise_on_all_ranks():
             if is_main:
                 _sweep(folder.parent)
                 _prepare(partial, raw, rows=len(distinct.positions), dim=encoder.dim)
-        with distributed.together():
+        with distributed.raise_on_all_ranks():
             try:
                 _encode_share(encoder, inputs, distinct, raw, batch_size, show_progress and is_main)
             except Exception:
                 with suppress(OSError):
                     (partial / _FAILED).touch()
                 raise
-        with distributed.together():
+        with distributed.raise_on_all_ranks():
             if is_main:
                 if encoder.modality == "text":
                     names = [inputs[position] for position in distinct.positions]

@@ -10,35 +10,11 @@ import numpy as np
 import torch
 
 from hf_colearn.teachers.bank import TeacherBank
+from hf_colearn.utils.draws import draw_bits
 
 
 # Independent streams of draws from one seed.
 _PER_SAMPLE_ROWS, _PER_SAMPLE_NOISE, _IS_MISMATCHED, _OTHER_ROW, _IS_PAIRED = 1, 2, 3, 4, 5
-
-
-def draw_bits(sample_ids: np.ndarray, epoch: int, seed: int, stream: int = _PER_SAMPLE_ROWS) -> np.ndarray:
-    """64 random bits a sample, a hash of (seed, stream, epoch, sample id).
-
-    The mixing function is the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
-
-    Args:
-        sample_ids (`np.ndarray` of shape `(B,)`): Integer ids.
-        epoch (`int`): The epoch, from 0.
-        seed (`int`): The run's seed.
-        stream (`int`, *optional*): Draws of different streams are independent.
-
-    Returns:
-        `np.ndarray` of shape `(B,)`, uint64.
-    """
-    bits = np.zeros(len(sample_ids), dtype=np.uint64)
-    with np.errstate(over="ignore"):
-        for word in (seed, stream, epoch, np.asarray(sample_ids, dtype=np.int64)):
-            bits = bits ^ np.asarray(word, dtype=np.int64).astype(np.uint64)
-            bits = bits + np.uint64(0x9E3779B97F4A7C15)
-            bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            bits = bits ^ (bits >> np.uint64(31))
-    return bits
 
 
 class Pairing:
@@ -52,7 +28,7 @@ class Pairing:
         """The target latent of every sample, `(B, D)` float32 on the CPU.
 
         A row of NaN says that a sample has no target: it has no part in the latent loss, nor has a sample that mixup or
-        cutmix mixes with it. A bank holds no NaN, so only a pairing such as [`Budget`] makes one.
+        cutmix mixes with it. A bank holds no NaN, so only a pairing such as [`PairedFraction`] makes one.
         """
         return bank.lookup(self.rows(bank, sample_ids, epoch, seed))
 
@@ -279,7 +255,7 @@ class Mismatched(Pairing):
             raise ValueError(f"Mismatched needs a bank of at least 2 rows to find a wrong one; it has {len(bank)}.")
 
 
-class Budget(Pairing):
+class PairedFraction(Pairing):
     """Gives only a share of the samples a target at all, as where few pairs were collected: for a sweep over paired data.
 
     The others are trained on their labels alone. The latent loss is the mean over those that have a target, so at the same

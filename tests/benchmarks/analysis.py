@@ -9,8 +9,8 @@ import psutil
 import torch
 from threadpoolctl import threadpool_limits
 
-from hf_colearn.analysis.geometry import linear_cka, silhouette, uniformity
-from hf_colearn.analysis.transport import wasserstein2
+from hf_colearn.analysis.latents.geometry import linear_cka, silhouette, uniformity
+from hf_colearn.analysis.latents.transport import wasserstein2
 from tests.benchmarks.bank import MB, peak_resident
 from tests.benchmarks.timing import Row, median_with_interval
 

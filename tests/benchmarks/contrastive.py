@@ -3,7 +3,7 @@
 import psutil
 import torch
 
-from hf_colearn.contrastive import info_nce
+from hf_colearn.objectives.info_nce import info_nce
 from tests.benchmarks.bank import peak_resident
 from tests.benchmarks.timing import Row, in_a_fresh_process, paired, ratio_row, timed
 

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from hf_colearn.objectives import ContrastiveAlignment, DistributionAlignment
+from hf_colearn.objectives.objectives import ContrastiveAlignment, DistributionAlignment
 
 
 SAMPLES, CASES = 128, ("plain", "same class", "unequal masks", "a mask on one process", "direct", "distribution")

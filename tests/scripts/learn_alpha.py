@@ -13,7 +13,7 @@ import torch
 import tiny
 from hf_colearn import CoLearningForMultimodalClassification, CoLearningTrainer, ContrastiveAlignment, LearnedAlpha
 from hf_colearn.data.multimodal import MultimodalCollator
-from hf_colearn.distributed import leave, rank, world_size
+from hf_colearn.utils.distributed import destroy_process_group, rank, world_size
 
 
 def digits_in_halves(samples=128):
@@ -60,4 +60,4 @@ if __name__ == "__main__":
     found = {"history": trainer.state.log_history, "alpha": trainer.alpha.weights()}
     with open(f"{options.folder}/result-{rank()}.json", "w") as file:
         json.dump(found, file)
-    leave()
+    destroy_process_group()

@@ -23,8 +23,8 @@ from accelerate import PartialState  # noqa: E402
 from transformers import TrainerCallback  # noqa: E402
 
 from hf_colearn import CoLearningTrainer, HeuristicAlpha, Noisy, Shuffled  # noqa: E402
-from hf_colearn.distributed import leave  # noqa: E402
 from hf_colearn.teachers.collator import TARGETS  # noqa: E402
+from hf_colearn.utils.distributed import destroy_process_group  # noqa: E402
 
 
 class Recording(CoLearningTrainer):
@@ -76,7 +76,7 @@ def main():
     weights = {name: value.double().sum().item() for name, value in run.model.state_dict().items()}
     result = {"history": run.state.log_history, "targets": run.seen, "weights": weights}
     (Path(options.output_dir) / f"result-{rank}.json").write_text(json.dumps(result))
-    leave()
+    destroy_process_group()
 
 
 if __name__ == "__main__":

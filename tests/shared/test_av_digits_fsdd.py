@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_colearn.data.av_digits import load_av_digits
+from hf_colearn.corpora.av_digits import load_av_digits
 
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"

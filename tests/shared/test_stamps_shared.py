@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from hf_colearn.corpora.stamps import load_stamps
 from hf_colearn.data.audio import read_waveform
-from hf_colearn.data.stamps import load_stamps
 
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"

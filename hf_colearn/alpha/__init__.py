@@ -1,0 +1,1 @@
+"""How much the auxiliary terms weigh: constant, scheduled, or learned by implicit differentiation."""

@@ -1,0 +1,268 @@
+"""`LearnedAlpha`: the weights of the terms, learned while training by implicit differentiation.
+
+The trainer measures (its batches, its model, [`~hf_colearn.alpha.hypergradient.implicit_gradient`]); this is what it is
+asked for, and what becomes of the answer.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from accelerate.optimizer import AcceleratedOptimizer
+from datasets import Dataset
+from transformers.utils import logging
+
+from hf_colearn.alpha.hypergradient import (
+    HESSIANS,
+    AdamDiagonal,
+    ConjugateGradient,
+    Identity,
+    ImplicitGradient,
+    Neumann,
+    Solver,
+    adam_diagonal,
+)
+from hf_colearn.alpha.schedules import Alpha, ConstantAlpha, FittedAlpha, HeuristicAlpha, check_weights
+from hf_colearn.arguments import CoLearningArguments
+from hf_colearn.utils import distributed
+
+
+logger = logging.get_logger(__name__)
+
+SOLVERS = ("adam", "identity", "neumann", "cg")
+
+
+class LearnedAlpha(Alpha):
+    r"""Alphas that follow the gradient of the task loss on an *outer split*, which the weights never train on.
+
+    Every `interval` optimizer steps, with \\(v \approx H^{-1} \nabla L_{outer}\\) at the current weights,
+    \\(dL_{outer}/d\alpha_k = -v^T (\nabla L_k - \nabla L_{task})\\), and
+    \\(\alpha_k \leftarrow clip(\alpha_k - \eta \, dL_{outer}/d\alpha_k)\\). One batch's hypergradient is noisy and without
+    bound, so that no update moves an alpha by more than `max_step`. Where the alphas sum to more than 1 after that, all
+    are lowered by the same amount until they do not.
+
+    The trainer cuts the outer split off its training set, class by class, and draws one inner and one outer batch for
+    every update. The model is in evaluation mode meanwhile (no dropout, running statistics of batch norm), in float32
+    whatever the autocast dtype, and nothing of the run's state is touched: weights, gradients, random numbers. Without
+    training mode there is no gradient checkpointing either: where the activations of a batch do not fit, lower
+    `batch_size`. The logs get `hypergradient`, `hypergradient_residual` (\\(|Hv - g|/|g|\\) on the inner batch) and
+    `hypergradient_cost` (in forward passes of a batch, a backward pass being two).
+
+    The idea is the learned strategy of Yang et al. (NeurIPS 2024), section 3.3; the equations are those of implicit
+    differentiation (Lorraine et al., AISTATS 2020), and the solver `"adam"` is SAMA's (Choe et al., NeurIPS 2023).
+
+    Args:
+        terms (`str`, `Sequence[str]` or `Mapping[str, float]`, *optional*, defaults to `"contrastive"`): The terms to
+            weigh; a mapping gives each its initial alpha.
+        initial (`float`, *optional*, defaults to 0.5): Where no mapping says it, what the alphas sum to at first,
+            in equal parts.
+        learning_rate (`float`, *optional*, defaults to 0.02): \\(\eta\\). How large a hypergradient is depends on the
+            solver, so that this does, too; the logs tell.
+        interval (`int`, *optional*, defaults to 100): Optimizer steps between two updates.
+        solver (`str` or a solver of [`~hf_colearn.alpha.hypergradient`], *optional*, defaults to `"adam"`): `"adam"` (the
+            optimizer's own diagonal), `"identity"` or `"neumann"` (with 5 Hessian products), both scaled by the
+            optimizer's learning rate at the time, or `"cg"` (10 Hessian products).
+        hessian (`str`, *optional*, defaults to `"finite_difference"`): Or `"exact"`, by double backward, which SDPA
+            and flash attention do not have (build the model with `attn_implementation="eager"`).
+        relative_step (`float`, *optional*): Of the finite differences, as [`~hf_colearn.alpha.hypergradient.implicit_gradient`]
+            takes it; by default 5e-4 for the solver `"adam"`, whose v is spread over all weights, and its own for others.
+        outer_split (`float`, `int` or [`datasets.Dataset`], *optional*, defaults to 0.1): The share or number of
+            training samples to cut off; or samples of your own, which the training set must not hold.
+        batch_size (`int`, *optional*): Samples over all processes in the inner and in the outer batch; by default
+            those of a training step, without accumulation.
+        bounds (`tuple[float, float]`, *optional*, defaults to `(0.0, 0.95)`): Every alpha stays within.
+        max_step (`float`, *optional*, defaults to 0.1): The farthest that an update moves an alpha.
+        seed (`int`, *optional*, defaults to 0): Draws the split and the batches.
+
+    Raises:
+        ValueError: If a value is out of its range, or the initial alphas are not within the bounds.
+
+    Example:
+
+    ```python
+    trainer = CoLearningTrainer(
+        model=multimodal, args=args, train_dataset=train, eval_dataset=validation,
+        objective=ContrastiveAlignment(), alpha=LearnedAlpha("contrastive", interval=50),
+    )
+    ```
+    """
+
+    def __init__(
+        self,
+        terms: str | Sequence[str] | Mapping[str, float] = "contrastive",
+        initial: float = 0.5,
+        learning_rate: float = 0.02,
+        interval: int = 100,
+        solver: str | Solver = "adam",
+        hessian: str = "finite_difference",
+        relative_step: float | None = None,
+        outer_split: float | int | Dataset = 0.1,
+        batch_size: int | None = None,
+        bounds: tuple[float, float] = (0.0, 0.95),
+        max_step: float = 0.1,
+        seed: int = 0,
+    ):
+        if isinstance(terms, Mapping):
+            self._weights = {term: float(alpha) for term, alpha in terms.items()}
+        else:
+            names = [terms] if isinstance(terms, str) else list(terms)
+            self._weights = {term: initial / len(names) for term in names}
+        if not self._weights:
+            raise ValueError(
+                f"terms={terms!r} names no term to weigh: pass those of the objective, `objective.terms`."
+            )
+        check_weights(self._weights)
+        low, high = bounds
+        if not 0 <= low < high <= 1 or low * len(self._weights) > 1:
+            raise ValueError(
+                f"bounds={bounds} hold no alphas of {len(self._weights)} terms: pass 0 <= low < high <= 1, with lows that "
+                "sum to at most 1."
+            )
+        for term, alpha in self._weights.items():
+            if not low <= alpha <= high:
+                raise ValueError(
+                    f"the initial alpha {alpha:g} of '{term}' is outside bounds={bounds}: move one of them."
+                )
+        if not (learning_rate > 0 and math.isfinite(learning_rate)):
+            raise ValueError(f"learning_rate={learning_rate} moves no alpha: pass one above 0, such as 0.1.")
+        if not max_step > 0:
+            raise ValueError(f"max_step={max_step} moves no alpha: pass one above 0, such as 0.1.")
+        if interval < 1:
+            raise ValueError(f"interval={interval}: alpha is updated every so many optimizer steps, at least 1.")
+        if isinstance(solver, str) and solver not in SOLVERS:
+            raise ValueError(
+                f"solver='{solver}' is unknown: choose one of {', '.join(SOLVERS)}, or pass one of hypergradient.py."
+            )
+        if hessian not in HESSIANS:
+            raise ValueError(f"hessian='{hessian}' is unknown: choose 'finite_difference' or 'exact'.")
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} holds no sample: pass at least 1, or leave it out.")
+        self.learning_rate, self.interval, self.bounds, self.seed = learning_rate, interval, (low, high), seed
+        self.solver, self.hessian, self.max_step = solver, hessian, max_step
+        if relative_step is None and solver == "adam" and hessian == "finite_difference":
+            relative_step = 5e-4
+        self.relative_step = relative_step
+        self.outer_split, self.batch_size = outer_split, batch_size
+        self.updates = 0
+        self.measure: Callable[[torch.optim.Optimizer], ImplicitGradient] | None = None  # the trainer's
+        self._measured: dict[str, float] = {}
+
+    def weights(self) -> dict[str, float]:
+        return dict(self._weights)
+
+    def on_train_begin(self, args, state, control, optimizer=None, **kwargs):
+        if self.measure is None:
+            raise ValueError("LearnedAlpha needs CoLearningTrainer, which gives it batches and gradients.")
+        optimizer = optimizer.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer
+        if self.solver == "adam" and not isinstance(optimizer, (torch.optim.Adam, torch.optim.AdamW)):
+            raise ValueError(
+                f"solver='adam' reads the second moments of torch's Adam or AdamW, and the optimizer is "
+                f"{type(optimizer).__name__}: choose solver='neumann', 'identity' or 'cg', or one of these optimizers."
+            )
+
+    def on_step_end(self, args, state, control, optimizer=None, **kwargs):
+        if state.global_step % self.interval == 0 and self.measure is not None and optimizer is not None:
+            self.update(self.measure(optimizer))
+
+    def solver_for(self, optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor]) -> Solver:
+        """The solver by its name, with what it takes from the optimizer; `parameters` are the optimizer's own."""
+        if not isinstance(self.solver, str):
+            return self.solver
+        if self.solver == "adam":
+            return AdamDiagonal(adam_diagonal(optimizer, parameters))
+        if self.solver == "cg":
+            return ConjugateGradient()
+        scale = float(optimizer.param_groups[0]["lr"])
+        return Identity(scale) if self.solver == "identity" else Neumann(scale, terms=5)
+
+    def update(self, measured: ImplicitGradient) -> None:
+        """Moves the alphas against their gradients; a gradient that is not finite moves nothing, with a warning."""
+        names = list(self._weights)
+        values = torch.stack([*(measured.gradients[name] for name in names), measured.residual]).tolist()
+        gradients = dict(zip(names, distributed.from_main_process(values[:-1]), strict=True))
+        self.updates += 1
+        self._measured = {
+            ("hypergradient" if len(names) == 1 else f"hypergradient_{name}"): gradients[name] for name in names
+        }
+        self._measured |= {"hypergradient_residual": values[-1], "hypergradient_cost": measured.cost}
+        if not all(map(math.isfinite, gradients.values())):
+            logger.warning(
+                f"Update {self.updates} of alpha is left out: the hypergradient is {gradients}. Look at the losses, or "
+                "lower the learning rate."
+            )
+            return
+        low, high = self.bounds
+        steps = {name: self.learning_rate * gradients[name] for name in names}
+        moved = {name: self._weights[name] - min(max(steps[name], -self.max_step), self.max_step) for name in names}
+        self._weights = _within(moved, low, high)
+
+    def drain(self) -> dict[str, float]:
+        """What the last update measured, for the logs, once; nothing where there was none since."""
+        measured, self._measured = self._measured, {}
+        return measured
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"weights": self.weights(), "updates": self.updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if set(state["weights"]) != set(self._weights):
+            raise ValueError(
+                f"the checkpoint weighs the terms {sorted(state['weights'])}, and this run {sorted(self._weights)}: "
+                "resume with the same terms."
+            )
+        self._weights, self.updates = {name: float(state["weights"][name]) for name in self._weights}, state["updates"]
+
+    def __repr__(self) -> str:
+        split = len(self.outer_split) if isinstance(self.outer_split, Dataset) else self.outer_split
+        return (
+            f"LearnedAlpha({self._weights}, learning_rate={self.learning_rate}, interval={self.interval}, "
+            f"solver={self.solver!r}, hessian='{self.hessian}', outer_split={split}, bounds={self.bounds}, "
+            f"max_step={self.max_step})"
+        )
+
+
+def _within(alphas: Mapping[str, float], low: float, high: float) -> dict[str, float]:
+    """The nearest alphas within the bounds whose sum is at most 1 (Euclidean projection, the shift by bisection)."""
+
+    def shifted(by: float) -> dict[str, float]:
+        return {name: min(max(alpha - by, low), high) for name, alpha in alphas.items()}
+
+    if sum(shifted(0.0).values()) <= 1.0:
+        return shifted(0.0)
+    enough, too_little = max(alphas.values()) - low, 0.0
+    for _ in range(60):
+        middle = (enough + too_little) / 2
+        if sum(shifted(middle).values()) > 1.0:
+            too_little = middle
+        else:
+            enough = middle
+    return shifted(enough)
+
+
+def alpha_from(args: CoLearningArguments, terms: Sequence[str]) -> Alpha:
+    """The alpha that the arguments describe; several terms share a constant or learned one in equal parts.
+
+    Raises:
+        ValueError: If several terms are to follow a schedule, which is of one.
+    """
+    alpha = 0.5 if args.alpha is None else args.alpha
+    if args.alpha_schedule == "constant":
+        return ConstantAlpha({term: alpha / len(terms) for term in terms})
+    if args.alpha_schedule == "learned":
+        return LearnedAlpha(
+            terms,
+            alpha,
+            args.alpha_learning_rate,
+            args.alpha_interval,
+            args.alpha_solver,
+            outer_split=args.alpha_outer_split,
+            batch_size=args.alpha_batch_size,
+            seed=args.data_seed if args.data_seed is not None else args.seed,
+        )
+    if len(terms) > 1:
+        raise ValueError(
+            f"alpha_schedule='{args.alpha_schedule}' weighs one term, and there are {list(terms)}: set 'constant' or "
+            "'learned', or pass an `alpha=` of your own."
+        )
+    return HeuristicAlpha(terms[0]) if args.alpha_schedule == "heuristic" else FittedAlpha.released(terms[0])

@@ -1,0 +1,399 @@
+"""What a cloud of latents is like and how two compare, in numbers that need no picture.
+
+Shape legend: N samples, D and E widths of two clouds, C classes. Row i of two clouds is the same sample. All in float64;
+no array grows with the square of N.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.spatial import procrustes
+
+
+CHUNK = 1_000  # rows of a similarity matrix that are held at once
+TIE = 1e-12  # cosines closer than this are equal but for rounding
+
+
+def present(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The rows that all arrays have: a row of nothing but NaN is a sample that lacks the modality.
+
+    Args:
+        arrays (`np.ndarray` of shape `(N, ...)` each):
+            Latents, or the labels that go with them.
+
+    Returns:
+        `tuple[np.ndarray, ...]`: The arrays without the rows that one of them lacks, so that rows stay paired.
+
+    Raises:
+        `ValueError`: If the arrays differ in their number of rows, or no row is left.
+    """
+    rows = [len(array) for array in arrays]
+    if len(set(rows)) != 1:
+        raise ValueError(f"row i must be the same sample in every array, and they have {rows} rows")
+    absent_N = np.any([np.isnan(array.reshape(rows[0], -1)).all(axis=1) for array in arrays], axis=0)
+    if absent_N.all():
+        raise ValueError(f"none of the {rows[0]} samples has all {len(arrays)} of the modalities that are compared")
+    return tuple(array[~absent_N] for array in arrays)
+
+
+def linear_cka(x_ND: np.ndarray, y_NE: np.ndarray, debiased: bool = False) -> float:
+    r"""How alike two clouds arrange the same samples: 1 for equal up to rotation, scale and shift, 0 for unrelated.
+
+    \\(\|Y^T X\|_F^2 / (\|X^T X\|_F \|Y^T Y\|_F)\\) with centred features (Kornblith et al., "Similarity of Neural Network
+    Representations Revisited", ICML 2019). It is biased upwards where there are few samples for the width: of N
+    unrelated Gaussian samples with D dimensions it is about D / (D + N).
+
+    Args:
+        x_ND (`np.ndarray` of shape `(N, D)`), y_NE (`np.ndarray` of shape `(N, E)`):
+            Two clouds of the same samples.
+        debiased (`bool`, *optional*, defaults to `False`):
+            Whether to put the unbiased estimator of HSIC (Song et al., 2012) in all three places: about 0 for unrelated
+            clouds whatever N, at times below.
+
+    Raises:
+        `ValueError`: If a cloud is not finite or constant, the rows differ in number, there are fewer than 2 samples (4
+            debiased), or the debiased similarity of a cloud with itself is not positive.
+    """
+    x_ND, y_NE = _varied_pair(x_ND, y_NE, least=4 if debiased else 2)
+    x_ND, y_NE = x_ND - x_ND.mean(axis=0), y_NE - y_NE.mean(axis=0)
+    between, of_x, of_y = (_hsic(a, b, debiased) for a, b in ((x_ND, y_NE), (x_ND, x_ND), (y_NE, y_NE)))
+    if min(of_x, of_y) <= 0:
+        raise ValueError(f"debiased CKA is not defined for these {len(x_ND)} samples: a cloud is not even like itself")
+    return float(between / np.sqrt(of_x) / np.sqrt(of_y))
+
+
+def procrustes_distance(x_ND: np.ndarray, y_NE: np.ndarray) -> float:
+    r"""What the best rotation of one cloud leaves of the other: 0 for the same shape, 1 for nothing in common.
+
+    The Procrustes statistic \\(1 - \|X^T Y\|_*^2\\) of the clouds centred and scaled to unit Frobenius norm: the squared
+    residual after the best rotation or reflection and scale (`scipy.spatial.procrustes`; Gower, 1975), in [0, 1]. The
+    narrower cloud is padded with zeros. It is biased downwards where N is not far above the widths: a rotation of many
+    dimensions fits few samples.
+
+    Args:
+        x_ND (`np.ndarray` of shape `(N, D)`), y_NE (`np.ndarray` of shape `(N, E)`):
+            Two clouds of the same samples.
+
+    Raises:
+        `ValueError`: If a cloud is not finite or constant, the rows differ in number, or there is one sample.
+    """
+    x_ND, y_NE = _varied_pair(x_ND, y_NE, least=2)
+    width = max(x_ND.shape[1], y_NE.shape[1])
+    padded = [np.pad(z, ((0, 0), (0, width - z.shape[1]))) for z in (x_ND, y_NE)]
+    return float(procrustes(*padded)[2])
+
+
+def alignment(x_ND: np.ndarray, y_ND: np.ndarray) -> float:
+    """Mean squared distance of positive pairs, row i with row i, of normalised latents: 0 (aligned) to 4 (opposite).
+
+    Source: Wang & Isola, "Understanding Contrastive Representation Learning through Alignment and Uniformity on the
+    Hypersphere" (ICML 2020), with exponent 2.
+
+    Raises:
+        `ValueError`: If a cloud is not finite or holds a latent of length 0, or the shapes differ.
+    """
+    x_ND, y_ND = _normalised_pair(x_ND, y_ND)
+    return float(np.square(x_ND - y_ND).sum(axis=1).mean())
+
+
+def class_alignment(x_ND: np.ndarray, labels_N: np.ndarray) -> float:
+    """[`alignment`] where there is one modality: the positive pair is a sample and another one of its class.
+
+    The mean over samples of the mean over the others of their class, so every sample counts the same; over all pairs, not
+    over drawn ones. A sample that is alone in its class has no pair and is left out.
+
+    Args:
+        x_ND (`np.ndarray` of shape `(N, D)`), labels_N (`np.ndarray` of shape `(N,)`):
+            Latents and their classes.
+
+    Raises:
+        `ValueError`: If the latents are not finite or one has length 0, or no class has two samples.
+    """
+    x_ND, labels_N = _labelled(x_ND, labels_N)
+    unit_ND = _normalised("x", x_ND)
+    total, counted = 0.0, 0
+    for label in np.unique(labels_N):
+        of_class_nD = unit_ND[labels_N == label]
+        n = len(of_class_nD)
+        if n > 1:
+            # sum over ordered pairs of |a - b|^2 = 2 n sum |a - mean|^2, over n (n - 1) of them; n samples
+            spread = np.square(of_class_nD - of_class_nD.mean(axis=0)).sum()
+            total += n * 2 * spread / (n - 1)
+            counted += n
+    if counted == 0:
+        raise ValueError(f"no two of the {len(x_ND)} samples are of one class, so there is no positive pair")
+    return float(total / counted)
+
+
+def uniformity(x_ND: np.ndarray) -> float:
+    r"""How evenly normalised latents fill the sphere: 0 (all in one point) downwards, lower is more even.
+
+    \\(\log \frac{2}{N (N - 1)} \sum_{i < j} \exp(-2 |x_i - x_j|^2)\\), at least -8; evenly spread over a sphere of many
+    dimensions it goes to -4. Source: Wang & Isola (ICML 2020), t = 2.
+
+    Args:
+        x_ND (`np.ndarray` of shape `(N, D)`):
+            Latents; all pairs count.
+
+    Raises:
+        `ValueError`: If the latents are not finite, one has length 0, or there is one sample.
+    """
+    unit_ND = _normalised("x", _checked("x", x_ND, least=2))
+    n, total = len(unit_ND), 0.0
+    for start in range(0, n, CHUNK):
+        rows_BD = unit_ND[start : start + CHUNK]
+        kernel = np.exp(-2 * np.maximum(2 - 2 * (rows_BD @ unit_ND[start:].T), 0))
+        total += 2 * kernel.sum() - kernel[:, : len(rows_BD)].sum()  # the chunk with itself holds its pairs twice
+    return float(np.log((total - n) / (n * (n - 1))))
+
+
+def modality_gap(x_ND: np.ndarray, y_MD: np.ndarray) -> float:
+    """Distance between the means of two modalities' normalised latents, from 0 to 2.
+
+    As [`~hf_colearn.evaluation.modality_metrics.ModalityGap`] logs it. The clouds need not be paired. Source: section 4.2 of Liang et al., "Mind
+    the Gap" (NeurIPS 2022).
+
+    Raises:
+        `ValueError`: If a cloud is not finite or holds a latent of length 0, or the widths differ.
+    """
+    x_ND, y_MD = _checked("x", x_ND), _checked("y", y_MD)
+    _refuse_other_width(x_ND, y_MD)
+    return float(np.linalg.norm(_normalised("x", x_ND).mean(axis=0) - _normalised("y", y_MD).mean(axis=0)))
+
+
+def retrieval_recall(x_ND: np.ndarray, y_ND: np.ndarray, k: Sequence[int] = (1, 5, 10)) -> dict[str, dict[int, float]]:
+    """How often a sample's other modality is among the k nearest by cosine, over all N candidates.
+
+    Ties are broken at random, in expectation: where g candidates are nearer than the right one and t as near, it is found
+    with probability `(k - g) / (t + 1)`, cut to [0, 1]. So a modality that has collapsed to a point gives chance.
+
+    Args:
+        x_ND, y_ND (`np.ndarray` of shape `(N, D)`):
+            Two modalities, row i of both the same sample.
+        k (`Sequence[int]`, *optional*, defaults to `(1, 5, 10)`):
+            Each from 1 to N.
+
+    Returns:
+        `dict[str, dict[int, float]]`: `"x_to_y"`, `"y_to_x"` and `"chance"` (k / N), each by k, in [0, 1].
+
+    Raises:
+        `ValueError`: If a cloud is not finite or holds a latent of length 0, the shapes differ, or a k is out of range.
+    """
+    x_ND, y_ND = _normalised_pair(x_ND, y_ND)
+    for count in k:
+        if not 1 <= count <= len(x_ND):
+            raise ValueError(f"recall@{count} is not defined among {len(x_ND)} samples: take k from 1 to their number")
+    return {
+        "x_to_y": _recall(x_ND, y_ND, k),
+        "y_to_x": _recall(y_ND, x_ND, k),
+        "chance": {count: count / len(x_ND) for count in k},
+    }
+
+
+def linear_probe(
+    train_ND: np.ndarray, train_labels_N: np.ndarray, test_ND: np.ndarray, test_labels_N: np.ndarray
+) -> float:
+    """Test accuracy of a logistic regression on frozen latents, in [0, 1] (Alain & Bengio, 2016).
+
+    Features are standardised by the training latents' moments; scikit-learn's `LogisticRegression` with C = 1.
+
+    Raises:
+        `ImportError`: If scikit-learn is missing.
+        `ValueError`: If latents are not finite or of different widths, the training latents are constant, or there is one
+            class to train on.
+    """
+    train_ND, train_labels_N = _classes(train_ND, train_labels_N, "train")
+    test_ND, test_labels_N = _labelled(test_ND, test_labels_N, "test")
+    _refuse_other_width(train_ND, test_ND, "train", "test")
+    return float(_probe().fit(train_ND, train_labels_N).score(test_ND, test_labels_N))
+
+
+def cross_validated_probe(x_ND: np.ndarray, labels_N: np.ndarray, folds: int = 5, seed: int = 0) -> float:
+    """[`linear_probe`] where there is one set: mean accuracy over stratified folds, each held out once.
+
+    Args:
+        x_ND (`np.ndarray` of shape `(N, D)`), labels_N (`np.ndarray` of shape `(N,)`):
+            Latents and their classes.
+        folds (`int`, *optional*, defaults to 5): At least 2; every class needs as many samples.
+        seed (`int`, *optional*, defaults to 0): For the folds.
+
+    Raises:
+        `ImportError`: If scikit-learn is missing.
+        `ValueError`: As [`linear_probe`], and if a class has fewer samples than there are folds.
+    """
+    x_ND, labels_N = _classes(x_ND, labels_N)
+    classes, counts = np.unique(labels_N, return_counts=True)
+    if not 2 <= folds <= counts.min():
+        raise ValueError(
+            f"class {classes[counts.argmin()]} has {counts.min()} samples for {folds} folds: every class needs one in each "
+            "fold, and two folds are the least"
+        )
+    probe = _probe()
+    from sklearn.model_selection import StratifiedKFold, cross_val_score
+    from threadpoolctl import threadpool_limits
+
+    split = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    with threadpool_limits(limits=1):  # thousands of small products: threads would only wait for each other
+        return float(cross_val_score(probe, x_ND, labels_N, cv=split, error_score="raise").mean())
+
+
+def silhouette(x_ND: np.ndarray, labels_N: np.ndarray, max_samples: int = 2000, seed: int = 0) -> float:
+    """Mean silhouette of the classes by Euclidean distance, from -1 (wrong) through 0 (overlap) to 1 (apart).
+
+    (b - a) / max(a, b) of every sample, with a its mean distance to its class and b to the nearest other (Rousseeuw,
+    1987; scikit-learn).
+
+    Args:
+        x_ND (`np.ndarray` of shape `(N, D)`), labels_N (`np.ndarray` of shape `(N,)`):
+            Latents and their classes.
+        max_samples (`int`, *optional*, defaults to 2000):
+            Of more samples, this many are drawn.
+        seed (`int`, *optional*, defaults to 0):
+            For drawing.
+
+    Raises:
+        `ImportError`: If scikit-learn is missing.
+        `ValueError`: If the latents are not finite or constant, there is one class, or no class has two samples.
+    """
+    x_ND, labels_N = _labelled(x_ND, labels_N)
+    drawn = np.random.default_rng(seed).permutation(len(x_ND))[:max_samples]
+    x_ND, labels_N = _classes(x_ND[drawn], labels_N[drawn])
+    if len(np.unique(labels_N)) == len(labels_N):
+        raise ValueError(f"no two of the {len(labels_N)} samples are of one class, so there is no silhouette")
+    try:
+        from sklearn.metrics import silhouette_score
+    except ImportError as error:
+        raise ImportError("the silhouette needs scikit-learn: pip install 'hf-colearn[report]'") from error
+    return float(silhouette_score(x_ND, labels_N))
+
+
+def fisher_ratio(x_ND: np.ndarray, labels_N: np.ndarray) -> float:
+    r"""Scatter between the classes over scatter within them; 0 where all class means are equal, without an upper bound.
+
+    \\(\mathrm{tr}\, S_B / \mathrm{tr}\, S_W = \sum_c n_c |m_c - m|^2 / \sum_c \sum_{i \in c} |x_i - m_c|^2\\) (Fisher, 1936, by
+    traces). Labels that mean nothing give about (C - 1) / (N - C), not 0.
+
+    Args:
+        x_ND (`np.ndarray` of shape `(N, D)`), labels_N (`np.ndarray` of shape `(N,)`):
+            Latents and their classes.
+
+    Raises:
+        `ValueError`: If the latents are not finite or constant, there is one class, or every class is a single point.
+    """
+    x_ND, labels_N = _classes(x_ND, labels_N)
+    of_classes = [x_ND[labels_N == label] for label in np.unique(labels_N)]
+    if all((z_nD == z_nD[0]).all() for z_nD in of_classes):
+        raise ValueError(
+            f"each of the {len(of_classes)} classes is a single point, so there is no scatter within them"
+        )
+    mean_D = x_ND.mean(axis=0)
+    between = sum(len(z_nD) * np.square(z_nD.mean(axis=0) - mean_D).sum() for z_nD in of_classes)
+    within = sum(np.square(z_nD - z_nD.mean(axis=0)).sum() for z_nD in of_classes)
+    return float(between / within)
+
+
+def _hsic(x_ND: np.ndarray, y_NE: np.ndarray, debiased: bool) -> float:
+    """The inner product of two centred Gram matrices, up to a factor, through the (D, E) matrix between the features."""
+    n, product = len(x_ND), float(np.square(x_ND.T @ y_NE).sum())
+    if not debiased:
+        return product
+    # Song et al.'s estimator of centred features, from the diagonals of the two Gram matrices.
+    x_N, y_N = np.square(x_ND).sum(axis=1), np.square(y_NE).sum(axis=1)
+    return float(product - n / (n - 2) * (x_N @ y_N) + x_N.sum() * y_N.sum() / ((n - 1) * (n - 2)))
+
+
+def _recall(queries_ND: np.ndarray, keys_ND: np.ndarray, k: Sequence[int]) -> dict[int, float]:
+    n = len(queries_ND)
+    found = dict.fromkeys(k, 0.0)
+    for start in range(0, n, CHUNK):
+        cosines_BN = queries_ND[start : start + CHUNK] @ keys_ND.T
+        right_B1 = np.take_along_axis(cosines_BN, np.arange(start, start + len(cosines_BN))[:, None], axis=1)
+        nearer_B = (cosines_BN > right_B1 + TIE).sum(axis=1)
+        as_near_B = (cosines_BN >= right_B1 - TIE).sum(axis=1) - nearer_B  # the right one among them
+        for count in k:
+            found[count] += np.clip((count - nearer_B) / as_near_B, 0, 1).sum()
+    return {count: float(hits / n) for count, hits in found.items()}
+
+
+def _probe() -> Any:
+    try:
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+    except ImportError as error:
+        raise ImportError("the linear probe needs scikit-learn: pip install 'hf-colearn[report]'") from error
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+
+
+def _checked(name: str, x_ND: np.ndarray, least: int = 1) -> np.ndarray:
+    x_ND = np.asarray(x_ND, dtype=np.float64)
+    if x_ND.ndim != 2 or x_ND.shape[1] == 0:
+        raise ValueError(f"cloud '{name}' must hold latents [N, D], got shape {x_ND.shape}")
+    if len(x_ND) < least:
+        raise ValueError(f"cloud '{name}' has {len(x_ND)} samples, and {least} are the least that says anything")
+    bad = int((~np.isfinite(x_ND).all(axis=1)).sum())
+    if bad:
+        raise ValueError(
+            f"{bad} of {len(x_ND)} latents of cloud '{name}' are not finite, so nothing can be said of them"
+        )
+    return x_ND
+
+
+def _pair(x_ND: np.ndarray, y_NE: np.ndarray, least: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    x_ND, y_NE = _checked("x", x_ND, least), _checked("y", y_NE, least)
+    if len(x_ND) != len(y_NE):
+        raise ValueError(
+            f"row i must be the same sample in both clouds, and they have {len(x_ND)} and {len(y_NE)} rows"
+        )
+    return x_ND, y_NE
+
+
+def _varied_pair(x_ND: np.ndarray, y_NE: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
+    x_ND, y_NE = _pair(x_ND, y_NE, least)
+    _refuse_constant("x", x_ND)
+    _refuse_constant("y", y_NE)
+    return x_ND, y_NE
+
+
+def _normalised_pair(x_ND: np.ndarray, y_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    x_ND, y_ND = _pair(x_ND, y_ND)
+    _refuse_other_width(x_ND, y_ND)
+    return _normalised("x", x_ND), _normalised("y", y_ND)
+
+
+def _labelled(x_ND: np.ndarray, labels_N: np.ndarray, name: str = "x") -> tuple[np.ndarray, np.ndarray]:
+    x_ND, labels_N = _checked(name, x_ND), np.asarray(labels_N)
+    if labels_N.shape != (len(x_ND),):
+        raise ValueError(f"need one label for each of the {len(x_ND)} latents of '{name}', got shape {labels_N.shape}")
+    return x_ND, labels_N
+
+
+def _classes(x_ND: np.ndarray, labels_N: np.ndarray, name: str = "x") -> tuple[np.ndarray, np.ndarray]:
+    """Latents that differ, of classes that differ."""
+    x_ND, labels_N = _labelled(x_ND, labels_N, name)
+    _refuse_constant(name, x_ND)
+    classes = np.unique(labels_N)
+    if len(classes) < 2:
+        raise ValueError(f"all {len(labels_N)} samples are of class {classes[0]}: separability needs two classes")
+    return x_ND, labels_N
+
+
+def _normalised(name: str, x_ND: np.ndarray) -> np.ndarray:
+    lengths_N1 = np.linalg.norm(x_ND, axis=1, keepdims=True)
+    zeros = int((lengths_N1 == 0).sum())
+    if zeros:
+        raise ValueError(f"{zeros} of {len(x_ND)} latents of cloud '{name}' have length 0, and so no direction")
+    return x_ND / lengths_N1
+
+
+def _refuse_constant(name: str, x_ND: np.ndarray) -> None:
+    if (x_ND == x_ND[0]).all():
+        raise ValueError(
+            f"cloud '{name}' has collapsed: its {len(x_ND)} latents are all equal, so nothing can be compared"
+        )
+
+
+def _refuse_other_width(x_ND: np.ndarray, y_MD: np.ndarray, x: str = "x", y: str = "y") -> None:
+    if x_ND.shape[1] != y_MD.shape[1]:
+        raise ValueError(f"cloud '{x}' has width {x_ND.shape[1]} and '{y}' {y_MD.shape[1]}: they must be equal")

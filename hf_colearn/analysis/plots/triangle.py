@@ -1,0 +1,112 @@
+"""The Wasserstein distances between targets, baseline and co-learned latents, as a triangle to scale.
+
+Needs `pip install hf-colearn[report]`.
+"""
+
+from collections.abc import Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hf_colearn.analysis.plots.style import BLACK, BLUE, GREY, PANEL, RED, finite, name_rows, new_figure, save, title
+
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def plot_transport(
+    targets_to_baseline: float,
+    targets_to_colearned: float,
+    baseline_to_colearned: float,
+    path: str | PathLike | None = None,
+    *,
+    names: tuple[str, str, str] = ("teacher targets", "baseline", "co-learned"),
+    squared: bool = False,
+    heading: str = "How far the latents lie apart",
+    below: str = "",
+) -> "Figure":
+    """Draws the three Wasserstein distances as a triangle to scale, or as bars where there is none.
+
+    Three distances W2 between clouds make a triangle in the plane, since W2 is a metric. Squared distances do not, nor do
+    estimates from mini-batches or projections that violate the triangle inequality: they are drawn as bars.
+
+    Args:
+        targets_to_baseline, targets_to_colearned, baseline_to_colearned (`float`):
+            W2 in latent units, or with `squared` its square in squared latent units.
+        path (`str` or `PathLike`, *optional*):
+            Where to write the picture.
+        names (`tuple[str, str, str]`, *optional*):
+            Of the targets, the baseline and the co-learned latents.
+        squared (`bool`, *optional*, defaults to `False`):
+            Whether the values are squared distances.
+        heading, below (`str`, *optional*):
+            The title, and the line below it, such as the split and the number of samples.
+
+    Raises:
+        `ImportError`: If matplotlib is missing.
+        `ValueError`: If a value is negative or not finite.
+    """
+    sides = finite("distances", [targets_to_baseline, targets_to_colearned, baseline_to_colearned])
+    if sides.min() < 0:
+        raise ValueError(f"distances cannot be negative, got {sides.tolist()}")
+    unit = "squared W2 [squared latent units]" if squared else "Wasserstein distance W2 [latent units]"
+    figure = new_figure(*PANEL)
+    axis = figure.subplots()
+    flat = 2 * sides.max() - sides.sum() > 1e-6 * sides.max()  # one is longer than the two others together
+    if squared or flat or sides.min() == 0:
+        targets, baseline, colearned = names
+        pairs = [f"{targets} to {baseline}", f"{targets} to {colearned}", f"{baseline} to {colearned}"]
+        colours = [GREY, RED, "#B8B8B8"]
+        axis.barh([2, 1, 0], sides, color=colours, height=0.55)
+        for y, value in zip([2, 1, 0], sides, strict=True):
+            axis.annotate(f"{value:.3g}", (value, y), (4, 0), textcoords="offset points", va="center", fontsize=9)
+        name_rows(axis, np.array([2, 1, 0]), pairs)
+        axis.margins(x=0.15)
+        axis.set(xlabel=unit)
+        why = "" if squared else "no triangle: one distance is larger than the two others together"
+        if sides.min() == 0:
+            why = "no triangle: a distance is 0"
+        title(figure, heading, "; ".join(filter(None, [below, why])))
+        return save(figure, path)
+    _triangle(axis, sides, names)
+    title(figure, heading, "; ".join(filter(None, [below, f"{unit}, drawn to scale"])))
+    return save(figure, path)
+
+
+def _triangle(axis: "Axes", sides: np.ndarray, names: Sequence[str]) -> None:
+    """Targets on the left, baseline on the right, co-learned above; lengths by the law of cosines."""
+    to_baseline, to_colearned, between = sides
+    along = (to_baseline**2 + to_colearned**2 - between**2) / (2 * to_baseline) if to_baseline > 0 else 0.0
+    up = np.sqrt(max(0.0, to_colearned**2 - along**2))
+    corners = np.array([(0.0, 0.0), (to_baseline, 0.0), (along, up)])
+    looks: list[dict[str, Any]] = [
+        {"marker": "D", "color": BLUE}, {"marker": "o", "color": BLACK}, {"marker": "s", "color": RED},
+    ]  # fmt: skip
+    centre = corners.mean(axis=0)
+    # Sides by their corners, and where outwards is if the triangle is flat.
+    edges = [(0, 1, GREY, (4, 2), (0, -1)), (0, 2, RED, (), (0, 1)), (1, 2, GREY, (1, 1.5), (0, 1))]
+    for (start, end, colour, dashes, flat), length in zip(edges, sides, strict=True):
+        ends = corners[[start, end]]
+        axis.plot(*ends.T, color=colour, linewidth=2, linestyle=(0, dashes) if dashes else "-", zorder=2)
+        across = np.array([ends[0, 1] - ends[1, 1], ends[1, 0] - ends[0, 0]]) / length
+        outwards = across @ (ends.mean(axis=0) - centre)
+        normal = across * np.sign(outwards) if abs(outwards) > 1e-6 * sides.max() else np.array(flat)
+        side = "left" if normal[0] > 0.4 else "right" if normal[0] < -0.4 else "center"
+        look: dict[str, Any] = {
+            "textcoords": "offset points",
+            "ha": side,
+            "va": "center",
+            "fontsize": 9.5,
+            "color": colour,
+        }
+        axis.annotate(f"{length:.3g}", ends.mean(axis=0), tuple(10 * normal), **look)
+    for corner, look, name, (dx, dy) in zip(corners, looks, names, [(0, -11), (0, -11), (0, 9)], strict=True):
+        axis.plot(*corner, markersize=10, zorder=5, **look)
+        axis.annotate(name, corner, (dx, dy), textcoords="offset points", ha="center", fontsize=9.5,
+                      va="top" if dy < 0 else "bottom", color=look["color"], fontweight="bold")  # fmt: skip
+    axis.set_aspect("equal", adjustable="datalim")
+    axis.margins(0.2)
+    axis.axis("off")

@@ -1,0 +1,1 @@
+"""Numbers over runs: comparisons, intervals, calibration, sweeps."""

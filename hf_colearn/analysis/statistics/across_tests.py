@@ -1,0 +1,80 @@
+"""Do the arms hold on other test sets: with a cue taken away or turned against them, corrupted, from elsewhere?
+
+Every test set has a comparison of the same arms and seeds; see [`~hf_colearn.analysis.statistics.compare.compare`].
+"""
+
+from collections.abc import Mapping
+
+from hf_colearn.analysis.statistics.compare import Arm, Comparison, compare
+from hf_colearn.analysis.statistics.estimates import interval, points
+
+
+def tests_table(comparisons: Mapping[str, Comparison]) -> str:
+    """Arms x test sets in Markdown: means over the seeds in percent, with their t-intervals where the seeds differ.
+
+    Args:
+        comparisons (`Mapping[str, Comparison]`): By the test set's name, as it stands in the head of the table.
+
+    Raises:
+        ValueError: If there are none, or they are not of the same arms and seeds.
+
+    Example:
+
+    ```python
+    tests = {"test": "accuracy", "cue flipped": "accuracy_on_cue_flipped"}
+    print(tests_table({name: compare_runs(runs, metric) for name, metric in tests.items()}))
+    ```
+    """
+    first = _check(comparisons)
+    rows = [["arm", *comparisons]]
+    for i, arm in enumerate(first.arms):
+        means = [comparison.arms[i].mean for comparison in comparisons.values()]
+        rows.append([arm.name, *(f"{100 * mean.mean:.2f} {interval(mean, '')}".rstrip() for mean in means)])
+    rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    rows.insert(1, ["-" * width for width in widths])
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows
+    )
+
+
+def tests_in_words(comparisons: Mapping[str, Comparison]) -> str:
+    """One line an arm: its mean on the first test set, and how far every other one is from it, paired by seed.
+
+    The intervals are not corrected for the number of arms and test sets.
+
+    Args:
+        comparisons (`Mapping[str, Comparison]`): By the test set's name; at least two.
+
+    Raises:
+        ValueError: If there are fewer than two, or they are not of the same arms and seeds.
+    """
+    first = _check(comparisons, at_least=2)
+    [(first_name, _), *others] = comparisons.items()
+    lines = []
+    for i, arm in enumerate(first.arms):
+        scores = [
+            Arm(first_name, "baseline", arm.scores),
+            *(Arm(name, "reference", other.arms[i].scores) for name, other in others),
+        ]
+        _, *moved = compare(scores, first.confidence).arms
+        moves = [f"{points(test.to_baseline)} pp on {test.name}" for test in moved]
+        lines.append(f"{arm.name}: {100 * arm.mean.mean:.2f} % on {first_name}; {', '.join(moves)}.")
+    return "\n".join(lines)
+
+
+def _check(comparisons: Mapping[str, Comparison], at_least: int = 1) -> Comparison:
+    """The first comparison."""
+    if len(comparisons) < at_least:
+        raise ValueError(
+            f"{len(comparisons)} test sets are given, and at least {at_least} needed: score on some more."
+        )
+    first_name, first = next(iter(comparisons.items()))
+    for name, comparison in comparisons.items():
+        found, wanted = ([(arm.name, len(arm.scores)) for arm in c.arms] for c in (comparison, first))
+        if found != wanted:
+            raise ValueError(
+                f"the arms and their seeds on '{name}' are {dict(found)}, and on '{first_name}' {dict(wanted)}: score the "
+                "same runs on every test set."
+            )
+    return first

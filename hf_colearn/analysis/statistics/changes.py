@@ -1,0 +1,255 @@
+"""Who gained and who lost: accuracy by class and by group of samples, such as their speaker.
+
+Shape legend: N test samples, S seeds.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hf_colearn.analysis.statistics.estimates import Estimate, paired_estimates, percent
+
+
+MIN_SAMPLES = 5  # fewer are shown and not judged: one sample would be more than a fifth of the accuracy
+
+
+@dataclass(frozen=True)
+class Change:
+    """A class's or a group's accuracy, baseline against arm.
+
+    Args:
+        name (`str`): Of the class or the group.
+        samples (`int`): How many test samples it has.
+        baseline_accuracy, accuracy (`float`): Fraction of its samples that are predicted right, the mean over seeds.
+        difference ([`~hf_colearn.analysis.statistics.estimates.Estimate`]): `accuracy - baseline_accuracy`, paired by seed. It has a
+            mean alone with one seed, fewer than 5 samples, or the same difference at every seed.
+    """
+
+    name: str
+    samples: int
+    baseline_accuracy: float
+    accuracy: float
+    difference: Estimate
+
+    @property
+    def is_gain(self) -> bool:
+        """Whether its interval lies above 0."""
+        return self.difference.low is not None and self.difference.low > 0
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether its interval lies below 0."""
+        return self.difference.high is not None and self.difference.high < 0
+
+
+@dataclass(frozen=True)
+class Extremes:
+    """How unequally an arm serves its classes or groups, by their mean accuracies over seeds.
+
+    Only those of at least 5 samples count. The lowest of many accuracies is low by chance alone, more so the smaller they
+    are: hold an arm's against the baseline's, which has the same samples.
+
+    Args:
+        worst, best (`str`): The names of those with the lowest and the highest accuracy.
+        worst_accuracy, best_accuracy, gap (`float`): Their accuracies, and the higher minus the lower.
+    """
+
+    worst: str
+    worst_accuracy: float
+    best: str
+    best_accuracy: float
+    gap: float
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What [`per_class_changes`] and [`per_group_changes`] found.
+
+    Args:
+        changes (`tuple[Change, ...]`): From the largest gain to the largest loss.
+        baseline, arm ([`Extremes`], *optional*): None where fewer than two classes or groups have 5 samples.
+        n_seeds (`int`): S.
+        confidence (`float`): Of all findings together.
+        notes (`tuple[str, ...]`): What a reader of the numbers must know, a sentence each.
+    """
+
+    changes: tuple[Change, ...]
+    baseline: Extremes | None
+    arm: Extremes | None
+    n_seeds: int
+    confidence: float
+    notes: tuple[str, ...]
+
+
+def per_class_changes(
+    predictions: Sequence[Any],
+    baseline_predictions: Sequence[Any],
+    labels_N: Any,
+    class_names: Sequence[str] | None = None,
+    confidence: float = 0.95,
+) -> Changes:
+    """Every class's recall, baseline against arm: of the samples of a class, the fraction that is predicted as it.
+
+    Differences are paired by seed. With many classes some differ by chance, so their t-intervals are corrected for the
+    number of classes of at least 5 samples, by Holm's procedure ([`~hf_colearn.analysis.statistics.estimates.paired_estimates`]):
+    the chance of finding any change where there is none is `1 - confidence` at most, over all classes.
+
+    Args:
+        predictions, baseline_predictions (`Sequence[np.ndarray]` of shape `(N,)`): Predicted class ids of the arm and of
+            the baseline, one array a seed, the seeds in the same order.
+        labels_N (`np.ndarray` of shape `(N,)`): Class ids of the test samples.
+        class_names (`Sequence[str]`, *optional*): By class id; by default the ids.
+        confidence (`float`, *optional*, defaults to 0.95): Of all findings together.
+
+    Returns:
+        [`Changes`]: Of the classes that have a test sample.
+
+    Raises:
+        `ValueError`: If there are no samples or seeds, their numbers differ, ids are no integers, or a label has no name.
+
+    Example:
+
+    ```python
+    >>> from hf_colearn.analysis.statistics.changes import per_class_changes
+
+    >>> labels = [0] * 5 + [1] * 5
+    >>> arm = [[0] * 5 + [1] * 5, [0] * 5 + [1] * 4 + [0]]
+    >>> baseline = [[0] * 5 + [1] * 3 + [0] * 2, [0] * 5 + [1] * 3 + [0] * 2]
+    >>> found = per_class_changes(arm, baseline, labels, ["cat", "dog"])
+    >>> [(change.name, change.baseline_accuracy, change.accuracy) for change in found.changes]
+    [('dog', 0.6, 0.9), ('cat', 1.0, 1.0)]
+    ```
+    """
+    labels_N = _ids("labels", labels_N)
+    if class_names is not None and not 0 <= labels_N.min() <= labels_N.max() < len(class_names):
+        raise ValueError(
+            f"the labels go from {labels_N.min()} to {labels_N.max()}, and there are {len(class_names)} class names"
+        )
+
+    def name(c: Any) -> str:
+        return str(c) if class_names is None else str(class_names[c])
+
+    notes = []
+    absent = 0 if class_names is None else len(class_names) - len(np.unique(labels_N))
+    if absent:
+        notes.append(f"{absent} of {len(class_names or ())} classes have no test sample and are not listed.")
+    return _changes(
+        predictions, baseline_predictions, labels_N, labels_N, name, ("class", "classes"), confidence, notes
+    )
+
+
+def per_group_changes(
+    predictions: Sequence[Any],
+    baseline_predictions: Sequence[Any],
+    labels_N: Any,
+    groups_N: Any,
+    confidence: float = 0.95,
+) -> Changes:
+    """Every group's accuracy, baseline against arm: of the samples of a group, the fraction that is predicted right.
+
+    Paired and corrected as in [`per_class_changes`], for the number of groups.
+
+    Args:
+        predictions, baseline_predictions, labels_N, confidence: As of [`per_class_changes`].
+        groups_N (`np.ndarray` of shape `(N,)`, strings): The group of every test sample, such as its speaker.
+
+    Returns:
+        [`Changes`]: Of all groups.
+
+    Raises:
+        `ValueError`: As [`per_class_changes`], and if the groups are no strings or not one a sample.
+    """
+    labels_N, groups_N = _ids("labels", labels_N), np.asarray(groups_N)
+    if groups_N.shape != labels_N.shape or not all(isinstance(group, str) for group in groups_N.tolist()):
+        raise ValueError(
+            f"need one string a sample for {len(labels_N)} samples, got groups of shape {groups_N.shape} and "
+            f"{groups_N.dtype}: pass names, such as `np.array(speakers, dtype=str)`"
+        )
+    return _changes(predictions, baseline_predictions, labels_N, groups_N, str, ("group", "groups"), confidence, [])
+
+
+def _changes(
+    predictions: Sequence[Any],
+    baseline_predictions: Sequence[Any],
+    labels_N: np.ndarray,
+    parts_N: np.ndarray,
+    name: Callable[[Any], str],
+    words: tuple[str, str],
+    confidence: float,
+    notes: list[str],
+) -> Changes:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie between 0 and 1, got {confidence}")
+    if len(predictions) == 0 or len(predictions) != len(baseline_predictions):
+        raise ValueError(
+            f"the arm has predictions of {len(predictions)} seeds and the baseline of {len(baseline_predictions)}: pass "
+            "those of the same seeds, one at least"
+        )
+    one, several = words
+    parts, part_N, samples = np.unique(parts_N, return_inverse=True, return_counts=True)
+    accuracies, baseline_accuracies = (
+        np.stack([_accuracies(ids, labels_N, part_N, samples) for ids in of_arm])  # [S, parts]
+        for of_arm in (predictions, baseline_predictions)
+    )
+    means, baseline_means = accuracies.mean(axis=0), baseline_accuracies.mean(axis=0)
+    differences = np.round(accuracies - baseline_accuracies, 12)  # or rounding noise would pass for a spread
+    judged = np.flatnonzero(samples >= MIN_SAMPLES).tolist()
+    estimates = dict(zip(judged, paired_estimates(list(differences[:, judged].T), confidence), strict=True))
+    names = [name(part) for part in parts.tolist()]
+    changes = [
+        Change(
+            name=names[i],
+            samples=int(samples[i]),
+            baseline_accuracy=float(baseline_means[i]),
+            accuracy=float(means[i]),
+            difference=estimates.get(i, Estimate(float(differences[:, i].mean()))),
+        )
+        for i in range(len(parts))
+    ]
+    if len(parts) == 1:
+        notes.append(f"The test samples are all of one {one} ('{names[0]}'), so there is nothing to hold it against.")
+    if few := [names[i] for i in range(len(parts)) if samples[i] < MIN_SAMPLES]:
+        some = ", ".join(map(repr, few[:5])) + (f" and {len(few) - 5} more" if len(few) > 5 else "")
+        notes.append(f"Shown and not judged for having fewer than {MIN_SAMPLES} samples: {some}.")
+    if len(predictions) == 1:
+        notes.append("One seed: no intervals, so no change is claimed.")
+    elif len(judged) > 1:
+        notes.append(
+            f"Intervals are corrected for {len(judged)} {several} (Holm): the chance of finding any change where there is "
+            f"none is {percent(1 - confidence)} at most. A difference without an interval is the same at every seed."
+        )
+    return Changes(
+        changes=tuple(sorted(changes, key=lambda change: -change.difference.mean)),
+        baseline=_extremes(names, baseline_means, judged),
+        arm=_extremes(names, means, judged),
+        n_seeds=len(predictions),
+        confidence=confidence,
+        notes=tuple(notes),
+    )
+
+
+def _accuracies(ids: Any, labels_N: np.ndarray, part_N: np.ndarray, samples: np.ndarray) -> np.ndarray:
+    """The fraction of every part's samples that is predicted right."""
+    ids_N = _ids("predictions", ids)
+    if ids_N.shape != labels_N.shape:
+        raise ValueError(f"got {len(ids_N)} predictions for {len(labels_N)} labels: pass those of the same samples")
+    return np.bincount(part_N, weights=ids_N == labels_N, minlength=len(samples)) / samples
+
+
+def _extremes(names: list[str], means: np.ndarray, judged: list[int]) -> Extremes | None:
+    if len(judged) < 2:
+        return None
+    worst, best = min(judged, key=lambda i: means[i]), max(judged, key=lambda i: means[i])
+    low, high = float(means[worst]), float(means[best])
+    return Extremes(names[worst], low, names[best], high, high - low)
+
+
+def _ids(what: str, ids: Any) -> np.ndarray:
+    ids_N = np.asarray(ids)
+    if ids_N.size == 0:
+        raise ValueError(f"there is nothing to measure: the {what} are empty")
+    if ids_N.ndim != 1 or ids_N.dtype.kind not in "iu":
+        raise ValueError(f"{what} must be integer class ids [N], got shape {ids_N.shape} of {ids_N.dtype}")
+    return ids_N

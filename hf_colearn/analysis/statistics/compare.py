@@ -1,0 +1,378 @@
+"""Did the teacher help, and more than a null control does?
+
+A latent loss regularises by itself: a student may gain as much from random vectors as from a real teacher. So a gain
+over the baseline is credited to the teacher's content only where the null controls of the same comparison stay behind.
+
+Differences are paired by seed, and t-intervals decide: [`~hf_colearn.analysis.statistics.estimates`] says why.
+
+Several co-learned arms are corrected for their number by Holm's procedure (Holm, Scandinavian Journal of Statistics,
+1979), once against the baseline and once against the strongest null control: over all of them, the chance of finding
+any difference where there is none is 5% at most. Each arm's interval has the level at which Holm's procedure judged the
+arm, from `1 - 0.05 / arms` to 0.95, so that it excludes 0 exactly where a difference is found. An arm has helped only
+where both intervals lie above 0, which is stricter than either and asks for no further correction.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from hf_colearn.analysis.statistics.estimates import (
+    MAX_SEEDS,
+    Estimate,
+    interval,
+    paired_estimates,
+    percent,
+    points,
+    seeds_to_settle,
+    sign_flip_p_value,
+    words,
+)
+
+
+Kind = Literal["baseline", "colearned", "null", "reference"]
+Finding = Literal[
+    "helped", "no more than a null control", "no reliable difference", "harm", "one seed", "no null control"
+]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One trained configuration.
+
+    Args:
+        name (`str`): Unique within the comparison.
+        kind (`str`): `"baseline"` (no teacher), `"colearned"` (the real teacher), `"null"` (a null control), or
+            `"reference"` (shown beside them, such as one modality alone; neither judged nor a control).
+        scores (`list[float]`): One score in [0, 1] a seed, higher is better, the seeds in the same order in every arm.
+    """
+
+    name: str
+    kind: Kind
+    scores: list[float]
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """An arm with its mean and its differences; an arm has no difference to itself, and only co-learned arms a finding."""
+
+    name: str
+    kind: Kind
+    scores: list[float]
+    mean: Estimate
+    to_baseline: Estimate | None
+    to_null: Estimate | None
+    finding: Finding | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What [`compare`] found: the arms in the given order, and the controls that they were held against."""
+
+    arms: tuple[ArmResult, ...]
+    n_seeds: int
+    confidence: float
+    metric: str
+    baseline: str
+    strongest_null: str | None
+    source: str = "teacher"
+
+    @property
+    def findings(self) -> dict[str, Finding]:
+        """What was found of every co-learned arm, by name."""
+        return {arm.name: arm.finding for arm in self.arms if arm.finding is not None}
+
+    @property
+    def verdict(self) -> str:
+        """One line a co-learned arm, that claims no more than the intervals do."""
+        return "\n".join(
+            f"{arm.name}: {self._sentence(arm, arm.to_baseline)}"
+            for arm in self.arms
+            if arm.finding is not None and arm.to_baseline is not None
+        )
+
+    @property
+    def headline(self) -> str:
+        """One short sentence: of the only co-learned arm with its gain, or which (of many: how many) helped and which not."""
+        claims = {
+            "helped": f"the {self.source}'s content helped",
+            "harm": "co-learning did harm",
+            "no more than a null control": "co-learning helped no more than a null control",
+            "no null control": f"a gain, and no null control that would credit it to the {self.source}",
+            "no reliable difference": f"no reliable difference at {self.n_seeds} seeds",
+            "one seed": "one seed, so no claim",
+        }
+        names = {claim: [name for name, found in self.findings.items() if found == claim] for claim in claims}
+        if not self.findings:
+            return "No arm was co-learned, so there is nothing to judge."
+        if len(self.findings) > 1:
+            many = f" of {len(self.findings)} arms"
+            told = [
+                f"{claims[claim]} ({', '.join(map(repr, named)) if len(self.findings) < 5 else str(len(named)) + many})"
+                for claim, named in names.items()
+                if named
+            ]
+            return f"{_capital('; '.join(told))}."
+        arm = next(arm for arm in self.arms if arm.finding is not None)
+        gains = [words(arm.to_baseline, "the baseline")]
+        if arm.finding == "no more than a null control":
+            gains.append(words(arm.to_null, f"'{self.strongest_null}'"))
+        return f"{_capital(claims[self.findings[arm.name]])}: {', and '.join(gains)}."
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values, for JSON; scores and differences are fractions, not percent."""
+        return asdict(self) | {"verdict": self.verdict, "headline": self.headline}
+
+    def table(self) -> str:
+        """The arms as plain text with aligned columns, in percent and percentage points, with notes below."""
+        rows = self.rows()
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        rows.insert(1, ["-" * width for width in widths])
+        padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
+        return "\n".join([*("  ".join(row).rstrip() for row in padded), "", *self.notes()])
+
+    def to_markdown(self) -> str:
+        """The same table and notes in Markdown."""
+        rows = [[cell.replace("|", "\\|") for cell in row] for row in self.rows()]
+        rows.insert(1, ["---"] * len(rows[0]))
+        return "\n".join([*("| " + " | ".join(row) + " |" for row in rows), "", *(f"- {n}" for n in self.notes())])
+
+    def rows(self) -> list[list[str]]:
+        """The table's cells, the first row its header."""
+        null = "best null" if self.strongest_null is None else f"null '{self.strongest_null}'"
+        level = f"{percent(self.confidence)} interval"
+        rows = [["arm", "kind", f"{self.metric} [%]", level, f"vs '{self.baseline}' [pp]", f"vs {null} [pp]"]]
+        for arm in self.arms:
+            differences = [points(difference) for difference in (arm.to_baseline, arm.to_null)]
+            rows.append([arm.name, arm.kind, f"{100 * arm.mean.mean:.2f}", interval(arm.mean, ""), *differences])
+        return rows
+
+    def notes(self) -> list[str]:
+        """What a reader of the table must know, a sentence or two each."""
+        colearned = [arm for arm in self.arms if arm.finding is not None]
+        if self.n_seeds == 1:
+            notes = ["One seed: no intervals, so no claim. pp = percentage points."]
+        else:
+            p_values = ", ".join(f"'{arm.name}' {_p_values(arm)}" for arm in colearned)
+            notes = [
+                f"{self.n_seeds} seeds; brackets are {percent(self.confidence)} t-intervals over seeds, differences "
+                "are paired by seed; pp = percentage points.",
+            ]
+            if colearned:
+                notes.append(
+                    f"Sign-flip permutation p: {p_values} (it cannot be below {2 / 2**self.n_seeds:.3g} with "
+                    f"{self.n_seeds} seeds, so the intervals decide)."
+                )
+        if self.strongest_null is not None:
+            notes.append(
+                f"'{self.strongest_null}' is the null control with the highest mean; picking it afterwards favours "
+                "the control, so the comparison is conservative for the co-learned arms."
+            )
+        if len(colearned) > 1 and self.n_seeds > 1:
+            widest = percent(1 - (1 - self.confidence) / len(colearned))
+            notes.append(
+                f"The {len(colearned)} co-learned arms are corrected for their number (Holm): their differences' "
+                f"brackets have up to {widest}, so that the chance of finding any difference where there is none is "
+                f"{percent(1 - self.confidence)} at most."
+            )
+        if constant := self._without_a_spread():
+            notes.append(
+                f"No bracket and no claim where a value is the same at every seed, since nothing tells how certain it is: "
+                f"{', '.join(constant)}. See that the seed reaches the training, or score on more samples."
+            )
+        return notes
+
+    def _without_a_spread(self) -> list[str]:
+        if self.n_seeds == 1:
+            return []
+        return [
+            f"'{arm.name}'{what}"
+            for arm in self.arms
+            for estimate, what in (
+                (arm.mean, ""),
+                (arm.to_baseline, f" vs '{self.baseline}'"),
+                (arm.to_null, f" vs '{self.strongest_null}'"),
+            )
+            if estimate is not None and estimate.low is None
+        ]
+
+    def _sentence(self, arm: ArmResult, gain: Estimate) -> str:
+        seeds = f"{self.n_seeds} seeds"
+        over_baseline = f"{points(gain)} pp over the baseline"
+        over_null = f"{points(arm.to_null)} pp over the strongest null control '{self.strongest_null}'"
+        if arm.finding == "one seed":
+            also = "" if arm.to_null is None else f", {over_null}"
+            return f"one seed has no interval, so no claim: {over_baseline}{also}; train more seeds."
+        if arm.finding == "harm":
+            return f"co-learning did harm: {over_baseline} ({seeds})."
+        if arm.finding == "no null control":
+            return (
+                f"a gain, but not one to credit to the {self.source}: {over_baseline} ({seeds}), and no null control was "
+                "trained; add an arm of kind 'null'."
+            )
+        if arm.finding == "helped":
+            return f"the {self.source}'s content helped: {over_baseline} and {over_null} ({seeds})."
+        if arm.finding == "no more than a null control":
+            return (
+                f"it helped no more than a null control does: {over_baseline}, but {over_null} ({seeds}); the "
+                f"{self.source}'s gain is not larger than a null control's."
+            )
+        if gain.low is not None and gain.low > 0:
+            return (
+                f"no reliable difference at {seeds} from a null control: {over_baseline}, and {over_null}, the same at "
+                "every seed, so nothing tells how certain it is."
+            )
+        less = arm.to_null is not None and arm.to_null.mean <= 0
+        but = f"; the {self.source}'s gain is not larger than a null control's ({over_null})" if less else ""
+        return f"no reliable difference at {seeds}: {over_baseline}; {self._what_would_settle(arm, gain)}{but}."
+
+    def _what_would_settle(self, arm: ArmResult, gain: Estimate) -> str:
+        if round(gain.mean, 12) == 0:
+            return "no number of seeds settles a difference of 0"
+        if gain.confidence is None:
+            return "it is the same at every seed, so nothing tells how certain it is"
+        baseline = next(other for other in self.arms if other.name == self.baseline)
+        needed = seeds_to_settle(_paired(arm.scores, baseline.scores), gain.confidence)
+        told = f"more than {MAX_SEEDS}" if needed is None else f"about {needed}"
+        return f"{told} seeds would settle a difference of this size"
+
+
+def compare(
+    arms: list[Arm], confidence: float = 0.95, metric: str = "accuracy", source: str = "teacher"
+) -> Comparison:
+    """Holds every arm against the baseline and against the strongest null control.
+
+    The strongest null control is the null arm with the highest mean. It is picked after the fact, which favours it:
+    the comparison is conservative for the co-learned arms. What a finding rests on is said on top of this module; the
+    differences of null controls and references are shown, not judged, and so not corrected.
+
+    Args:
+        arms (`list[Arm]`):
+            Exactly one baseline, at least one co-learned arm, and the null controls, all with the same seeds in the
+            same order. One seed is enough for a comparison without intervals and without claims.
+        confidence (`float`, *optional*, defaults to 0.95):
+            Of the t-intervals, between 0 and 1.
+        metric (`str`, *optional*, defaults to `"accuracy"`):
+            What the scores are, for the header of the table.
+        source (`str`, *optional*, defaults to `"teacher"`):
+            What a gain over the null controls is credited to: `"pairing"`, where the modalities teach each other.
+
+    Returns:
+        [`Comparison`]: With a finding for every co-learned arm: `"helped"` (both intervals lie above 0), `"no more than
+        a null control"` (only that against the baseline does), `"no reliable difference"`, `"harm"`, `"one seed"` or
+        `"no null control"` (a gain, and nothing to hold it against).
+
+    Raises:
+        `ValueError`: If arms are missing, share a name or differ in their number of seeds, or a score is not in
+            [0, 1].
+
+    Example:
+
+    ```python
+    >>> from hf_colearn.analysis.statistics.compare import Arm, compare
+
+    >>> comparison = compare(
+    ...     [
+    ...         Arm("baseline", "baseline", [0.80, 0.81, 0.79]),
+    ...         Arm("text teacher", "colearned", [0.85, 0.87, 0.83]),
+    ...         Arm("random vectors", "null", [0.81, 0.81, 0.80]),
+    ...     ]
+    ... )
+    >>> comparison.headline
+    "The teacher's content helped: +5.00 pp over the baseline (95% interval +2.52 to +7.48)."
+    ```
+    """
+    _check(arms, confidence)
+    baseline = next(arm for arm in arms if arm.kind == "baseline")
+    null = max((arm for arm in arms if arm.kind == "null"), key=lambda arm: np.mean(arm.scores), default=None)
+    n_seeds = len(baseline.scores)
+    to_baseline = _differences(arms, baseline, confidence)
+    to_null = {} if null is None else _differences(arms, null, confidence)
+    results = tuple(
+        ArmResult(
+            name=arm.name,
+            kind=arm.kind,
+            scores=[float(score) for score in arm.scores],
+            mean=replace(paired_estimates([np.round(arm.scores, 12)], confidence)[0], p_value=None),
+            to_baseline=to_baseline.get(arm.name),
+            to_null=to_null.get(arm.name),
+            finding=_finding(to_baseline[arm.name], to_null.get(arm.name), n_seeds)
+            if arm.kind == "colearned"
+            else None,
+        )
+        for arm in arms
+    )
+    strongest_null = None if null is None else null.name
+    return Comparison(results, n_seeds, confidence, metric, baseline.name, strongest_null, source)
+
+
+def _differences(arms: list[Arm], other: Arm, confidence: float) -> dict[str, Estimate]:
+    """The differences of all other arms to this one, by name; those of co-learned arms are corrected together."""
+    paired = {arm.name: _paired(arm.scores, other.scores) for arm in arms if arm is not other}
+    judged = [arm.name for arm in arms if arm.kind == "colearned"]
+    families = [judged, *([name] for name in paired if name not in judged)]
+    estimates = {
+        name: estimate
+        for family in families
+        for name, estimate in zip(family, paired_estimates([paired[name] for name in family], confidence), strict=True)
+    }
+    if len(other.scores) == 1:
+        return estimates
+    return {
+        name: replace(estimate, sign_flip_p_value=sign_flip_p_value(paired[name]))
+        for name, estimate in estimates.items()
+    }
+
+
+def _finding(to_baseline: Estimate, to_null: Estimate | None, n_seeds: int) -> Finding:
+    if n_seeds == 1:
+        return "one seed"
+    if to_baseline.low is None or to_baseline.high is None:
+        return "no reliable difference"
+    if to_baseline.high < 0:
+        return "harm"
+    if to_baseline.low <= 0:
+        return "no reliable difference"
+    if to_null is None:
+        return "no null control"
+    if to_null.low is None:  # the same difference at every seed
+        return "no reliable difference" if to_null.mean > 0 else "no more than a null control"
+    return "helped" if to_null.low > 0 else "no more than a null control"
+
+
+def _paired(scores: list[float], others: list[float]) -> np.ndarray:
+    """Differences by seed, without the rounding noise that would make a reliable gain of 0.1 + 0.2 over 0.3."""
+    return np.round(np.subtract(scores, others), 12)
+
+
+def _check(arms: list[Arm], confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie between 0 and 1, got {confidence}")
+    names = [arm.name for arm in arms]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{names.count(name)} arms are named '{name}': give every arm its own name")
+    kinds = [arm.kind for arm in arms]
+    for arm in arms:
+        if arm.kind not in get_args(Kind):
+            raise ValueError(f"arm '{arm.name}' is of kind '{arm.kind}': choose from {list(get_args(Kind))}")
+        if len(arm.scores) == 0 or len(arm.scores) != len(arms[0].scores):
+            counts = {arm.name: len(arm.scores) for arm in arms}
+            raise ValueError(f"every arm needs one score for each of the same seeds, got {counts} scores")
+        for seed, score in enumerate(arm.scores):
+            if not 0 <= score <= 1:  # also catches NaN
+                raise ValueError(
+                    f"score {seed} of arm '{arm.name}' is {score}: scores are fractions between 0 and 1 "
+                    "(divide percent by 100; a NaN is a failed run, train it again or leave the arm out)"
+                )
+    if kinds.count("baseline") != 1 or not {"colearned", "reference"} & set(kinds):
+        raise ValueError(f"need exactly one arm of kind 'baseline' and at least one 'colearned', got {kinds}")
+
+
+def _capital(sentence: str) -> str:
+    return sentence[0].upper() + sentence[1:]
+
+
+def _p_values(arm: ArmResult) -> str:
+    p_values = [d.sign_flip_p_value for d in (arm.to_baseline, arm.to_null) if d is not None]
+    return " and ".join(f"{p_value:.3g}" for p_value in p_values)

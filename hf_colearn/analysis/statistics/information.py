@@ -1,0 +1,301 @@
+"""What one modality tells of the label beyond another, and what each is worth in a model of several.
+
+Shapes: n samples, D dimensions of a latent (each modality has its own), C classes, M modalities.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import chain, combinations, permutations
+from math import factorial, isfinite
+
+import numpy as np
+from scipy.stats import norm
+
+
+CONFIDENCE = 0.95
+MAX_DIM = 64  # of a modality's latents, as the probes see them
+INVERSE_PENALTIES = (1e-3, 2e-2, 0.5, 10.0)  # scikit-learn's C, from which the probes choose
+
+
+@dataclass(frozen=True)
+class Nats:
+    """A mean over samples in nats, with its standard error and 95 % normal interval."""
+
+    mean: float
+    standard_error: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """By how much a probe's cross-entropy falls when it sees `modality` beside `given`."""
+
+    modality: str
+    given: str
+    nats: Nats
+
+    @property
+    def sentence(self) -> str:
+        """What the interval allows to say."""
+        size = f"{self.nats.mean:+.3f} [{self.nats.low:+.3f}, {self.nats.high:+.3f}] nats"
+        if self.nats.low > 0:
+            return f"'{self.modality}' tells of the label what '{self.given}' alone does not: {size}."
+        return f"no reliable sign that '{self.modality}' tells of the label more than '{self.given}' alone: {size}."
+
+
+@dataclass(frozen=True)
+class Information:
+    """What [`cross_entropy_reduction`] found.
+
+    Attributes:
+        cross_entropy (`dict[tuple[str, ...], Nats]`): Of the label, held-out, from no modality (`()`, the classes'
+            frequencies), each one and each pair, in the order of the latents.
+        reductions (`tuple[Reduction, ...]`): One for every ordered pair of modalities.
+        samples (`int`): That were probed.
+        lacking (`int`): Samples that were left out because they lack a modality.
+    """
+
+    cross_entropy: dict[tuple[str, ...], Nats]
+    reductions: tuple[Reduction, ...]
+    samples: int
+    lacking: int
+
+
+def cross_entropy_reduction(
+    latents: Mapping[str, np.ndarray], labels: np.ndarray, folds: int = 5, seed: int = 0, max_samples: int = 2000
+) -> Information:
+    r"""How much a second modality tells of the label: \\(CE(y|x_i) - CE(y|x_i, x_j)\\) by held-out linear probes.
+
+    A probe's cross-entropy is an **upper bound** of the conditional entropy \\(H(y|x)\\), since it can use only what a linear
+    classifier reads. The difference of two bounds estimates the conditional mutual information \\(I(y; x_j|x_i)\\) and
+    bounds it from neither side: it misses what only both modalities' product tells, and it may be **negative**, where the
+    second modality gives the probe more to overfit than to learn from.
+
+    A probe is a multinomial logistic regression with an L2 penalty on standardised latents; those wider than 64 are
+    projected to their 64 leading principal components first. Scaling, projection and the penalty (C of 0.001 to 10, by
+    3-fold cross-validation of the log loss) are fitted inside the training folds. Every sample is predicted by the one
+    probe that never saw it. The intervals are over samples, paired within a difference; they leave out that other training
+    folds would give other probes.
+
+    Args:
+        latents (`dict[str, np.ndarray]`): By modality, `[n, D]`; a row of NaN is a sample that lacks the modality. Only
+            samples that have all modalities are probed.
+        labels (`np.ndarray` of shape `(n,)`): Integers.
+        folds (`int`, *optional*, defaults to 5): At least 2; a class needs twice as many samples.
+        seed (`int`, *optional*, defaults to 0): Of the folds, and of the draw of samples.
+        max_samples (`int`, *optional*, defaults to 2000): Of more samples, so many are drawn at random, which bounds time
+            and memory.
+
+    Returns:
+        [`Information`]: In nats.
+
+    Raises:
+        ImportError: If scikit-learn is missing.
+        ValueError: In one sentence, if there are fewer than two modalities or classes, too few samples of a class, latents
+            that are constant, infinite or NaN in part, or shapes that differ.
+
+    Example:
+
+    ```python
+    found = cross_entropy_reduction({"image": z_image, "audio": z_audio}, labels)
+    print(found.cross_entropy["image",].mean, *(reduction.sentence for reduction in found.reductions), sep="\n")
+    ```
+    """
+    if folds < 2:
+        raise ValueError(f"folds={folds} leaves nothing to hold out: pass at least 2.")
+    names, labels = list(latents), np.asarray(labels)
+    x, has_all_n = _checked(latents, labels)
+    rows = np.flatnonzero(has_all_n)
+    rows = np.sort(np.random.default_rng(seed).permutation(rows)[:max_samples])
+    x = {name: x_nD[rows] for name, x_nD in x.items()}
+    classes, y_n, counts_C = np.unique(labels[rows], return_inverse=True, return_counts=True)
+    _check_enough(x, classes, counts_C, folds)
+
+    subsets: list[tuple[str, ...]] = [(), *((name,) for name in names), *combinations(names, 2)]
+    losses = {subset: _held_out_losses([x[name] for name in subset], y_n, folds, seed) for subset in subsets}
+    reductions = tuple(
+        Reduction(other, name, _mean(losses[name,] - losses[_in_order((name, other), names)]))
+        for name, other in permutations(names, 2)
+    )
+    cross_entropy = {subset: _mean(losses_n) for subset, losses_n in losses.items()}
+    return Information(cross_entropy, reductions, len(rows), int((~has_all_n).sum()))
+
+
+def _in_order(subset: Iterable[str], names: list[str]) -> tuple[str, ...]:
+    return tuple(sorted(subset, key=names.index))
+
+
+def _checked(latents: Mapping[str, np.ndarray], labels: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The latents as float64 arrays, and which samples have all of them."""
+    if len(latents) < 2:
+        found = f"only '{next(iter(latents))}'" if latents else "none"
+        raise ValueError(f"what a modality tells beyond another needs latents of at least two, and there are {found}.")
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise ValueError(f"labels of shape {labels.shape} and type {labels.dtype} are no classes: pass integers [n].")
+    x = {name: np.asarray(x_nD, dtype=np.float64) for name, x_nD in latents.items()}
+    has_all_n = np.ones(len(labels), dtype=bool)
+    for name, x_nD in x.items():
+        if x_nD.ndim != 2 or len(x_nD) != len(labels):
+            raise ValueError(
+                f"the latents of '{name}' have the shape {x_nD.shape}, and there are {len(labels)} labels."
+            )
+        is_absent_n = np.isnan(x_nD).all(axis=1)
+        broken = (~np.isfinite(x_nD).all(axis=1) & ~is_absent_n).sum()
+        if broken:
+            raise ValueError(
+                f"{broken} of {len(x_nD)} latents of '{name}' hold NaN or infinite values: training has diverged."
+            )
+        has_all_n &= ~is_absent_n
+    return x, has_all_n
+
+
+def _check_enough(x: Mapping[str, np.ndarray], classes: np.ndarray, counts_C: np.ndarray, folds: int) -> None:
+    if len(classes) < 2:
+        found = f"all of class {classes[0]}" if len(classes) else "none"
+        raise ValueError(
+            f"the samples that have all of {', '.join(x)} are {found}, and there is no label to tell from another."
+        )
+    if counts_C.min() < 2 * folds:
+        raise ValueError(
+            f"class {classes[counts_C.argmin()]} has {counts_C.min()} samples with all of {', '.join(x)}, and probes on "
+            f"{folds} folds need {2 * folds} of every class."
+        )
+    for name, x_nD in x.items():
+        if np.ptp(x_nD, axis=0).max() == 0:
+            raise ValueError(f"the latents of '{name}' are the same in all {len(x_nD)} samples: they tell nothing.")
+
+
+def _held_out_losses(parts: list[np.ndarray], y_n: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """The log loss of every sample, `(n,)`, from the probe that never saw it; without parts from the classes' frequencies."""
+    try:
+        from sklearn.compose import ColumnTransformer
+        from sklearn.decomposition import PCA
+        from sklearn.dummy import DummyClassifier
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_predict
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+        from threadpoolctl import threadpool_limits
+    except ImportError as error:
+        raise ImportError("the probes are scikit-learn's: pip install 'hf-colearn[report]'") from error
+    split = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    trained = len(y_n) - -(-len(y_n) // folds)  # samples of the smallest training folds
+    reduced, start = [], 0
+    for i, x_nD in enumerate(parts):
+        columns, start = slice(start, start + x_nD.shape[1]), start + x_nD.shape[1]
+        steps: list = [StandardScaler()]
+        if x_nD.shape[1] > MAX_DIM:
+            steps.append(PCA(min(MAX_DIM, trained - 1), random_state=seed))
+        reduced.append((str(i), make_pipeline(*steps), columns))
+    if parts:
+        regression = LogisticRegression(max_iter=1000)
+        chosen = GridSearchCV(regression, {"C": list(INVERSE_PENALTIES)}, scoring="neg_log_loss", cv=3)
+        probe = make_pipeline(ColumnTransformer(reduced), chosen)
+    else:
+        probe = DummyClassifier(strategy="prior")
+    x_nD = np.concatenate(parts, axis=1) if parts else np.zeros((len(y_n), 1))
+    with threadpool_limits(limits=1):  # thousands of small products: threads would only wait for each other
+        p_nC = cross_val_predict(probe, x_nD, y_n, cv=split, method="predict_proba")
+    return -np.log(np.maximum(p_nC[np.arange(len(y_n)), y_n], np.finfo(p_nC.dtype).tiny))
+
+
+def _mean(values_n: np.ndarray) -> Nats:
+    mean, error = float(values_n.mean()), float(values_n.std(ddof=1) / len(values_n) ** 0.5)
+    half = float(norm.ppf(0.5 + CONFIDENCE / 2)) * error
+    return Nats(mean, error, mean - half, mean + half)
+
+
+def shapley_values(value: Mapping[frozenset[str] | tuple[str, ...], float]) -> dict[str, float]:
+    r"""What each modality contributes to what all reach together: the exact Shapley value over all subsets.
+
+    \\(\phi_i = \sum_{S \not\ni i} \frac{|S|!\,(M-|S|-1)!}{M!}\,(v(S \cup i) - v(S))\\) (Shapley, 1953): the gain of adding
+    the modality, averaged over all orders in which the modalities may come. The values add up to
+    \\(v(\text{all}) - v(\emptyset)\\).
+
+    Args:
+        value (`Mapping[frozenset[str] | tuple[str, ...], float]`): Of every subset of the modalities, in any order within a
+            subset, such as an accuracy; also of the empty one (`frozenset()` or `()`), which is the chance level.
+
+    Returns:
+        `dict[str, float]`: By modality, in the unit of the values; may be negative.
+
+    Raises:
+        ValueError: If a subset is missing, given twice or has a value that is not finite.
+
+    Example:
+
+    ```python
+    >>> from hf_colearn.analysis.statistics.information import shapley_values
+
+    >>> shapley_values({(): 0.0, ("image",): 0.5, ("audio",): 0.25, ("image", "audio"): 1.0})
+    {'audio': 0.375, 'image': 0.625}
+    ```
+    """
+    known: dict[frozenset[str], float] = {}
+    for subset, worth in value.items():
+        if isinstance(subset, str):
+            raise ValueError(f"'{subset}' is no subset: write ('{subset}',) for a modality alone.")
+        if frozenset(subset) in known:
+            raise ValueError(f"the subset {_shown(subset)} is given twice: keep one of them.")
+        if not isfinite(worth):
+            raise ValueError(f"the value of {_shown(subset)} is {worth}, so nothing can be shared out.")
+        known[frozenset(subset)] = float(worth)
+    names = sorted(frozenset().union(*known))
+    if not names:
+        raise ValueError("no modality is named, so there is nothing to share out.")
+    count = len(names)
+    subsets = [frozenset(s) for s in chain.from_iterable(combinations(names, size) for size in range(count + 1))]
+    for subset in subsets:
+        if subset not in known:
+            raise ValueError(
+                f"the value of {_shown(subset)} is missing: Shapley values need all {len(subsets)} subsets of "
+                f"{', '.join(names)}."
+            )
+    return {
+        name: sum(
+            factorial(len(s)) * factorial(count - len(s) - 1) / factorial(count) * (known[s | {name}] - known[s])
+            for s in subsets
+            if name not in s
+        )
+        for name in names
+    }
+
+
+def _shown(subset: Iterable[str]) -> str:
+    return f"({', '.join(sorted(subset))})" if subset else "no modality (the chance level)"
+
+
+def shapley_of_metrics(
+    metrics: Mapping[str, float], modalities: Iterable[str], metric: str = "accuracy", *, chance: float
+) -> dict[str, float]:
+    """The Shapley value of every modality in one model, from what it reaches with each subset of them.
+
+    Where samples lack modalities, a subset's metric is over the samples that have all of it, so that the subsets are
+    not measured on the same ones: compare the values only where all samples are complete.
+
+    Args:
+        metrics (`Mapping[str, float]`): Of [`classification_metrics`] and a multimodal model: `{metric}` of all, and
+            `{metric}_given_{subset}` of every smaller subset, which are there for up to 5 modalities.
+        modalities (`Iterable[str]`): In the model's order (`model.modalities`).
+        metric (`str`, *optional*, defaults to `"accuracy"`): Which one.
+        chance (`float`): What is reached without any modality, such as the share of the commonest class.
+
+    Returns:
+        `dict[str, float]`: By modality, in the model's order; they add up to `metrics[metric] - chance`.
+
+    Raises:
+        ValueError: If there are fewer than two modalities, a subset was not measured, or a value is not finite.
+    """
+    names = tuple(modalities)
+    if len(names) < 2:
+        raise ValueError(f"a share of what modalities reach together needs at least two, and there are {len(names)}.")
+    value: dict[frozenset[str] | tuple[str, ...], float] = {(): chance}
+    for size in range(1, len(names) + 1):
+        for subset in combinations(names, size):
+            key = metric if size == len(names) else f"{metric}_given_{'_'.join(subset)}"
+            if key not in metrics:
+                raise ValueError(f"'{key}' was not measured, and the values of {', '.join(names)} need every subset.")
+            value[subset] = metrics[key]
+    shared = shapley_values(value)
+    return {name: shared[name] for name in names}

@@ -1,0 +1,222 @@
+"""How a score changes over a sweep, such as the share of mismatched pairs: steadily, at one step, or not reliably.
+
+Shapes: L levels of the sweep, S seeds.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import permutation_test, rankdata
+from scipy.stats import t as student_t
+
+
+@dataclass(frozen=True)
+class Change:
+    """How much the score changes between two levels: a mean over seeds with its t-interval, in the scores' own unit.
+
+    One seed has no interval (`None`).
+    """
+
+    start: float
+    end: float
+    mean: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """What [`degradation`] found; all levels ascend.
+
+    Attributes:
+        levels (`tuple[float, ...]`): Of the sweep.
+        means (`tuple[float, ...]`): Of the scores over seeds, one a level.
+        total (`Change`): From the lowest level to the highest.
+        steps (`tuple[Change, ...]`): From each level to the next, with intervals that hold all at once (Bonferroni).
+        largest (`Change`): The step that goes furthest in the direction of the total change.
+        largest_share (`float` or `None`): Of the total change; more than 1 where others go back. None without a change.
+        rank_correlation (`float`): Spearman's, between level and score within a seed, averaged over seeds; ties count as
+            no order.
+        p_value (`float` or `None`): Two-sided, of "within a seed, the scores may stand at any level"; one seed has none.
+        num_seeds (`int`): S.
+        confidence (`float`): Of the intervals.
+    """
+
+    levels: tuple[float, ...]
+    means: tuple[float, ...]
+    total: Change
+    steps: tuple[Change, ...]
+    largest: Change
+    largest_share: float | None
+    rank_correlation: float
+    p_value: float | None
+    num_seeds: int
+    confidence: float
+
+    @property
+    def is_reliable(self) -> bool:
+        """Whether there is a trend: the ranks' test and the interval of the total change agree."""
+        if self.total.low is None or self.total.high is None or self.p_value is None:
+            return False
+        excludes_0 = self.total.low > 0 or self.total.high < 0
+        return excludes_0 and self.p_value < 1 - self.confidence and self.rank_correlation * self.total.mean > 0
+
+    @property
+    def goes_back(self) -> tuple[Change, ...]:
+        """Steps that go reliably against the total change."""
+        return tuple(
+            step
+            for step in self.steps
+            if step.low is not None
+            and step.high is not None
+            and (step.low > 0 if self.total.mean < 0 else step.high < 0)
+        )
+
+    @property
+    def sentence(self) -> str:
+        """What may be said of the curve, levels in percent and scores in percentage points."""
+        size = f"{_points(self.total)} from {_percent(self.levels[0])} to {_percent(self.levels[-1])}"
+        if self.p_value is None:
+            return f"one seed has no interval, so no claim: {size}; train more seeds."
+        evidence = f"{size} ({self.num_seeds} seeds, p {self.p_value:.2g})"
+        if not self.is_reliable:
+            return f"no reliable trend: {evidence}."
+        falls, rises = ("falls", "rises") if self.total.mean < 0 else ("rises", "falls")
+        if self.goes_back:
+            back = self.goes_back[0]
+            between = f"between {_percent(back.start)} and {_percent(back.end)}"
+            return f"{falls}, but {rises} {between} ({_points(back)}): {evidence}."
+        assert self.largest_share is not None  # a reliable change is not 0
+        if self.largest_share > _one_step(self.largest, self.levels):
+            between = f"between {_percent(self.largest.start)} and {_percent(self.largest.end)}"
+            return f"{falls} mostly {between} ({_points(self.largest)}, {self.largest_share:.0%} of it): {evidence}."
+        return f"{falls} steadily: {evidence}."
+
+
+def degradation(
+    levels: Sequence[float], scores: Sequence[Sequence[float]] | np.ndarray, confidence: float = 0.95
+) -> Degradation:
+    """Whether a score falls (or rises) over the levels of a sweep, and whether smoothly or at one step.
+
+    *Trend*: Spearman's rank correlation within every seed, averaged; its p-value is from permuting the scores among the
+    levels within each seed, which is Page's test for ordered alternatives (Page, 1963) with two sides. It is exact below
+    10,000 permutations, of which there are `(L!)**S`, and over 9,999 seeded draws from there on. *Size*: changes between
+    levels, paired by seed, with t-intervals.
+
+    A trend is claimed where both exclude none. It is called "mostly between" two levels where one step has more of the
+    total change than half-way from its share of the levels' range to all of it (62.5 % at five equidistant levels);
+    a step that reliably goes back is named. Which step is the largest is seen in the same scores, so that its size is
+    somewhat overstated where seeds differ much.
+
+    Args:
+        levels (`Sequence[float]`): L shares from 0 to 1, at least 3 and distinct, in any order.
+        scores (`Sequence[Sequence[float]]` of shape `(L, S)`): Of every level, one a seed, the seeds in the same order;
+            fractions, or gains over a baseline as fractions.
+        confidence (`float`, *optional*, defaults to 0.95): Of the intervals; the trend's p is held against what it leaves.
+
+    Returns:
+        [`Degradation`]: Its `sentence` says it in words.
+
+    Raises:
+        ValueError: If there are fewer than 3 levels or no seeds, levels are doubled or no shares, shapes differ, or a
+            score is not finite.
+
+    Example:
+
+    ```python
+    >>> from hf_colearn.analysis.statistics.sweep import degradation
+
+    >>> shares = [0, 0.25, 0.5, 0.75, 1]
+    >>> scores = [[0.9, 0.91, 0.89], [0.86, 0.87, 0.85], [0.82, 0.84, 0.81], [0.78, 0.8, 0.77], [0.74, 0.75, 0.73]]
+    >>> degradation(shares, scores).sentence
+    'falls steadily: -16.00 [-16.00, -16.00] pp from 0 % to 100 % (3 seeds, p 0.0002).'
+    ```
+    """
+    levels_L, scores_LS = _checked(levels, scores, confidence)
+    order = np.argsort(levels_L)
+    levels_L, scores_LS = levels_L[order], scores_LS[order]
+    count, num_seeds = scores_LS.shape
+
+    total = _change((levels_L[0], levels_L[-1]), scores_LS[-1] - scores_LS[0], confidence)
+    at_once = 1 - (1 - confidence) / (count - 1)
+    steps = tuple(
+        _change((levels_L[i], levels_L[i + 1]), scores_LS[i + 1] - scores_LS[i], at_once) for i in range(count - 1)
+    )
+    largest = max(steps, key=lambda step: step.mean * np.sign(total.mean))
+    share = None if total.mean == 0 else largest.mean / total.mean
+
+    places_L = np.arange(count) - (count - 1) / 2
+    ranks_LS = rankdata(scores_LS, axis=0) - (count + 1) / 2
+
+    def correlation(*ranks: np.ndarray, axis: int = -1) -> np.ndarray:
+        # One array a level, seeds along the axis; ties stay out of the denominator.
+        return sum(p * np.mean(r, axis=axis) for p, r in zip(places_L, ranks, strict=True)) / np.sum(places_L**2)
+
+    p_value = None
+    if num_seeds > 1:
+        options: dict = {"permutation_type": "samples", "vectorized": True, "n_resamples": 9999, "rng": 0}
+        p_value = float(permutation_test(list(ranks_LS), correlation, **options).pvalue)
+    return Degradation(
+        levels=tuple(levels_L.tolist()),
+        means=tuple(scores_LS.mean(axis=1).tolist()),
+        total=total,
+        steps=steps,
+        largest=largest,
+        largest_share=share,
+        rank_correlation=float(correlation(*ranks_LS)),
+        p_value=p_value,
+        num_seeds=num_seeds,
+        confidence=confidence,
+    )
+
+
+def _checked(
+    levels: Sequence[float], scores: Sequence[Sequence[float]] | np.ndarray, confidence: float
+) -> tuple[np.ndarray, np.ndarray]:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence={confidence} is none: pass a number between 0 and 1.")
+    levels_L = np.asarray(levels, dtype=np.float64)
+    if levels_L.ndim != 1 or len(levels_L) < 3:
+        raise ValueError(f"a trend needs at least 3 levels, and there are {levels_L.size}: {list(levels)}.")
+    if not ((levels_L >= 0) & (levels_L <= 1)).all():  # also catches NaN
+        raise ValueError(f"the levels {levels_L.tolist()} are no shares: pass numbers from 0 to 1 (percent over 100).")
+    if len(set(levels_L.tolist())) < len(levels_L):
+        raise ValueError(f"the levels {levels_L.tolist()} hold one twice: give each one row of scores.")
+    if len(scores) != len(levels_L):
+        raise ValueError(f"there are scores of {len(scores)} levels, but {len(levels_L)} levels.")
+    counts = [len(of_level) for of_level in scores]
+    if len(set(counts)) > 1 or counts[0] == 0:
+        raise ValueError(f"every level needs one score for each of the same seeds, and they have {counts}.")
+    scores_LS = np.asarray(scores, dtype=np.float64)
+    for level, of_level in zip(levels_L, scores_LS, strict=True):
+        if not np.isfinite(of_level).all():
+            raise ValueError(f"a score at level {level:g} is NaN or infinite: a failed run has no place in a sweep.")
+    return levels_L, scores_LS
+
+
+def _change(between: Sequence[float], differences_S: np.ndarray, confidence: float) -> Change:
+    differences_S = np.round(differences_S, 12)  # 0.3 - 0.2 and 0.2 - 0.1 are the same step
+    (start, end), mean, n = between, float(differences_S.mean()), len(differences_S)
+    if n == 1:
+        return Change(start, end, mean, None, None)
+    half = float(student_t.ppf(0.5 + confidence / 2, n - 1) * differences_S.std(ddof=1) / n**0.5)
+    return Change(start, end, mean, mean - half, mean + half)
+
+
+def _one_step(step: Change, levels: tuple[float, ...]) -> float:
+    """The share of the total change from which one step is most of it: half-way from its share of the range to all."""
+    return (1 + (step.end - step.start) / (levels[-1] - levels[0])) / 2
+
+
+def _percent(level: float) -> str:
+    return f"{100 * level:.4g} %"
+
+
+def _points(change: Change) -> str:
+    interval = "" if change.low is None or change.high is None else f" [{_signed(change.low)}, {_signed(change.high)}]"
+    return f"{_signed(change.mean)}{interval} pp"
+
+
+def _signed(fraction: float) -> str:
+    return f"{round(100 * fraction, 2) + 0.0:+.2f}"  # + 0.0: no "-0.00"

@@ -1,0 +1,1 @@
+"""One data set a file: where its files lie, what its columns mean, how it is split."""

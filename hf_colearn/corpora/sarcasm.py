@@ -1,0 +1,143 @@
+"""Multimodal sarcasm detection: tweets with a picture that are sarcastic or not.
+
+Cai et al., "Multi-Modal Sarcasm Detection in Twitter with Hierarchical Fusion Model" (ACL 2019), in the form of
+github.com/headacheboy/data-of-multimodal-sarcasm-detection; and Qin et al., "MMSD2.0: Towards a Reliable Multi-modal
+Sarcasm Detection System" (Findings of ACL 2023), in the form of github.com/JoeYing1019/MMSD2.0.
+"""
+
+import ast
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from datasets import DatasetDict
+
+from hf_colearn.corpora.tweets import Tweet, tweets_of, tweets_of_hub
+from hf_colearn.corpora.video_clips import one_source
+
+
+CLASSES = ("not sarcastic", "sarcastic")
+# A tweet with one of these words is left out, as by the released `codes/loadData.py` of Cai et al.: they tell the label.
+LEAKING = frozenset(
+    ("sarcasm", "sarcastic", "irony", "ironic", "joke", "jokes", "humor", "humour", "reposting", "exgag", "<url>")
+)
+
+_LISTS = {  # of a folder of texts: Cai et al.'s lists, MMSD2.0's objects
+    ".txt": {"train": "train.txt", "validation": "valid2.txt", "test": "test2.txt"},
+    ".json": {"train": "train.json", "validation": "valid.json", "test": "test.json"},
+}
+_TEXTS = {"text": ".txt", "text_json_final": ".json", "text_json_clean": ".json"}
+
+
+def load_sarcasm(
+    data_dir: str | Path | None = None,
+    repo: str | None = None,
+    config: str | None = None,
+    texts: str | None = None,
+    skip_bad_samples: bool = False,
+) -> DatasetDict:
+    """The tweets, 19,816 for training, 2,410 for validation and 2,409 for testing.
+
+    Of Cai et al.'s lists, tweets with one of the words in `LEAKING` are left out, which is how those numbers come about,
+    and the label is the last one of a line: the hashtag's in training, the annotators' elsewhere, as in the released code.
+    MMSD2.0 is taken as it is: without hashtags and emojis, and with doubtful tweets annotated again.
+
+    Args:
+        data_dir (`str` or `Path`, *optional*): The folder with `dataset_image/{id}.jpg` and the texts.
+        repo (`str`, *optional*): A mirror as a dataset of the Hub instead, with `image`, `text` and `label` (0 or 1).
+        config (`str`, *optional*): The mirror's configuration, where it has several.
+        texts (`str`, *optional*): The folder of texts: `"text"` (Cai et al.), `"text_json_final"` (MMSD2.0) or
+            `"text_json_clean"` (Cai et al.'s, as MMSD2.0 ships them); by default the one that is there.
+        skip_bad_samples (`bool`, *optional*, defaults to `False`): Leaves out, with a warning that counts them, tweets
+            without a picture or a text and, after reading each, those whose picture cannot be decoded.
+
+    Returns:
+        [`datasets.DatasetDict`]: `train`, `validation` and `test` with `image`, `text`, `label` and, in `train`,
+        `sample_id`; from a folder with `tweet_id`, too.
+
+    Raises:
+        FileNotFoundError: If a file or the folder of texts is missing.
+        ValueError: If there are several folders of texts and none is named, a line is none, a tweet is listed twice, or
+            tweets are incomplete.
+
+    Example:
+
+    ```python
+    >>> from hf_colearn.corpora.sarcasm import load_sarcasm
+
+    >>> sarcasm = load_sarcasm("data/sarcasm")  # doctest: +SKIP
+    ```
+    """
+    source = one_source(data_dir, repo)
+    if isinstance(source, str):
+        return tweets_of_hub(source, config, len(CLASSES), ("image", "text", "label"), skip_bad_samples)
+    folder = source / _name_of_texts(source, texts)
+    seen: dict[str, str] = {}
+    splits = {}
+    for split, name in _LISTS[_TEXTS[folder.name]].items():
+        splits[split] = list(_read(folder / name, source / "dataset_image"))
+        for tweet in splits[split]:
+            if tweet.tweet_id in seen:
+                raise ValueError(
+                    f"tweet '{tweet.tweet_id}' is in {seen[tweet.tweet_id]} and in {tweet.where}: remove one of them."
+                )
+            seen[tweet.tweet_id] = tweet.where
+    return tweets_of("the sarcasm data", splits, CLASSES, skip_bad_samples)
+
+
+def _name_of_texts(folder: Path, texts: str | None) -> str:
+    known = ", ".join(_TEXTS)
+    if texts is not None:
+        if texts not in _TEXTS:
+            raise ValueError(f"texts='{texts}' is unknown: choose one of {known}.")
+        return texts
+    found = [name for name in _TEXTS if (folder / name).is_dir()]
+    if not found:
+        raise FileNotFoundError(f"'{folder}' has none of the folders {known}: pass the parent of one as data_dir.")
+    if len(found) > 1:
+        raise ValueError(f"'{folder}' has the folders {', '.join(found)}: say which with texts='{found[0]}'.")
+    return found[0]
+
+
+def _read(file: Path, images: Path) -> Iterator[Tweet]:
+    """The tweets of a list, in Cai et al.'s form without the leaking ones."""
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no '{file}': complete the folder.")
+    if file.suffix == ".json":
+        for number, entry in enumerate(_entries(file), start=1):
+            where = f"entry {number} of '{file}'"
+            if not isinstance(entry, dict) or not {"image_id", "text", "label"} <= entry.keys():
+                raise ValueError(f"{where} has not image_id, text and label ({str(entry)[:60]}): restore the file.")
+            yield _tweet(entry["image_id"], entry["text"], entry["label"], images, where)
+        return
+    # By newline alone: tweets hold other separators of lines.
+    with file.open(encoding="utf-8", newline="\n") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            where = f"line {number} of '{file}'"
+            try:
+                entry = ast.literal_eval(line.strip())
+            except (ValueError, SyntaxError) as error:
+                raise ValueError(f"{where} is no Python list ({line[:60]!r}): restore the file.") from error
+            if not isinstance(entry, list) or len(entry) not in (3, 4):
+                raise ValueError(f"{where} is no list of id, text and one or two labels ({line[:60]!r}): restore it.")
+            if LEAKING.isdisjoint(str(entry[1]).split()):
+                yield _tweet(entry[0], entry[1], entry[-1], images, where)
+
+
+def _entries(file: Path) -> list[Any]:
+    try:
+        entries = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"'{file}' is no JSON ({error}): restore it.") from error
+    if not isinstance(entries, list):
+        raise ValueError(f"'{file}' holds a {type(entries).__name__}, not a list of tweets: restore it.")
+    return entries
+
+
+def _tweet(tweet_id: Any, text: Any, label: Any, images: Path, where: str) -> Tweet:
+    if not isinstance(text, str) or not isinstance(label, int):
+        raise ValueError(f"{where} has text {text!r:.60} and label {label!r:.20}: a string and a number are expected.")
+    return Tweet(str(tweet_id), text, label, images / f"{tweet_id}.jpg", where)

@@ -1,0 +1,239 @@
+"""Tux Paint's stamps: pictures with a sentence in English and French, and a spoken French sentence. Real triples.
+
+Source: Debian's package `tuxpaint-stamps-default` (Copyright 2002-2022 Bill Kendrick and contributors, mixed free
+licences). The labels are its top folders.
+"""
+
+import csv
+import io
+from collections import Counter
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import PIL.Image
+from datasets import Audio, ClassLabel, Dataset, DatasetDict, Features, Image, Value
+from transformers.utils import logging
+
+from hf_colearn.corpora.spoken_digits import STORED_AUDIO
+from hf_colearn.data.sample_ids import with_sample_ids
+from hf_colearn.utils import distributed
+
+
+logger = logging.get_logger(__name__)
+
+_COLUMNS = ("id", "category", "text_en", "text_fr")
+_SIDE = 128  # pixels
+
+
+class Stamp(NamedTuple):
+    """A picture, what it shows in two languages, and the recording of the French sentence."""
+
+    stamp_id: str
+    category: str
+    text_en: str
+    text_fr: str
+    image: dict[str, Any]  # as `datasets.Image` stores a cell
+    audio: Path
+
+
+def load_stamps(
+    data_dir: str | Path,
+    seed: int = 0,
+    text: Literal["en", "fr"] = "en",
+    validation_share: float = 0.2,
+    test_share: float = 0.2,
+    min_per_class: int = 10,
+) -> DatasetDict:
+    """The stamps that have a picture in PNG and a French recording, 767 of Debian's 2022.06.04, split by what they show.
+
+    They are read as Debian installs them, `{category}/.../{name}.png` (fitted into 128 x 128 pixels, on white) with
+    `{name}.txt` and `{name}_desc_fr.ogg`, or from a folder with `metadata.csv`, `images/{id}.jpg` and
+    `speech_fr/{id}.ogg`, where that was done before. Both number them by their paths, so that a seed splits both alike.
+
+    Several stamps show the same thing ("A frog." twice, "The letter a." and "The letter A." in several fonts, the same
+    fireman as military and as people): all whose sentences agree in either language, but for upper and lower case, are
+    on one side, so that no split's text or speech is known from another. Categories are stratified as far as that allows.
+
+    Args:
+        data_dir (`str` or `Path`): The folder, such as `/usr/share/tuxpaint/stamps` after
+            `apt-get install tuxpaint-stamps-default`. The 767 have 16 categories, from 247 symbols to 3 people.
+        seed (`int`, *optional*, defaults to 0): Draws the split.
+        text (`str`, *optional*, defaults to `"en"`): The language of `text`; with `"fr"`, text and speech say the same.
+        validation_share, test_share (`float`, *optional*, defaults to 0.2): Of all stamps, up to a third each. Each is
+            one fold of n, so that 0.2 and 0.25 are met, and 0.3 becomes a third.
+        min_per_class (`int`, *optional*, defaults to 10): Categories with fewer stamps are left out and counted in the
+            log: military (8), medical (4), natural forces (3) and people (3), which leaves 749 stamps of 12 categories.
+
+    Returns:
+        [`datasets.DatasetDict`]: `train`, `validation` and `test` with `image`, `text`, `audio` (`Audio(decode=False)`,
+        French), `label`, `stamp_id` and, in `train`, `sample_id` (its row).
+
+    Raises:
+        FileNotFoundError: If the folder holds no stamps.
+        ValueError: If a line, an image or a recording is missing, or a category does not reach every split.
+        ImportError: If scikit-learn is missing.
+
+    Example:
+
+    ```python
+    >>> from hf_colearn.corpora.stamps import load_stamps
+
+    >>> stamps = load_stamps("/usr/share/tuxpaint/stamps", seed=0)  # doctest: +SKIP
+    ```
+    """
+    if text not in ("en", "fr"):
+        raise ValueError(f"text='{text}' is unknown: choose 'en' or 'fr'.")
+    folder = Path(data_dir)
+    found = _from_table(folder) if (folder / "metadata.csv").is_file() else _from_tree(folder)
+    stamps = _frequent(found, min_per_class, folder)
+    categories = sorted({stamp.category for stamp in stamps})
+    sides = _sides(stamps, validation_share, test_share, seed)
+    features = Features(
+        image=Image(),
+        text=Value("string"),
+        audio=STORED_AUDIO,
+        label=ClassLabel(names=categories),
+        stamp_id=Value("string"),
+    )
+    built = DatasetDict()
+    for split in ("train", "validation", "test"):
+        of_split = [stamp for stamp, side in zip(stamps, sides, strict=True) if side == split]
+        if absent := sorted(set(categories) - {stamp.category for stamp in of_split}):
+            raise ValueError(
+                f"the {split} split has no stamp of {', '.join(absent)}, which are too few things to share out: raise "
+                f"min_per_class={min_per_class}, or the share of the split."
+            )
+        cells: dict[str, list[Any]] = {
+            "image": [stamp.image for stamp in of_split],
+            "text": [stamp.text_en if text == "en" else stamp.text_fr for stamp in of_split],
+            "audio": [{"bytes": None, "path": str(stamp.audio)} for stamp in of_split],
+            "label": [stamp.category for stamp in of_split],
+            "stamp_id": [stamp.stamp_id for stamp in of_split],
+        }
+        built[split] = Dataset.from_dict(cells, features=features).cast_column("audio", Audio(decode=False))
+    built["train"] = with_sample_ids(built["train"])
+    return built
+
+
+# ---- the two forms ----
+def _from_table(folder: Path) -> list[Stamp]:
+    table = folder / "metadata.csv"
+    stamps: list[Stamp] = []
+    with table.open(encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file)
+        if missing := [name for name in _COLUMNS if name not in (rows.fieldnames or ())]:
+            raise ValueError(f"'{table}' has no column {', '.join(missing)} (it has {rows.fieldnames}): restore it.")
+        for row in rows:
+            where = f"line {rows.line_num} of '{table}'"
+            if empty := [name for name in _COLUMNS if not (row[name] or "").strip()]:
+                raise ValueError(f"{where} has no {', '.join(empty)}: complete or remove it.")
+            image, audio = folder / "images" / f"{row['id']}.jpg", folder / "speech_fr" / f"{row['id']}.ogg"
+            for path in (image, audio):
+                if not path.is_file():
+                    raise ValueError(f"'{path}' of {where} is missing: restore the file, or remove the line.")
+            stamp_id, category, text_en, text_fr = (row[name].strip() for name in _COLUMNS)
+            stamps.append(Stamp(stamp_id, category, text_en, text_fr, {"bytes": None, "path": str(image)}, audio))
+    twice = [name for name, count in Counter(stamp.stamp_id for stamp in stamps).items() if count > 1]
+    if twice:
+        raise ValueError(f"'{table}' has id '{twice[0]}' more than once: number the stamps anew.")
+    return stamps
+
+
+def _from_tree(folder: Path) -> list[Stamp]:
+    stamps: list[Stamp] = []
+    for image in sorted(folder.rglob("*.png")):
+        audio, text = image.with_name(f"{image.stem}_desc_fr.ogg"), image.with_suffix(".txt")
+        if not (audio.is_file() and text.is_file()):
+            continue  # mirrored pictures, and what nobody has recorded
+        # The first line is English, and others are such as "fr.utf8=Une grenouille."
+        english, *others = text.read_text(encoding="utf-8").splitlines() or [""]
+        french = [line.removeprefix("fr.utf8=") for line in others if line.startswith("fr.utf8=")]
+        if not (english.strip() and french and french[0].strip()):
+            raise ValueError(f"'{text}' has no English or no French line ('fr.utf8='): install the package again.")
+        category = image.relative_to(folder).parts[0]
+        cell = {"bytes": _on_white(image), "path": None}
+        stamps.append(Stamp(f"{len(stamps):04d}", category, english.strip(), french[0].strip(), cell, audio))
+    if not stamps:
+        raise FileNotFoundError(
+            f"'{folder}' holds no stamps, neither a metadata.csv nor pictures in PNG with their texts and French "
+            "recordings: pass '/usr/share/tuxpaint/stamps', where Debian's package tuxpaint-stamps-default puts them."
+        )
+    return stamps
+
+
+def _on_white(path: Path) -> bytes:
+    """A transparent picture as an opaque PNG of 128 x 128 pixels, made smaller where it is larger, in the middle."""
+    with PIL.Image.open(path) as file:
+        image = file.convert("RGBA")
+    opaque = PIL.Image.new("RGBA", image.size, "white")
+    opaque.alpha_composite(image)
+    opaque.thumbnail((_SIDE, _SIDE))
+    square = PIL.Image.new("RGB", (_SIDE, _SIDE), "white")
+    square.paste(opaque, ((_SIDE - opaque.width) // 2, (_SIDE - opaque.height) // 2))
+    encoded = io.BytesIO()
+    square.save(encoded, "PNG")
+    return encoded.getvalue()
+
+
+def _frequent(stamps: list[Stamp], min_per_class: int, folder: Path) -> list[Stamp]:
+    counts = Counter(stamp.category for stamp in stamps)
+    rare = {category: count for category, count in counts.items() if count < min_per_class}
+    if len(counts) - len(rare) < 2:
+        raise ValueError(
+            f"min_per_class={min_per_class} leaves {len(counts) - len(rare)} categories of '{folder}' ({dict(counts)}): "
+            "lower it."
+        )
+    if rare and distributed.rank() == 0:
+        shown = ", ".join(f"{category} ({count})" for category, count in rare.items())
+        logger.warning(f"categories with fewer than {min_per_class} stamps are left out: {shown}.")
+    return [stamp for stamp in stamps if stamp.category not in rare]
+
+
+# ---- the split ----
+def _sides(stamps: list[Stamp], validation_share: float, test_share: float, seed: int) -> np.ndarray:
+    """The split of every stamp."""
+    shares = {"validation_share": validation_share, "test_share": test_share}
+    for name, share in shares.items():
+        if not 0 < share <= 1 / 3:
+            raise ValueError(f"{name}={share} is too much or nothing: pass a share above 0, up to a third.")
+    sides = np.full(len(stamps), "validation")
+    labels, groups = np.array([stamp.category for stamp in stamps]), _groups(stamps)
+    test_N = _one_fold(labels, groups, round(1 / test_share), seed)
+    sides[test_N] = "test"
+    rest = np.flatnonzero(~test_N)
+    validation_N = _one_fold(labels[rest], groups[rest], round((1 - test_share) / validation_share), seed)
+    sides[rest[~validation_N]] = "train"
+    return sides
+
+
+def _one_fold(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """Whether a stamp is in the first of so many folds, which have about the same share of every category."""
+    try:
+        from sklearn.model_selection import StratifiedGroupKFold
+    except ImportError as error:
+        raise ImportError("the split needs scikit-learn: pip install 'hf-colearn[report]'") from error
+    rare = Counter(labels.tolist()).most_common()[-1]
+    if rare[1] < folds:
+        raise ValueError(
+            f"a split of 1 in {folds} of the stamps cannot hold any of '{rare[0]}' ({rare[1]} stamps): pass a larger share "
+            "or a higher min_per_class."
+        )
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    _, fold = next(iter(splitter.split(labels, labels, groups)))
+    return np.isin(np.arange(len(labels)), fold)
+
+
+def _groups(stamps: list[Stamp]) -> np.ndarray:
+    """A number for what each stamp shows: the same where the sentences of either language agree, through others too."""
+    from scipy.sparse import coo_array  # scikit-learn brings it
+    from scipy.sparse.csgraph import connected_components
+
+    sentences = [(("en", stamp.text_en.casefold()), ("fr", stamp.text_fr.casefold())) for stamp in stamps]
+    numbers: dict[tuple[str, str], int] = {}
+    for pair in sentences:
+        for sentence in pair:
+            numbers.setdefault(sentence, len(numbers))
+    english, french = ([numbers[pair[side]] for pair in sentences] for side in (0, 1))
+    links = coo_array((np.ones(len(stamps)), (english, french)), shape=(len(numbers), len(numbers)))
+    return connected_components(links, directed=False)[1][english]

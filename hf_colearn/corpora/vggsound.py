@@ -1,0 +1,71 @@
+"""VGGSound (Chen et al., ICASSP 2020): ten seconds of video whose sound has its source in sight, 309 classes."""
+
+import csv
+from pathlib import Path
+
+from datasets import DatasetDict, Value
+
+from hf_colearn.corpora.video_clips import clips_of, clips_of_hub, finish, one_source, with_files
+
+
+LIST = "vggsound.csv"
+
+
+def load_vggsound(
+    data_dir: str | Path | None = None,
+    repo: str | None = None,
+    validation_share: float = 0.05,
+    seed: int = 0,
+    skip_bad_samples: bool = False,
+    min_frames: int = 1,
+) -> DatasetDict:
+    """VGGSound's clips, about 200,000 where all are there; many left the web, so every copy has its own.
+
+    Args:
+        data_dir (`str` or `Path`, *optional*): With `vggsound.csv` as it is released (lines
+            `---g-f_I2yQ,1,people marching,train`: YouTube's id, the start in seconds, the class, the split) and,
+            anywhere below, `<id>_000001.mp4`.
+        repo (`str`, *optional*): A mirror as a dataset of the Hub instead, see [`~hf_colearn.corpora.video_clips.clips_of_hub`].
+        validation_share (`float`, *optional*, defaults to 0.05): Of the training clips, stratified by class, as the
+            release has no validation split; 0 for none.
+        seed (`int`, *optional*, defaults to 0): Draws the validation split.
+        skip_bad_samples (`bool`, *optional*, defaults to `False`): After reading each, leaves out, with a warning that
+            counts them, clips that cannot be decoded, have no sound, or have fewer frames than `min_frames`.
+        min_frames (`int`, *optional*, defaults to 1): See there; what training takes of a clip.
+
+    Returns:
+        [`datasets.DatasetDict`]: `train`, `validation` (if any) and `test` with `video` (`Video(decode=False)`), `audio`
+        (`Audio(decode=False)`, a wav beside the video or the video itself), `label` (the classes of the list in
+        alphabetical order, also where no clip of one is there), `clip` and, in `train`, `sample_id`. Clips without a file
+        are counted in one warning.
+
+    Raises:
+        FileNotFoundError: If there is no list, or no clip of a split.
+        ValueError: If the list is not VGGSound's.
+    """
+    folder = one_source(data_dir, repo)
+    if isinstance(folder, str):
+        return finish(clips_of_hub(folder, None), validation_share, seed, skip_bad_samples, min_frames)
+    entries = _read_list(folder / LIST)
+    rows = with_files("VGGSound", entries, folder, ("train", "test"))
+    class_names = sorted({label for _, label, _ in entries})
+    splits = {split: clips_of(of_split, class_names, clip=Value("string")) for split, of_split in rows.items()}
+    return finish(splits, validation_share, seed, skip_bad_samples, min_frames)
+
+
+def _read_list(file: Path) -> list[tuple[str, str, str]]:
+    """Clip, class and split of every line."""
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no '{file}': put VGGSound's list, as it is released, into data_dir.")
+    entries = []
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        for number, cells in enumerate(csv.reader(lines), start=1):
+            if not cells:
+                continue
+            if len(cells) != 4 or not cells[1].strip().isdigit() or cells[3].strip() not in ("train", "test"):
+                raise ValueError(
+                    f"line {number} of '{file}' is '{','.join(cells)[:80]}', where an id, a start in seconds, a class and "
+                    "'train' or 'test' were expected."
+                )
+            entries.append((f"{cells[0].strip()}_{int(cells[1]):06d}", cells[2].strip(), cells[3].strip()))
+    return entries

@@ -1,0 +1,45 @@
+"""Sample ids: what a pairing knows a training sample by."""
+
+import numpy as np
+from datasets import Dataset
+
+
+TARGETS = "teacher_latents"  # the key of the targets [B, D] in a training batch
+
+
+def with_sample_ids(dataset: Dataset, column: str = "sample_id") -> Dataset:
+    """Numbers the samples of a dataset from 0, in a column that survives shuffling, filtering and selecting.
+
+    Call it on the whole training set, *before* anything that picks or reorders samples, so that an id goes on naming
+    the sample whose teacher input is row `id` of the bank.
+
+    Args:
+        dataset ([`datasets.Dataset`]): With N samples.
+        column (`str`, *optional*, defaults to `"sample_id"`): `CoLearningArguments.id_column`.
+
+    Returns:
+        [`datasets.Dataset`]: With ids from 0 to N - 1.
+
+    Raises:
+        ValueError: If the dataset has such a column already.
+    """
+    if column in dataset.column_names:
+        raise ValueError(f"the dataset has a column '{column}' already: keep it, or pass another `column`.")
+    return dataset.add_column(column, list(range(len(dataset))))
+
+
+def labels_by_id(dataset: Dataset, column: str = "sample_id", label_column: str = "label") -> np.ndarray:
+    """The label of sample id 0, 1, ..., as `Paired` and the null controls take it, wherever samples were left out.
+
+    Args:
+        dataset ([`datasets.Dataset`]): With ids and labels.
+        column, label_column (`str`, *optional*): Their columns.
+
+    Returns:
+        `np.ndarray` of shape `(largest id + 1,)`, int64; 0 for ids that the dataset does not hold.
+    """
+    plain = dataset.with_format("numpy").select_columns([column, label_column])
+    ids = np.asarray(plain[column][:])
+    labels = np.zeros(ids.max() + 1, dtype=np.int64)
+    labels[ids] = plain[label_column][:]
+    return labels

@@ -1,0 +1,1 @@
+"""What a trained model is measured by: metrics, metrics of single modalities, the variants of ImageNet."""

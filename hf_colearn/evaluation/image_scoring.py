@@ -1,0 +1,216 @@
+"""Images to score a classifier on: opened, shared among processes and workers, decoded, corrupted, preprocessed.
+
+Nothing is collected: a stream of any length passes through batch by batch. Shapes: B images of a batch.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset, Image, IterableDataset, load_dataset
+from datasets.distributed import split_dataset_by_node
+from PIL import Image as Pillow
+from torch.utils import data
+
+from hf_colearn.evaluation.corruptions import CROP, Condition, centre_crop, corrupt_image
+from hf_colearn.utils import distributed
+
+
+LABEL_COLUMNS = ("wnid", "label", "labels", "cls")  # the first that is there; `cls` is WebDataset's
+_UNREADABLE = (OSError, SyntaxError, ValueError, Pillow.DecompressionBombError)
+
+
+def open_dataset(
+    source: str | Path, split: str | None = None, streaming: bool = False, config: str | None = None
+) -> Dataset | IterableDataset:
+    """A dataset of the Hub, or a local folder: of class folders, or of Parquet files as the Hub has them.
+
+    Args:
+        source (`str` or `Path`): A local folder where there is one of that name, else a dataset id.
+        split (`str`, *optional*): Needed where there are several.
+        streaming (`bool`, *optional*, defaults to `False`): Read it while it is used, without downloading it first.
+        config (`str`, *optional*): Of a dataset of the Hub that has several.
+
+    Raises:
+        ValueError: If there are several splits and none was named, or there is no such split.
+    """
+    folder = Path(source)
+    if folder.is_dir() and not any(folder.rglob("*.parquet")):
+        arguments = {"path": "imagefolder", "data_dir": str(folder), "drop_labels": False}
+    else:
+        arguments = {"path": str(source), "name": config}
+    if split is None:
+        splits = list(load_dataset(**arguments, streaming=True))
+        if len(splits) > 1:
+            raise ValueError(f"'{source}' has the splits {splits}: name one, or pass the folder of one.")
+        [split] = splits
+    return load_dataset(**arguments, split=split, streaming=streaming)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Where a dataset keeps its images and labels."""
+
+    image: str
+    label: str
+
+
+def columns_of(dataset: Dataset | IterableDataset, label: str | None = None) -> Columns:
+    """The dataset's `Image` column, and `label` or the first there is of `wnid`, `label`, `labels` and `cls`.
+
+    Raises:
+        ValueError: If the dataset has no features, not exactly one `Image` column, or no column of labels.
+    """
+    if dataset.features is None:
+        raise ValueError("the stream does not tell its features: pass them to `load_dataset(..., features=...)`.")
+    names = list(dataset.features)
+    images = [name for name in names if isinstance(dataset.features[name], Image)]
+    if len(images) != 1:
+        raise ValueError(f"the dataset has {len(images)} Image columns among {names}: keep, or cast, exactly one.")
+    candidates = LABEL_COLUMNS if label is None else (label,)
+    found = next((name for name in candidates if name in names), None)
+    if found is None:
+        raise ValueError(f"the dataset has no column {' or '.join(map(repr, candidates))} among {names}: name it.")
+    return Columns(images[0], found)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image to classify: in RGB, its ImageNet class, and which of the conditions it shows."""
+
+    image: Pillow.Image
+    target: int
+    view: int
+
+
+@dataclass(frozen=True)
+class UnreadImage:
+    """An image that could not be read: its file (or row) and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pixels `(B, channels, height, width)`, classes and views `(B,)`, and what could not be read."""
+
+    pixel_values: torch.Tensor | None  # none where nothing of the batch could be read
+    targets: torch.Tensor
+    views: torch.Tensor
+    bad: list[UnreadImage]
+
+
+class ScoringSamples(data.IterableDataset):
+    """This process's share of a dataset, every image once in every condition; for a torch `DataLoader`.
+
+    Args:
+        dataset ([`datasets.Dataset`] or [`datasets.IterableDataset`]): Of any length; it may be a stream.
+        columns ([`Columns`]): Where images and labels are.
+        class_of (`dict`): From a label to its ImageNet class.
+        processor: The model's image processor.
+        conditions (`Sequence`): Corruptions and severities to apply to the 224 x 224 crop; none for the plain images.
+        is_cropped (`bool`, *optional*, defaults to `False`): Whether the images are such crops already. Crops go into a
+            model of 224 x 224 inputs as they are, as in the released evaluation of ImageNet-C; for other sizes the
+            processor does what it does to any image.
+        max_samples (`int`, *optional*): The first of a stream, evenly spread ones of a dataset of known length.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset | IterableDataset,
+        columns: Columns,
+        class_of: dict[Any, int],
+        processor: Any,
+        conditions: Sequence[Condition] = (),
+        is_cropped: bool = False,
+        max_samples: int | None = None,
+    ):
+        keys = ["__key__"] if "__key__" in dataset.features else []  # WebDataset's name of a sample
+        dataset = dataset.select_columns([columns.image, columns.label, *keys]).with_format(None)
+        self.dataset = dataset.cast_column(columns.image, Image(decode=False))  # decoded where its name is known
+        self.columns, self.class_of, self.processor = columns, class_of, processor
+        self.conditions, self.is_cropped, self.max_samples = list(conditions), is_cropped, max_samples
+        self.as_it_is: dict[str, bool] = {}
+        if (is_cropped or self.conditions) and _input_size(processor) == (CROP, CROP):
+            self.as_it_is = {"do_resize": False, "do_center_crop": False}
+
+    def loader(self, batch_size: int, num_workers: int) -> data.DataLoader:
+        """Batches of this process's share."""
+        if isinstance(self.dataset, IterableDataset):
+            # A stream is divided among workers by its shards, which knows nothing of "the first n".
+            num_workers = min(num_workers, self.dataset.num_shards if self.max_samples is None else 1)
+        return data.DataLoader(self, batch_size, num_workers=num_workers, collate_fn=self.collate)
+
+    def __iter__(self) -> Iterator[Sample | UnreadImage]:
+        for name, row in self._share():
+            target = self.class_of.get(row[self.columns.label])
+            if target is None:
+                raise ValueError(
+                    f"'{name}' has the label {row[self.columns.label]!r} in column '{self.columns.label}', which is no "
+                    "ImageNet class: label by WordNet id (`n01440764`), ImageNet's name or index."
+                )
+            try:
+                image = Image().decode_example(row[self.columns.image]).convert("RGB")
+            except _UNREADABLE as error:
+                yield UnreadImage(name, str(error))
+                continue
+            if self.is_cropped and image.size != (CROP, CROP):
+                yield UnreadImage(name, f"{image.width} x {image.height} pixels; ImageNet-C has {CROP} x {CROP}")
+                continue
+            if not self.conditions:
+                yield Sample(image, target, 0)
+                continue
+            crop = centre_crop(image)
+            for view, (corruption, severity) in enumerate(self.conditions):
+                yield Sample(corrupt_image(crop, corruption, severity), target, view)
+
+    def _share(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        rank, processes = distributed.rank(), distributed.world_size()
+        if isinstance(self.dataset, Dataset):
+            worker = data.get_worker_info()
+            step = processes * (worker.num_workers if worker else 1)
+            rows = _spread(len(self.dataset), self.max_samples)
+            for index in rows[rank + processes * (worker.id if worker else 0) :: step].tolist():
+                row = self.dataset[index]
+                yield self._name(row, f"row {index}"), row
+        elif self.max_samples is None:
+            for row in split_dataset_by_node(self.dataset, rank, processes):
+                yield self._name(row, "an image without a name"), row
+        else:
+            for index, row in enumerate(islice(self.dataset, self.max_samples)):
+                if index % processes == rank:
+                    yield self._name(row, f"sample {index}"), row
+
+    def _name(self, row: dict[str, Any], otherwise: str) -> str:
+        cell = row[self.columns.image]
+        return (cell and cell["path"]) or row.get("__key__") or otherwise
+
+    def collate(self, samples: list[Sample | UnreadImage]) -> Batch:
+        """A batch of samples, through the image processor."""
+        good = [sample for sample in samples if isinstance(sample, Sample)]
+        pixel_values = None
+        if good:
+            images = [sample.image for sample in good]
+            pixel_values = self.processor(images=images, return_tensors="pt", **self.as_it_is)["pixel_values"]
+        return Batch(
+            pixel_values,
+            torch.tensor([sample.target for sample in good], dtype=torch.int64),
+            torch.tensor([sample.view for sample in good], dtype=torch.int64),
+            [sample for sample in samples if isinstance(sample, UnreadImage)],
+        )
+
+
+def _spread(samples: int, max_samples: int | None) -> np.ndarray:
+    count = samples if max_samples is None else min(samples, max_samples)
+    return np.arange(count) * samples // max(count, 1)
+
+
+def _input_size(processor: Any) -> tuple[int, int]:
+    """The height and width in pixels that the processor makes of a 224 x 224 image."""
+    pixels = processor(images=[Pillow.new("RGB", (CROP, CROP))], return_tensors="pt")["pixel_values"]
+    return tuple(pixels.shape[-2:])

@@ -1,0 +1,295 @@
+"""How well does an ImageNet classifier of transformers hold up on ImageNet's variants?
+
+Sound counting first: every image once on any number of processes, an interval beside every accuracy, and whatever is
+not the whole benchmark says so. Shapes: B images, C outputs of the model, K classes that may be the answer.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import ClassLabel, Dataset, IterableDataset
+from tqdm.auto import tqdm
+
+from hf_colearn.corpora.imagenet_classes import imagenet_classes_of, imagenet_names, imagenet_wnids, outputs_of_model
+from hf_colearn.evaluation.corruptions import Condition, all_conditions, check_can_corrupt
+from hf_colearn.evaluation.image_scoring import Columns, ScoringSamples, columns_of
+from hf_colearn.evaluation.imagenet_results import CorruptionResult, RobustnessResult
+from hf_colearn.utils import distributed
+
+
+SHOWN_BAD_SAMPLES = 20  # the report names that many
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One of ImageNet's test sets.
+
+    Args:
+        title (`str`): As it stands in tables.
+        samples (`int`, *optional*): How many images the whole set has; without, its size is not judged.
+        masked (`bool`): Whether the answer is sought among the set's own 200 classes only.
+        source (`str`, *optional*): A dataset of the Hub; none where we know of no sound one.
+        split (`str`, *optional*): Of that dataset.
+    """
+
+    title: str
+    samples: int | None = None
+    masked: bool = False
+    source: str | None = None
+    split: str | None = None
+
+
+VARIANTS = {
+    "val": Variant("ImageNet val", 50_000, source="ILSVRC/imagenet-1k", split="validation"),
+    "v2": Variant("ImageNet-V2", 10_000, source="clip-benchmark/wds_imagenetv2", split="test"),
+    "r": Variant("ImageNet-R", 30_000, masked=True, source="axiong/imagenet-r", split="test"),
+    "sketch": Variant("ImageNet-Sketch", 50_889, source="clip-benchmark/wds_imagenet_sketch", split="test"),
+    "a": Variant("ImageNet-A", 7_500, masked=True, source="barkermrl/imagenet-a", split="train"),
+    "stylized": Variant("Stylized-ImageNet", 50_000),
+    "c": Variant("ImageNet-C", 50_000),
+}
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How to go through a dataset.
+
+    Args:
+        batch_size (`int`, *optional*, defaults to 64): Images a forward pass, on every process.
+        num_workers (`int`, *optional*, defaults to 0): Processes that decode, beside each process that computes.
+        max_samples (`int`, *optional*): A first look only: the first of a stream, else evenly spread ones.
+        skip_bad_samples (`bool`, *optional*, defaults to `False`): Count images that cannot be read instead of
+            stopping at the first.
+        label_column (`str`, *optional*): By default the first of `wnid`, `label`, `labels`, `cls`.
+    """
+
+    batch_size: int = 64
+    num_workers: int = 0
+    max_samples: int | None = None
+    skip_bad_samples: bool = False
+    label_column: str | None = None
+
+    def __post_init__(self):
+        for name in ("batch_size", "max_samples"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name}={value}: it must be at least 1.")
+
+
+def evaluate_classifier(
+    model: Any,
+    processor: Any,
+    dataset: Dataset | IterableDataset,
+    options: EvaluationOptions | None = None,
+    variant: Variant | None = None,
+    is_cropped: bool = False,
+) -> RobustnessResult:
+    """Scores an image classifier on a dataset whose labels are ImageNet's classes.
+
+    The answer is sought among the ImageNet classes that the model knows; with `variant.masked`, among the dataset's
+    own classes alone, as ImageNet-R and -A define it. All processes of the run (of torch's default group) share the
+    work, each image is counted once, and all of them return the same result.
+
+    Args:
+        model ([`PreTrainedModel`]): With `logits` `[B, C]` and labels in its config that name ImageNet's classes.
+        processor: The model's image processor.
+        dataset ([`datasets.Dataset`] or [`datasets.IterableDataset`]): With one `Image` column and labels that
+            [`~hf_colearn.corpora.imagenet_classes.imagenet_classes_of`] understands.
+        options ([`EvaluationOptions`], *optional*): Batch size and so on.
+        variant ([`Variant`], *optional*): What the dataset is; without, its size is not judged.
+        is_cropped (`bool`, *optional*, defaults to `False`): For ImageNet-C's files, which are 224 x 224 crops.
+
+    Returns:
+        [`RobustnessResult`]
+
+    Raises:
+        ValueError: If labels are unknown or unknown to the model, an image cannot be read (it names the file), or the
+            logits are not finite.
+
+    Example:
+
+    ```python
+    result = evaluate_classifier(model, processor, load_dataset("axiong/imagenet-r", split="test"), variant=VARIANTS["r"])
+    print(result.accuracy, result.interval)
+    ```
+    """
+    return _evaluate(model, processor, dataset, options, variant, (), is_cropped)[0]
+
+
+def evaluate_corruptions(
+    model: Any,
+    processor: Any,
+    dataset: Dataset | IterableDataset,
+    options: EvaluationOptions | None = None,
+    conditions: Sequence[Condition] | None = None,
+) -> CorruptionResult:
+    """Scores an image classifier on clean images that are corrupted on the fly, each read and decoded once.
+
+    Args:
+        model, processor, dataset, options: As in [`evaluate_classifier`]; the dataset is ImageNet's validation set.
+        conditions (`Sequence`, *optional*): Corruptions and severities; all 75 by default.
+
+    Raises:
+        ImportError: If corrupt-tta is not installed.
+        ValueError: As in [`evaluate_classifier`].
+    """
+    check_can_corrupt()
+    conditions = all_conditions() if conditions is None else list(conditions)
+    results = _evaluate(model, processor, dataset, options, VARIANTS["c"], conditions)
+    return CorruptionResult(dict(zip(conditions, results, strict=True)), "made on the fly by corrupt-tta")
+
+
+def evaluate_archive(
+    model: Any,
+    processor: Any,
+    datasets: Mapping[Condition, Dataset | IterableDataset],
+    options: EvaluationOptions | None = None,
+) -> CorruptionResult:
+    """Scores an image classifier on the files of ImageNet-C, one dataset a corruption and severity.
+
+    Args:
+        model, processor, options: As in [`evaluate_classifier`].
+        datasets (`Mapping`): Opened from the folders that [`~hf_colearn.evaluation.corruptions.find_archive`] finds.
+
+    Raises:
+        ValueError: As in [`evaluate_classifier`].
+    """
+    results = {
+        condition: evaluate_classifier(model, processor, dataset, options, VARIANTS["c"], is_cropped=True)
+        for condition, dataset in datasets.items()
+    }
+    return CorruptionResult(results, "the archive's files")
+
+
+def _evaluate(
+    model: Any,
+    processor: Any,
+    dataset: Dataset | IterableDataset,
+    options: EvaluationOptions | None,
+    variant: Variant | None,
+    conditions: Sequence[Condition],
+    is_cropped: bool = False,
+) -> list[RobustnessResult]:
+    options = EvaluationOptions() if options is None else options
+    variant = Variant("dataset") if variant is None else variant
+    columns = columns_of(dataset, options.label_column)
+    class_of = imagenet_classes_of(dataset, columns.label, only_present=variant.masked)
+    outputs, notes = outputs_of_model(model.config)
+    lists_itself = isinstance(dataset, Dataset) or isinstance(dataset.features[columns.label], ClassLabel)
+    if lists_itself or variant.masked:
+        _check_known(set(class_of.values()) - set(outputs), len(class_of))
+    competing = sorted(set(class_of.values()) if variant.masked else outputs)
+    notes += _notes(dataset, columns, variant, len(competing))
+    samples = ScoringSamples(dataset, columns, class_of, processor, conditions, is_cropped, options.max_samples)
+    answers = (torch.tensor(competing), torch.tensor([outputs[index] for index in competing]))
+    with distributed.raise_on_all_ranks(), _evaluating(model):
+        tally = _count(model, samples, answers, options, len(conditions) or 1)
+    tally = _over_processes(tally)
+    if not tally.samples.all():
+        raise ValueError(f"{variant.title} has no image that can be read: there is nothing to score.")
+    return [
+        RobustnessResult(
+            title=variant.title,
+            samples=samples,
+            correct=correct,
+            classes=len(competing),
+            skipped=tally.skipped,
+            bad_samples=tuple(tally.bad),
+            whole=variant.samples,
+            is_first_look=options.max_samples is not None,
+            notes=notes,
+        )
+        for samples, correct in zip(tally.samples.tolist(), tally.correct.tolist(), strict=True)
+    ]
+
+
+def _check_known(unknown: set[int], classes: int) -> None:
+    if unknown:
+        shown = ", ".join(f"{imagenet_wnids()[i]} ({imagenet_names()[i]})" for i in sorted(unknown)[:5])
+        raise ValueError(
+            f"the model has no output for {len(unknown)} of the dataset's {classes} classes, such as {shown}: score it "
+            "on its own classes, or name its outputs in `config.id2label`."
+        )
+
+
+def _notes(dataset: Any, columns: Columns, variant: Variant, classes: int) -> tuple[str, ...]:
+    notes: tuple[str, ...] = ()
+    if variant.masked and classes != 200:
+        notes += (f"masked to the {classes} classes that are there, where the set has 200",)
+    if (
+        not isinstance(dataset.features[columns.label], ClassLabel)
+        and dataset.features[columns.label].dtype != "string"
+    ):
+        notes += (f"the integers of column '{columns.label}' are taken for ImageNet's class indices",)
+    return notes
+
+
+@dataclass
+class _Tally:
+    """Counts of one process, `(views,)` each."""
+
+    samples: np.ndarray
+    correct: np.ndarray
+    skipped: int = 0
+    bad: list[str] = field(default_factory=list)
+
+
+def _over_processes(own: _Tally) -> _Tally:
+    tallies = distributed.from_all_processes(own)
+    return _Tally(
+        np.sum([tally.samples for tally in tallies], axis=0),
+        np.sum([tally.correct for tally in tallies], axis=0),
+        sum(tally.skipped for tally in tallies),
+        sorted(name for tally in tallies for name in tally.bad)[:SHOWN_BAD_SAMPLES],
+    )
+
+
+@torch.inference_mode()
+def _count(
+    model: Any,
+    samples: ScoringSamples,
+    answers: tuple[torch.Tensor, torch.Tensor],
+    options: EvaluationOptions,
+    views: int,
+) -> _Tally:
+    classes_K, outputs_K = (indices.to(model.device) for indices in answers)
+    counts = torch.zeros(2, views, dtype=torch.int64, device=model.device)  # on the device: no wait for every batch
+    is_finite = torch.ones((), dtype=torch.bool, device=model.device)
+    bad: list[str] = []
+    skipped = 0
+    with tqdm(unit="image", leave=False, disable=distributed.rank() > 0) as bar:
+        for batch in samples.loader(options.batch_size, options.num_workers):
+            if batch.bad and not options.skip_bad_samples:
+                raise ValueError(
+                    f"'{batch.bad[0].name}' cannot be read ({batch.bad[0].reason}): mend or remove it, or count such "
+                    "images with `skip_bad_samples=True` (`--skip_bad_samples`)."
+                )
+            skipped += len(batch.bad)
+            bad = [*bad, *(f"{sample.name}: {sample.reason}" for sample in batch.bad)][:SHOWN_BAD_SAMPLES]
+            if batch.pixel_values is None:
+                continue
+            logits_BC = model(pixel_values=batch.pixel_values.to(model.device, model.dtype)).logits
+            logits_BK = logits_BC[:, outputs_K].float()
+            is_finite &= logits_BK.isfinite().all()
+            hits_B = classes_K[logits_BK.argmax(dim=1)] == batch.targets.to(model.device)
+            views_B = batch.views.to(model.device)
+            counts[0].index_add_(0, views_B, torch.ones_like(views_B))
+            counts[1].index_add_(0, views_B, hits_B.long())
+            bar.update(len(views_B))
+    if not is_finite:
+        raise ValueError("the model gives NaN or infinite logits: look at its weights, or load it in float32.")
+    seen, correct = counts.cpu().numpy()
+    return _Tally(seen, correct, skipped, bad)
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

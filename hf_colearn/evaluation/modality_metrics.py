@@ -1,0 +1,323 @@
+"""Metrics of the modalities of a multimodal run in the trainer's logs, and so in whatever `report_to` names.
+
+Shape legend: B samples of a batch, M modalities, D dimensions of a latent, C classes.
+"""
+
+import itertools
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from peft.utils import ModulesToSaveWrapper
+from torch import nn
+from transformers import TrainerCallback
+
+from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
+from hf_colearn.models.student import CoLearningStudent
+from hf_colearn.utils import distributed
+
+
+class ModalityMetrics(TrainerCallback):
+    """What [`CoLearningTrainer`] asks of a callback that adds curves to its logs. Subclasses give `sums` and `curves`.
+
+    Pass it in the trainer's `callbacks=`, so that it sees the model's outputs from the first step on. Sums over samples
+    are kept on the device and read once a log. What counts is the last forward of every training step and of every
+    evaluation step; other forwards (a trial batch, the hypergradient of a learned alpha, a user's own) do not.
+    Training's curves go over the samples since the last log, while the weights move; evaluation's go over the evaluation
+    set, of which the rows that fill up the last batch of a distributed evaluation count, too.
+
+    The model keeps working alone: a copy of it, or a pickle, tells this callback nothing.
+    """
+
+    reads: tuple[str, ...] = ()  # what the model's output must hold
+
+    def __init__(self):
+        self._handle: Any = None  # of the hook; neither the model nor this keeps the other alive
+        self._last: dict[bool, dict[str, torch.Tensor]] = {}  # of the last forward while training, and evaluating
+        self._sums: dict[bool, dict[str, torch.Tensor]] = {True: {}, False: {}}
+
+    def sums(self, outputs: Mapping[str, Any], training: bool) -> dict[str, torch.Tensor]:
+        """What a batch adds, by modality: vectors of one length. Called without gradients."""
+        raise NotImplementedError
+
+    def sums_of(self, model: nn.Module, outputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        """As `sums`, for curves that read the model's weights, too, as they are at this step."""
+        return self.sums(outputs, model.training)
+
+    def curves(self, sums: Mapping[str, torch.Tensor]) -> dict[str, float]:
+        """The curves' values, of the sums over all steps and processes, on the CPU."""
+        raise NotImplementedError
+
+    def drain(self, training: bool) -> dict[str, float]:
+        """The curves since the last call; a collective.
+
+        Args:
+            training (`bool`): Whether those of training steps, or those of evaluation steps.
+
+        Returns:
+            `dict[str, float]`: By name; empty where nothing was counted.
+        """
+        sums, self._sums[training] = self._sums[training], {}
+        values = torch.stack(list(sums.values())).cpu() if sums else torch.empty(0)
+        total: dict[str, torch.Tensor] = {}
+        # As objects, since a process may have seen no batch of a small evaluation set, and knows no shapes then.
+        for names, of_process in distributed.from_all_processes((list(sums), values)):
+            for name, value in zip(names, of_process, strict=True):
+                total[name] = total[name] + value if name in total else value
+        return self.curves(total) if total else {}
+
+    # ---- which forwards count ----
+    def on_init_end(self, args, state, control, *, model, **kwargs):
+        self._watch(model)
+
+    def on_train_begin(self, args, state, control, *, model, **kwargs):
+        self._watch(model)  # another one in a trial of a hyperparameter search, or where added to a finished trainer
+        self._last, self._sums = {}, {True: {}, False: {}}
+
+    def on_substep_end(self, args, state, control, **kwargs):
+        self._count(training=True)
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        self._count(training=True)
+
+    def on_prediction_step(self, args, state, control, **kwargs):
+        self._count(training=False)
+
+    def on_predict(self, args, state, control, metrics, **kwargs):
+        self._sums[False] = {}  # predictions are not logged
+
+    def _watch(self, model: nn.Module) -> None:
+        if self._handle is not None:
+            self._handle.remove()
+        self._handle = model.register_forward_hook(_Watch(self), with_kwargs=True)
+
+    def see(self, model: nn.Module, outputs: Any, labels: torch.Tensor | None = None) -> None:
+        """Takes note of a forward.
+
+        Args:
+            model (`nn.Module`): That which ran.
+            outputs (`Mapping`): What it returned.
+            labels (`torch.Tensor`, *optional*): What it was given, where it does not return them, as a student.
+
+        Raises:
+            ValueError: If the outputs lack what the curves read; it names the model.
+        """
+        found = [key for key in outputs if outputs[key] is not None] if isinstance(outputs, Mapping) else []
+        if missing := [key for key in self.reads if key not in found]:
+            raise ValueError(
+                f"{type(self).__name__} reads {', '.join(missing)} of the model's output, and {type(model).__name__} gives "
+                f"{found or type(outputs).__name__}: pass a CoLearningForMultimodalClassification, or leave the callback out."
+            )
+        if labels is not None:
+            outputs = {**outputs, "labels": labels}
+        with torch.no_grad():
+            self._last[model.training] = self.sums_of(model, outputs)
+
+    def _count(self, training: bool) -> None:
+        total = self._sums[training]
+        for name, value in self._last.pop(training, {}).items():
+            total[name] = total[name] + value if name in total else value
+
+
+class ModalityGap(ModalityMetrics):
+    r"""The distance between two modalities' latents: `modality_gap_{a}_{b}` for every pair.
+
+    \\(\| \frac{1}{n_a} \sum_i z_i^a / \|z_i^a\| - \frac{1}{n_b} \sum_i z_i^b / \|z_i^b\| \|_2\\), the Euclidean distance
+    between the means of the normalised latents, each over the samples that have the modality: from 0 to 2, whatever
+    their scale. A pair of which one is absent throughout has no value.
+
+    Source: section 4.2 of Liang et al., "Mind the Gap: Understanding the Modality Gap in Multi-modal Contrastive
+    Representation Learning" (NeurIPS 2022).
+
+    Example:
+
+    ```python
+    trainer = CoLearningTrainer(model, args, train_dataset=train, callbacks=[ModalityGap(), ModalityAccuracy()])
+    ```
+    """
+
+    reads = ("modality_latents",)
+
+    def sums(self, outputs: Mapping[str, Any], training: bool) -> dict[str, torch.Tensor]:
+        latents = outputs["modality_latents"]
+        if len({z_BD.shape[-1] for z_BD in latents.values()}) > 1:
+            widths = {name: z_BD.shape[-1] for name, z_BD in latents.items()}
+            raise ValueError(f"the modality gap needs latents of one width, and they have {widths}: leave it out.")
+        return {
+            # The absent ones' latents mean nothing.
+            name: _sum_and_count(F.normalize(latents[name].float(), dim=-1), present_B)
+            for name, present_B in _present(outputs, latents).items()
+        }
+
+    def curves(self, sums: Mapping[str, torch.Tensor]) -> dict[str, float]:
+        means = {name: value[:-1] / value[-1] for name, value in sums.items() if value[-1] > 0}
+        return {
+            f"modality_gap_{a}_{b}": torch.linalg.vector_norm(means[a] - means[b]).item()
+            for a, b in itertools.combinations(means, 2)
+        }
+
+
+class ModalityAccuracy(ModalityMetrics):
+    """Every modality's own accuracy in training: `accuracy_{modality}`, in [0, 1], over the samples that have it.
+
+    Soft labels count by their largest entry, and labels of -100 do not. In evaluation
+    [`classification_metrics`] gives the same names, so this adds nothing there.
+    """
+
+    reads = ("modality_logits",)
+
+    def sums(self, outputs: Mapping[str, Any], training: bool) -> dict[str, torch.Tensor]:
+        if not training:
+            return {}
+        logits = outputs["modality_logits"]
+        labels_B = _classes(outputs, "ModalityAccuracy")
+        return {
+            name: _sum_and_count(
+                (logits[name].argmax(dim=-1) == labels_B).float()[:, None], present_B & (labels_B != -100)
+            )
+            for name, present_B in _present(outputs, logits).items()
+        }
+
+    def curves(self, sums: Mapping[str, torch.Tensor]) -> dict[str, float]:
+        return {f"accuracy_{name}": (hits / count).item() for name, (hits, count) in sums.items() if count > 0}
+
+
+class LabelAlignment(ModalityMetrics):
+    r"""How well features point at their labels: the mean cosine of a latent and its true class's weights.
+
+    \\(\frac{1}{n} \sum_i \cos(z_i, w_{y_i})\\), from -1 to 1, where z is the latent `(D,)` that a linear classifier reads,
+    and w the row `(D,)` of its weights for the sample's class, as it is at that step; the bias has no part in it.
+
+    A multimodal model has a curve a modality, `label_alignment_{modality}`, of its own head and the samples that have it.
+    A student has one, `label_alignment`, where its classifier is a single linear layer on the latent
+    (`head="bottleneck"` without a `classifier_dim`). Soft labels count by their largest entry, and labels of -100 do not.
+    In training and in evaluation; a forward in evaluation mode without labels, such as a prediction, adds nothing.
+
+    Source: figure 4 of Yang et al., "Facilitating Multimodal Classification via Dynamically Learning Modality Gap"
+    (NeurIPS 2024), the similarity of features and labels while training.
+
+    Example:
+
+    ```python
+    trainer = CoLearningTrainer(model, args, train_dataset=train, eval_dataset=test, callbacks=[LabelAlignment()])
+    ```
+    """
+
+    reads = ("latents",)
+
+    def sums_of(self, model: nn.Module, outputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        if not model.training and outputs.get("labels") is None:
+            return {}
+        owner, students = _students(model)
+        if owner.config.problem_type in ("multi_label_classification", "regression"):
+            raise ValueError(
+                f"LabelAlignment compares a latent with the weights of its one true class, and {type(owner).__name__} is "
+                f"trained with problem_type='{owner.config.problem_type}': leave the callback out."
+            )
+        latents = outputs["modality_latents"] if "" not in students else {"": outputs["latents"]}
+        labels_B = _classes(outputs, "LabelAlignment")
+        return {
+            name: _sum_and_count(
+                label_cosines(latents[name], _class_weights(students[name], latents[name]), labels_B)[:, None],
+                present_B & (labels_B != -100),
+            )
+            for name, present_B in _present(outputs, latents).items()
+        }
+
+    def curves(self, sums: Mapping[str, torch.Tensor]) -> dict[str, float]:
+        return {
+            f"label_alignment_{name}".removesuffix("_"): (total / count).item()
+            for name, (total, count) in sums.items()
+            if count > 0
+        }
+
+
+def label_cosines(z_BD: torch.Tensor, weight_CD: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:
+    """The cosine of each latent and the weights of its class, `(B,)`; where the label is -100, of any class."""
+    w_BD = weight_CD.float()[labels_B.clamp(min=0)]
+    return (F.normalize(z_BD.float(), dim=-1) * F.normalize(w_BD, dim=-1)).sum(dim=-1)
+
+
+def _students(model: nn.Module) -> tuple[Any, dict[str, CoLearningStudent]]:
+    """The co-learning model within wrappers such as PEFT's, and its branches by modality; a student is the branch ""."""
+    for module in model.modules():  # a wrapper comes before what it wraps, and a model before its branches
+        if isinstance(module, CoLearningForMultimodalClassification):
+            return module, dict(module.branches.items())
+        if isinstance(module, CoLearningStudent):
+            return module, {"": module}
+    raise ValueError(
+        f"LabelAlignment reads the weights of a co-learning student's classifier, and {type(model).__name__} is none: "
+        "build one with `CoLearningFor...Classification.from_backbone`, or leave the callback out."
+    )
+
+
+def _class_weights(student: CoLearningStudent, z_BD: torch.Tensor) -> torch.Tensor:
+    """The weights `(C, D)` of the linear layer that reads the latent."""
+    if student.config.head != "bottleneck":
+        raise ValueError(
+            f"LabelAlignment needs a classifier that reads the latent, and that of a student with "
+            f"head='{student.config.head}' reads the backbone's features: use head='bottleneck', or leave the callback out."
+        )
+    layer = student.classifier
+    if isinstance(layer, ModulesToSaveWrapper) and not layer.disable_adapters and layer.active_adapters:
+        layer = layer.modules_to_save[layer.active_adapters[0]]  # the copy that PEFT trains
+    elif isinstance(layer, ModulesToSaveWrapper):
+        layer = layer.original_module
+    if not isinstance(layer, nn.Linear):
+        kind = (
+            "two layers (classifier_dim)"
+            if isinstance(layer, nn.Sequential)
+            else f"{type(layer).__module__.split('.')[0]}'s {type(layer).__name__}"
+        )
+        raise ValueError(
+            f"LabelAlignment needs a classifier with one row of weights a class, and the student's is {kind}: make it a "
+            "single linear layer (with PEFT, list it in modules_to_save), or leave the callback out."
+        )
+    if layer.weight.shape != (layer.out_features, z_BD.shape[-1]):
+        raise ValueError(
+            f"LabelAlignment found a classifier's weights of shape {tuple(layer.weight.shape)}, and not "
+            f"{(layer.out_features, z_BD.shape[-1])}: they are spread over processes (FSDP, ZeRO-3); leave the callback out."
+        )
+    return layer.weight
+
+
+def _classes(outputs: Mapping[str, Any], reader: str) -> torch.Tensor:
+    """The labels `(B,)`; of soft ones the largest entry."""
+    labels_B = outputs.get("labels")
+    if labels_B is None:
+        raise ValueError(
+            f"{reader} found no labels in the model's output: label_smoothing_factor and compute_loss_func keep "
+            "them from the model, so leave those or this callback out."
+        )
+    return labels_B.argmax(dim=-1) if labels_B.is_floating_point() else labels_B
+
+
+def _present(outputs: Mapping[str, Any], by_modality: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Which samples `(B,)` have each modality."""
+    presence_BM = outputs.get("presence")
+    if presence_BM is None:
+        return {name: torch.ones(len(x), dtype=torch.bool, device=x.device) for name, x in by_modality.items()}
+    return dict(zip(by_modality, presence_BM.unbind(dim=1), strict=True))
+
+
+def _sum_and_count(values_BD: torch.Tensor, counts_B: torch.Tensor) -> torch.Tensor:
+    """The sum of the rows that count and, at its end, their number: `(D + 1,)`."""
+    kept_BD = torch.where(counts_B[:, None], values_BD, 0.0)
+    return torch.cat([kept_BD.sum(dim=0), counts_B.sum()[None].to(values_BD.dtype)])
+
+
+class _Watch:
+    """A forward hook that tells a callback, for as long as that lives; a copy or a pickle of it tells nobody."""
+
+    def __init__(self, curves: ModalityMetrics | None = None):
+        self._curves: Any = (lambda: None) if curves is None else weakref.ref(curves)
+
+    def __call__(self, model: nn.Module, inputs: Any, kwargs: Mapping[str, Any], outputs: Any) -> None:
+        curves = self._curves()
+        if curves is not None:
+            curves.see(model, outputs, kwargs.get("labels"))
+
+    def __reduce__(self):
+        return _Watch, ()

@@ -1,0 +1,55 @@
+"""Grey pictures of one channel, for students whose backbone has `num_channels=1`; travels with their checkpoints."""
+
+import os
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+from .processor_file import nest
+
+
+class GrayscaleImageProcessor(ViTImageProcessorPil):
+    """An image processor that gives one channel, `pixel_values` `(B, 1, height, width)`.
+
+    `pipeline("image-classification")` hands every picture over in RGB; a grey one then has three equal channels, of which
+    one is kept. A picture with colours is refused.
+
+    Args:
+        image_mean, image_std (`list[float]`, *optional*, default to `[0.5]`): One value each, of pixels in [0, 1].
+        kwargs: As of [`ViTImageProcessorPil`], such as `size={"height": 28, "width": 28}`, `resample` or `do_normalize`.
+
+    Example:
+
+    ```python
+    >>> from PIL import Image
+    >>> from hf_colearn.models.grayscale import GrayscaleImageProcessor
+
+    >>> processor = GrayscaleImageProcessor(size={"height": 28, "width": 28})
+    >>> processor(Image.new("RGB", (40, 30), "grey"), return_tensors="pt")["pixel_values"].shape
+    torch.Size([1, 1, 28, 28])
+    ```
+    """
+
+    image_mean = [0.5]
+    image_std = [0.5]
+
+    def process_image(self, image: Any, *args, **kwargs) -> np.ndarray:
+        # Where transformers takes a picture apart into channels, `[channels, height, width]`.
+        if isinstance(image, Image.Image) and image.mode in ("1", "P", "LA", "PA", "RGBA"):
+            image = image.convert("RGB")
+        pixels_CHW = super().process_image(image, *args, **kwargs)
+        if len(pixels_CHW) not in (1, 3) or (pixels_CHW != pixels_CHW[:1]).any():
+            raise ValueError(
+                f"the picture, of {len(pixels_CHW)} channels {pixels_CHW.shape[1]} x {pixels_CHW.shape[2]}, has colours, and "
+                "the student sees grey ones: pass it in greys, such as `image.convert('L')`, or as an array `(H, W, 1)`."
+            )
+        return pixels_CHW[:1]
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> list[str]:
+        # In `processor_config.json`, or a pipeline would ask for trust in a video processor.
+        return nest(super().save_pretrained(save_directory, **kwargs)[0], "image_processor")
+
+
+GrayscaleImageProcessor.register_for_auto_class("AutoImageProcessor")

@@ -1,0 +1,1 @@
+"""Auxiliary losses: one objective a file, its arithmetic in functions of tensors beside it."""

@@ -1,0 +1,211 @@
+"""An exponential moving average of the weights: what is evaluated and saved, while the raw weights train on."""
+
+import os
+from contextlib import contextmanager, nullcontext
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+from transformers import Trainer, TrainerCallback
+from transformers.utils import logging
+
+from hf_colearn.utils import distributed
+
+
+logger = logging.get_logger(__name__)
+
+TRAINING_WEIGHTS = "training_weights.safetensors"  # in a checkpoint: the raw weights and buffers, which train on
+AVERAGED_WEIGHTS = "averaged_weights.safetensors"  # the averages as they are kept, which a model file may round
+NEGLIGIBLE = 0.05  # how much of the initial weights an average may hold at the end
+
+
+class WeightAverage(TrainerCallback):
+    r"""Follows a model's weights: \\(\bar w_t = d \, \bar w_{t-1} + (1 - d) \, w_t\\) after every optimizer step t.
+
+    The average starts from the weights that the model has now. It covers every trainable parameter and every
+    floating-point buffer of the state dict (batch statistics); integers, such as a batch counter, and frozen weights
+    stay as they are. On several processes every one keeps the same average; buffers are those of the main process.
+
+    Args:
+        model (`torch.nn.Module`): Unwrapped, on its device.
+        decay (`float`): d, between 0 and 1.
+
+    Example:
+
+    ```python
+    average = WeightAverage(model, decay=0.999)
+    optimizer.step()
+    average.update()
+    with average.in_place():
+        model.eval()(**batch)
+    ```
+    """
+
+    def __init__(self, model: torch.nn.Module, decay: float):
+        persistent = model.state_dict(keep_vars=True)
+        parameters = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+        buffers = {name: buffer for name, buffer in model.named_buffers() if name in persistent}
+        # The very tensors of the model: it is written to in place, so that DDP and compiled graphs keep their storage.
+        self._weights = {**parameters, **buffers}
+        self._averages = {name: _in_fp32(w).clone() for name, w in self._weights.items() if w.is_floating_point()}
+        self._buffers = [name for name in buffers if name in self._averages]
+        self._update = get_ema_multi_avg_fn(decay)
+        self._is_in_place = False
+
+    def update(self) -> None:
+        """Takes the weights of this moment in."""
+        self._update(list(self._averages.values()), [_in_fp32(self._weights[name]) for name in self._averages], None)
+
+    def on_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
+        if not optimizer.step_was_skipped:  # as fp16 does where a gradient overflows
+            self.update()
+
+    @contextmanager
+    def in_place(self):
+        """Within, the model holds the averages; afterwards, and after any error, the raw weights to the last bit."""
+        if self._is_in_place:
+            yield
+            return
+        raw = {name: self._weights[name].detach().clone() for name in self._averages}
+        self._is_in_place = True
+        try:
+            _write(self._averages, self._weights)
+            yield
+        finally:
+            _write(raw, self._weights)
+            self._is_in_place = False
+
+    def agree(self) -> None:
+        """Gives every process the main process's batch statistics, which are those that are saved; a collective."""
+        distributed.overwrite_from_main_process([self._averages[name] for name in self._buffers])
+
+    def finish(self) -> None:
+        """Leaves the averages in the model for good; a collective."""
+        self.agree()
+        _write(self._averages, self._weights)
+
+    def save(self, folder: str) -> None:
+        """Writes the raw weights and the averages beside the model's own file, which holds the averages."""
+        for name, tensors in ((TRAINING_WEIGHTS, self._weights), (AVERAGED_WEIGHTS, self._averages)):
+            plain = {key: tensor.detach().contiguous() for key, tensor in tensors.items()}
+            save_file(plain, os.path.join(folder, name), metadata={"format": "pt"})
+
+    def load(self, folder: str) -> None:
+        """Puts raw weights and averages back as they were.
+
+        Raises:
+            ValueError: If the checkpoint has none, or those of another model.
+        """
+        for name, tensors in ((TRAINING_WEIGHTS, self._weights), (AVERAGED_WEIGHTS, self._averages)):
+            path = os.path.join(folder, name)
+            if not os.path.isfile(path):
+                raise ValueError(
+                    f"'{folder}' has no {name}: it was written without `ema_decay` or with `save_only_model`. Resume "
+                    "without `ema_decay`, or start anew from the weights alone with `from_pretrained`."
+                )
+            saved = load_file(path)
+            wrong = {key: tuple(tensor.shape) for key, tensor in saved.items()}.items() ^ {
+                (key, tuple(tensor.shape)) for key, tensor in tensors.items()
+            }
+            if wrong:
+                key, shape = min(wrong)
+                raise ValueError(
+                    f"'{path}' is of another model than this one, or of one with other weights frozen: only one of the "
+                    f"two has '{key}' of shape {shape}. Resume with the model that wrote it."
+                )
+            _write(saved, tensors)
+
+
+def refuse_to_lose_average(folder: str) -> None:
+    """Resuming without `ema_decay` would train on from the averages with the optimizer's state of the raw weights.
+
+    Raises:
+        ValueError: If the checkpoint holds an average.
+    """
+    if os.path.isfile(os.path.join(folder, TRAINING_WEIGHTS)):
+        raise ValueError(
+            f"'{folder}' was written with `ema_decay`, so its model file holds averaged weights: resume with `ema_decay`, "
+            "or start anew from the weights alone with `from_pretrained`."
+        )
+
+
+def warn_of_initial_weights(decay: float, steps: int) -> None:
+    """An average that is slow for a run's length is mostly the initial weights."""
+    left = decay**steps
+    if left > NEGLIGIBLE:
+        logger.warning(
+            f"ema_decay={decay:g} over {steps} steps: at the end the average still holds {left:.0%} of the initial "
+            f"weights ({decay:g}^{steps}), so it will be worse than the weights it follows. Train longer, or lower "
+            f"ema_decay to {NEGLIGIBLE ** (1 / steps):.4g} or less."
+        )
+
+
+def _in_fp32(tensor: torch.Tensor) -> torch.Tensor:
+    """Half precisions cannot hold the small steps of an average."""
+    return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+@torch.no_grad()
+def _write(source: dict[str, torch.Tensor], target: dict[str, torch.Tensor]) -> None:
+    for name, tensor in source.items():
+        target[name].copy_(tensor)
+
+
+class AveragingTrainer(Trainer):
+    """Trainer with `CoLearningArguments.ema_decay`; the base of [`CoLearningTrainer`]."""
+
+    _average: WeightAverage | None = None  # while training
+
+    def _prepare_for_training(self, max_steps, train_dataloader, resume_from_checkpoint):
+        # The average starts from the weights as they are now on their device, or goes on from the checkpoint's.
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        self._end_average()
+        if self.args.ema_decay is not None:
+            warn_of_initial_weights(self.args.ema_decay, max_steps)
+            self._average = WeightAverage(self.model, self.args.ema_decay)
+            self.add_callback(self._average)
+            if resume_from_checkpoint is not None:
+                self._average.load(resume_from_checkpoint)
+        elif resume_from_checkpoint is not None:
+            refuse_to_lose_average(resume_from_checkpoint)
+        return prepared
+
+    def _end_average(self) -> None:
+        if self._average is not None:
+            self.remove_callback(self._average)
+            self._average = None
+
+    def _finalize_training(self, *args, **kwargs):
+        # From here on the model is its average: for the callbacks, and unless the best checkpoint's takes its place.
+        if self._average is not None:
+            self._average.finish()
+            self._end_average()
+        return super()._finalize_training(*args, **kwargs)
+
+    def _averaged(self):
+        return nullcontext() if self._average is None else self._average.in_place()
+
+    def evaluate(self, *args, **kwargs):
+        # The averaged weights are the model.
+        if self._average is not None:
+            self._average.agree()
+        with self._averaged():
+            return super().evaluate(*args, **kwargs)
+
+    def predict(self, *args, **kwargs):
+        # As above.
+        if self._average is not None:
+            self._average.agree()
+        with self._averaged():
+            return super().predict(*args, **kwargs)
+
+    def _save(self, output_dir=None, state_dict=None):
+        # As above.
+        with self._averaged():
+            super()._save(output_dir, state_dict)
+
+    def _save_optimizer_and_scheduler(self, output_dir):
+        # The raw weights belong to the optimizer's state.
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self._average is not None and self.args.should_save:
+            self._average.save(output_dir)

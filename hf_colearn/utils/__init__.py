@@ -1,0 +1,1 @@
+"""What every room uses: process groups, random numbers, the torchaudio guard."""

@@ -1,0 +1,20 @@
+"""Doing something on the side without moving the run's random numbers."""
+
+import random
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+@contextmanager
+def preserve_rng_state(device: torch.device):
+    """Puts Python's, NumPy's, torch's and the device's random state back as they were."""
+    python, numpy = random.getstate(), np.random.get_state()
+    devices = [] if device.type == "cpu" else [device]
+    try:
+        with torch.random.fork_rng(devices=devices, device_type="cuda" if device.type == "cpu" else device.type):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)

@@ -1,0 +1,309 @@
+import hf_colearn  # noqa: F401, I001  # first: its guard makes `import evaluate` work beside a CPU torch
+
+import threading
+
+import evaluate
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score, f1_score, top_k_accuracy_score
+from transformers import EvalPrediction, PreTrainedConfig, PreTrainedModel, Trainer, TrainingArguments
+from transformers.utils import ModelOutput
+
+from hf_colearn.evaluation.metrics import (
+    Accuracy,
+    MacroF1,
+    MeanAveragePrecision,
+    TopKAccuracy,
+    accuracy,
+    average_precision,
+    classification_metrics,
+    macro_f1,
+    mean_average_precision,
+    top_k_accuracy,
+)
+
+
+@pytest.fixture
+def scores_and_labels():
+    """Scores [200, 7] rounded to one decimal, so that many tie; class 6 has no positive."""
+    rng = np.random.default_rng(0)
+    return np.round(rng.normal(size=(200, 7)), 1), rng.integers(0, 6, size=200)
+
+
+# ---- the arithmetic ----
+
+
+def test_accuracy_counts_hits():
+    assert accuracy(np.array([0, 1, 2, 2]), np.array([0, 1, 1, 0])) == 0.5
+
+
+def test_macro_f1_by_hand():
+    # class 0: TP 1, FP 0, FN 1 -> 2/3; class 1: TP 1, FP 0, FN 1 -> 2/3; class 2: TP 0, FP 2, FN 0 -> 0
+    assert macro_f1(np.array([0, 1, 2, 2]), np.array([0, 1, 1, 0])) == pytest.approx(4 / 9)
+
+
+def test_macro_f1_leaves_out_classes_that_never_occur_as_sklearn_does():
+    predictions, labels = np.array([0, 9, 9, 4, 4]), np.array([0, 9, 4, 4, 7])
+    assert macro_f1(predictions, labels) == pytest.approx(f1_score(labels, predictions, average="macro"))
+
+
+@pytest.mark.parametrize("k", [1, 3, 6])
+def test_top_k_accuracy_equals_sklearn_without_ties(k):
+    rng = np.random.default_rng(1)
+    scores, labels = rng.normal(size=(100, 7)), rng.integers(0, 7, size=100)
+    expected = top_k_accuracy_score(labels, scores, k=k, labels=np.arange(7))
+    assert top_k_accuracy(scores, labels, k) == pytest.approx(expected)
+
+
+def test_of_equal_scores_the_lower_class_id_comes_first():
+    # all tie: the top 2 are classes 0 and 1, for every sample
+    assert top_k_accuracy(np.zeros((4, 4)), np.array([0, 1, 2, 3]), k=2) == 0.5
+
+
+@pytest.mark.parametrize("k", [0, 4, 5])
+def test_top_k_refuses_a_k_that_always_or_never_hits(k):
+    with pytest.raises(ValueError, match=f"k={k} and 4 classes"):
+        top_k_accuracy(np.zeros((2, 4)), np.array([0, 1]), k=k)
+
+
+def test_average_precision_by_hand():
+    # ranking: + - +, so precision is 1 at recall 1/2 and 2/3 at recall 1: (1 + 2/3) / 2
+    assert average_precision(np.array([3.0, 2.0, 1.0]), np.array([True, False, True])) == pytest.approx(5 / 6)
+
+
+def test_tied_scores_enter_average_precision_together():
+    # one threshold takes all four: precision 1/4 at recall 1; broken ties would give 1 or 1/4 by the order of samples
+    for positives in ([True, False, False, False], [False, False, False, True]):
+        assert average_precision(np.ones(4), np.array(positives)) == 0.25
+
+
+def test_average_precision_equals_sklearn_with_ties(scores_and_labels):
+    scores, labels = scores_and_labels
+    for c in range(6):
+        expected = average_precision_score(labels == c, scores[:, c])
+        assert average_precision(scores[:, c], labels == c) == pytest.approx(expected, abs=1e-12)
+
+
+def test_classes_without_positives_are_left_out_of_the_mean_and_counted(scores_and_labels):
+    scores, labels = scores_and_labels
+    value, excluded = mean_average_precision(scores, labels)
+    assert value == pytest.approx(np.mean([average_precision_score(labels == c, scores[:, c]) for c in range(6)]))
+    assert excluded == 1
+
+
+# ---- as evaluate metrics ----
+
+
+def test_metrics_of_class_ids_combine_and_take_batches(tmp_path):
+    combined = evaluate.combine([Accuracy(cache_dir=tmp_path), MacroF1(cache_dir=tmp_path)])
+    combined.add_batch(predictions=[0, 1], references=[0, 1])
+    combined.add_batch(predictions=torch.tensor([2, 2]), references=torch.tensor([1, 0]))
+    assert combined.compute() == {"accuracy": 0.5, "macro_f1": pytest.approx(4 / 9)}
+
+
+def test_metrics_of_scores_combine(tmp_path, scores_and_labels):
+    scores, labels = scores_and_labels
+    combined = evaluate.combine([TopKAccuracy(k=2, cache_dir=tmp_path), MeanAveragePrecision(cache_dir=tmp_path)])
+    value, excluded = mean_average_precision(scores, labels)
+    assert combined.compute(predictions=scores, references=labels) == {
+        "top2": top_k_accuracy(scores, labels, 2),
+        "map": value,
+        "map_excluded_classes": excluded,
+    }
+
+
+def test_two_processes_share_a_metric_through_its_cache(tmp_path):
+    results = {}
+
+    def process(i):
+        metric = MacroF1(num_process=2, process_id=i, experiment_id="run", cache_dir=tmp_path, timeout=20)
+        metric.add_batch(predictions=[i, 1], references=[0, 1])
+        results[i] = metric.compute()
+
+    threads = [threading.Thread(target=process, args=(i,)) for i in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    # predictions 0 1 1 1, labels 0 1 0 1: F1 of class 0 is 2/3, of class 1 it is 4/5
+    assert results == {0: {"macro_f1": pytest.approx((2 / 3 + 4 / 5) / 2)}, 1: None}
+
+
+def test_a_metric_of_class_ids_refuses_scores(tmp_path):
+    with pytest.raises(ValueError, match="don't match the expected format"):
+        Accuracy(cache_dir=tmp_path).compute(predictions=[[0.1, 0.9]], references=[1])
+
+
+# ---- for the Trainer ----
+
+
+def test_compute_metrics_names_every_metric(scores_and_labels):
+    logits, labels = scores_and_labels
+    results = classification_metrics()(EvalPrediction(predictions=logits, label_ids=labels))
+    softmax = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert results == {
+        "accuracy": np.mean(logits.argmax(axis=1) == labels),
+        "top5": top_k_accuracy(logits, labels, 5),
+        "macro_f1": pytest.approx(f1_score(labels, logits.argmax(axis=1), average="macro")),
+        "map": pytest.approx(np.mean([average_precision_score(labels == c, softmax[:, c]) for c in range(6)])),
+        "map_excluded_classes": 1,
+    }
+
+
+def test_map_does_not_move_when_a_constant_is_added_to_the_logits_of_a_sample(scores_and_labels):
+    logits, labels = scores_and_labels
+    shifted = logits + np.arange(len(logits))[:, None]
+    compute_metrics = classification_metrics(metrics=("map",))
+    plain, moved = (compute_metrics(EvalPrediction(predictions=x, label_ids=labels)) for x in (logits, shifted))
+    assert moved["map"] == pytest.approx(plain["map"])
+
+
+def test_map_ranks_samples_whose_probability_rounds_to_one():
+    # Both probabilities of class 0 round to 1, yet the positive (margin 100) ranks above the negative (margin 90).
+    logits = np.array([[100.0, 0.0], [90.0, 0.0]], dtype=np.float32)
+    results = classification_metrics(("map",))(EvalPrediction(predictions=logits, label_ids=np.array([0, 1])))
+    assert results["map"] == 1.0
+
+
+def test_top5_is_left_out_with_five_classes():
+    evaluation = EvalPrediction(predictions=np.eye(5), label_ids=np.arange(5))
+    assert classification_metrics(("accuracy", "top5"))(evaluation) == {"accuracy": 1.0}
+
+
+class _Model(PreTrainedModel):
+    config_class = PreTrainedConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.linear = torch.nn.Linear(2, 2)
+        self.post_init()
+
+    def forward(self, x, labels):
+        logits = self.linear(x)
+        return ModelOutput(loss=torch.nn.functional.cross_entropy(logits, labels), logits=logits, latents=x)
+
+
+def test_the_trainer_calls_it_and_the_way_out_of_a_tuple_works(tmp_path):
+    data = [{"x": [1.0, 0.0], "labels": 0}, {"x": [0.0, 1.0], "labels": 1}]
+    args = TrainingArguments(output_dir=tmp_path, use_cpu=True, report_to="none")
+    trainer = Trainer(_Model(PreTrainedConfig()), args, eval_dataset=data, compute_metrics=classification_metrics())
+    with pytest.raises(ValueError, match="tuple of 2 arrays.*ignore_keys"):
+        trainer.evaluate()
+    assert 0 <= trainer.evaluate(ignore_keys=["latents"])["eval_accuracy"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "message"),
+    [
+        ([[0.0, 1.0], [np.nan, 0.0]], [0, 1], "score nan in row 1 is not finite, in 1 of 2 rows"),
+        ([[0.0, np.inf]], [0], "score inf in row 0"),
+        ([[0.0, 1.0], [1.0, 0.0]], [0, 2], "label 2 of sample 1 is out of range for 2 classes"),
+        ([[0.0, 1.0], [1.0, 0.0]], [0, -100], "label -100 of sample 1 is negative"),
+        ([[0.0, 1.0]], [0.5], "one integer label a sample"),
+        ([[0.0, 1.0]], [0, 1], "for 2 labels, got shape"),
+        ([0.0, 1.0], [0, 1], "for 2 labels, got shape"),
+        (np.zeros((0, 2)), [], "nothing to measure"),
+    ],
+)
+def test_bad_input_is_named(logits, labels, message):
+    with pytest.raises(ValueError, match=message):
+        classification_metrics()(EvalPrediction(predictions=np.array(logits), label_ids=np.array(labels)))
+
+
+def test_an_unknown_metric_is_named():
+    with pytest.raises(ValueError, match="recall@1"):
+        classification_metrics(("accuracy", "recall@1"))
+
+
+# ---- of several modalities ----
+
+
+def test_metrics_of_heads_and_subsets_are_over_the_samples_that_have_them():
+    def right(*flags):  # logits that predict class 0, which every sample has
+        return np.array([[1.0, 0.0] if flag else [0.0, 1.0] for flag in flags])
+
+    presence = np.array([[True, True], [True, False], [True, True], [False, True]])
+    heads = {"image": right(1, 0, 1, 0), "audio": right(1, 1, 0, 0)}
+    subsets = {"image": right(0, 1, 1, 1), "audio": right(1, 0, 1, 0)}
+    evaluation = EvalPrediction((right(1, 1, 1, 0), heads, presence, subsets), np.zeros(4, dtype=np.int64))
+    # image: samples 0, 1, 2; audio: samples 0, 2, 3
+    assert classification_metrics(("accuracy",))(evaluation) == {
+        "accuracy": 3 / 4,
+        "accuracy_image": pytest.approx(2 / 3),
+        "accuracy_audio": pytest.approx(1 / 3),
+        "accuracy_given_image": pytest.approx(2 / 3),
+        "accuracy_given_audio": pytest.approx(2 / 3),
+    }
+
+
+def test_a_subset_needs_all_of_its_modalities_even_where_names_contain_each_other():
+    names = ("a", "b_a", "c")  # "b_a" is one modality, and "a_c" two
+    presence = np.array([[True, False, True], [False, True, True]])
+    wrong = np.array([[0.0, 1.0], [0.0, 1.0]])
+    subsets = {"b_a": wrong, "a_c": wrong, "b_a_c": wrong, "a_b_a": wrong}
+    evaluation = EvalPrediction((wrong, dict.fromkeys(names, wrong), presence, subsets), np.array([0, 1]))
+    found = classification_metrics(("accuracy",))(evaluation)
+    assert found["accuracy_given_a_c"] == 0  # sample 0 alone
+    assert found["accuracy_given_b_a"] == found["accuracy_given_b_a_c"] == 1  # sample 1 alone
+    assert "accuracy_given_a_b_a" not in found  # nobody has both
+
+
+def test_a_modality_that_no_sample_has_gives_no_metrics():
+    logits, presence = np.eye(2), np.array([[True, False], [True, False]])
+    pair = {"image": logits, "audio": logits}
+    found = classification_metrics()(EvalPrediction((logits, pair, presence, pair), np.array([0, 1])))
+    assert not any("audio" in name for name in found)
+    assert {"macro_f1_image", "map_image", "map_excluded_classes_given_image"} < found.keys()
+
+
+def test_the_trainer_evaluates_heads_and_subsets_with_a_remainder_batch(tmp_path):
+    import tiny
+    from hf_colearn import CoLearningForMultimodalClassification, FeatureBackboneConfig, MultimodalCollator
+
+    torch.manual_seed(0)
+    model = CoLearningForMultimodalClassification.from_backbones(
+        {"image": tiny.resnet(), "sound": FeatureBackboneConfig(feature_dim=3)},
+        latent_dim=4,
+        num_labels=3,
+        learned_temperature=True,
+    )
+    rng = np.random.default_rng(0)
+    data = [
+        {
+            "image_pixel_values": None if i in (2, 7) else rng.normal(size=(1, 8, 8)).astype(np.float32),
+            "sound_features": None if i in (4, 5, 6) else rng.normal(size=3).astype(np.float32),
+            "labels": i % 3,
+        }
+        for i in range(11)
+    ]
+    collator = MultimodalCollator({"image": None, "sound": None})
+    args = TrainingArguments(
+        output_dir=tmp_path, use_cpu=True, report_to="none", per_device_eval_batch_size=4, remove_unused_columns=False
+    )
+    metrics = classification_metrics(("accuracy",))
+    trainer = Trainer(model, args, data_collator=collator, eval_dataset=data, compute_metrics=metrics)
+    found = trainer.evaluate()
+    with torch.no_grad():
+        output = model.eval()(**collator(data))
+    labels = torch.arange(11) % 3
+
+    def of(logits, rows):
+        return (logits.argmax(1) == labels)[rows].float().mean().item()
+
+    image, sound = output.presence.unbind(1)
+    assert (image.sum(), sound.sum()) == (9, 8)
+    expected = {
+        "eval_accuracy": of(output.logits, image | sound),
+        "eval_accuracy_image": of(output.modality_logits["image"], image),
+        "eval_accuracy_sound": of(output.modality_logits["sound"], sound),
+        "eval_accuracy_given_image": of(output.subset_logits["image"], image),
+        "eval_accuracy_given_sound": of(output.subset_logits["sound"], sound),
+    }
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+    assert {name for name in found if "accuracy" in name} == expected.keys()
+    logits, heads, presence, subsets = trainer.predict(data).predictions
+    assert presence.tolist() == output.presence.tolist()
+    np.testing.assert_allclose(logits, output.logits, atol=1e-5)
+    np.testing.assert_allclose(heads["sound"], output.modality_logits["sound"], atol=1e-5)
+    np.testing.assert_allclose(subsets["image"], output.subset_logits["image"], atol=1e-5)

@@ -1,0 +1,93 @@
+"""What a trainer writes beside the weights of its student: the record of the training, and the card."""
+
+import json
+
+import pytest
+from huggingface_hub import ModelCard
+from transformers import ViTForImageClassification
+
+import tiny
+from hf_colearn import (
+    CoLearningForMultimodalClassification,
+    CoLearningTrainer,
+    ContrastiveAlignment,
+    HeuristicAlpha,
+    MultimodalCollator,
+    classification_metrics,
+)
+from hf_colearn.hub.record import TrainingRecord
+from hf_colearn.hub.upload_manifest import student_contents
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A student after 4 steps and an evaluation, saved as a user would."""
+    folder = tmp_path_factory.mktemp("runs") / "mine"
+    trainer = CoLearningTrainer(
+        tiny.student(), tiny.arguments(str(folder), max_steps=4, alpha=0.3),
+        train_dataset=tiny.digits(16), eval_dataset=tiny.digits(8), bank=tiny.bank(), pairing=tiny.random_prompt(),
+        compute_metrics=classification_metrics(),
+    )  # fmt: skip
+    trainer.train()
+    measured = trainer.evaluate()
+    trainer.save_model(str(folder))
+    trainer.create_model_card(
+        model_name="Mine", language="en", dataset="some digits", dataset_tags="me/digits", tags="a tag"
+    )
+    return folder, measured
+
+
+def test_the_record_tells_the_arguments_the_terms_and_alpha(trained):
+    record = TrainingRecord.load(trained[0])
+    assert record.arguments["max_steps"] == 4 and record.arguments["alpha"] == 0.3
+    assert record.terms == ["latent"] and record.objective.startswith("LatentMatching(")
+    assert [entry["alpha"] for entry in record.alpha_history] == [0.3] * 4
+    assert record.recipe is None and str(trained[0].parent) not in (trained[0] / "colearning.json").read_text()
+
+
+def test_the_card_holds_the_last_evaluation_and_names_its_data(trained):
+    folder, measured = trained
+    card = ModelCard.load(folder / "README.md")
+    found = {result.metric_type: result for result in card.data.eval_results}
+    assert found["accuracy"].metric_value == measured["eval_accuracy"]
+    assert not {"loss", "runtime", "epoch"} & found.keys()
+    assert (found["accuracy"].dataset_name, found["accuracy"].dataset_type) == ("some digits", "me/digits")
+    assert card.data.datasets == ["me/digits"] and card.data.language == "en" and "a tag" in card.data.tags
+    assert "(8 samples)" in card.text and "L = (1 - 0.3) * L_task + 0.3 * L_latent" in card.text
+    assert "no baseline and no null controls were trained beside it" in card.text
+
+
+def test_what_was_saved_can_be_published_but_for_the_pickle(trained):
+    folder = trained[0]
+    with pytest.raises(ValueError, match="training_args.bin' may run code"):
+        student_contents(folder, "me/mine")
+    pickled = (folder / "training_args.bin").read_bytes()
+    (folder / "training_args.bin").unlink()
+    try:
+        assert {"colearning.json", "model.safetensors", "student.py"} <= set(student_contents(folder, "me/mine").files)
+    finally:
+        (folder / "training_args.bin").write_bytes(pickled)
+
+
+def test_a_multimodal_model_has_a_card_without_a_pipeline(tmp_path):
+    model = CoLearningForMultimodalClassification.from_backbones(
+        {"image": tiny.vit(), "audio": tiny.vit()}, latent_dim=4, num_labels=10
+    )
+    trainer = CoLearningTrainer(
+        model, tiny.arguments(str(tmp_path)), data_collator=MultimodalCollator({"image": None, "audio": None}),
+        objective=ContrastiveAlignment(), alpha=HeuristicAlpha("contrastive"),
+    )  # fmt: skip
+    trainer.save_model(str(tmp_path))
+    trainer.create_model_card(model_name="Both")
+    card = ModelCard.load(tmp_path / "README.md")
+    assert card.data.pipeline_tag is None and "multimodal" in card.data.tags
+    assert "CoLearningForMultimodalClassification.from_pretrained" in card.text
+    assert "`HeuristicAlpha(" in card.text
+
+
+def test_a_model_of_ones_own_keeps_trainers_draft(tmp_path):
+    trainer = CoLearningTrainer(ViTForImageClassification(tiny.vit()), tiny.arguments(str(tmp_path)))
+    trainer.create_model_card(model_name="stock")
+    assert "generated_from_trainer" in ModelCard.load(tmp_path / "README.md").data.tags
+    trainer.save_model(str(tmp_path))
+    assert json.loads((tmp_path / "colearning.json").read_text())["objective"] is None

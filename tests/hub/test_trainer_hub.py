@@ -1,0 +1,201 @@
+"""Publishing while training, with the real client against the Hub double: one child trains, another one loads back."""
+
+import json
+
+import pytest
+from huggingface_hub import ModelCard
+
+from hub_double import HubDouble, Response, fault_on, run_child
+
+
+TOKEN = "hf_SecretSecretSecretSecretSecretSecr"
+STEPS = 4  # with a checkpoint every 2
+
+TRAIN_AND_PUSH = """
+import json
+import logging
+import os
+from pathlib import Path
+import tiny
+import torch
+from huggingface_hub import snapshot_download
+from transformers import TrainerCallback
+from hf_colearn import CoLearningTrainer
+
+
+class StopAfter2(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = state.global_step == 2
+
+
+class WaitForPush(TrainerCallback):  # or a push that meets a busy one is left out
+    def on_save(self, args, state, control, **kwargs):
+        self.trainer._finish_current_push()
+
+
+def trainer(name, callbacks=(), **options):
+    args = tiny.arguments(name, max_steps=4, save_strategy="steps", save_steps=2, alpha_schedule="heuristic", **options)
+    wait = WaitForPush()
+    wait.trainer = CoLearningTrainer(
+        tiny.student(), args, train_dataset=tiny.digits(16), bank=tiny.bank(), pairing=tiny.random_prompt(),
+        callbacks=[wait, *callbacks],
+    )
+    return wait.trainer
+
+
+def pushed_by(name, strategy, callbacks=()):
+    return trainer(
+        name, callbacks, push_to_hub=True, hub_strategy=strategy, hub_model_id=f"tester/{name}", hub_private_repo=True,
+        hub_token=os.environ["HF_TOKEN"],
+    )
+
+
+def weights(run):
+    return {name: weight.clone() for name, weight in run.model.state_dict().items()}
+
+
+alone = trainer("alone")
+alone.train()
+expected = weights(alone)
+result = {"checksum": alone.model.classifier.weight.double().sum().item()}
+
+for strategy in ("every_save", "checkpoint", "all_checkpoints", "end"):
+    run = pushed_by(strategy, strategy)
+    run.train()
+    run.push_to_hub()
+
+# Stopped after step 2; the machine is lost, and another one goes on from the Hub.
+stopped = pushed_by("stopped", "checkpoint", [StopAfter2()])
+stopped.train()
+snapshot = Path(snapshot_download("tester/stopped", allow_patterns="last-checkpoint/*"))
+resumed = trainer("resumed")
+resumed.train(resume_from_checkpoint=str(snapshot / "last-checkpoint"))
+result["stopped_at"] = stopped.state.global_step
+result["resumed_to"] = resumed.state.global_step
+result["same"] = all(torch.equal(weight, expected[name]) for name, weight in weights(resumed).items())
+result["stopped_differs"] = any(not torch.equal(weight, expected[name]) for name, weight in weights(stopped).items())
+
+# A server that fails while the student is pushed: the training goes on, and a repeat completes.
+busy = pushed_by("busy", "every_save")
+lost = []
+logging.getLogger("hf_colearn.hub.trainer_hub").addFilter(lambda record: lost.append(record) or True)
+busy.train()
+result["told"] = [record.getMessage() for record in lost]
+try:
+    busy.push_to_hub()
+except OSError as error:
+    result["busy"] = str(error.response.status_code)
+local = {path.name: path.read_bytes() for path in Path("busy").iterdir() if path.is_file()}
+busy.push_to_hub()
+result["local"] = sorted(local)
+result["whole"] = all((Path("busy") / name).read_bytes() == data for name, data in local.items() if name != "README.md")
+print(json.dumps(result))
+"""
+
+LOAD_BACK = """
+import json
+import hf_colearn
+from transformers import AutoModelForImageClassification
+
+repos = ("every_save", "checkpoint", "all_checkpoints", "end", "busy")
+students = [AutoModelForImageClassification.from_pretrained(f"tester/{repo}") for repo in repos]
+print(json.dumps([[type(student).__module__, student.classifier.weight.double().sum().item()] for student in students]))
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The Hub after all of these trainings, and what the child said of them."""
+    busy = Response(503, b"", {"Retry-After": "0"})
+    with HubDouble(token=TOKEN) as hub:
+        # The pushes of steps 2 and 4 and the first one by hand fail; commits are what the client does not repeat.
+        hub.fault = fault_on("/tester/busy/commit/", busy, last=3)
+        said = run_child(TRAIN_AND_PUSH, hub, tmp_path_factory.mktemp("trained") / "home")
+        assert hub.unhandled == []
+        yield hub, said
+
+
+def titles(hub, repo):
+    return [commit.title for commit in hub.repos["model", f"tester/{repo}"].commits]
+
+
+def checkpoint_folders(hub, repo):
+    return sorted({path.split("/")[0] for path in hub.files(f"tester/{repo}") if "checkpoint" in path and "/" in path})
+
+
+def test_each_strategy_pushes_what_it_says(trained):
+    hub, _ = trained
+    progress = [f"Training in progress, step {step}" for step in (2, STEPS)]
+    checkpoints = [title for step in progress for title in (step, f"{step}, checkpoint")]
+    for strategy, during in {
+        "every_save": progress,
+        "checkpoint": checkpoints,
+        "all_checkpoints": checkpoints,
+        "end": [],
+    }.items():
+        assert [title for title in titles(hub, strategy) if title.startswith("Training")] == during, strategy
+        assert titles(hub, strategy)[-1] == "End of training"
+        assert hub.repos["model", f"tester/{strategy}"].private
+    assert checkpoint_folders(hub, "every_save") == checkpoint_folders(hub, "end") == []
+    assert checkpoint_folders(hub, "checkpoint") == ["last-checkpoint"]
+    assert checkpoint_folders(hub, "all_checkpoints") == ["checkpoint-2", "checkpoint-4"]
+
+
+def test_the_student_comes_with_its_code_and_card(trained):
+    hub, _ = trained
+    for repo in ("every_save", "checkpoint", "all_checkpoints", "end"):
+        wanted = {"config.json", "model.safetensors", "README.md", "student.py", "configuration.py", "colearning.json"}
+        files = hub.files(f"tester/{repo}")
+        assert wanted <= set(files)
+        card, record = ModelCard(files["README.md"].decode()), json.loads(files["colearning.json"])
+        assert card.data.pipeline_tag == "image-classification" and card.data.library_name == "transformers"
+        assert f'"tester/{repo}"' in card.text and "Not evaluated yet." in card.text
+        assert record["terms"] == ["latent"] and record["alpha"].startswith("HeuristicAlpha(")
+        assert record["arguments"]["max_steps"] == STEPS and "output_dir" not in record["arguments"]
+
+
+def test_a_student_pushed_in_mid_training_has_the_code_that_its_configuration_names(trained):
+    hub, _ = trained
+    for repo in ("every_save", "checkpoint", "all_checkpoints"):
+        commits = hub.repos["model", f"tester/{repo}"].commits
+        first = next(commit for commit in commits if commit.title == "Training in progress, step 2")
+        named = json.loads(first.files["config.json"].data)["auto_map"].values()
+        assert {f"{path.split('.')[0]}.py" for path in named} | {"pooling.py", "colearning.json"} <= set(first.files)
+
+
+def test_no_file_that_was_ever_pushed_holds_the_token(trained):
+    # The token was given as `hub_token`, and Trainer pickles its arguments into training_args.bin.
+    hub, _ = trained
+    pushed = {
+        f"{repo}/{path}": blob.data
+        for (_, repo), content in hub.repos.items()
+        for commit in content.commits
+        for path, blob in commit.files.items()
+    }
+    assert any(path.endswith("training_args.bin") for path in pushed)
+    assert [path for path, data in pushed.items() if TOKEN.encode() in data] == []
+
+
+def test_the_pushed_students_load_back(trained, tmp_path):
+    hub, said = trained
+    loaded = run_child(LOAD_BACK, hub, tmp_path / "another_home")
+    assert loaded == [["hf_colearn.models.student", said["checksum"]]] * 5
+
+
+def test_a_run_goes_on_from_the_hubs_last_checkpoint_as_if_nothing_had_happened(trained):
+    hub, said = trained
+    files = hub.files("tester/stopped")
+    assert {f"last-checkpoint/{name}" for name in ("model.safetensors", "optimizer.pt", "trainer_state.json")} <= set(
+        files
+    )
+    assert (said["stopped_at"], said["resumed_to"]) == (2, STEPS)
+    assert said["stopped_differs"] and said["same"]
+
+
+def test_a_failed_push_stops_no_training_and_a_repeat_completes(trained):
+    hub, said = trained
+    assert said["busy"] == "503"
+    assert len(said["told"]) == 2 and all("'tester/busy' was lost" in text and "503" in text for text in said["told"])
+    assert said["whole"] and "model.safetensors" in said["local"]
+    assert titles(hub, "busy")[-1] == "End of training" and len(titles(hub, "busy")) == 2
+    assert set(said["local"]) - {"README.md"} <= set(hub.files("tester/busy"))

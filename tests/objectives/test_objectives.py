@@ -1,0 +1,300 @@
+"""Objectives: named terms from outputs and targets."""
+
+import logging
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from transformers.modeling_outputs import ModelOutput
+
+import families
+import processes
+import tiny
+from hf_colearn import CoLearningTrainer, ConstantAlpha, LatentMatching, Paired
+from hf_colearn.objectives.distances import jensen_shannon, latent_distance
+from hf_colearn.objectives.info_nce import info_nce
+from hf_colearn.objectives.objectives import ContrastiveAlignment, DistributionAlignment, MisalignedPairs
+from hf_colearn.teachers.pairing import PairedFraction
+from scripts.match_two import SAMPLES, WITH_TARGET, gradients, student
+
+
+def test_latent_matching_gives_the_term_that_it_names():
+    objective = LatentMatching(reduction="sum")
+    terms = objective({"latents": torch.zeros(2, 3)}, torch.ones(2, 3))
+    assert tuple(terms) == objective.terms == ("latent",)
+    assert terms["latent"].item() == 3  # 1 + 1 + 1, the same for both samples
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        # z = (1, 2), t = (0, 0): squares 1 and 4; Huber 0.5 and 1.5
+        ({}, 2.5),
+        ({"reduction": "sum"}, 5.0),
+        ({"loss": "smooth_l1"}, 1.0),
+        ({"loss": "smooth_l1", "reduction": "sum"}, 2.0),
+    ],
+)
+def test_latent_matching_hands_its_options_to_the_loss(options, expected):
+    outputs = ModelOutput(latents=torch.tensor([[1.0, 2.0]]))
+    assert LatentMatching(**options)(outputs, torch.zeros(1, 2))["latent"].item() == expected
+
+
+def test_latent_matching_reads_a_students_output():
+    student = families.student("vit")
+    with torch.no_grad():
+        output = student(**families.inputs("vit"))
+        term = LatentMatching(loss="cosine")(output, torch.ones(2, 24))["latent"]
+    torch.testing.assert_close(term, latent_distance(output.latents, torch.ones(2, 24), "cosine"))
+
+
+@pytest.mark.parametrize(("name", "value"), [("loss", "l2"), ("reduction", "none"), ("reduction", "batchmean")])
+def test_an_unknown_option_is_refused_by_its_value(name, value):
+    with pytest.raises(ValueError, match=f"{name}='{value}' is unknown to LatentMatching"):
+        LatentMatching(**{name: value})
+
+
+def test_its_representation_tells_its_options():
+    assert repr(LatentMatching("cosine", "sum")) == "LatentMatching(loss='cosine', reduction='sum')"
+
+
+# ---- samples without a target ----
+@pytest.fixture(scope="module")
+def of_two_processes(tmp_path_factory):
+    """What each of two processes found."""
+    folder = tmp_path_factory.mktemp("two")
+    processes.forked(Path(__file__).parents[1] / "scripts" / "match_two.py", folder=folder, processes=2)
+    return [torch.load(folder / f"result_{rank}.pt") for rank in range(2)]
+
+
+@pytest.mark.parametrize("loss", ["mse", "cosine"])
+@pytest.mark.parametrize("case", WITH_TARGET)
+def test_two_processes_match_the_samples_that_have_a_target_as_one_does(of_two_processes, case, loss):
+    alone = gradients(case, loss, student(), slice(0, SAMPLES))
+    found = [result[case, loss] for result in of_two_processes]
+    torch.testing.assert_close((found[0]["loss"] + found[1]["loss"]) / 2, alone["loss"])  # what is logged
+    for result in found:
+        torch.testing.assert_close(result["gradients"], alone["gradients"])
+    assert any(grad.any() for grad in alone["gradients"]) == (case != "none")
+    if case == "on one":
+        assert found[0]["loss"] == 0 and found[1]["loss"] > alone["loss"]
+
+
+def train(digits, pairing, **options):
+    trainer = CoLearningTrainer(
+        tiny.student(),
+        tiny.arguments(max_steps=3, alpha=0.5, **options),
+        train_dataset=digits,
+        bank=tiny.bank(rows=256) if pairing is not None else None,
+        pairing=pairing,
+    )
+    trainer.train()
+    losses = [entry for entry in trainer.state.log_history if "loss_latent" in entry]
+    return losses, [p.detach().clone() for p in trainer.model.parameters()]
+
+
+def test_a_trainer_takes_samples_without_a_target_as_they_come(digits):
+    whole, all_weights = train(digits, Paired())
+    budget_of_all, same_weights = train(digits, PairedFraction(Paired(), 1.0))
+    assert [entry["loss_latent"] for entry in whole] == [entry["loss_latent"] for entry in budget_of_all]
+    assert all(map(torch.equal, all_weights, same_weights))
+
+    none, _ = train(digits, PairedFraction(Paired(), 0.0))
+    half, weights = train(digits, PairedFraction(Paired(), 0.5))
+    assert [entry["loss_latent"] for entry in none] == [0, 0, 0]
+    assert all(0 < entry["loss_latent"] < 10 for entry in half)
+    assert all(p.isfinite().all() for p in weights)
+
+
+class Spread:
+    """An objective of a user: two terms, no base class."""
+
+    terms = ("near", "small")
+
+    def __call__(self, outputs, targets):
+        return {"near": latent_distance(outputs["latents"], targets), "small": outputs["latents"].pow(2).mean()}
+
+
+def test_any_object_with_terms_can_be_trained(digits):
+    trainer = CoLearningTrainer(
+        tiny.student(),
+        tiny.arguments(max_steps=2),
+        train_dataset=digits,
+        bank=tiny.bank(),
+        pairing=tiny.random_prompt(),
+        objective=Spread(),
+        alpha=ConstantAlpha({"near": 0.5, "small": 0.25}),
+    )
+    trainer.train()
+    steps = [entry for entry in trainer.state.log_history if "loss_near" in entry]
+    assert len(steps) == 2
+    for entry in steps:
+        mixed = 0.25 * entry["loss_task"] + 0.5 * entry["loss_near"] + 0.25 * entry["loss_small"]
+        assert entry["loss"] == pytest.approx(mixed, abs=1e-4)
+        assert (entry["alpha_near"], entry["alpha_small"]) == (0.5, 0.25)
+
+
+NAMES = ("image", "text", "speech")
+PRESENCE = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 1, 1], [1, 1, 0], [1, 1, 1], [1, 1, 1]], dtype=torch.bool)
+LABELS = torch.tensor([0, 1, 0, 2, 1, 0])
+ALIGNMENTS = [ContrastiveAlignment(), DistributionAlignment()]
+
+
+def outputs(names=NAMES, **kwargs):
+    """Of 6 samples: latents of width 5, logits of 4 classes."""
+    generator = torch.Generator().manual_seed(0)
+    return ModelOutput(
+        modality_latents={name: torch.randn(6, 5, generator=generator) for name in names},
+        modality_logits={name: torch.randn(6, 4, generator=generator) for name in names},
+        **kwargs,
+    )
+
+
+def key_of(alignment):
+    return {"contrastive": "modality_latents", "distribution": "modality_logits"}[alignment.terms[0]]
+
+
+@pytest.mark.parametrize("presence", [None, PRESENCE])
+def test_contrastive_alignment_is_the_sum_over_the_pairs_of_modalities(presence):
+    given = outputs(presence=presence, labels=LABELS)
+    z = given["modality_latents"]
+    expected = 0
+    for one, other in (("image", "text"), ("image", "speech"), ("text", "speech")):
+        i, j = NAMES.index(one), NAMES.index(other)
+        both = torch.ones(6, dtype=torch.bool) if presence is None else presence[:, i] & presence[:, j]
+        expected = expected + info_nce(z[one][both], z[other][both], 1 / 0.2, labels_B=LABELS[both])
+
+    terms = ContrastiveAlignment(0.2, mask_same_class=True)(given, None)
+
+    assert tuple(terms) == ContrastiveAlignment.terms == ("contrastive",)
+    torch.testing.assert_close(terms["contrastive"], expected)
+    torch.testing.assert_close(
+        ContrastiveAlignment(0.2, mask_same_class=True, direct=True)(given, None)["contrastive"], expected
+    )
+    assert ContrastiveAlignment(0.2)(given, None)["contrastive"] > expected  # more negatives
+
+
+@pytest.mark.parametrize("presence", [None, PRESENCE])
+def test_distribution_alignment_is_the_sum_over_the_pairs_of_heads(presence):
+    given = outputs(presence=presence)
+    logits = given["modality_logits"]
+    expected = 0
+    for one, other in (("image", "text"), ("image", "speech"), ("text", "speech")):
+        i, j = NAMES.index(one), NAMES.index(other)
+        both = torch.ones(6, dtype=torch.bool) if presence is None else presence[:, i] & presence[:, j]
+        expected = expected + jensen_shannon(logits[one][both], logits[other][both])
+
+    terms = DistributionAlignment()(given, None)
+
+    assert tuple(terms) == DistributionAlignment.terms == ("distribution",)
+    torch.testing.assert_close(terms["distribution"], expected)
+
+
+def test_a_learned_temperature_gets_a_gradient():
+    log_scale = torch.tensor(math.log(1 / 0.2), requires_grad=True)
+    loss = ContrastiveAlignment("learned")(outputs(logit_scale=log_scale.exp()), None)["contrastive"]
+    loss.backward()
+    torch.testing.assert_close(loss, ContrastiveAlignment(0.2)(outputs(), None)["contrastive"])
+    # By a central difference in the logarithm of the scale.
+    above, below = (
+        ContrastiveAlignment(0.2 * math.exp(-step))(outputs(), None)["contrastive"] for step in (0.01, -0.01)
+    )
+    assert log_scale.grad.item() == pytest.approx((above - below).item() / 0.02, rel=1e-2)
+    assert abs(log_scale.grad.item()) > 0.1
+
+
+@pytest.mark.parametrize("temperature", [0, 0.0, -0.07, math.inf, math.nan, "fixed"])
+def test_a_temperature_that_cannot_divide_is_refused_by_its_value(temperature):
+    with pytest.raises(ValueError, match=f"temperature={temperature!r} cannot divide"):
+        ContrastiveAlignment(temperature)
+
+
+def test_a_learned_temperature_that_the_model_lacks_is_refused_with_the_way_out():
+    with pytest.raises(ValueError, match="build the model with `learned_temperature=True`"):
+        ContrastiveAlignment("learned")(outputs(), None)
+
+
+def test_masking_a_class_without_labels_is_refused():
+    with pytest.raises(ValueError, match="mask_same_class=True needs the `labels`"):
+        ContrastiveAlignment(mask_same_class=True)(outputs(), None)
+
+
+@pytest.mark.parametrize("wrap", [lambda objective: objective, MisalignedPairs])
+@pytest.mark.parametrize("alignment", ALIGNMENTS, ids=repr)
+def test_modalities_that_do_not_fit_are_refused_by_name_and_size(alignment, wrap):
+    key, objective = key_of(alignment), wrap(alignment)
+    with pytest.raises(ValueError, match=f"output `{key}` holds only 'image'"):
+        objective(outputs(names=("image",)), None)
+    with pytest.raises(ValueError, match=f"output `{key}` holds nothing"):
+        objective({"latents": torch.ones(2, 3)}, None)
+    with pytest.raises(ValueError, match="6 samples of 'image' but 5 of 'text'"):
+        objective({key: {"image": torch.ones(6, 3), "text": torch.ones(5, 3)}}, None)
+    with pytest.raises(ValueError, match="of 'image' are 3 wide and those of 'text' 4"):
+        objective({key: {"image": torch.ones(6, 3), "text": torch.ones(6, 4)}}, None)
+    with pytest.raises(ValueError, match=r"`presence` has the shape \(6, 2\).*image, text, speech"):
+        objective(outputs(presence=PRESENCE[:, :2]), None)
+
+
+def test_a_batch_of_one_pair_is_told_once(caplog):
+    one = {"modality_latents": {"image": torch.ones(1, 3), "audio": torch.ones(1, 3)}}
+    logging.Logger.warning_once.cache_clear()  # another test may have had the warning
+    losses = [ContrastiveAlignment()(one, None)["contrastive"].item() for _ in range(2)]
+    assert losses == [0, 0]
+    assert sum("has no negatives" in record.message for record in caplog.records) == 1
+
+
+def test_a_modality_that_no_sample_has_costs_nothing():
+    presence = PRESENCE.clone()
+    presence[:, 2] = False
+    given = outputs(presence=presence)
+    both = presence[:, 0] & presence[:, 1]
+    z, logits = given["modality_latents"], given["modality_logits"]
+    torch.testing.assert_close(
+        ContrastiveAlignment(0.5)(given, None)["contrastive"], info_nce(z["image"], z["text"], 2.0, both)
+    )
+    torch.testing.assert_close(
+        DistributionAlignment()(given, None)["distribution"], jensen_shannon(logits["image"], logits["text"], both)
+    )
+
+
+@pytest.mark.parametrize("alignment", ALIGNMENTS, ids=repr)
+def test_misaligned_pairs_are_pairs_of_other_samples(alignment):
+    given = outputs(presence=PRESENCE)
+    # The rows 0 .. 5 of text become 5, 0, 1, ..., those of speech 4, 5, 0, ...
+    orders = {"image": [0, 1, 2, 3, 4, 5], "text": [5, 0, 1, 2, 3, 4], "speech": [4, 5, 0, 1, 2, 3]}
+    by_hand = {
+        key: {name: given[key][name][orders[name]] for name in NAMES}
+        for key in ("modality_latents", "modality_logits")
+    }
+    by_hand["presence"] = torch.stack([PRESENCE[orders[name], i] for i, name in enumerate(NAMES)], dim=1)
+
+    objective = MisalignedPairs(alignment)
+    terms = objective(given, None)
+
+    assert tuple(terms) == objective.terms == alignment.terms
+    (term,) = terms.values()
+    torch.testing.assert_close(term, alignment(by_hand, None)[alignment.terms[0]])
+    assert abs(term - alignment(given, None)[alignment.terms[0]]) > 1e-3
+    assert given["presence"].equal(PRESENCE)  # left as they were
+    assert given["modality_latents"]["text"].equal(outputs()["modality_latents"]["text"])
+
+
+def test_a_batch_too_small_to_misalign_counts_for_nothing_and_says_so(caplog):
+    two = {"modality_latents": {name: torch.ones(2, 3, requires_grad=True) for name in NAMES}}
+    term = MisalignedPairs(ContrastiveAlignment())(two, None)["contrastive"]
+    term.backward()
+    assert term.item() == 0
+    assert all(z.grad.count_nonzero() == 0 for z in two["modality_latents"].values())
+    assert "batch of 2 samples cannot be rotated so that no two of 3 modalities meet" in caplog.text
+
+
+def test_representations_of_alignments_tell_their_options():
+    assert (
+        repr(ContrastiveAlignment()) == "ContrastiveAlignment(temperature=0.07, mask_same_class=False, direct=False)"
+    )
+    wrapped = MisalignedPairs(ContrastiveAlignment("learned", mask_same_class=True, direct=True))
+    assert repr(wrapped) == (
+        "MisalignedPairs(ContrastiveAlignment(temperature='learned', mask_same_class=True, direct=True))"
+    )
+    assert repr(DistributionAlignment()) == "DistributionAlignment()"

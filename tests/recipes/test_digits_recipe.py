@@ -1,0 +1,108 @@
+"""The demo as its users start it: real digits, a real teacher, and what `accelerate launch` makes of it."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+import processes
+from hf_colearn.hub.check import card_command
+from hf_colearn.hub.record import TrainingRecord
+
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "digits_l2v.py"
+QUICK = ["--seeds", "2", "--max_steps", "4", "--labels_per_class", "2"]
+
+
+def scores(folder):
+    report = json.loads((folder / "runs/digits_l2v/report.json").read_text())
+    return {(run["arm"], run["seed"]): run["metrics"]["accuracy"] for run in report["runs"]}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("digits")
+    return folder, processes.forked(RECIPE, *QUICK, folder=folder).stdout
+
+
+def test_the_demo_leaves_a_report_plots_and_a_student_with_its_card(finished):
+    folder, output = finished
+    written = {str(path.relative_to(folder / "runs/digits_l2v")) for path in folder.rglob("*") if path.is_file()}
+    assert {"report.json", "report.html", "report.md", "student/README.md", "student/model.safetensors"} <= written
+    assert not [name for name in written if name.endswith((".bin", ".pt", ".pth", ".pkl"))]
+    report = json.loads((folder / "runs/digits_l2v/report.json").read_text())
+    kinds = [arm["kind"] for arm in report["comparison"]["arms"]]
+    assert kinds.count("baseline") == 1 and kinds.count("colearned") == 2 and kinds.count("null") == 4
+    assert len(report["runs"]) == 14
+    for line in report["comparison"]["verdict"].splitlines():
+        assert line in output
+    of_student = scores(folder)["random prompts", 0]
+    assert f"value: {of_student}" in (folder / "runs/digits_l2v/student/README.md").read_text()
+
+
+def test_the_record_beside_the_student_tells_how_it_was_trained(finished):
+    record = TrainingRecord.load(finished[0] / "runs/digits_l2v/student")
+    assert (record.recipe, record.argv, record.arm, record.seed) == ("digits_l2v", QUICK, "random prompts", 0)
+    assert record.scores["accuracy"] == scores(finished[0])["random prompts", 0]
+    assert record.dataset | {"name": ""} == {"name": "", "type": "sklearn-digits", "split": "test", "samples": 899}
+    assert (record.alpha, record.terms) == ("ConstantAlpha({'latent': 0.3})", ["latent"])
+    # 4 steps of 20 samples in batches of 50: an epoch each, and a log at every step
+    assert record.alpha_history == [{"epoch": float(t), "alpha": 0.3} for t in (1, 2, 3, 4)]
+    assert record.arguments["max_steps"] == 4 and record.arguments["latent_reduction"] == "sum"
+    assert record.teacher["pooling"] == "mean" and record.teacher["num_rows"] == 10 and record.seconds > 0
+    assert str(finished[0]) not in (finished[0] / "runs/digits_l2v/student/colearning.json").read_text()
+
+
+def test_the_card_is_checked_by_measuring_the_student_again(finished, tmp_path):
+    student = tmp_path / "student"
+    shutil.copytree(finished[0] / "runs/digits_l2v/student", student)
+    done = processes.forked(RECIPE, *QUICK, "--check", student, folder=tmp_path)
+    assert "The card says what was measured (within 0.00056, half of one of 899 test samples)." in done.stdout
+    assert not (tmp_path / "runs").exists()
+    accuracy = TrainingRecord.load(student).scores["accuracy"]
+    card = (student / "README.md").read_text()
+    (student / "README.md").write_text(card.replace(f"value: {accuracy}", f"value: {accuracy + 0.03}"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", processes.PYTHONPATH)
+        assert card_command(str(student), True, RECIPE.parent) == 1
+    done = processes.forked(RECIPE, "--check", student, folder=tmp_path, expect=1)
+    said = f"accuracy: the model-index says {accuracy + 0.03:.6g}, and {accuracy:.6g} was measured."
+    assert said in done.stdout
+    done = processes.forked(RECIPE, "--check", tmp_path / "nobody", folder=tmp_path, expect=2)
+    assert "nobody' is neither a folder nor a student" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_saved_student_classifies_an_image_in_a_fresh_process(finished):
+    script = f"""
+import hf_colearn
+from hf_colearn.corpora.handwritten_digits import load_handwritten_digits
+from transformers import pipeline
+classify = pipeline("image-classification", {str(finished[0] / "runs/digits_l2v/student")!r}, top_k=10)
+found = classify(load_handwritten_digits()["test"][0]["image"])
+print(sorted(entry["label"] for entry in found), round(sum(entry["score"] for entry in found), 4))
+"""
+    output = processes.start(sys.executable, "-c", script, folder=finished[0]).stdout
+    assert output.splitlines()[-1] == f"{[str(i) for i in range(10)]} 1.0"
+
+
+def test_accelerate_launch_gives_the_scores_of_plain_python(finished, tmp_path):
+    processes.accelerate(RECIPE, *QUICK, "--arms", "baseline", "random prompts", folder=tmp_path)
+    expected = {key: value for key, value in scores(finished[0]).items() if key[0] in ("baseline", "random prompts")}
+    assert scores(tmp_path) == pytest.approx(expected)
+
+
+def test_two_processes_report_once(tmp_path):
+    asked = [*QUICK, "--arms", "baseline", "random prompts", "random vectors"]
+    done = processes.accelerate(RECIPE, *asked, folder=tmp_path, processes=2)
+    assert done.stdout.count("Written:") == 1
+    report = json.loads((tmp_path / "runs/digits_l2v/report.json").read_text())
+    assert report["processes"] == 2
+    assert len(report["runs"]) == 6
+
+
+def test_an_arm_that_does_not_exist_is_refused_before_training(tmp_path):
+    done = processes.forked(RECIPE, "--arms", "baseline", "telepathy", folder=tmp_path, expect=1)
+    assert "telepathy" in done.stderr and "random prompts" in done.stderr
+    assert not (tmp_path / "runs").exists()
