@@ -173,7 +173,7 @@ def mismatched(dataset: Dataset, name: str, share: float, seed: int = 0) -> Data
         ValueError: If the share is out of range or comes to a single sample, or the modality has no columns.
     """
     columns = _stored(dataset, name)
-    here_P = np.flatnonzero(_presence(dataset, name))
+    here_P = np.flatnonzero(_mask_of(dataset, name))
     drawn = _drawn(here_P, share, seed)
     if len(drawn) == 1:
         raise ValueError(
@@ -230,7 +230,7 @@ def only_modality(dataset: Dataset, name: str, id_column: str = "sample_id") -> 
     Raises:
         ValueError: If the modality has no columns.
     """
-    here_N = _presence(dataset, name)
+    here_N = _mask_of(dataset, name)
     if not here_N.all():
         dataset = dataset.select(np.flatnonzero(here_N))
     if dataset.format["type"] == "custom" and dataset.format["format_kwargs"]["transform"] is not missing_as_none:
@@ -276,7 +276,7 @@ def check_modalities(dataset: Any, modalities: tuple[str, ...] | list[str]) -> N
                 raise ValueError(_no_columns(name, dataset.column_names))
     if not isinstance(dataset, Dataset) or not len(dataset):
         return
-    presence_MN = []
+    mask_MN = []
     for name in modalities:
         stored = _of_modality(dataset.column_names, name)
         if not stored and dataset.format["type"] == "custom":
@@ -284,20 +284,20 @@ def check_modalities(dataset: Any, modalities: tuple[str, ...] | list[str]) -> N
                 made = list(dataset[0])
             if not _of_modality(made, name):
                 raise ValueError(_no_columns(name, made))
-            presence_MN.append(np.ones(len(dataset), dtype=bool))  # only the transform knows
+            mask_MN.append(np.ones(len(dataset), dtype=bool))  # only the transform knows
             continue
-        presence_MN.append(_presence(dataset, name))
-        if not presence_MN[-1].any():
+        mask_MN.append(_mask_of(dataset, name))
+        if not mask_MN[-1].any():
             raise ValueError(
                 f"'{name}' is absent in every one of the {len(dataset)} samples (columns {', '.join(stored)}): build the "
                 f"model without it, or look at how the dataset was made; it has {', '.join(dataset.column_names)}."
             )
-        if dataset.format["type"] in ("torch", "numpy") and not presence_MN[-1].all():
+        if dataset.format["type"] in ("torch", "numpy") and not mask_MN[-1].all():
             raise ValueError(
-                f"'{name}' is missing in {(~presence_MN[-1]).sum()} samples, which the format '{dataset.format['type']}' "
+                f"'{name}' is missing in {(~mask_MN[-1]).sum()} samples, which the format '{dataset.format['type']}' "
                 "of datasets cannot show: use `dataset.with_transform(missing_as_none)` of hf_colearn.data.multimodal."
             )
-    alone_N = ~np.any(presence_MN, axis=0)
+    alone_N = ~np.any(mask_MN, axis=0)
     if alone_N.any():
         raise ValueError(
             f"{alone_N.sum()} samples have none of the modalities {', '.join(modalities)}, such as row "
@@ -318,7 +318,7 @@ def _stored(dataset: Dataset, name: str) -> list[str]:
     return columns
 
 
-def _presence(dataset: Dataset, name: str) -> np.ndarray:
+def _mask_of(dataset: Dataset, name: str) -> np.ndarray:
     """Which samples have a modality, `[N]` bool, from the stored columns' validity."""
     columns = _stored(dataset, name)
     valid = {column: _valid(dataset, column) for column in columns}

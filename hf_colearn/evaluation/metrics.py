@@ -126,9 +126,9 @@ def classification_metrics(
                 "the logits. Name the others in `config.keys_to_ignore_at_inference` or in `ignore_keys`/"
                 "`ignore_keys_for_eval`, so that only the logits [N, C] are gathered."
             )
-        logits_NC, modality_logits, presence_NM, subset_logits = predictions
+        logits_NC, modality_logits, mask_NM, subset_logits = predictions
         results = _measure(metrics, logits_NC, labels_N)
-        here = {name: presence_NM[:, i].astype(bool) for i, name in enumerate(modality_logits)}
+        here = {name: mask_NM[:, i].astype(bool) for i, name in enumerate(modality_logits)}
         for name, own_logits_NC in modality_logits.items():
             results |= _measure_part(metrics, own_logits_NC, labels_N, here[name], f"_{name}")
         for subset, fused_logits_NC in subset_logits.items():

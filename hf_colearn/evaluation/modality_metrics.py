@@ -241,10 +241,10 @@ def label_cosines(z_BD: torch.Tensor, weight_CD: torch.Tensor, labels_B: torch.T
 
 
 def _students(model: nn.Module) -> tuple[Any, dict[str, CoLearningStudent]]:
-    """The co-learning model within wrappers such as PEFT's, and its branches by modality; a student is the branch ""."""
-    for module in model.modules():  # a wrapper comes before what it wraps, and a model before its branches
+    """The co-learning model within wrappers such as PEFT's, and its encoders by modality; a student is the encoder ""."""
+    for module in model.modules():  # a wrapper comes before what it wraps, and a model before its encoders
         if isinstance(module, CoLearningForMultimodalClassification):
-            return module, dict(module.branches.items())
+            return module, dict(module.encoders.items())
         if isinstance(module, CoLearningStudent):
             return module, {"": module}
     raise ValueError(
@@ -296,10 +296,10 @@ def _classes(outputs: Mapping[str, Any], reader: str) -> torch.Tensor:
 
 def _present(outputs: Mapping[str, Any], by_modality: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Which samples `(B,)` have each modality."""
-    presence_BM = outputs.get("presence")
-    if presence_BM is None:
+    mask_BM = outputs.get("modality_mask")
+    if mask_BM is None:
         return {name: torch.ones(len(x), dtype=torch.bool, device=x.device) for name, x in by_modality.items()}
-    return dict(zip(by_modality, presence_BM.unbind(dim=1), strict=True))
+    return dict(zip(by_modality, mask_BM.unbind(dim=1), strict=True))
 
 
 def _sum_and_count(values_BD: torch.Tensor, counts_B: torch.Tensor) -> torch.Tensor:

@@ -302,10 +302,10 @@ def _predict(trainer: CoLearningTrainer, dataset: Any, arm: str) -> _Scored:
     modality_latents: dict[str, np.ndarray] = {}
     scored = logits_NC
     if others:
-        modality_logits, by_modality, presence_NM, subset_logits = others
-        scored = (logits_NC, modality_logits, presence_NM, subset_logits)
+        modality_logits, by_modality, mask_NM, subset_logits = others
+        scored = (logits_NC, modality_logits, mask_NM, subset_logits)
         modality_latents = {
-            name: np.where(presence_NM[:, [i]].astype(bool), z_ND, np.nan).astype(np.float32)
+            name: np.where(mask_NM[:, [i]].astype(bool), z_ND, np.nan).astype(np.float32)
             for i, (name, z_ND) in enumerate(by_modality.items())
         }
     metrics = compute_metrics(EvalPrediction(scored, labels)) if compute_metrics else {}

@@ -118,11 +118,11 @@ def _without_training_parts(model: Any, inputs: Mapping[str, torch.Tensor]) -> n
     if model.config.learned_temperature:
         model.config.learned_temperature = False
         del model.log_scale
-    for name, branch in model.branches.items():
+    for name, encoder in model.encoders.items():
         if model.config.fusion not in HEAD_FUSIONS:
-            branch.classifier = nn.Identity()
+            encoder.classifier = nn.Identity()
         if not any(key.startswith(f"{name}_") for key in inputs):  # the modality is absent, and nothing runs on it
-            branch.backbone = None
+            encoder.backbone = None
     return model
 
 

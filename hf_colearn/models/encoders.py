@@ -1,4 +1,4 @@
-"""Which student a modality's branch is, and CLIP's two; travels with every multimodal checkpoint."""
+"""Which student a modality's encoder is, and CLIP's two; travels with every multimodal checkpoint."""
 
 import os
 from collections.abc import Mapping
@@ -50,7 +50,7 @@ def student_class_for(config: PreTrainedConfig) -> type[CoLearningStudent]:
 def read_clip(
     clip: str | os.PathLike | CLIPConfig, dtype: str | torch.dtype, clip_kwargs: dict[str, Any]
 ) -> tuple[CLIPConfig, float, dict[str, dict[str, Any]]]:
-    """A CLIP's configuration, the logarithm of its scale, and, of a checkpoint, its weights as branches hold them.
+    """A CLIP's configuration, the logarithm of its scale, and, of a checkpoint, its weights as encoders hold them.
 
     Raises:
         ValueError: If it is another architecture.
@@ -75,7 +75,7 @@ def read_clip(
 
 def construction(dtype: Any, attn_implementation: Any, config: CoLearningMultimodalConfig) -> dict[str, Any]:
     if dtype == "auto":
-        raise ValueError("dtype='auto' would give every branch another: name one, such as 'bfloat16'.")
+        raise ValueError("dtype='auto' would give every encoder another: name one, such as 'bfloat16'.")
     if isinstance(attn_implementation, Mapping) and (
         unknown := sorted(attn_implementation - config.modalities.keys())
     ):

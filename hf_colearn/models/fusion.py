@@ -18,7 +18,7 @@ class Fusion(nn.Module):
     Args of `forward`:
         latents (`list[torch.Tensor]`): M tensors of shape `(B, D)`.
         logits (`list[torch.Tensor]`): M tensors of shape `(B, C)`, of the modalities' own heads.
-        presence_BM (`torch.Tensor` of shape `(B, M)`, bool): What the prediction may use. What is elsewhere is not read.
+        mask_BM (`torch.Tensor` of shape `(B, M)`, bool): What the prediction may use. What is elsewhere is not read.
 
     Returns of `forward`:
         `tuple[torch.Tensor, torch.Tensor]`: The fused latents `[B, F]` and logits `[B, C]`.
@@ -27,7 +27,7 @@ class Fusion(nn.Module):
     def reset_parameters(self) -> None:
         """Draws the parameters that are the fusion's own and in no layer of torch."""
 
-    def forward(self, latents, logits, presence_BM):
+    def forward(self, latents, logits, mask_BM):
         raise NotImplementedError
 
 
@@ -38,8 +38,8 @@ class ConcatFusion(Fusion):
         super().__init__()
         self.classifier = nn.Linear(num_modalities * latent_dim, num_labels)
 
-    def forward(self, latents, logits, presence_BM):
-        fused_BF = torch.cat(_masked(latents, presence_BM), dim=1)
+    def forward(self, latents, logits, mask_BM):
+        fused_BF = torch.cat(_masked(latents, mask_BM), dim=1)
         return fused_BF, self.classifier(fused_BF)
 
 
@@ -52,13 +52,13 @@ class SumFusion(Fusion):
     def __init__(self, num_modalities: int, latent_dim: int, num_labels: int):
         super().__init__()
 
-    def weights(self, presence_BM: torch.Tensor) -> torch.Tensor:
+    def weights(self, mask_BM: torch.Tensor) -> torch.Tensor:
         """What each modality counts for in each sample, `[B, M]`, in float32; a row sums to 1, or to 0 without any."""
-        return presence_BM / presence_BM.sum(1, keepdim=True).clamp(min=1)
+        return mask_BM / mask_BM.sum(1, keepdim=True).clamp(min=1)
 
-    def forward(self, latents, logits, presence_BM):
-        weights_BM1 = self.weights(presence_BM).to(logits[0].dtype).unsqueeze(-1)
-        means = (torch.stack(_masked(x, presence_BM), dim=1).mul(weights_BM1).sum(1) for x in (latents, logits))
+    def forward(self, latents, logits, mask_BM):
+        weights_BM1 = self.weights(mask_BM).to(logits[0].dtype).unsqueeze(-1)
+        means = (torch.stack(_masked(x, mask_BM), dim=1).mul(weights_BM1).sum(1) for x in (latents, logits))
         return tuple(means)
 
 
@@ -75,8 +75,8 @@ class WeightedFusion(SumFusion):
     def reset_parameters(self) -> None:
         nn.init.zeros_(self.scores_M)
 
-    def weights(self, presence_BM: torch.Tensor) -> torch.Tensor:
-        shares_BM = self.scores_M.float().softmax(0) * presence_BM
+    def weights(self, mask_BM: torch.Tensor) -> torch.Tensor:
+        shares_BM = self.scores_M.float().softmax(0) * mask_BM
         return shares_BM / shares_BM.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
 
 
@@ -92,10 +92,10 @@ class FilmFusion(Fusion):
         self.modulations = nn.ModuleList(nn.Linear(latent_dim, 2 * latent_dim) for _ in range(num_modalities - 1))
         self.classifier = nn.Linear(latent_dim, num_labels)
 
-    def forward(self, latents, logits, presence_BM):
-        first_BD, *others = _masked(latents, presence_BM)
+    def forward(self, latents, logits, mask_BM):
+        first_BD, *others = _masked(latents, mask_BM)
         affine = [layer(other) for layer, other in zip(self.modulations, others, strict=True)]
-        affine_B2D = torch.stack(_masked(affine, presence_BM[:, 1:])).sum(0)
+        affine_B2D = torch.stack(_masked(affine, mask_BM[:, 1:])).sum(0)
         scale_BD, shift_BD = affine_B2D.chunk(2, dim=1)
         fused_BD = (1 + scale_BD) * first_BD + shift_BD
         return fused_BD, self.classifier(fused_BD)
@@ -112,10 +112,10 @@ class LSTMFusion(Fusion):
         self.cell = nn.LSTMCell(latent_dim, latent_dim)
         self.classifier = nn.Linear(latent_dim, num_labels)
 
-    def forward(self, latents, logits, presence_BM):
+    def forward(self, latents, logits, mask_BM):
         hidden_BD = memory_BD = torch.zeros_like(latents[0])
-        for step, latent_BD in enumerate(_masked(latents, presence_BM)):
-            is_here_B1 = presence_BM[:, step, None]
+        for step, latent_BD in enumerate(_masked(latents, mask_BM)):
+            is_here_B1 = mask_BM[:, step, None]
             next_hidden_BD, next_memory_BD = self.cell(latent_BD, (hidden_BD, memory_BD))
             hidden_BD = torch.where(is_here_B1, next_hidden_BD, hidden_BD)
             memory_BD = torch.where(is_here_B1, next_memory_BD, memory_BD)
@@ -125,8 +125,8 @@ class LSTMFusion(Fusion):
 class MMTMFusion(SumFusion):
     r"""Channel exchange between the modalities (MMTM, Joze et al., CVPR 2020), then the mean of their logits.
 
-    All branches' pooled features are squeezed to a joint vector of sum(H_m) / 4 (the published ratio), from which each
-    branch gets gates \\(2 \sigma(\cdot)\\) on its channels. It acts once, on the pooled features after the last stage,
+    All encoders' pooled features are squeezed to a joint vector of sum(H_m) / 4 (the published ratio), from which each
+    encoder gets gates \\(2 \sigma(\cdot)\\) on its channels. It acts once, on the pooled features after the last stage,
     so that any backbone works; the paper acts after several stages of a convolutional network, on their feature maps.
     An absent modality squeezes to zeros.
     """
@@ -137,9 +137,9 @@ class MMTMFusion(SumFusion):
         self.squeeze = nn.Linear(sum(widths), joint)
         self.excitations = nn.ModuleList(nn.Linear(joint, width) for width in widths)
 
-    def exchange(self, pooled: list[torch.Tensor], presence_BM: torch.Tensor) -> list[torch.Tensor]:
+    def exchange(self, pooled: list[torch.Tensor], mask_BM: torch.Tensor) -> list[torch.Tensor]:
         """Gates each modality's pooled features `[B, H_m]` by all that are present."""
-        joint_BJ = self.squeeze(torch.cat(_masked(pooled, presence_BM), dim=1)).relu()
+        joint_BJ = self.squeeze(torch.cat(_masked(pooled, mask_BM), dim=1)).relu()
         return [
             features_BH * 2 * layer(joint_BJ).sigmoid()
             for layer, features_BH in zip(self.excitations, pooled, strict=True)
@@ -166,6 +166,6 @@ def make_fusion(fusion: str, widths: list[int], latent_dim: int, num_labels: int
     return others[fusion](len(widths), latent_dim, num_labels)
 
 
-def _masked(values: list[torch.Tensor], presence_BM: torch.Tensor) -> list[torch.Tensor]:
+def _masked(values: list[torch.Tensor], mask_BM: torch.Tensor) -> list[torch.Tensor]:
     # Filled, not multiplied: what is absent may hold anything.
-    return [value.masked_fill(~presence_BM[:, i, None], 0) for i, value in enumerate(values)]
+    return [value.masked_fill(~mask_BM[:, i, None], 0) for i, value in enumerate(values)]

@@ -12,7 +12,7 @@ import torch
 
 ALL_SUBSETS_UP_TO = 5  # modalities: 30 proper subsets
 
-Presence = torch.Tensor | None  # [B, M] bool; None where every modality of every sample is present
+ModalityMask = torch.Tensor | None  # [B, M] bool; None where every modality of every sample is present
 Rows = torch.Tensor | None  # the samples that have a modality, by index; None for all of them
 
 
@@ -23,7 +23,7 @@ def by_modality(
 
     Args:
         inputs (`dict`): Such as `image_pixel_values`.
-        known (`dict[str, tuple[str, ...]]`): What each modality's branch takes, in the model's order.
+        known (`dict[str, tuple[str, ...]]`): What each modality's encoder takes, in the model's order.
 
     Raises:
         TypeError: If an input is none of those.
@@ -60,14 +60,14 @@ def batch_size(given: Mapping[str, Mapping[str, torch.Tensor]], **others: torch.
     return size
 
 
-def presence_and_rows(
+def mask_and_rows(
     names: tuple[str, ...],
     given: Mapping[str, Any],
     modality_mask: torch.Tensor | None,
     size: int,
     device: torch.device,
-) -> tuple[Presence, list[Rows]]:
-    """Which modalities each sample has, and the samples that each branch runs on.
+) -> tuple[ModalityMask, list[Rows]]:
+    """Which modalities each sample has, and the samples that each encoder runs on.
 
     Only a mask makes the host wait for the device.
 
@@ -85,9 +85,9 @@ def presence_and_rows(
             f"modality_mask has shape {tuple(modality_mask.shape)}: a row for each of the {size} samples and a column "
             f"for each of {', '.join(names)}."
         )
-    presence_BM = modality_mask.bool()
+    mask_BM = modality_mask.bool()
     rows: list[Rows] = []
-    for name, here_B in zip(names, presence_BM.unbind(1), strict=True):
+    for name, here_B in zip(names, mask_BM.unbind(1), strict=True):
         index = here_B.nonzero().squeeze(1)
         if len(index) and name not in given:
             raise ValueError(
@@ -99,7 +99,7 @@ def presence_and_rows(
         raise ValueError(
             f"modality_mask leaves none of the {size} samples any modality: there is nothing to classify."
         )
-    return presence_BM, rows
+    return mask_BM, rows
 
 
 def drop_modalities(here_BM: torch.Tensor, probability: float) -> torch.Tensor:

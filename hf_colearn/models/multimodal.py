@@ -22,13 +22,13 @@ from .encoders import construction, read_clip, student_class_for
 from .fusion import HEAD_FUSIONS, Fusion, make_fusion
 from .heads import task_loss
 from .modality_mask import (
-    Presence,
+    ModalityMask,
     Rows,
     batch_size,
     by_modality,
     drop_modalities,
+    mask_and_rows,
     only,
-    presence_and_rows,
     proper_subsets,
 )
 from .multimodal_configuration import MIN_LEARNED_TEMPERATURE, CoLearningMultimodalConfig
@@ -44,15 +44,15 @@ class CoLearningForMultimodalClassification(CheckedModel):
     that reads the latents), they are trained as probes: their loss on the detached latents is in the gradient, not in
     the value of `loss`, and reaches no other parameter.
 
-    A modality may be absent: in some samples (`modality_mask`) or, where its inputs are not passed, in all. A branch
+    A modality may be absent: in some samples (`modality_mask`) or, where its inputs are not passed, in all. A encoder
     runs on the samples that have its modality and on nothing else, so what stands in their place is never read.
     """
 
     config_class = CoLearningMultimodalConfig
     config: CoLearningMultimodalConfig
-    base_model_prefix = "branches"
+    base_model_prefix = "encoders"
     accepts_loss_kwargs = False  # the loss is a mean over the batch; Trainer divides it for gradient accumulation
-    branches: Any  # by modality name
+    encoders: Any  # by modality name
     fusion: Any
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -61,27 +61,27 @@ class CoLearningForMultimodalClassification(CheckedModel):
 
     def __init__(self, config: CoLearningMultimodalConfig):
         super().__init__(config)
-        branches = {}
+        encoders = {}
         for name, branch_config in config.modalities.items():
             branch_config.id2label, branch_config.label2id = config.id2label, config.label2id
             branch_config.problem_type = config.problem_type
             student_class = student_class_for(branch_config.backbone_config)
-            branches[name] = student_class._from_config(branch_config, dtype=config.dtype)
-        self.branches = nn.ModuleDict(branches)
-        widths = [backbone_width(branch.backbone_config) for branch in config.modalities.values()]
+            encoders[name] = student_class._from_config(branch_config, dtype=config.dtype)
+        self.encoders = nn.ModuleDict(encoders)
+        widths = [backbone_width(encoder.backbone_config) for encoder in config.modalities.values()]
         self.fusion = make_fusion(config.fusion, widths, config.latent_dim, config.num_labels)
         if config.learned_temperature:
             self.log_scale = nn.Parameter(torch.empty(1))
-        self.modalities = tuple(branches)
-        self._subsets = proper_subsets(len(branches))
-        students = branches.values()
-        self.main_input_name = f"{self.modalities[0]}_{branches[self.modalities[0]].main_input_name}"
-        self.supports_gradient_checkpointing = any(branch.supports_gradient_checkpointing for branch in students)
-        self._no_split_modules = sorted({name for branch in students for name in branch._no_split_modules})
+        self.modalities = tuple(encoders)
+        self._subsets = proper_subsets(len(encoders))
+        students = encoders.values()
+        self.main_input_name = f"{self.modalities[0]}_{encoders[self.modalities[0]].main_input_name}"
+        self.supports_gradient_checkpointing = any(encoder.supports_gradient_checkpointing for encoder in students)
+        self._no_split_modules = sorted({name for encoder in students for name in encoder._no_split_modules})
         self.post_init()
 
     def _init_weights(self, module):
-        # Fusion and temperature; a branch initialises itself.
+        # Fusion and temperature; a encoder initialises itself.
         if module is self:
             if self.config.learned_temperature:
                 nn.init.constant_(self.log_scale, -math.log(self.config.initial_temperature))
@@ -131,7 +131,7 @@ class CoLearningForMultimodalClassification(CheckedModel):
             problem_type (`str`, *optional*): `"single_label_classification"` (with class indices or soft labels),
                 `"multi_label_classification"` or `"regression"`.
             dtype (*optional*, defaults to `"float32"`): Of the weights.
-            attn_implementation (`str` or `dict[str, str]`, *optional*): For all branches, or by modality name.
+            attn_implementation (`str` or `dict[str, str]`, *optional*): For all encoders, or by modality name.
             backbone_kwargs (`dict[str, dict]`, *optional*): By modality name, for a checkpoint's `from_pretrained`, such
                 as `{"text": {"revision": "..."}}`.
 
@@ -188,7 +188,7 @@ class CoLearningForMultimodalClassification(CheckedModel):
         model = cls._from_config(config, **construction(dtype, attn_implementation, config))
         for name, backbone in backbones.items():
             if not isinstance(backbone, PreTrainedConfig):
-                model.eval().branches[name]._load_backbone(backbone, options[name])
+                model.eval().encoders[name]._load_backbone(backbone, options[name])
         return model
 
     @classmethod
@@ -238,12 +238,12 @@ class CoLearningForMultimodalClassification(CheckedModel):
             attn_implementation=attn_implementation,
         )
         for name, of_branch in weights.items():
-            branch = model.eval().branches[name]
-            branch.load_state_dict(branch.state_dict() | of_branch)
+            encoder = model.eval().encoders[name]
+            encoder.load_state_dict(encoder.state_dict() | of_branch)
         return model
 
     def student(self, name: str) -> CoLearningStudent:
-        """A modality's branch as a student of its own, with a copy of its weights and configuration.
+        """A modality's encoder as a student of its own, with a copy of its weights and configuration.
 
         It predicts what `modality_logits` does; under `mmtm`, without the gates that the other modalities set.
 
@@ -252,21 +252,21 @@ class CoLearningForMultimodalClassification(CheckedModel):
         """
         if name not in self.modalities:
             raise ValueError(f"there is no modality '{name}': the model has {', '.join(self.modalities)}.")
-        student: CoLearningStudent = copy.deepcopy(self.branches[name])
+        student: CoLearningStudent = copy.deepcopy(self.encoders[name])
         student.zero_grad()
         return student
 
     @property
     def input_names(self) -> tuple[str, ...]:
         """The columns of every modality that `forward` reads, such as `image_pixel_values`."""
-        return tuple(f"{name}_{column}" for name, branch in self.branches.items() for column in branch.input_names)
+        return tuple(f"{name}_{column}" for name, encoder in self.encoders.items() for column in encoder.input_names)
 
     def probe_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The heads' parameters, by name, where they are probes, of which the value of the loss tells nothing."""
         if self._heads_are_probes:
-            for name, branch in self.branches.items():
-                for key, parameter in branch.classifier.named_parameters():
-                    yield f"branches.{name}.classifier.{key}", parameter
+            for name, encoder in self.encoders.items():
+                for key, parameter in encoder.classifier.named_parameters():
+                    yield f"encoders.{name}.classifier.{key}", parameter
 
     @property
     def _heads_are_probes(self) -> bool:
@@ -291,25 +291,25 @@ class CoLearningForMultimodalClassification(CheckedModel):
             TypeError: If an input belongs to no modality.
             ValueError: If batch sizes disagree, no modality is given, or the mask does not fit.
         """
-        given = by_modality(inputs, {name: branch.input_names for name, branch in self.branches.items()})
+        given = by_modality(inputs, {name: encoder.input_names for name, encoder in self.encoders.items()})
         size = batch_size(given, labels=labels, modality_mask=modality_mask)
-        presence_BM, rows = presence_and_rows(self.modalities, given, modality_mask, size, self.device)
+        mask_BM, rows = mask_and_rows(self.modalities, given, modality_mask, size, self.device)
         pooled = [
-            self._pooled(self.branches[name], given.get(name), index, size)
+            self._pooled(self.encoders[name], given.get(name), index, size)
             for name, index in zip(self.modalities, rows, strict=True)
         ]
-        heads = self._heads(pooled, presence_BM)
+        heads = self._heads(pooled, mask_BM)
         latents, logits = heads
-        fused_BF, logits_BC = self._fuse(pooled, heads, presence_BM, self._drop(presence_BM, size))
+        fused_BF, logits_BC = self._fuse(pooled, heads, mask_BM, self._drop(mask_BM, size))
         if self.training and torch.is_grad_enabled():
             logits_BC = logits_BC + self._zero(rows, labels)
         loss = None if labels is None else self._loss(logits_BC, latents, logits, rows, labels)
         subset_logits = None
         if not self.training:
-            presence_BM = self._everything(size) if presence_BM is None else presence_BM
+            mask_BM = self._everything(size) if mask_BM is None else mask_BM
             subset_logits = {
                 "_".join(self.modalities[i] for i in subset): self._fuse(
-                    pooled, heads, presence_BM, only(subset, presence_BM)
+                    pooled, heads, mask_BM, only(subset, mask_BM)
                 )[1]
                 for subset in self._subsets
             }
@@ -319,44 +319,44 @@ class CoLearningForMultimodalClassification(CheckedModel):
             latents=fused_BF,
             modality_logits=dict(zip(self.modalities, logits, strict=True)),
             modality_latents=dict(zip(self.modalities, latents, strict=True)),
-            presence=presence_BM,
+            modality_mask=mask_BM,
             subset_logits=subset_logits,
             logit_scale=self._logit_scale() if self.config.learned_temperature else None,
             labels=labels,
         )
 
-    def _pooled(self, branch: Any, inputs: Any, index: Rows, size: int) -> torch.Tensor:
+    def _pooled(self, encoder: Any, inputs: Any, index: Rows, size: int) -> torch.Tensor:
         """The backbone's pooled features `[B, H]`: run on the rows that are present, 0 in the others."""
         if index is None:
-            return branch.encode(**inputs)[0]
+            return encoder.encode(**inputs)[0]
         if not len(index):
-            width = backbone_width(branch.config.backbone_config)
+            width = backbone_width(encoder.config.backbone_config)
             return torch.zeros(size, width, device=self.device, dtype=self.dtype)
-        pooled = branch.encode(**{column: value[index] for column, value in inputs.items()})[0]
+        pooled = encoder.encode(**{column: value[index] for column, value in inputs.items()})[0]
         return pooled.new_zeros(size, pooled.shape[1]).index_copy(0, index, pooled)
 
-    def _heads(self, pooled: list[torch.Tensor], presence_BM: Presence) -> tuple[list[Any], list[Any]]:
+    def _heads(self, pooled: list[torch.Tensor], mask_BM: ModalityMask) -> tuple[list[Any], list[Any]]:
         """Every modality's latents `[B, D]` and logits `[B, C]`, 0 where it is absent."""
         if self.config.fusion == "mmtm":
-            here_BM = self._everything(pooled[0].shape[0]) if presence_BM is None else presence_BM
+            here_BM = self._everything(pooled[0].shape[0]) if mask_BM is None else mask_BM
             pooled = self.fusion.exchange(pooled, here_BM)
-        pairs = [self.branches[name].classify(x) for name, x in zip(self.modalities, pooled, strict=True)]
-        if presence_BM is not None:
-            absent = ~presence_BM
+        pairs = [self.encoders[name].classify(x) for name, x in zip(self.modalities, pooled, strict=True)]
+        if mask_BM is not None:
+            absent = ~mask_BM
             pairs = [tuple(x.masked_fill(absent[:, i, None], 0) for x in pair) for i, pair in enumerate(pairs)]
         latents, logits = zip(*pairs, strict=True)
         return list(latents), list(logits)
 
-    def _fuse(self, pooled: list[Any], heads: Any, presence_BM: Presence, seen_BM: Presence) -> tuple[Any, Any]:
+    def _fuse(self, pooled: list[Any], heads: Any, mask_BM: ModalityMask, seen_BM: ModalityMask) -> tuple[Any, Any]:
         """Fused latents and logits from the modalities that are seen; channels are then exchanged among those alone."""
-        if seen_BM is not presence_BM and self.config.fusion == "mmtm":
+        if seen_BM is not mask_BM and self.config.fusion == "mmtm":
             heads = self._heads(pooled, seen_BM)
         return self.fusion(*heads, self._everything(pooled[0].shape[0]) if seen_BM is None else seen_BM)
 
-    def _drop(self, presence_BM: Presence, size: int) -> Presence:
+    def _drop(self, mask_BM: ModalityMask, size: int) -> ModalityMask:
         if not self.training or not self.config.modality_dropout:
-            return presence_BM
-        here_BM = self._everything(size) if presence_BM is None else presence_BM
+            return mask_BM
+        here_BM = self._everything(size) if mask_BM is None else mask_BM
         return drop_modalities(here_BM, self.config.modality_dropout)
 
     def _everything(self, size: int) -> torch.Tensor:
@@ -376,7 +376,7 @@ class CoLearningForMultimodalClassification(CheckedModel):
             if not self.training:
                 return loss
             logits = [
-                self.branches[name].classifier(x.detach()) for name, x in zip(self.modalities, latents, strict=True)
+                self.encoders[name].classifier(x.detach()) for name, x in zip(self.modalities, latents, strict=True)
             ]
         elif not self.config.modality_loss_weight:
             return loss
@@ -396,11 +396,11 @@ class CoLearningForMultimodalClassification(CheckedModel):
         """0, with a gradient of 0 for what this batch has no use for: plain DDP waits for every parameter's."""
         unused = [] if not self.config.learned_temperature else [self.log_scale]
         for name, index in zip(self.modalities, rows, strict=True):
-            branch = self.branches[name]
+            encoder = self.encoders[name]
             if index is not None and not len(index):
-                unused += branch.parameters()
+                unused += encoder.parameters()
             elif self._heads_are_probes and labels is None:
-                unused += branch.classifier.parameters()
+                unused += encoder.classifier.parameters()
         # One element of each: a sum over all of them could overflow, and infinity times 0 is not 0.
         zeros = [0 * x.flatten()[:1].sum() for x in unused if x.requires_grad]
         return torch.stack(zeros).sum() if zeros else torch.zeros((), device=self.device, dtype=self.dtype)

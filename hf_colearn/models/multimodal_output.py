@@ -17,7 +17,7 @@ class CoLearningMultimodalOutput(ModelOutput):
             `mmtm`, which have none, the mean latent with the weights of the logits.
         modality_logits (`dict[str, torch.FloatTensor]`): Of every modality's own head, `(B, C)`; 0 where it is absent.
         modality_latents (`dict[str, torch.FloatTensor]`): Of every modality, `(B, D)`; 0 where it is absent.
-        presence (`torch.BoolTensor` of shape `(B, M)`, *optional*): What was there; None while training where no
+        modality_mask (`torch.BoolTensor` of shape `(B, M)`, *optional*): What was there; None while training where no
             `modality_mask` was given and the inputs of every modality were.
         subset_logits (`dict[str, torch.FloatTensor]`, *optional*): The fused prediction from every proper subset of the
             modalities, `(B, C)`, in evaluation mode: `"image"`, `"audio"`, and `"image_audio"` where there is a third.
@@ -31,7 +31,7 @@ class CoLearningMultimodalOutput(ModelOutput):
     latents: torch.Tensor | None = None
     modality_logits: dict[str, torch.Tensor] | None = None
     modality_latents: dict[str, torch.Tensor] | None = None
-    presence: torch.Tensor | None = None
+    modality_mask: torch.Tensor | None = None
     subset_logits: dict[str, torch.Tensor] | None = None
     logit_scale: torch.Tensor | None = None
     labels: torch.Tensor | None = None

@@ -115,14 +115,14 @@ def _pairs(
                 f"`{key}` of '{first}' are {shapes[first][-1]} wide and those of '{name}' {shape[-1]}: {objective} "
                 "needs modalities of one width."
             )
-    presence_BM: torch.Tensor | None = outputs.get("presence")
-    if presence_BM is not None and presence_BM.shape != (shapes[first][0], len(shapes)):
+    mask_BM: torch.Tensor | None = outputs.get("modality_mask")
+    if mask_BM is not None and mask_BM.shape != (shapes[first][0], len(shapes)):
         raise ValueError(
-            f"the model's output `presence` has the shape {tuple(presence_BM.shape)}, but there are {shapes[first][0]} "
+            f"the model's output `modality_mask` has the shape {tuple(mask_BM.shape)}, but there are {shapes[first][0]} "
             f"samples of {len(shapes)} modalities: {', '.join(shapes)}."
         )
     for (i, a), (j, b) in combinations(enumerate(values.values()), 2):
-        yield a, b, None if presence_BM is None else presence_BM[:, i] & presence_BM[:, j]
+        yield a, b, None if mask_BM is None else mask_BM[:, i] & mask_BM[:, j]
 
 
 class ContrastiveAlignment:
@@ -284,10 +284,10 @@ class MisalignedPairs:
                     nothing = 0 * torch.stack([z.float().sum() for z in values.values()]).sum()
                     return dict.fromkeys(self.terms, nothing)
                 rotated[key] = {name: z.roll(by, dims=0) for by, (name, z) in enumerate(values.items())}
-        presence_BM = outputs.get("presence")
-        if presence_BM is not None:
-            columns = [present_B.roll(by) for by, present_B in enumerate(presence_BM.unbind(1))]
-            rotated["presence"] = torch.stack(columns, dim=1)
+        mask_BM = outputs.get("modality_mask")
+        if mask_BM is not None:
+            columns = [present_B.roll(by) for by, present_B in enumerate(mask_BM.unbind(1))]
+            rotated["modality_mask"] = torch.stack(columns, dim=1)
         return self.objective(rotated, targets)
 
     def __repr__(self) -> str:

@@ -291,7 +291,7 @@ def test_the_trainer_evaluates_heads_and_subsets_with_a_remainder_batch(tmp_path
     def of(logits, rows):
         return (logits.argmax(1) == labels)[rows].float().mean().item()
 
-    image, sound = output.presence.unbind(1)
+    image, sound = output.modality_mask.unbind(1)
     assert (image.sum(), sound.sum()) == (9, 8)
     expected = {
         "eval_accuracy": of(output.logits, image | sound),
@@ -303,7 +303,7 @@ def test_the_trainer_evaluates_heads_and_subsets_with_a_remainder_batch(tmp_path
     assert {name: found[name] for name in expected} == pytest.approx(expected)
     assert {name for name in found if "accuracy" in name} == expected.keys()
     logits, heads, presence, subsets = trainer.predict(data).predictions
-    assert presence.tolist() == output.presence.tolist()
+    assert presence.tolist() == output.modality_mask.tolist()
     np.testing.assert_allclose(logits, output.logits, atol=1e-5)
     np.testing.assert_allclose(heads["sound"], output.modality_logits["sound"], atol=1e-5)
     np.testing.assert_allclose(subsets["image"], output.subset_logits["image"], atol=1e-5)

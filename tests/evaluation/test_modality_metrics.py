@@ -40,7 +40,7 @@ class Output(ModelOutput):
     logits: torch.Tensor | None = None
     modality_logits: dict | None = None
     modality_latents: dict | None = None
-    presence: torch.Tensor | None = None
+    modality_mask: torch.Tensor | None = None
     labels: torch.Tensor | None = None
 
 
@@ -181,7 +181,7 @@ def test_soft_labels_count_by_their_largest_entry_and_ignored_or_absent_samples_
     assert of(soft) == pytest.approx({"accuracy_image": 2 / 3, "accuracy_audio": 1 / 3})
     assert of(torch.tensor([0, -100, 1])) == {"accuracy_image": 0.5, "accuracy_audio": 0.5}
     presence = torch.tensor([[True, False], [True, False], [False, False]])
-    assert of(torch.tensor([0, 1, 1]), presence=presence) == {"accuracy_image": 0.5}
+    assert of(torch.tensor([0, 1, 1]), modality_mask=presence) == {"accuracy_image": 0.5}
 
 
 def test_labels_that_a_loss_function_keeps_from_the_model_are_missed_with_a_reason():
@@ -442,7 +442,7 @@ def test_every_modality_is_held_against_its_own_head_and_only_where_it_is_presen
         rows = [row for row in range(6) if row != absent]
         (trained,) = logged(trainer, f"label_alignment_{name}")
         assert logged(trainer, f"eval_label_alignment_{name}") == pytest.approx([trained], abs=1e-6)
-        if fusion == "mmtm":  # whose gates a branch alone does not have
+        if fusion == "mmtm":  # whose gates a encoder alone does not have
             assert -1 < trained < 1
             continue
         features = [columns[f"{name}_features"][row] for row in rows]

@@ -279,9 +279,9 @@ def test_a_multimodal_program_leaves_out_temperature_absent_modalities_and_idle_
     before = {name: value.clone() for name, value in model.state_dict().items()}
     weights = weights_of(export_program(model, tmp_path / "model.pt2", inputs))
     assert "log_scale" in before and "log_scale" not in weights
-    assert any(name.startswith("branches.image.backbone.") for name in weights)
-    assert not any(name.startswith("branches.text.backbone.") for name in weights)
-    assert ("branches.image.classifier.weight" in weights) == heads
+    assert any(name.startswith("encoders.image.backbone.") for name in weights)
+    assert not any(name.startswith("encoders.text.backbone.") for name in weights)
+    assert ("encoders.image.classifier.weight" in weights) == heads
     assert model.state_dict().keys() == before.keys()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 

@@ -86,16 +86,25 @@ def test_gives_fused_and_modality_outputs_and_every_subset(fusion):
     with torch.no_grad():
         output = made(**inputs(), labels=LABELS)
     assert list(output) == [
-        *("loss", "logits", "latents", "modality_logits", "modality_latents", "presence", "subset_logits", "labels")
+        *(
+            "loss",
+            "logits",
+            "latents",
+            "modality_logits",
+            "modality_latents",
+            "modality_mask",
+            "subset_logits",
+            "labels",
+        )
     ]
     assert output.logits.shape == (4, 3)
     assert output.latents.shape == (4, 18 if fusion == "concat" else 6)
     for name, values in output.modality_latents.items():
         assert values.shape == (4, 6) and output.modality_logits[name].shape == (4, 3)
-        classifier = made.branches[name].classifier
+        classifier = made.encoders[name].classifier
         torch.testing.assert_close(output.modality_logits[name], classifier(values))
     assert tuple(output.modality_latents) == tuple(output.modality_logits) == made.modalities == NAMES
-    assert output.presence.dtype == torch.bool and output.presence.all()
+    assert output.modality_mask.dtype == torch.bool and output.modality_mask.all()
     assert list(output.subset_logits) == ["image", "text", "sound", "image_text", "image_sound", "text_sound"]
     torch.testing.assert_close(output.loss, F.cross_entropy(output.logits, LABELS))
     assert torch.equal(output.labels, LABELS)
@@ -105,7 +114,7 @@ def test_gives_fused_and_modality_outputs_and_every_subset(fusion):
 def test_training_gives_no_subsets_and_a_presence_only_where_something_may_be_absent():
     made = model().train()
     output = made(**inputs())
-    assert output.presence is None and output.subset_logits is None and output.loss is None
+    assert output.modality_mask is None and output.subset_logits is None and output.loss is None
     assert made(**inputs(), modality_mask=mask()).presence.all()
     only_image = {"image_pixel_values": inputs()["image_pixel_values"]}
     assert made(**only_image).presence.tolist() == [[True, False, False]] * 4
@@ -131,7 +140,7 @@ def test_the_columns_and_students_follow_the_backbones():
     speech = CoLearningForMultimodalClassification.from_backbones(
         {"speech": tiny.wav2vec2(), "words": tiny.whisper()}, latent_dim=4, num_labels=2
     )
-    assert {type(branch) for branch in speech.branches.values()} == {CoLearningForAudioClassification}
+    assert {type(encoder) for encoder in speech.encoders.values()} == {CoLearningForAudioClassification}
     assert speech.config.modalities["speech"].pooling == "mean"
     waves = torch.randn(2, 4000)
     assert speech(speech_input_values=waves, words_input_features=torch.randn(2, 80, 100)).logits.shape == (2, 2)
@@ -174,12 +183,12 @@ def test_what_stands_in_the_place_of_an_absent_modality_changes_nothing(fusion, 
 def test_a_branch_normalises_by_the_samples_that_it_has():
     absent = [(1, "image"), (3, "image")]
     made = without_dropout(model("sum")).train()
-    branch = made.student("image")
+    encoder = made.student("image")
     found = made(**inputs(), modality_mask=mask(*absent)).modality_logits["image"]
-    expected = branch(inputs()["image_pixel_values"][[0, 2]]).logits
+    expected = encoder(inputs()["image_pixel_values"][[0, 2]]).logits
     torch.testing.assert_close(found[[0, 2]], expected)
-    running = {name: value for name, value in made.branches["image"].named_buffers() if "running" in name}
-    for name, value in branch.named_buffers():
+    running = {name: value for name, value in made.encoders["image"].named_buffers() if "running" in name}
+    for name, value in encoder.named_buffers():
         if "running" in name:
             torch.testing.assert_close(running[name], value)
 
@@ -188,7 +197,7 @@ def test_a_branch_normalises_by_the_samples_that_it_has():
 def test_latents_of_absent_samples_are_zero_and_carry_no_gradient(fusion):
     made = model(fusion).train()
     output = made(**inputs(), modality_mask=mask((1, "image"), (2, "text")))
-    assert output.presence.tolist()[1:3] == [[False, True, True], [True, False, True]]
+    assert output.modality_mask.tolist()[1:3] == [[False, True, True], [True, False, True]]
     image = output.modality_latents["image"]
     assert not image[1].any() and not output.modality_logits["image"][1].any() and image[0].any()
     image[1].sum().backward()
@@ -218,7 +227,7 @@ def test_every_weight_gets_a_gradient_in_one_backward_so_that_plain_ddp_works(fu
 def test_every_weight_gets_a_gradient_where_a_modality_is_absent_from_the_whole_batch(fusion, labels):
     found = gradients(model(fusion), inputs(), labels=labels, modality_mask=mask(*((i, "image") for i in range(4))))
     assert [name for name, gradient in found.items() if gradient is None] == []
-    assert not any(found[name].any() for name in found if name.startswith("branches.image"))
+    assert not any(found[name].any() for name in found if name.startswith("encoders.image"))
 
 
 def test_a_sample_without_anything_still_gives_finite_logits():
@@ -377,12 +386,12 @@ def test_a_video_backbone_takes_the_video_whole(config, pooling):
     ).eval()
     assert made.config.modalities["video"].pooling == pooling
     frames = torch.randn(2, 4, 3, 16, 16)
-    branch = made.branches["video"]
+    encoder = made.encoders["video"]
     with torch.no_grad():
-        hidden = branch.backbone(pixel_values=frames).last_hidden_state
+        hidden = encoder.backbone(pixel_values=frames).last_hidden_state
         pooled = hidden.mean(1) if pooling == "mean" else hidden[:, 0]
         output = made(video_pixel_values=frames, audio_pixel_values=torch.randn(2, 1, 8, 8))
-        torch.testing.assert_close(output.modality_latents["video"], branch.latent_head(pooled))
+        torch.testing.assert_close(output.modality_latents["video"], encoder.latent_head(pooled))
 
 
 def test_features_are_averaged_over_the_steps_that_count():
@@ -408,7 +417,7 @@ def test_features_are_averaged_over_the_steps_that_count():
 
 def test_a_hidden_layer_of_features_is_linear_and_gelu():
     made = model()
-    backbone = made.branches["sound"].backbone
+    backbone = made.encoders["sound"].backbone
     features = inputs()["sound_features"]
     with torch.no_grad():
         found = backbone(features=features).last_hidden_state
@@ -467,9 +476,9 @@ def test_pretrained_backbones_keep_their_weights(tmp_path):
         backbone_kwargs={"text": {"hidden_dropout_prob": 0.25}},
     )
     assert not made.training
-    state = made.branches["text"].backbone.state_dict()
+    state = made.encoders["text"].backbone.state_dict()
     assert all(torch.equal(value, bert.state_dict()[name]) for name, value in state.items())
-    assert any(isinstance(m, nn.Dropout) and m.p == 0.25 for m in made.branches["text"].modules())
+    assert any(isinstance(m, nn.Dropout) and m.p == 0.25 for m in made.encoders["text"].modules())
 
 
 @every_fusion
@@ -540,7 +549,7 @@ def test_a_checkpoint_of_another_kind_is_not_read_as_a_multimodal_model(tmp_path
 # ---- what transformers offers ----
 def test_the_attention_of_each_branch_and_of_all_can_be_chosen(tmp_path):
     def used(made):
-        return {name: branch.backbone.config._attn_implementation for name, branch in made.branches.items()}
+        return {name: encoder.backbone.config._attn_implementation for name, encoder in made.encoders.items()}
 
     parts = {"image": tiny.vit(), "text": tiny.bert()}
     options = {"latent_dim": 4, "num_labels": 3}

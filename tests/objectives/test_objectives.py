@@ -155,9 +155,9 @@ def key_of(alignment):
     return {"contrastive": "modality_latents", "distribution": "modality_logits"}[alignment.terms[0]]
 
 
-@pytest.mark.parametrize("presence", [None, PRESENCE])
+@pytest.mark.parametrize("modality_mask", [None, PRESENCE])
 def test_contrastive_alignment_is_the_sum_over_the_pairs_of_modalities(presence):
-    given = outputs(presence=presence, labels=LABELS)
+    given = outputs(modality_mask=presence, labels=LABELS)
     z = given["modality_latents"]
     expected = 0
     for one, other in (("image", "text"), ("image", "speech"), ("text", "speech")):
@@ -175,9 +175,9 @@ def test_contrastive_alignment_is_the_sum_over_the_pairs_of_modalities(presence)
     assert ContrastiveAlignment(0.2)(given, None)["contrastive"] > expected  # more negatives
 
 
-@pytest.mark.parametrize("presence", [None, PRESENCE])
+@pytest.mark.parametrize("modality_mask", [None, PRESENCE])
 def test_distribution_alignment_is_the_sum_over_the_pairs_of_heads(presence):
-    given = outputs(presence=presence)
+    given = outputs(modality_mask=presence)
     logits = given["modality_logits"]
     expected = 0
     for one, other in (("image", "text"), ("image", "speech"), ("text", "speech")):
@@ -232,8 +232,8 @@ def test_modalities_that_do_not_fit_are_refused_by_name_and_size(alignment, wrap
         objective({key: {"image": torch.ones(6, 3), "text": torch.ones(5, 3)}}, None)
     with pytest.raises(ValueError, match="of 'image' are 3 wide and those of 'text' 4"):
         objective({key: {"image": torch.ones(6, 3), "text": torch.ones(6, 4)}}, None)
-    with pytest.raises(ValueError, match=r"`presence` has the shape \(6, 2\).*image, text, speech"):
-        objective(outputs(presence=PRESENCE[:, :2]), None)
+    with pytest.raises(ValueError, match=r"`modality_mask` has the shape \(6, 2\).*image, text, speech"):
+        objective(outputs(modality_mask=PRESENCE[:, :2]), None)
 
 
 def test_a_batch_of_one_pair_is_told_once(caplog):
@@ -247,7 +247,7 @@ def test_a_batch_of_one_pair_is_told_once(caplog):
 def test_a_modality_that_no_sample_has_costs_nothing():
     presence = PRESENCE.clone()
     presence[:, 2] = False
-    given = outputs(presence=presence)
+    given = outputs(modality_mask=presence)
     both = presence[:, 0] & presence[:, 1]
     z, logits = given["modality_latents"], given["modality_logits"]
     torch.testing.assert_close(
@@ -260,14 +260,14 @@ def test_a_modality_that_no_sample_has_costs_nothing():
 
 @pytest.mark.parametrize("alignment", ALIGNMENTS, ids=repr)
 def test_misaligned_pairs_are_pairs_of_other_samples(alignment):
-    given = outputs(presence=PRESENCE)
+    given = outputs(modality_mask=PRESENCE)
     # The rows 0 .. 5 of text become 5, 0, 1, ..., those of speech 4, 5, 0, ...
     orders = {"image": [0, 1, 2, 3, 4, 5], "text": [5, 0, 1, 2, 3, 4], "speech": [4, 5, 0, 1, 2, 3]}
     by_hand = {
         key: {name: given[key][name][orders[name]] for name in NAMES}
         for key in ("modality_latents", "modality_logits")
     }
-    by_hand["presence"] = torch.stack([PRESENCE[orders[name], i] for i, name in enumerate(NAMES)], dim=1)
+    by_hand["modality_mask"] = torch.stack([PRESENCE[orders[name], i] for i, name in enumerate(NAMES)], dim=1)
 
     objective = MisalignedPairs(alignment)
     terms = objective(given, None)
@@ -276,7 +276,7 @@ def test_misaligned_pairs_are_pairs_of_other_samples(alignment):
     (term,) = terms.values()
     torch.testing.assert_close(term, alignment(by_hand, None)[alignment.terms[0]])
     assert abs(term - alignment(given, None)[alignment.terms[0]]) > 1e-3
-    assert given["presence"].equal(PRESENCE)  # left as they were
+    assert given["modality_mask"].equal(PRESENCE)  # left as they were
     assert given["modality_latents"]["text"].equal(outputs()["modality_latents"]["text"])
 
 

@@ -193,7 +193,7 @@ def test_the_published_inputs_and_networks_are_what_the_yaml_asks_for(
         assert sample["video_pixel_values"].shape == video and sample["audio_pixel_values"].shape == audio
     model = options.make_model(options.backbones(recipe["RESNETS"]), num_labels=6)
     # ResNet-18 has 11,176,512 weights without its classifier (torchvision's count); of one channel, 2 * 64 * 7 * 7 fewer.
-    counts = [sum(x.numel() for x in model.branches[key].backbone.parameters()) for key in model.modalities]
+    counts = [sum(x.numel() for x in model.encoders[key].backbone.parameters()) for key in model.modalities]
     assert counts == [11_176_512, 11_176_512 - 2 * 64 * 49]
     assert (options.optimizer, options.fusion, training["alpha_solver"]) == ("sgd", "concat", "neumann")
     assert (training["learning_rate"], training["weight_decay"]) == (1e-2, 1e-4)
@@ -214,9 +214,9 @@ def test_gestures_from_a_pretrained_video_model_keep_its_weights_where_the_chann
     model = CoLearningForMultimodalClassification.from_pretrained(folder)
     key = "embeddings.patch_embeddings.projection.weight"
     for name in ("rgb", "depth"):  # a step of learning rate 0 moves nothing
-        torch.testing.assert_close(model.branches[name].backbone.get_parameter(key), stock.get_parameter(key))
+        torch.testing.assert_close(model.encoders[name].backbone.get_parameter(key), stock.get_parameter(key))
         assert list(ViTImageProcessorPil.from_pretrained(folder / name).image_mean) == [0.2] * 3
-    flow = model.branches["flow"].backbone
+    flow = model.encoders["flow"].backbone
     assert flow.get_parameter(key).shape == (32, 2, 2, 8, 8) and flow.config.num_frames == 8  # not the checkpoint's 16
 
 

@@ -193,7 +193,7 @@ def test_two_processes_train_adapters_and_report_once(phones, tmp_path):
     with torch.no_grad():
         torch.testing.assert_close(adapted(**inputs).logits, merged(**inputs).logits, rtol=1e-3, atol=1e-4)
     adapters = {
-        name.split(".branches.")[1].split(".")[0] for name, _ in adapted.named_parameters() if "lora_A" in name
+        name.split(".encoders.")[1].split(".")[0] for name, _ in adapted.named_parameters() if "lora_A" in name
     }
     assert adapters == {"image", "audio"}
 
@@ -235,7 +235,7 @@ def test_stamps_are_seen_read_and_heard(tmp_path):
     pixels = ViTImageProcessorPil.from_pretrained(saved / "image")([Image.new("RGB", (9, 9))], return_tensors="pt")
     with torch.no_grad():
         outputs = model(**read, image_pixel_values=pixels["pixel_values"])
-    assert outputs.logits.shape == (1, 2) and outputs.presence.tolist() == [[True, True, False]]
+    assert outputs.logits.shape == (1, 2) and outputs.modality_mask.tolist() == [[True, True, False]]
 
 
 # ---- tweets ----
@@ -347,7 +347,7 @@ def test_tweets_start_from_pretrained_backbones(tmp_path):
     saved = tmp_path / "runs" / "twitter2015_it" / "model"
     model = CoLearningForMultimodalClassification.from_pretrained(saved)
     for modality, backbone in stock.items():
-        ours = dict(model.branches[modality].backbone.named_parameters())
+        ours = dict(model.encoders[modality].backbone.named_parameters())
         theirs = {key: value for key, value in backbone.named_parameters() if key in ours}
         assert len(theirs) == len(ours)
         assert all(torch.equal(ours[key], value) for key, value in theirs.items())

@@ -60,7 +60,7 @@ def gradients(case, model, own):
     samples = batch()
     model.zero_grad()
     outputs = model(samples["image"][own], samples["audio"][own])
-    outputs |= {"presence": presence(case, own), "labels": samples["labels"][own]}
+    outputs |= {"modality_mask": presence(case, own), "labels": samples["labels"][own]}
     (loss,) = objective_of(case)(outputs, None).values()
     loss.backward()
     # The distribution's heads have no temperature

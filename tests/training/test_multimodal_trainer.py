@@ -178,7 +178,7 @@ def test_with_lora_the_heads_train_and_the_saved_model_loads_merged(halves, fusi
                   alpha=LearnedAlpha("contrastive", interval=1))  # fmt: skip
     run.train()
     trained = {name for name, weight in run.model.named_parameters() if weight.requires_grad}
-    for part in ("branches.upper.latent_head", "branches.lower.classifier", "lora_A"):
+    for part in ("encoders.upper.latent_head", "encoders.lower.classifier", "lora_A"):
         assert any(part in name for name in trained), part
     assert any("fusion" in name for name in trained)
     save_student(run.model, None, tmp_path)
@@ -216,8 +216,8 @@ def test_lora_adapts_every_backbone_each_in_its_own_layers():
     both = {"image": tiny.resnet(), "text": tiny.bert()}
     net = CoLearningForMultimodalClassification.from_backbones(both, latent_dim=8, num_labels=3)
     adapted = [name for name, _ in with_lora(net, rank=2).named_parameters() if "lora_A" in name]
-    assert any("branches.text.backbone" in name for name in adapted)
-    assert any("branches.image.backbone" in name and "convolution" in name for name in adapted)
+    assert any("encoders.text.backbone" in name for name in adapted)
+    assert any("encoders.image.backbone" in name and "convolution" in name for name in adapted)
 
 
 def test_two_terms_have_an_alpha_each_learned_with_one_solve(halves):
