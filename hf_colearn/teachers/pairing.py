@@ -18,7 +18,28 @@ _PER_SAMPLE_ROWS, _PER_SAMPLE_NOISE, _IS_MISMATCHED, _OTHER_ROW, _IS_PAIRED = 1,
 
 
 class Pairing:
-    """Base of the pairings. Subclasses give `rows`; those that alter the latents give `targets`."""
+    """Which latent of a bank a training sample sees, as a pure function of (sample ids, epoch, seed).
+
+    The same arguments give the same targets in whatever batch, process, worker or resumed run they are asked for, so
+    a pairing keeps no state and advances no generator. A pairing of your own gives `rows`, or `targets` where it
+    shows something else than rows of the bank; `check` is optional.
+
+    Example:
+
+    ```python
+    >>> import numpy as np
+    >>> from hf_colearn import Pairing, Teacher, TeacherBank
+
+    >>> class Reversed(Pairing):
+    ...     def rows(self, bank, sample_ids, epoch, seed):
+    ...         return len(bank) - 1 - sample_ids
+
+    >>> bank = TeacherBank.from_latents(np.array([[0.0], [10.0], [20.0]]))
+    >>> Teacher(bank, Reversed()).targets(np.array([0, 1, 2]), epoch=0, seed=0).flatten().tolist()
+    [20.0, 10.0, 0.0]
+
+    ```
+    """
 
     def rows(self, bank: TeacherBank, sample_ids: np.ndarray, epoch: int, seed: int) -> np.ndarray:
         """The bank row of every sample, `(B,)` int64."""
