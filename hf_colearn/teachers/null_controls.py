@@ -10,8 +10,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from hf_colearn.teachers.bank import TeacherBank
-from hf_colearn.teachers.pairing import Pairing, as_integers, draw_bits, per_sample
+from hf_colearn.teachers.pairing import Pairing, PairingWrapper, as_integers, draw_bits, per_sample
 
 
 def _as_classes(labels: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -61,7 +60,6 @@ class RandomPrototypes(Pairing):
         if num_prototypes is None or num_prototypes < 1:
             raise ValueError(f"num_prototypes={num_prototypes} gives no vector to see: pass at least 1.")
         self.num_prototypes = num_prototypes
-        self._cached: tuple[tuple[str, int], torch.Tensor] | None = None
 
     def rows(self, bank, sample_ids, epoch, seed):
         if self._labels is not None:
@@ -69,16 +67,8 @@ class RandomPrototypes(Pairing):
         return (draw_bits(sample_ids, epoch, seed) % np.uint64(self.num_prototypes)).astype(np.int64)
 
     def targets(self, bank, sample_ids, epoch, seed):
-        return self._prototypes(bank, seed)[self.rows(bank, sample_ids, epoch, seed)]
-
-    def _prototypes(self, bank: TeacherBank, seed: int) -> torch.Tensor:
-        key = (bank.fingerprint, seed)
-        if self._cached is None or self._cached[0] != key:
-            gaussian_CD = np.random.default_rng(seed).standard_normal(
-                (self.num_prototypes, bank.dim), dtype=np.float32
-            )
-            self._cached = (key, bank.mean() + bank.std() * torch.from_numpy(gaussian_CD))
-        return self._cached[1]
+        gaussian_CD = _gaussian(self.num_prototypes, bank.dim, seed)
+        return bank.mean() + bank.std() * gaussian_CD[self.rows(bank, sample_ids, epoch, seed)]
 
     def check(self, bank, sample_ids):
         bank.std()  # read the bank once here, not in every worker
@@ -86,13 +76,18 @@ class RandomPrototypes(Pairing):
             per_sample(self._labels, sample_ids, "`labels`")
 
 
+@lru_cache(maxsize=8)
+def _gaussian(count: int, dim: int, seed: int) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).standard_normal((count, dim), dtype=np.float32))
+
+
 @lru_cache(maxsize=4096)
-def class_permutation(label: int, seed: int, dim: int) -> np.ndarray:
+def _class_permutation(label: int, seed: int, dim: int) -> np.ndarray:
     """The fixed permutation of D dimensions that belongs to one class, `(D,)` int64."""
     return np.random.default_rng([seed, label]).permutation(dim)
 
 
-class Permuted(Pairing):
+class Permuted(PairingWrapper):
     """The targets of another pairing with their dimensions permuted, by one fixed permutation a class.
 
     Every target keeps its values (mean, norm, histogram) and the classes stay distinct, but the relations *between*
@@ -105,11 +100,8 @@ class Permuted(Pairing):
     """
 
     def __init__(self, pairing: Pairing, labels: Sequence[int] | np.ndarray | None = None):
-        self.pairing = pairing
+        super().__init__(pairing)
         self._labels = None if labels is None else _as_classes(labels)
-
-    def rows(self, bank, sample_ids, epoch, seed):
-        return self.pairing.rows(bank, sample_ids, epoch, seed)
 
     def targets(self, bank, sample_ids, epoch, seed):
         t_BD = self.pairing.targets(bank, sample_ids, epoch, seed)
@@ -117,10 +109,10 @@ class Permuted(Pairing):
             classes = self.pairing.rows(bank, sample_ids, epoch, seed)
         else:
             classes = per_sample(self._labels, sample_ids, "`labels`")
-        order_BD = np.stack([class_permutation(int(c), seed, bank.dim) for c in classes])
+        order_BD = np.stack([_class_permutation(int(c), seed, bank.dim) for c in classes])
         return t_BD.gather(1, torch.from_numpy(order_BD))
 
     def check(self, bank, sample_ids):
-        self.pairing.check(bank, sample_ids)
+        super().check(bank, sample_ids)
         if self._labels is not None:
             per_sample(self._labels, sample_ids, "`labels`")

@@ -1,10 +1,10 @@
-"""Which bank row a training sample sees. A pairing is a pure function of (sample id, epoch, seed).
+"""Which bank row a training sample sees: pairings, which are pure functions of (sample id, epoch, seed).
 
-No generator is advanced anywhere: one process or eight, any number of workers, a fresh or a resumed run draw the same.
 Shapes: B sample ids of a batch, D dimensions of a latent, N rows of the bank.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from hf_colearn.utils.draws import draw_bits
 
 
 # Independent streams of draws from one seed.
-_PER_SAMPLE_ROWS, _PER_SAMPLE_NOISE, _IS_MISMATCHED, _OTHER_ROW, _IS_PAIRED = 1, 2, 3, 4, 5
+_PER_SAMPLE_NOISE, _IS_MISMATCHED, _OTHER_ROW, _IS_PAIRED = 2, 3, 4, 5  # 1 is the default, for rows
 
 
 class Pairing:
@@ -106,39 +106,51 @@ class Paired(Pairing):
             )
 
 
-class Shuffled(Pairing):
+class PairingWrapper(Pairing):
+    """Base of those that alter what another pairing shows; rows and checks are that one's unless overridden."""
+
+    def __init__(self, pairing: Pairing):
+        self.pairing = pairing
+
+    def rows(self, bank, sample_ids, epoch, seed):
+        return self.pairing.rows(bank, sample_ids, epoch, seed)
+
+    def check(self, bank, sample_ids):
+        self.pairing.check(bank, sample_ids)
+
+
+class Shuffled(PairingWrapper):
     """Every sample sees the row of another one, by a new permutation without fixed points every epoch.
 
-    The permutation is one cycle over all rows of the bank, so that no sample ever sees its own row and every row is
-    seen as often as when paired. Source: "a random other utterance" of Lee & Yoon (ICLR 2025).
+    The permutation is one cycle over all rows, so every row is seen as often as when paired. Source: "a random other
+    utterance" of Lee & Yoon (ICLR 2025).
 
     Args:
         rows (`Sequence[int]`, *optional*): As in [`Paired`]: the own row of sample id 0, 1, ...
     """
 
     def __init__(self, rows: Sequence[int] | np.ndarray | None = None):
-        self._own = Paired(rows)
-        self._cached: tuple[tuple[int, int, int], np.ndarray] | None = None
+        super().__init__(Paired(rows))
 
     def rows(self, bank, sample_ids, epoch, seed):
-        self._own.check(bank, sample_ids)
-        return self._partners(len(bank), epoch, seed)[self._own.rows(bank, sample_ids)]
-
-    def _partners(self, size: int, epoch: int, seed: int) -> np.ndarray:
-        key = (size, epoch, seed)
-        if self._cached is None or self._cached[0] != key:
-            order = np.random.default_rng([seed, epoch]).permutation(size)
-            partners = np.empty(size, dtype=np.int64)
-            partners[order] = np.roll(order, -1)
-            self._cached = (key, partners)
-        return self._cached[1]
+        self.pairing.check(bank, sample_ids)
+        return _next_in_cycle(len(bank), epoch, seed)[super().rows(bank, sample_ids, epoch, seed)]
 
     def check(self, bank, sample_ids):
-        self._own.check(bank, sample_ids)
+        super().check(bank, sample_ids)
         if len(bank) < 2:
             raise ValueError(
                 f"Shuffled needs a bank of at least 2 rows to give each sample another's; it has {len(bank)}."
             )
+
+
+@lru_cache(maxsize=8)  # each teacher's of the epoch
+def _next_in_cycle(size: int, epoch: int, seed: int) -> np.ndarray:
+    """The row that comes after each one in a random cycle over all of them, `(size,)` int64."""
+    order = np.random.default_rng([seed, epoch]).permutation(size)
+    following = np.empty_like(order)
+    following[order] = np.roll(order, -1)
+    return following
 
 
 class RandomPrompt(Pairing):
@@ -192,7 +204,7 @@ class RandomPrompt(Pairing):
                     )
 
 
-class Noisy(Pairing):
+class Noisy(PairingWrapper):
     """Adds Gaussian noise to the targets of another pairing, drawn anew every epoch.
 
     The released code of Lee & Yoon (ICLR 2025) adds noise of *standard deviation* 1e-3 (`1e-3 * torch.randn`), where
@@ -207,10 +219,8 @@ class Noisy(Pairing):
     def __init__(self, pairing: Pairing, std: float = 1e-3):
         if not 0 <= std < float("inf"):
             raise ValueError(f"std={std} is no standard deviation: pass a finite number that is not negative.")
-        self.pairing, self.std = pairing, std
-
-    def rows(self, bank, sample_ids, epoch, seed):
-        return self.pairing.rows(bank, sample_ids, epoch, seed)
+        super().__init__(pairing)
+        self.std = std
 
     def targets(self, bank, sample_ids, epoch, seed):
         t_BD = self.pairing.targets(bank, sample_ids, epoch, seed)
@@ -219,30 +229,31 @@ class Noisy(Pairing):
             np.random.Generator(np.random.Philox(key=int(bits))).standard_normal(out=noise_D, dtype=np.float32)
         return t_BD + self.std * torch.from_numpy(noise_BD)
 
-    def check(self, bank, sample_ids):
-        self.pairing.check(bank, sample_ids)
+
+class _Share(PairingWrapper):
+    """Alters a share of the samples, drawn once a seed: the same in all epochs, and still among them at a larger share."""
+
+    def __init__(self, pairing: Pairing, share: float):
+        if not 0 <= share <= 1:
+            raise ValueError(f"share={share} is no share of the samples: pass a number from 0 to 1.")
+        super().__init__(pairing)
+        self.share = share
+
+    def _drawn(self, sample_ids: np.ndarray, seed: int, stream: int) -> np.ndarray:
+        """Whether a sample is among the share, `(B,)` booleans."""
+        return (draw_bits(sample_ids, 0, seed, stream) >> np.uint64(11)) * 2.0**-53 < self.share
 
 
-def _drawn(sample_ids: np.ndarray, share: float, seed: int, stream: int) -> np.ndarray:
-    """Whether a sample is among a share of all, `(B,)` booleans: fixed over epochs, and still there at a larger share."""
-    return (draw_bits(sample_ids, 0, seed, stream) >> np.uint64(11)) * 2.0**-53 < share
-
-
-def _check_share(share: float) -> None:
-    if not 0 <= share <= 1:
-        raise ValueError(f"share={share} is no share of the samples: pass a number from 0 to 1.")
-
-
-class Mismatched(Pairing):
-    """Shows a share of the samples a wrong row, as careless pairing would: for a sweep over bad pairs.
+class Mismatched(_Share):
+    """Assigns wrong rows to a fixed share of the samples: for a sweep over badly paired data.
 
     Whether a sample is mismatched, and with which row, is drawn once a seed and stays over the epochs; at a larger share
-    the same samples are mismatched with the same rows, and more. The wrong row is any but the sample's own, all equally
-    likely. Where inputs repeat in the bank it may hold the same latent: for pairs by class, use a bank of one row a class.
+    the same samples keep their wrong rows, and more get one: any but their own, all equally likely. Where inputs repeat
+    in the bank it may hold the same latent: for pairs by class, use a bank of one row a class.
 
     Args:
         pairing (`Pairing`): Whose rows are the right ones, such as [`Paired`].
-        share (`float`): Of the samples that are mismatched, 0 to 1; each is drawn by itself, so the number varies a little.
+        share (`float`): Of the samples, 0 to 1; each is drawn by itself, so the number varies a little.
 
     Raises:
         ValueError: If the share is out of range, or the pairing alters latents, as [`Noisy`] does.
@@ -255,53 +266,41 @@ class Mismatched(Pairing):
     """
 
     def __init__(self, pairing: Pairing, share: float):
-        _check_share(share)
+        super().__init__(pairing, share)
         if type(pairing).targets is not Pairing.targets:
             name = type(pairing).__name__
             raise ValueError(
                 f"Mismatched chooses rows of the bank, and {name} shows something else than these: wrap it the other way "
                 f"round, such as `Noisy(Mismatched(...))`, or leave {name} out."
             )
-        self.pairing, self.share = pairing, share
 
     def rows(self, bank, sample_ids, epoch, seed):
         own = self.pairing.rows(bank, sample_ids, epoch, seed)
         steps = 1 + draw_bits(sample_ids, 0, seed, _OTHER_ROW) % np.uint64(max(1, len(bank) - 1))
         others = (own + steps.astype(np.int64)) % len(bank)  # 1 to N - 1 rows on, so never back at the own one
-        return np.where(_drawn(sample_ids, self.share, seed, _IS_MISMATCHED), others, own)
+        return np.where(self._drawn(sample_ids, seed, _IS_MISMATCHED), others, own)
 
     def check(self, bank, sample_ids):
-        self.pairing.check(bank, sample_ids)
+        super().check(bank, sample_ids)
         if len(bank) < 2:
             raise ValueError(f"Mismatched needs a bank of at least 2 rows to find a wrong one; it has {len(bank)}.")
 
 
-class PairedFraction(Pairing):
-    """Gives only a share of the samples a target at all, as where few pairs were collected: for a sweep over paired data.
+class PairedFraction(_Share):
+    """Gives only a share of the samples a target: for a sweep over the amount of paired data.
 
     The others are trained on their labels alone. The latent loss is the mean over those that have a target, so at the same
-    alpha each of them weighs the more, the fewer they are. Whether a sample has one is drawn once a seed and stays over the
-    epochs; at a larger share the same samples have theirs, and more.
+    alpha each of them weighs the more, the fewer they are. Who has one is drawn as in [`Mismatched`], independently of it.
 
     Args:
         pairing (`Pairing`): Whose targets they are.
-        share (`float`): Of the samples that have a target, 0 to 1; each is drawn by itself, so the number varies a little.
+        share (`float`): Of the samples, 0 to 1.
 
     Raises:
         ValueError: If the share is out of range.
     """
 
-    def __init__(self, pairing: Pairing, share: float):
-        _check_share(share)
-        self.pairing, self.share = pairing, share
-
-    def rows(self, bank, sample_ids, epoch, seed):
-        return self.pairing.rows(bank, sample_ids, epoch, seed)
-
     def targets(self, bank, sample_ids, epoch, seed):
         t_BD = self.pairing.targets(bank, sample_ids, epoch, seed)
-        has_B = torch.from_numpy(_drawn(sample_ids, self.share, seed, _IS_PAIRED))
+        has_B = torch.from_numpy(self._drawn(sample_ids, seed, _IS_PAIRED))
         return torch.where(has_B[:, None], t_BD, torch.nan)
-
-    def check(self, bank, sample_ids):
-        self.pairing.check(bank, sample_ids)
