@@ -1,18 +1,27 @@
-"""Loading a checkpoint reads no file outside of its folder; travels with every checkpoint."""
+"""Loading a checkpoint: no file outside of its folder is read, and weights may have the names of earlier versions.
+
+This file travels with every checkpoint.
+"""
 
 import json
 import os
+import re
+from collections.abc import Container, Mapping
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedModel
 
 
 class CheckedModel(PreTrainedModel):
-    """Base of the models that look at a local index of weights before transformers follows it.
+    """Base of the models: checks a local index of weights, and reads weights by their former names.
 
-    transformers would read whatever file such an index names. From the Hub nothing but a repository's own files is
-    loaded: its client refuses other names.
+    transformers would read whatever file an index names. From the Hub nothing but a repository's own files is loaded:
+    its client refuses other names.
     """
+
+    # Former beginnings of the names of weights, as regular expressions, to current ones. PEFT reads it by this name.
+    _checkpoint_conversion_mapping: dict[str, str] = {}
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
@@ -26,4 +35,23 @@ class CheckedModel(PreTrainedModel):
                         f"'{index}' names '{name}' as a file of weights, and those lie beside it: it was altered, so "
                         "nothing is loaded. Get the checkpoint anew from whom you trust."
                     )
-        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        former = cls._checkpoint_conversion_mapping
+        kwargs["key_mapping"] = {**former, **(kwargs.get("key_mapping") or {})}
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        # transformers saves a model under the names that it was loaded by, and ours are saved under the current ones.
+        model._weight_conversions = [
+            conversion for conversion in model._weight_conversions if not former.keys() & {*conversion.source_patterns}
+        ]
+        return loaded
+
+
+def current_names(state_dict: Mapping[str, Any], known: Container[str]) -> dict[str, Any]:
+    """A state dict of a multimodal model, or of its adapters, under the names that the model has for its weights.
+
+    Args:
+        state_dict (`dict[str, torch.Tensor]`): As any version has saved it.
+        known (`Container[str]`): The model's names. What is not among them under its current name stays as it is.
+    """
+    current = {name: re.sub(r"^(base_model\.model\.)?branches\.", r"\1encoders.", name) for name in state_dict}
+    return {current[name] if current[name] in known else name: value for name, value in state_dict.items()}

@@ -1,13 +1,16 @@
 """LoRA students: adapters in the backbone, heads trained whole, and what is saved of them."""
 
 import copy
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel
+
+from .checkpoint import current_names
 
 
 def with_lora(student: PreTrainedModel, rank: int) -> PeftModel:
@@ -49,6 +52,47 @@ def with_lora(student: PreTrainedModel, rank: int) -> PeftModel:
         modules_to_save=[*_heads(student), *inside(nn.modules.batchnorm._BatchNorm)],
     )
     return get_peft_model(student, config)
+
+
+def load_adapter(
+    model: PreTrainedModel | PeftModel, folder: str | os.PathLike, is_trainable: bool = False, **hub_kwargs: Any
+) -> PeftModel:
+    """Loads an adapter that any version of this package has saved: its modules may have their former names.
+
+    Args:
+        model ([`PreTrainedModel`] or [`PeftModel`]): The base model, which gets the adapter; or a model that is trained
+            with one, whose weights are overwritten.
+        folder (`str`): Of the adapter, or of a checkpoint with one; or a Hub id, for a base model.
+        is_trainable (`bool`, *optional*, defaults to `False`): Whether a base model's adapter will be trained on.
+        hub_kwargs: For `PeftModel.from_pretrained`, such as `subfolder` and `revision`.
+
+    Raises:
+        ValueError: If its weights are not those of the model's adapter.
+
+    Example:
+
+    ```python
+    base = CoLearningForMultimodalClassification.from_pretrained("student/base")
+    adapted = load_adapter(base, "student/adapter").eval()
+    ```
+    """
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    former = getattr(base, "_checkpoint_conversion_mapping", {})
+    if isinstance(model, PeftModel):
+        found = model.load_adapter(str(folder), model.active_adapter, is_trainable=True, key_mapping=former)
+        if wrong := [*found.missing_keys, *found.unexpected_keys]:
+            raise ValueError(
+                f"'{folder}' holds the adapter of another model or with other layers: {len(wrong)} weights do not fit, "
+                f"such as '{wrong[0]}'. Resume with the model that wrote it."
+            )
+        return model
+    config: Any = PeftConfig.from_pretrained(str(folder), **hub_kwargs)
+    modules = dict(base.named_modules())
+    for field in ("target_modules", "modules_to_save"):
+        names = getattr(config, field)
+        if isinstance(names, (list, set)):  # and not an expression
+            setattr(config, field, [*current_names(dict.fromkeys(names), modules)])
+    return PeftModel.from_pretrained(model, str(folder), is_trainable=is_trainable, config=config, **hub_kwargs)
 
 
 def _heads(module: nn.Module, prefix: str = "") -> list[str]:

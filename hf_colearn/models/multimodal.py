@@ -51,6 +51,7 @@ class CoLearningForMultimodalClassification(CheckedModel):
     config_class = CoLearningMultimodalConfig
     config: CoLearningMultimodalConfig
     base_model_prefix = "encoders"
+    _checkpoint_conversion_mapping = {r"^branches\.": "encoders."}
     accepts_loss_kwargs = False  # the loss is a mean over the batch; Trainer divides it for gradient accumulation
     encoders: Any  # by modality name
     fusion: Any
