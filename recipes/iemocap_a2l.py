@@ -19,7 +19,8 @@ import numpy as np
 from transformers import AutoTokenizer, DataCollatorWithPadding
 
 from hf_colearn import CoLearningForSequenceClassification, FrozenEncoder, Paired, Shuffled, TeacherBank
-from hf_colearn.corpora.iemocap import load_iemocap, write_first_try_tree
+from hf_colearn.corpora.iemocap import load_iemocap
+from hf_colearn.corpora.iemocap_smoke_test import write_smoke_test_tree
 from hf_colearn.data.audio import NoisyWaveforms
 from hf_colearn.data.text import with_input_ids
 from hf_colearn.experiments.experiment import ArmPlan
@@ -45,7 +46,7 @@ def main() -> None:
     options, training = parse_recipe(Options, __file__)
     quiet()
     if options.small and options.data_dir is None:
-        options.data_dir = str(write_first_try_tree(f"{training['output_dir']}/data"))
+        options.data_dir = str(write_smoke_test_tree(f"{training['output_dir']}/data"))
     raw = load_iemocap(
         options.data_dir,
         split=options.split,

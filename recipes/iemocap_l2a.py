@@ -19,7 +19,8 @@ import numpy as np
 from transformers import AutoFeatureExtractor, DataCollatorWithPadding, Wav2Vec2FeatureExtractor
 
 from hf_colearn import CoLearningForAudioClassification, Paired, RandomPrompt, TeacherBank
-from hf_colearn.corpora.iemocap import load_iemocap, write_first_try_tree
+from hf_colearn.corpora.iemocap import load_iemocap
+from hf_colearn.corpora.iemocap_smoke_test import write_smoke_test_tree
 from hf_colearn.data.audio import WaveformNoise, with_input_values
 from hf_colearn.experiments.experiment import ArmPlan
 from hf_colearn.experiments.options import RecipeOptions, parse_recipe
@@ -44,7 +45,7 @@ def main() -> None:
     options, training = parse_recipe(Options, __file__)
     quiet()
     if options.small and options.data_dir is None:
-        options.data_dir = str(write_first_try_tree(f"{training['output_dir']}/data"))
+        options.data_dir = str(write_smoke_test_tree(f"{training['output_dir']}/data"))
     raw = load_iemocap(
         options.data_dir,
         split=options.split,

@@ -27,7 +27,7 @@ from transformers import AutoTokenizer, DataCollatorWithPadding
 from hf_colearn import CoLearningForMultimodalClassification
 from hf_colearn.corpora.audio_visual import frame_processor
 from hf_colearn.corpora.image_text import MODALITIES, ImageTextOptions
-from hf_colearn.corpora.twitter2015 import CLASSES, load_twitter2015, with_pair_input_ids
+from hf_colearn.corpora.twitter2015 import CLASSES, load_twitter2015
 from hf_colearn.experiments.multimodal import MultimodalOptions, multimodal_arms, run_multimodal_recipe
 from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.recipe import ExperimentInfo, chosen_arms, quiet
@@ -74,7 +74,7 @@ def main() -> None:
     )
     run_multimodal_recipe(
         options, training, facts=facts, plans=plans, make_model=make_model,
-        data=options.inputs(raw, processor, tokenizer, with_pair_input_ids),
+        data=options.inputs(raw, processor, tokenizer, pair_column="target"),
         collators={"image": None, "text": DataCollatorWithPadding(tokenizer)},
         processors={"image": processor, "text": tokenizer}, metrics=("accuracy", "macro_f1"),
     )  # fmt: skip

@@ -12,8 +12,8 @@ from transformers import AutoImageProcessor, PreTrainedConfig, ResNetConfig
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from hf_colearn.corpora.video_clips import HubOptions
-from hf_colearn.data.log_magnitude import with_log_magnitude
+from hf_colearn.corpora.base import HubOptions
+from hf_colearn.data.audio import with_log_magnitude
 from hf_colearn.data.video import with_frames
 
 

@@ -4,21 +4,18 @@ The folder is the one of github.com/CheyneyComputerScience/CREMA-D. The lists `t
 (Peng et al., CVPR 2022; github.com/GeWu-Lab/OGM-GE_CVPR2022, `data/CREMAD`), on which published numbers stand.
 """
 
-import csv
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from datasets import DatasetDict, Value
-from transformers.utils import logging
 
-from hf_colearn.corpora.video_clips import clips_of, clips_of_hub, finish, one_source, refuse_or_warn
+from hf_colearn.corpora.base import Sample, complete_splits, finish, source_of, table_rows, warn
+from hf_colearn.corpora.video_clips import clip_features, clip_readers, clips_of_hub
 from hf_colearn.data.video import VIDEO_SUFFIXES
-from hf_colearn.utils import distributed
 
-
-logger = logging.get_logger(__name__)
 
 CODES = {
     "NEU": "neutral",
@@ -49,7 +46,7 @@ def load_cremad(
     Args:
         data_dir (`str` or `Path`, *optional*): With `AudioWAV/*.wav`, and `VideoFlash/*.flv` or extracted frames,
             `Image-01-FPS/<clip>/*.jpg`.
-        repo (`str`, *optional*): A mirror as a dataset of the Hub instead, see [`~hf_colearn.corpora.video_clips.clips_of_hub`];
+        repo (`str`, *optional*): A mirror on the Hub instead, see [`~hf_colearn.corpora.video_clips.clips_of_hub`];
             its splits are taken as they are.
         split (`str`, *optional*, defaults to `"auto"`): `"lists"` takes `train.csv` and `test.csv` of the folder (lines
             `1001_DFA_ANG_XX,ANG`): a random split in which *every test actor is in the training set too*. `"actor"` tests
@@ -75,58 +72,51 @@ def load_cremad(
     """
     if split not in ("auto", "lists", "actor"):
         raise ValueError(f"split='{split}' is unknown: choose 'auto', 'lists' or 'actor'.")
-    source, class_names = one_source(data_dir, repo), list(CODES.values())
+    source, class_names = source_of(data_dir, repo), list(CODES.values())
     if isinstance(source, str):
-        mirror = clips_of_hub(source, class_names, _ALIASES)
-        return finish(mirror, validation_share, seed, skip_bad_samples, min_frames)
-    videos, sounds = _videos(source, frames), source / "AudioWAV"
-    if not sounds.is_dir():
-        raise FileNotFoundError(f"'{source}' has no folder AudioWAV: pass CREMA-D's folder as data_dir.")
-    clips = _listed(source, needed=split == "lists") if split != "actor" else None
-    if split == "auto" and distributed.rank() == 0:
-        logger.warning(f"CREMA-D in '{source}' is split by {'its lists' if clips else 'actor, as it has no lists'}.")
-    if not clips:
-        recorded = {path.stem for path in sounds.glob("*.wav") if not path.name.startswith("._")}
-        clips = _by_actor(sorted(recorded | set(videos)), test_share, validation_share, seed, source)
-    problems: list[str] = []
-    splits = {}
-    for name, names_of_split in clips.items():
-        rows = []
-        for clip in names_of_split:
-            actor, emotion = _facts(clip)
-            wav = sounds / f"{clip}.wav"
-            if clip not in videos:
-                problems.append(f"'{clip}' has no video in '{source}'")
-            elif not wav.is_file():
-                problems.append(f"'{clip}' has no recording '{wav}'")
-            else:
-                rows.append({"video": videos[clip], "audio": wav, "label": emotion, "actor": actor, "clip": clip})
-        if not rows:
-            why = f"; the first: {problems[0]}" if problems else ""
-            raise ValueError(f"no clip of {name} has both video and recording in '{source}'{why}.")
-        splits[name] = clips_of(rows, class_names, actor=Value("int64"), clip=Value("string"))
-    refuse_or_warn("CREMA-D", problems, skip_bad_samples)
-    return finish(splits, validation_share, seed, skip_bad_samples, min_frames)
+        built = clips_of_hub(source, class_names, _ALIASES)
+    else:
+        videos, sounds = _videos(source, frames), source / "AudioWAV"
+        if not sounds.is_dir():
+            raise FileNotFoundError(f"'{source}' has no folder AudioWAV: pass CREMA-D's folder as data_dir.")
+        clips = _listed(source, needed=split == "lists") if split != "actor" else None
+        if split == "auto":
+            warn(f"CREMA-D in '{source}' is split by {'its lists' if clips else 'actor, as it has no lists'}.")
+        if not clips:
+            recorded = {path.stem for path in sounds.glob("*.wav") if not path.name.startswith("._")}
+            clips = _by_actor(sorted(recorded | set(videos)), test_share, validation_share, seed, source)
+        samples = {name: [_sample(clip, videos, sounds) for clip in of_split] for name, of_split in clips.items()}
+        features = clip_features(class_names, actor=Value("int64"))
+        built = complete_splits("CREMA-D", "clip", "both video and recording", samples, features, skip_bad_samples)
+    return finish(built, clip_readers(min_frames), skip_bad_samples, validation_share, seed)
+
+
+def _sample(clip: str, videos: Mapping[str, Path], sounds: Path) -> Sample:
+    actor, emotion = _facts(clip)
+    wav = sounds / f"{clip}.wav"
+    if clip not in videos:
+        return f"'{clip}' has no video in '{sounds.parent}'"
+    if not wav.is_file():
+        return f"'{clip}' has no recording '{wav}'"
+    return {"video": videos[clip], "audio": wav, "label": emotion, "actor": actor, "clip": clip}
 
 
 def _videos(folder: Path, frames: str | None) -> dict[str, Path]:
     """Files or folders of frames by the clip's name."""
     if frames is None:
-        found = sorted(path.name for path in folder.glob("Image-*-FPS"))
-        if (folder / "VideoFlash").is_dir():
-            frames = "VideoFlash"
-        elif len(found) == 1:
-            frames = found[0]
-        else:
+        folders = sorted(path.name for path in folder.glob("Image-*-FPS"))
+        found = ["VideoFlash"] if (folder / "VideoFlash").is_dir() else folders
+        if len(found) != 1:
             raise FileNotFoundError(
                 f"'{folder}' has {', '.join(found) if found else 'neither VideoFlash nor Image-*-FPS'}: "
                 + ("name one as `frames`." if found else "pass CREMA-D's folder as data_dir.")
             )
+        frames = found[0]
     if not (folder / frames).is_dir():
         raise FileNotFoundError(f"'{folder}' has no folder '{frames}': name one that it has as `frames`.")
     paths = sorted(path for path in (folder / frames).iterdir() if not path.name.startswith("."))
-    folders = {path.name: path for path in paths if path.is_dir()}
-    return folders | {path.stem: path for path in paths if path.suffix.lower() in VIDEO_SUFFIXES}
+    clips = {path.name: path for path in paths if path.is_dir()}
+    return clips | {path.stem: path for path in paths if path.suffix.lower() in VIDEO_SUFFIXES}
 
 
 def _listed(folder: Path, needed: bool) -> dict[str, list[str]] | None:
@@ -149,16 +139,13 @@ def _listed(folder: Path, needed: bool) -> dict[str, list[str]] | None:
 def _read_list(file: Path) -> list[str]:
     """The clips of a list, whose second column repeats the emotion."""
     clips = []
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        for number, cells in enumerate(csv.reader(lines), start=1):
-            if not cells:
-                continue
-            if len(cells) != 2 or cells[1].strip() not in CODES or f"_{cells[1].strip()}_" not in cells[0]:
-                raise ValueError(
-                    f"line {number} of '{file}' is '{','.join(cells)}', where a clip and its emotion, such as "
-                    f"'1001_DFA_ANG_XX,ANG', were expected; emotions are {', '.join(CODES)}."
-                )
-            clips.append(cells[0].strip())
+    for where, cells in table_rows(file, "put OGM-GE's two lists there"):
+        if len(cells) != 2 or cells[1].strip() not in CODES or f"_{cells[1].strip()}_" not in cells[0]:
+            raise ValueError(
+                f"{where} is '{','.join(cells)}', where a clip and its emotion, such as '1001_DFA_ANG_XX,ANG', were "
+                f"expected; emotions are {', '.join(CODES)}."
+            )
+        clips.append(cells[0].strip())
     if len(set(clips)) < len(clips):
         raise ValueError(f"'{file}' names {len(clips) - len(set(clips))} clips twice: mend it.")
     return clips

@@ -1,7 +1,7 @@
 """IEMOCAP (Busso et al., 2008): acted dialogues of ten speakers, as audio, transcripts and emotions.
 
 The corpus is licensed by the University of Southern California. [`load_iemocap`] reads the folder that it distributes, or
-a mirror on the Hub; [`~hf_colearn.corpora.iemocap_smoke_test.write_first_try_tree`] writes a synthetic folder of its layout.
+a mirror on the Hub; [`~hf_colearn.corpora.iemocap_smoke_test.write_smoke_test_tree`] writes a synthetic folder of its layout.
 """
 
 import re
@@ -9,31 +9,18 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
-from datasets import (
-    Audio,
-    ClassLabel,
-    Dataset,
-    DatasetDict,
-    Features,
-    Value,
-    concatenate_datasets,
-    load_dataset,
-)
-from transformers.utils import logging
+from datasets import Audio, ClassLabel, Dataset, DatasetDict, Value, concatenate_datasets, load_dataset
 
-from hf_colearn.corpora.iemocap_smoke_test import write_first_try_tree  # noqa: F401  (found where the loader is)
+from hf_colearn.corpora.base import dataset_of, finish, refuse_or_warn, warn
 from hf_colearn.data.audio import read_waveform
 from hf_colearn.data.bad_samples import without_bad_samples
-from hf_colearn.data.sample_ids import with_sample_ids
 from hf_colearn.data.splits import cut_validation
-from hf_colearn.utils import distributed
 
-
-logger = logging.get_logger(__name__)
 
 EMOTIONS = ("angry", "happy", "sad", "neutral", "frustrated", "excited")
-CODES = {"ang": "angry", "hap": "happy", "sad": "sad", "neu": "neutral", "fru": "frustrated", "exc": "excited"}
-_OTHERS = "sur fea dis oth xxx surprise surprised fear fearful disgust disgusted other"  # known, and left out
+CODES = dict(zip(("ang", "hap", "sad", "neu", "fru", "exc"), EMOTIONS, strict=True))
+# Known, and left out.
+_OTHERS = ("sur", "fea", "dis", "oth", "xxx", "surprise", "surprised", "fear", "fearful", "disgust", "disgusted", "other")
 
 RELEASE = "IEMOCAP_full_release"
 _TURN = re.compile(r"(Ses(\d\d)[FM]_\w+)_([FM])(?:\d{3}|XX\d)")  # dialogue, session, who speaks
@@ -43,6 +30,13 @@ _MIRROR_COLUMNS = {  # what mirrors call them
     "audio": ("audio", "file", "path"),
     "text": ("transcription", "text", "transcript"),
     "label": ("major_emotion", "emotion", "label"),
+}
+_FEATURES = {
+    "text": Value("string"),
+    "label": ClassLabel(names=list(EMOTIONS)),
+    "session": Value("int64"),
+    "speaker": Value("string"),
+    "utterance": Value("string"),
 }
 
 
@@ -85,21 +79,10 @@ def load_iemocap(
     """
     if split not in ("session", "random"):
         raise ValueError(f"split='{split}' is unknown: choose 'session' or 'random'.")
-    if data_dir is None:
-        dataset, problems = _from_mirror(repo)
-    else:
-        dataset, problems = _from_release(Path(data_dir))
-    if problems and not skip_bad_samples:
-        raise ValueError(
-            f"{len(problems):,} utterances of IEMOCAP are incomplete; the first: {problems[0]}. Mend them, or leave them "
-            "out with skip_bad_samples=True."
-        )
-    if problems and distributed.rank() == 0:
-        shown = "".join(f"\n  {problem}" for problem in problems[:3])
-        logger.warning(f"{len(problems):,} utterances of IEMOCAP are incomplete and skipped:{shown}")
+    dataset, problems = _from_mirror(repo) if data_dir is None else _from_release(Path(data_dir))
+    refuse_or_warn("utterances of IEMOCAP", problems, skip_bad_samples)
     if skip_bad_samples:
         dataset, _ = without_bad_samples(dataset, read_waveform, "audio")
-
     if split == "random":
         rest, test = cut_validation(dataset, 0.2, seed)
     else:
@@ -111,7 +94,7 @@ def load_iemocap(
         rest = dataset.select([row for row, session in enumerate(sessions) if session != test_session])
         test = dataset.select([row for row, session in enumerate(sessions) if session == test_session])
     train, validation = cut_validation(rest, validation_share, seed)
-    return DatasetDict(train=with_sample_ids(train), validation=validation, test=test)
+    return finish({"train": train, "validation": validation, "test": test}, {}, skip_bad_samples=False)
 
 
 # ---- the folder as it is distributed ----
@@ -127,32 +110,29 @@ def _from_release(folder: Path) -> tuple[Dataset, list[str]]:
     others: Counter[str] = Counter()
     for session in _sessions(release):
         labels_dir = session / "dialog" / "EmoEvaluation"
-        files = [
-            path for path in sorted(labels_dir.glob("*.txt")) if not path.name.startswith("._")
-        ]  # macOS leaves such
+        # macOS leaves "._*" beside real files.
+        files = [path for path in sorted(labels_dir.glob("*.txt")) if not path.name.startswith("._")]
         if not files:
             raise FileNotFoundError(f"'{labels_dir}' holds no evaluations (*.txt): unpack the release again.")
         for file in files:
             sentences = _read_transcript(session / "dialog" / "transcriptions" / file.name)
             for turn, code in _read_evaluation(file):
-                emotion = emotion_of(code, f"'{turn}' in '{file}'")
+                emotion = _emotion_of(code, f"'{turn}' in '{file}'")
                 if emotion is None:
                     others[code] += 1
                     continue
-                facts = facts_of(turn, f"'{file}'")
+                facts = _facts_of(turn, f"'{file}'")
                 wav = session / "sentences" / "wav" / turn.rsplit("_", 1)[0] / f"{turn}.wav"
                 if not wav.is_file():
                     problems.append(f"'{turn}' of '{file}' has no recording '{wav}'")
                 elif not sentences.get(turn):
                     problems.append(f"'{turn}' of '{file}' has no sentence in its transcript")
                 else:
-                    rows.append({"audio": str(wav), "text": sentences[turn], "label": emotion, **facts})
-    _log_others(others)
+                    rows.append({"audio": wav, "text": sentences[turn], "label": emotion, **facts})
+    _warn_of_others(others)
     if not rows:
         raise ValueError(f"'{release}' has no complete utterance of {', '.join(EMOTIONS)}: unpack the release again.")
-    features = Features({"audio": Value("string"), **_features()})
-    dataset = Dataset.from_dict({name: [row[name] for row in rows] for name in features}, features=features)
-    return dataset.cast_column("audio", Audio(decode=False)), problems  # encoding cells as Audio needs torchcodec
+    return dataset_of(rows, {"audio": Audio(decode=False), **_FEATURES}), problems
 
 
 def _sessions(folder: Path) -> list[Path]:
@@ -183,10 +163,8 @@ def _read_transcript(file: Path) -> dict[str, str]:
 
 # ---- a mirror ----
 def _from_mirror(repo: str) -> tuple[Dataset, list[str]]:
-    splits = load_dataset(repo)
-    mirror = concatenate_datasets([splits[name] for name in splits]).with_format(
-        None
-    )  # or `flatten` hides its columns
+    # With a format, `flatten` would hide columns.
+    mirror = concatenate_datasets(list(load_dataset(repo).values())).with_format(None)
     names = {}
     for ours, theirs in _MIRROR_COLUMNS.items():
         found = [name for name in theirs if name in mirror.column_names]
@@ -198,61 +176,43 @@ def _from_mirror(repo: str) -> tuple[Dataset, list[str]]:
         names[ours] = found[0]
     audio = mirror.select_columns(names["audio"]).cast_column(names["audio"], Audio(decode=False))
     audio = audio.rename_column(names["audio"], "audio") if names["audio"] != "audio" else audio
-    paths = audio.flatten().select_columns("audio.path").rename_column("audio.path", "file")  # without the bytes
-    files = (mirror if "file" in mirror.column_names else paths)["file"]
+    files = mirror["file"] if "file" in mirror.column_names else audio.flatten()["audio.path"]  # without the bytes
     label = mirror.features[names["label"]]
-    columns: dict[str, list[Any]] = {name: [] for name in _features()}
+    rows: list[dict[str, Any]] = []
     kept: list[int] = []
     problems: list[str] = []
     others: Counter[str] = Counter()
     texts, emotions = mirror[names["text"]], mirror[names["label"]]
     for row, (file, text, value) in enumerate(zip(files, texts, emotions, strict=True)):
         code = label.int2str(value) if isinstance(label, ClassLabel) else str(value)
-        emotion = emotion_of(code, f"row {row} of '{repo}'")
-        facts = facts_of(str(file), f"row {row} of '{repo}'")
+        emotion = _emotion_of(code, f"row {row} of '{repo}'")
+        facts = _facts_of(str(file), f"row {row} of '{repo}'")
         if emotion is None:
             others[code] += 1
         elif text is None or not text.strip():
             problems.append(f"'{facts['utterance']}' in row {row} of '{repo}' has no transcript")
         else:
             kept.append(row)
-        for name, cell in {"text": text, "label": emotion or EMOTIONS[0], **facts}.items():
-            columns[name].append(cell)
-    _log_others(others)
-    described = Dataset.from_dict(columns, features=_features())
-    return concatenate_datasets([audio, described], axis=1).select(kept), problems
+        rows.append({"text": text, "label": emotion or EMOTIONS[0], **facts})
+    _warn_of_others(others)
+    return concatenate_datasets([audio, dataset_of(rows, _FEATURES)], axis=1).select(kept), problems
 
 
 # ---- what both have ----
-def _features() -> Features:
-    strings = {name: Value("string") for name in ("speaker", "utterance")}
-    return Features(
-        {"text": Value("string"), "label": ClassLabel(names=list(EMOTIONS)), "session": Value("int64"), **strings}
-    )
-
-
-def emotion_of(code: str, where: str) -> str | None:
-    """The emotion of a code or name, `None` where it is known but not one of the six.
-
-    Raises:
-        ValueError: If it is unknown; it names the code and where it stands.
-    """
+def _emotion_of(code: str, where: str) -> str | None:
+    """The emotion of a code or name, `None` where it is known but not one of the six; refuses an unknown one."""
     name = code.strip().lower()
     emotion = CODES.get(name, name)
     if emotion in EMOTIONS:
         return emotion
-    if name in _OTHERS.split():
+    if name in _OTHERS:
         return None
-    known = ", ".join([*CODES, *EMOTIONS, *_OTHERS.split()])
+    known = ", ".join([*CODES, *EMOTIONS, *_OTHERS])
     raise ValueError(f"the emotion '{code}' of {where} is unknown: mend it; known are {known}.")
 
 
-def facts_of(name: str, where: str) -> dict[str, Any]:
-    """Utterance, speaker and session, of a name or path with a turn such as `Ses01F_impro01_M003` in it.
-
-    Raises:
-        ValueError: If there is none.
-    """
+def _facts_of(name: str, where: str) -> dict[str, Any]:
+    """Utterance, speaker and session, of a name or path with a turn such as `Ses01F_impro01_M003` in it."""
     found = _TURN.search(Path(name).name)
     if not found:
         raise ValueError(
@@ -262,7 +222,7 @@ def facts_of(name: str, where: str) -> dict[str, Any]:
     return {"utterance": found[0], "speaker": f"Ses{found[2]}_{found[3]}", "session": int(found[2])}
 
 
-def _log_others(others: Counter[str]) -> None:
-    if others and distributed.rank() == 0:
+def _warn_of_others(others: Counter[str]) -> None:
+    if others:
         shown = ", ".join(f"{count:,} {code}" for code, count in others.most_common())
-        logger.warning(f"{others.total():,} utterances of IEMOCAP are of no emotion in use and left out: {shown}.")
+        warn(f"{others.total():,} utterances of IEMOCAP are of no emotion in use and left out: {shown}.")

@@ -39,7 +39,7 @@ _WORDS = {
 _SHARED = "well really about them today thing you know time home maybe think"
 
 
-def write_first_try_tree(folder: str | Path, utterances_per_session: int = 60, seed: int = 0) -> Path:
+def write_smoke_test_tree(folder: str | Path, utterances_per_session: int = 60, seed: int = 0) -> Path:
     """Writes five sessions of two synthetic speakers each, as `load_iemocap(data_dir=folder)` reads them.
 
     Pitch, loudness, timbre and tempo lean on the emotion and differ between speakers, as words do between emotions, with

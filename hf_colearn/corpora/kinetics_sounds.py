@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from datasets import DatasetDict, Value
+from datasets import DatasetDict
 
-from hf_colearn.corpora.video_clips import clips_of, clips_of_hub, finish, one_source, with_files
+from hf_colearn.corpora.base import finish, source_of
+from hf_colearn.corpora.video_clips import clip_readers, clips_of_hub, clips_with_files
 
 
 CLASSES = (
@@ -70,7 +71,7 @@ def load_kinetics_sounds(
             unpacks it: the annotations (any `*.csv` in it or in `annotations/` with the columns `label`, `youtube_id`,
             `time_start`, `time_end` and `split`) and, anywhere below, `<youtube_id>_000010_000020.mp4`, in folders of
             classes or not.
-        repo (`str`, *optional*): A mirror as a dataset of the Hub instead, see [`~hf_colearn.corpora.video_clips.clips_of_hub`].
+        repo (`str`, *optional*): A mirror on the Hub instead, see [`~hf_colearn.corpora.video_clips.clips_of_hub`].
         test_split (`str`, *optional*, defaults to `"test"`): Kinetics' split that becomes `test`. With `"validation"`,
             for copies without labelled test clips, there is none left to be `validation`.
         validation_share (`float`, *optional*, defaults to 0): Of the training clips, stratified by class, where there is
@@ -91,17 +92,17 @@ def load_kinetics_sounds(
     """
     if test_split not in ("test", "validation"):
         raise ValueError(f"test_split='{test_split}' is unknown: choose 'test' or 'validation'.")
-    folder = one_source(data_dir, repo)
-    if isinstance(folder, str):
-        return finish(clips_of_hub(folder, CLASSES), validation_share, seed, skip_bad_samples, min_frames)
-    rows = with_files("Kinetics-Sounds", _annotations(folder), folder, ("train", test_split))
-    if test_split == "validation":
-        rows = {"train": rows["train"], "test": rows["validation"]}
-    splits = {split: clips_of(of_split, CLASSES, clip=Value("string")) for split, of_split in rows.items()}
-    return finish(splits, validation_share, seed, skip_bad_samples, min_frames)
+    source = source_of(data_dir, repo)
+    if isinstance(source, str):
+        splits = clips_of_hub(source, CLASSES)
+    else:
+        splits = clips_with_files("Kinetics-Sounds", _entries(source), source, CLASSES, ("train", test_split))
+        if test_split == "validation":
+            splits = {"train": splits["train"], "test": splits["validation"]}
+    return finish(splits, clip_readers(min_frames), skip_bad_samples, validation_share, seed)
 
 
-def _annotations(folder: Path) -> Iterator[tuple[str, str, str]]:
+def _entries(folder: Path) -> Iterator[tuple[str, str, str]]:
     """Clip, class and split of every annotated clip of the 31 classes."""
     tables = sorted([*folder.glob("*.csv"), *folder.glob("annotations/*.csv")])
     seen: dict[str, str] = {}
@@ -124,13 +125,13 @@ def _annotations(folder: Path) -> Iterator[tuple[str, str, str]]:
                         f"line {reader.line_num} of '{table}' has the times '{row['time_start']}' to '{row['time_end']}' and "
                         f"the split '{row['split']}': whole seconds, and one of {', '.join(_SPLITS)}, were expected."
                     ) from error
-                if clip in seen and seen[clip] == split:
-                    continue  # the same table, twice
-                if seen.setdefault(clip, split) != split:
+                if clip not in seen:
+                    seen[clip] = split
+                    yield clip, label, split
+                elif seen[clip] != split:  # the same table may be there twice
                     raise ValueError(
                         f"'{clip}' is in {seen[clip]} and in {split} (line {reader.line_num} of '{table}')."
                     )
-                yield clip, label, split
     if not is_kinetics:
         raise FileNotFoundError(
             f"'{folder}' and its folder annotations have no table with the columns {', '.join(_COLUMNS)} "

@@ -6,19 +6,24 @@ The folder is the one that NVIDIA distributes, nvGesture_v1: 1,050 training and 
 from pathlib import Path
 from typing import Any
 
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from datasets import ClassLabel, DatasetDict, Value
 
-from hf_colearn.corpora.video_clips import refuse_or_warn
-from hf_colearn.data.bad_samples import without_bad_samples
+from hf_colearn.corpora.base import Sample, complete_splits, finish
 from hf_colearn.data.flow import read_flow
-from hf_colearn.data.sample_ids import with_sample_ids
-from hf_colearn.data.splits import cut_validation
 from hf_colearn.data.video import frame_files, read_frames
 
 
 NUM_CLASSES = 25
 _SENSORS = {"rgb": ("color", "sk_color"), "depth": ("depth", "sk_depth")}  # in a list, and the file
 _CLIP = {"path": Value("string"), "start": Value("int64"), "end": Value("int64")}
+_FEATURES = {
+    "rgb": _CLIP,
+    "depth": _CLIP,
+    "flow": _CLIP,
+    "label": ClassLabel(names=[str(number) for number in range(1, NUM_CLASSES + 1)]),
+    "subject": Value("string"),
+    "clip": Value("string"),
+}
 
 
 def load_nvgesture(
@@ -31,7 +36,7 @@ def load_nvgesture(
     """The gestures as clips of three modalities, each cut to the frames that its list labels (80, mostly).
 
     For `with_frames(..., count=64)` on `rgb` and `depth` and `with_flow(..., count=64)` on `flow`; a mirror makes another
-    gesture of some, so `hflip=False`. Depth is the grey video of the release, 8 bits.
+    gesture of some, so `hflip=False`. Depth is the grayscale video of the release, 8 bits.
 
     Args:
         data_dir (`str` or `Path`): With `nvgesture_train_correct_cvpr2016_v2.lst` and the same for `test` (or another
@@ -57,50 +62,14 @@ def load_nvgesture(
         ValueError: If a line of a list is not NVGesture's, or videos are missing.
     """
     folder = Path(data_dir)
-    splits: dict[str, Dataset] = {}
-    problems: list[str] = []
-    for split in ("train", "test"):
-        file = _list_of(folder, split)
-        rows = []
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-            if line.strip():
-                row, problem = _read_line(line, f"line {number} of '{file}'", folder)
-                if problem:
-                    problems.append(problem)
-                else:
-                    rows.append(row)
-        if not rows:
-            raise FileNotFoundError(f"no clip of '{file}' has its videos{'; ' + problems[0] if problems else ''}.")
-        splits[split] = Dataset.from_dict(
-            {name: [row[name] for row in rows] for name in _FEATURES}, features=_FEATURES
-        )
-    refuse_or_warn("NVGesture", problems, skip_bad_samples)
-    if skip_bad_samples:
-        for split in splits:
-            for column, read in (("rgb", read_frames), ("depth", read_frames), ("flow", read_flow)):
-                splits[split], _ = without_bad_samples(splits[split], _Reader(read, min_frames), column)
-    if validation_share:
-        splits["train"], splits["validation"] = cut_validation(splits["train"], float(validation_share), seed)
-    splits["train"] = with_sample_ids(splits["train"])
-    return DatasetDict({name: splits[name] for name in ("train", "validation", "test") if name in splits})
-
-
-_FEATURES = Features(
-    rgb=_CLIP,
-    depth=_CLIP,
-    flow=_CLIP,
-    label=ClassLabel(names=[str(number) for number in range(1, NUM_CLASSES + 1)]),
-    subject=Value("string"),
-    clip=Value("string"),
-)
-
-
-class _Reader:
-    def __init__(self, read: Any, count: int):
-        self.read, self.count = read, count
-
-    def __call__(self, cell: Any, row: int) -> None:
-        self.read(cell, self.count, row)
+    samples = {split: _samples(_list_of(folder, split), folder) for split in ("train", "test")}
+    splits = complete_splits("NVGesture", "clip", "its videos", samples, _FEATURES, skip_bad_samples)
+    readers = {
+        "rgb": lambda cell, row: read_frames(cell, min_frames, row),
+        "depth": lambda cell, row: read_frames(cell, min_frames, row),
+        "flow": lambda cell, row: read_flow(cell, min_frames, row),
+    }
+    return finish(splits, readers, skip_bad_samples, validation_share, seed)
 
 
 def _list_of(folder: Path, split: str) -> Path:
@@ -116,7 +85,15 @@ def _list_of(folder: Path, split: str) -> Path:
     )
 
 
-def _read_line(line: str, where: str, folder: Path) -> tuple[dict[str, Any], str | None]:
+def _samples(file: Path, folder: Path) -> list[Sample]:
+    lines = enumerate(file.read_text(encoding="utf-8").splitlines(), start=1)
+    samples = [_sample(line, f"line {number} of '{file}'", folder) for number, line in lines if line.strip()]
+    if all(isinstance(sample, str) for sample in samples):
+        raise FileNotFoundError(f"no clip of '{file}' has its videos{'; ' + str(samples[0]) if samples else ''}.")
+    return samples
+
+
+def _sample(line: str, where: str, folder: Path) -> Sample:
     """A sample and what it lacks, of a line such as
 
     `path:./Video_data/class_01/subject13_r0 depth:sk_depth:138:218 color:sk_color:138:218 duo_left:duo_left:161:254 label:1`
@@ -137,8 +114,8 @@ def _read_line(line: str, where: str, folder: Path) -> tuple[dict[str, Any], str
         video = folder / clip / f"{stem}.avi"
         path = video if video.is_file() else video.with_suffix("")
         if not path.exists():
-            return row, f"'{clip}' has no '{video}'"
+            return f"'{clip}' has no '{video}'"
         row[name] = {"path": str(path), "start": spans[name][0], "end": spans[name][1]}
     flow = folder / clip / "sk_flow"
-    row["flow"] = {**row["rgb"], "path": str(flow)} if flow.is_dir() and frame_files(flow, "flow_x_") else row["rgb"]
-    return row, None
+    has_flow = flow.is_dir() and frame_files(flow, "flow_x_")
+    return {**row, "flow": {**row["rgb"], "path": str(flow)} if has_flow else row["rgb"]}

@@ -13,12 +13,12 @@ from typing import Any
 
 from datasets import DatasetDict
 
-from hf_colearn.corpora.tweets import Tweet, tweets_of, tweets_of_hub
-from hf_colearn.corpora.video_clips import one_source
+from hf_colearn.corpora.base import Sample, source_of
+from hf_colearn.corpora.tweets import tweet, tweets_of, tweets_of_hub
 
 
 CLASSES = ("not sarcastic", "sarcastic")
-# A tweet with one of these words is left out, as by the released `codes/loadData.py` of Cai et al.: they tell the label.
+# A tweet with one of these words is left out, as by the released `codes/loadData.py` of Cai et al.: they give the label away.
 LEAKING = frozenset(
     ("sarcasm", "sarcastic", "irony", "ironic", "joke", "jokes", "humor", "humour", "reposting", "exgag", "<url>")
 )
@@ -69,20 +69,12 @@ def load_sarcasm(
     >>> sarcasm = load_sarcasm("data/sarcasm")  # doctest: +SKIP
     ```
     """
-    source = one_source(data_dir, repo)
+    source = source_of(data_dir, repo)
     if isinstance(source, str):
         return tweets_of_hub(source, config, len(CLASSES), ("image", "text", "label"), skip_bad_samples)
-    folder = source / _name_of_texts(source, texts)
+    folder, images = source / _name_of_texts(source, texts), source / "dataset_image"
     seen: dict[str, str] = {}
-    splits = {}
-    for split, name in _LISTS[_TEXTS[folder.name]].items():
-        splits[split] = list(_read(folder / name, source / "dataset_image"))
-        for tweet in splits[split]:
-            if tweet.tweet_id in seen:
-                raise ValueError(
-                    f"tweet '{tweet.tweet_id}' is in {seen[tweet.tweet_id]} and in {tweet.where}: remove one of them."
-                )
-            seen[tweet.tweet_id] = tweet.where
+    splits = {split: _samples(folder / name, images, seen) for split, name in _LISTS[_TEXTS[folder.name]].items()}
     return tweets_of("the sarcasm data", splits, CLASSES, skip_bad_samples)
 
 
@@ -100,19 +92,25 @@ def _name_of_texts(folder: Path, texts: str | None) -> str:
     return found[0]
 
 
-def _read(file: Path, images: Path) -> Iterator[Tweet]:
-    """The tweets of a list, in Cai et al.'s form without the leaking ones."""
+def _samples(file: Path, images: Path, seen: dict[str, str]) -> Iterator[Sample]:
+    """The tweets of a list; `seen` holds where every tweet of the splits so far is listed."""
     if not file.is_file():
         raise FileNotFoundError(f"there is no '{file}': complete the folder.")
-    if file.suffix == ".json":
-        for number, entry in enumerate(_entries(file), start=1):
-            where = f"entry {number} of '{file}'"
-            if not isinstance(entry, dict) or not {"image_id", "text", "label"} <= entry.keys():
-                raise ValueError(f"{where} has not image_id, text and label ({str(entry)[:60]}): restore the file.")
-            yield _tweet(entry["image_id"], entry["text"], entry["label"], images, where)
-        return
-    # By newline alone: tweets hold other separators of lines.
-    with file.open(encoding="utf-8", newline="\n") as lines:
+    for where, tweet_id, text, label in (_objects if file.suffix == ".json" else _lists)(file):
+        if not isinstance(text, str) or not isinstance(label, int):
+            raise ValueError(
+                f"{where} has text {text!r:.60} and label {label!r:.20}: a string and a number are expected."
+            )
+        name = str(tweet_id)
+        if name in seen:
+            raise ValueError(f"tweet '{name}' is in {seen[name]} and in {where}: remove one of them.")
+        seen[name] = where
+        yield tweet(name, text, label, images / f"{name}.jpg", where, CLASSES)
+
+
+def _lists(file: Path) -> Iterator[tuple[str, Any, Any, Any]]:
+    """Place, id, text and label of the tweets in Cai et al.'s form, without the leaking ones."""
+    with file.open(encoding="utf-8", newline="\n") as lines:  # tweets hold other separators of lines
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
@@ -124,20 +122,19 @@ def _read(file: Path, images: Path) -> Iterator[Tweet]:
             if not isinstance(entry, list) or len(entry) not in (3, 4):
                 raise ValueError(f"{where} is no list of id, text and one or two labels ({line[:60]!r}): restore it.")
             if LEAKING.isdisjoint(str(entry[1]).split()):
-                yield _tweet(entry[0], entry[1], entry[-1], images, where)
+                yield where, entry[0], entry[1], entry[-1]
 
 
-def _entries(file: Path) -> list[Any]:
+def _objects(file: Path) -> Iterator[tuple[str, Any, Any, Any]]:
+    """The same in MMSD2.0's form."""
     try:
         entries = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"'{file}' is no JSON ({error}): restore it.") from error
     if not isinstance(entries, list):
         raise ValueError(f"'{file}' holds a {type(entries).__name__}, not a list of tweets: restore it.")
-    return entries
-
-
-def _tweet(tweet_id: Any, text: Any, label: Any, images: Path, where: str) -> Tweet:
-    if not isinstance(text, str) or not isinstance(label, int):
-        raise ValueError(f"{where} has text {text!r:.60} and label {label!r:.20}: a string and a number are expected.")
-    return Tweet(str(tweet_id), text, label, images / f"{tweet_id}.jpg", where)
+    for number, entry in enumerate(entries, start=1):
+        where = f"entry {number} of '{file}'"
+        if not isinstance(entry, dict) or not {"image_id", "text", "label"} <= entry.keys():
+            raise ValueError(f"{where} has not image_id, text and label ({str(entry)[:60]}): restore the file.")
+        yield where, entry["image_id"], entry["text"], entry["label"]

@@ -1,11 +1,12 @@
 """VGGSound (Chen et al., ICASSP 2020): ten seconds of video whose sound has its source in sight, 309 classes."""
 
-import csv
+from collections.abc import Iterator
 from pathlib import Path
 
-from datasets import DatasetDict, Value
+from datasets import DatasetDict
 
-from hf_colearn.corpora.video_clips import clips_of, clips_of_hub, finish, one_source, with_files
+from hf_colearn.corpora.base import finish, source_of, table_rows
+from hf_colearn.corpora.video_clips import clip_readers, clips_of_hub, clips_with_files
 
 
 LIST = "vggsound.csv"
@@ -25,7 +26,7 @@ def load_vggsound(
         data_dir (`str` or `Path`, *optional*): With `vggsound.csv` as it is released (lines
             `---g-f_I2yQ,1,people marching,train`: YouTube's id, the start in seconds, the class, the split) and,
             anywhere below, `<id>_000001.mp4`.
-        repo (`str`, *optional*): A mirror as a dataset of the Hub instead, see [`~hf_colearn.corpora.video_clips.clips_of_hub`].
+        repo (`str`, *optional*): A mirror on the Hub instead, see [`~hf_colearn.corpora.video_clips.clips_of_hub`].
         validation_share (`float`, *optional*, defaults to 0.05): Of the training clips, stratified by class, as the
             release has no validation split; 0 for none.
         seed (`int`, *optional*, defaults to 0): Draws the validation split.
@@ -43,29 +44,22 @@ def load_vggsound(
         FileNotFoundError: If there is no list, or no clip of a split.
         ValueError: If the list is not VGGSound's.
     """
-    folder = one_source(data_dir, repo)
-    if isinstance(folder, str):
-        return finish(clips_of_hub(folder, None), validation_share, seed, skip_bad_samples, min_frames)
-    entries = _read_list(folder / LIST)
-    rows = with_files("VGGSound", entries, folder, ("train", "test"))
-    class_names = sorted({label for _, label, _ in entries})
-    splits = {split: clips_of(of_split, class_names, clip=Value("string")) for split, of_split in rows.items()}
-    return finish(splits, validation_share, seed, skip_bad_samples, min_frames)
+    source = source_of(data_dir, repo)
+    if isinstance(source, str):
+        splits = clips_of_hub(source, None)
+    else:
+        entries = list(_entries(source / LIST))
+        class_names = sorted({label for _, label, _ in entries})
+        splits = clips_with_files("VGGSound", entries, source, class_names, needed=("train", "test"))
+    return finish(splits, clip_readers(min_frames), skip_bad_samples, validation_share, seed)
 
 
-def _read_list(file: Path) -> list[tuple[str, str, str]]:
+def _entries(file: Path) -> Iterator[tuple[str, str, str]]:
     """Clip, class and split of every line."""
-    if not file.is_file():
-        raise FileNotFoundError(f"there is no '{file}': put VGGSound's list, as it is released, into data_dir.")
-    entries = []
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        for number, cells in enumerate(csv.reader(lines), start=1):
-            if not cells:
-                continue
-            if len(cells) != 4 or not cells[1].strip().isdigit() or cells[3].strip() not in ("train", "test"):
-                raise ValueError(
-                    f"line {number} of '{file}' is '{','.join(cells)[:80]}', where an id, a start in seconds, a class and "
-                    "'train' or 'test' were expected."
-                )
-            entries.append((f"{cells[0].strip()}_{int(cells[1]):06d}", cells[2].strip(), cells[3].strip()))
-    return entries
+    for where, cells in table_rows(file, "put VGGSound's list, as it is released, into data_dir"):
+        if len(cells) != 4 or not cells[1].strip().isdigit() or cells[3].strip() not in ("train", "test"):
+            raise ValueError(
+                f"{where} is '{','.join(cells)[:80]}', where an id, a start in seconds, a class and 'train' or 'test' were "
+                "expected."
+            )
+        yield f"{cells[0].strip()}_{int(cells[1]):06d}", cells[2].strip(), cells[3].strip()

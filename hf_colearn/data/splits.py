@@ -1,4 +1,4 @@
-"""A validation split, cut from the training set."""
+"""Splits and subsets of a training set, by class."""
 
 import numpy as np
 from datasets import ClassLabel, Dataset, Features, Value
@@ -52,3 +52,29 @@ def cut_validation(
     cut = rows.train_test_split(test_size=count, stratify_by_column="label", seed=seed)
     train, validation = (dataset.select(np.sort(cut[side]["row"][:])) for side in ("train", "test"))
     return train, validation
+
+
+def few_per_class(dataset: Dataset, labels_per_class: int, seed: int, label_column: str = "label") -> Dataset:
+    """A random subset with the same number of samples of every class: the case of few labels.
+
+    Args:
+        dataset ([`datasets.Dataset`]): With integer labels.
+        labels_per_class (`int`): How many samples of every class to keep, at least 1.
+        seed (`int`): Draws the subset.
+        label_column (`str`, *optional*, defaults to `"label"`): The labels' column.
+
+    Raises:
+        ValueError: If a class has fewer samples.
+    """
+    if labels_per_class < 1:
+        raise ValueError(f"labels_per_class={labels_per_class} leaves nothing to learn from: pass at least 1.")
+    labels = np.asarray(dataset.with_format("numpy").select_columns(label_column)[label_column][:])
+    rng, kept = np.random.default_rng(seed), []
+    for label in np.unique(labels):
+        of_class = np.flatnonzero(labels == label)
+        if len(of_class) < labels_per_class:
+            raise ValueError(
+                f"class {label} has {len(of_class)} samples, {labels_per_class} were asked for: take fewer per class."
+            )
+        kept.append(rng.choice(of_class, labels_per_class, replace=False))
+    return dataset.select(np.sort(np.concatenate(kept)).tolist())

@@ -1,4 +1,4 @@
-"""IEMOCAP from its licensed folder, from a mirror, and the synthetic folder for a first try."""
+"""IEMOCAP from its licensed folder, from a mirror, and the synthetic folder for a smoke test."""
 
 import re
 import shutil
@@ -13,7 +13,7 @@ from datasets import Audio, ClassLabel, Dataset
 import tiny_teachers
 from hf_colearn import TeacherBank
 from hf_colearn.corpora.iemocap import load_iemocap
-from hf_colearn.corpora.iemocap_smoke_test import write_first_try_tree
+from hf_colearn.corpora.iemocap_smoke_test import write_smoke_test_tree
 from hf_colearn.data.audio import read_waveform, with_input_values
 from hf_colearn.data.text import with_input_ids
 
@@ -25,18 +25,18 @@ CODES = ["ang", "hap", "sad", "neu", "fru", "exc"]
 
 
 @pytest.fixture(scope="session")
-def first_try(tmp_path_factory):
-    return write_first_try_tree(tmp_path_factory.mktemp("iemocap"), utterances_per_session=24, seed=0)
+def synthetic(tmp_path_factory):
+    return write_smoke_test_tree(tmp_path_factory.mktemp("iemocap"), utterances_per_session=24, seed=0)
 
 
 @pytest.fixture
-def release(first_try, tmp_path):
+def release(synthetic, tmp_path):
     """A copy to damage."""
-    return Path(shutil.copytree(first_try, tmp_path / "IEMOCAP_full_release"))
+    return Path(shutil.copytree(synthetic, tmp_path / "IEMOCAP_full_release"))
 
 
 def logged(caplog):
-    return [record.message for record in caplog.records if record.name.startswith("hf_colearn.data")]
+    return [record.message for record in caplog.records if record.name.startswith("hf_colearn")]
 
 
 def change(file, old, new):
@@ -96,8 +96,8 @@ def test_the_release_as_it_is_distributed_is_read_to_the_letter(tmp_path, caplog
     assert logged(caplog) == ["4 utterances of IEMOCAP are of no emotion in use and left out: 2 xxx, 2 sur."]
 
 
-def test_the_columns_are_the_same_in_all_splits(first_try):
-    data = load_iemocap(first_try)
+def test_the_columns_are_the_same_in_all_splits(synthetic):
+    data = load_iemocap(synthetic)
 
     for name, part in data.items():
         columns = {"audio", "text", "label", "speaker", "session", "utterance"}
@@ -107,16 +107,16 @@ def test_the_columns_are_the_same_in_all_splits(first_try):
     assert data["train"]["sample_id"][:] == list(range(len(data["train"])))
 
 
-def test_folder_and_parent_and_strings_are_taken(first_try):
-    wanted = load_iemocap(first_try)["test"]["utterance"][:]
+def test_folder_and_parent_and_strings_are_taken(synthetic):
+    wanted = load_iemocap(synthetic)["test"]["utterance"][:]
 
-    assert load_iemocap(first_try.parent)["test"]["utterance"][:] == wanted
-    assert load_iemocap(str(first_try))["test"]["utterance"][:] == wanted
+    assert load_iemocap(synthetic.parent)["test"]["utterance"][:] == wanted
+    assert load_iemocap(str(synthetic))["test"]["utterance"][:] == wanted
 
 
 @pytest.mark.parametrize("test_session", [1, 5])
-def test_a_session_is_held_out_with_its_speakers(first_try, test_session):
-    data = load_iemocap(first_try, test_session=test_session)
+def test_a_session_is_held_out_with_its_speakers(synthetic, test_session):
+    data = load_iemocap(synthetic, test_session=test_session)
 
     assert set(data["test"]["session"]) == {test_session}
     assert set(data["test"]["speaker"]) == {f"Ses0{test_session}_F", f"Ses0{test_session}_M"}
@@ -128,8 +128,8 @@ def test_a_session_is_held_out_with_its_speakers(first_try, test_session):
     assert counts.sum() == 10 and set(counts) == {1, 2}  # a tenth of 96, of 16 an emotion
 
 
-def test_the_random_split_is_a_stratified_fifth_that_knows_every_speaker(first_try):
-    data = load_iemocap(first_try, split="random", seed=1)
+def test_the_random_split_is_a_stratified_fifth_that_knows_every_speaker(synthetic):
+    data = load_iemocap(synthetic, split="random", seed=1)
 
     assert len(data["test"]) == 24  # a fifth of 120
     assert np.bincount(data["test"]["label"][:]).tolist() == [4] * 6
@@ -139,8 +139,8 @@ def test_the_random_split_is_a_stratified_fifth_that_knows_every_speaker(first_t
     assert len(names) == len(set(names)) == 120
 
 
-def test_the_seed_draws_the_validation_split(first_try):
-    drawn = [load_iemocap(first_try, seed=seed)["validation"]["utterance"][:] for seed in (0, 0, 1)]
+def test_the_seed_draws_the_validation_split(synthetic):
+    drawn = [load_iemocap(synthetic, seed=seed)["validation"]["utterance"][:] for seed in (0, 0, 1)]
 
     assert drawn[0] == drawn[1] != drawn[2]
 
@@ -241,15 +241,15 @@ def test_another_folder_is_refused(tmp_path):
         load_iemocap(tmp_path / "nowhere")
 
 
-def test_an_unknown_split_is_refused(first_try):
+def test_an_unknown_split_is_refused(synthetic):
     with pytest.raises(ValueError, match="split='speaker' is unknown: choose 'session' or 'random'"):
-        load_iemocap(first_try, split="speaker")
+        load_iemocap(synthetic, split="speaker")
 
 
 # ---- a mirror ----
-def mirror(folder, first_try, names=("audio", "transcription", "major_emotion", "file"), **changes):
+def mirror(folder, synthetic, names=("audio", "transcription", "major_emotion", "file"), **changes):
     """A Parquet repository with the recordings inside, as mirrors on the Hub are."""
-    rows = [row for part in load_iemocap(first_try).values() for row in part]
+    rows = [row for part in load_iemocap(synthetic).values() for row in part]
     audio, text, label, file = names
     columns = {
         audio: [{"bytes": Path(row["audio"]["path"]).read_bytes(), "path": f"{row['utterance']}.wav"} for row in rows],
@@ -268,10 +268,10 @@ def mirror(folder, first_try, names=("audio", "transcription", "major_emotion", 
 @pytest.mark.parametrize(
     "names", [("audio", "transcription", "major_emotion", "file"), ("audio", "text", "emotion", None)]
 )
-def test_a_mirror_gives_what_the_folder_gives(tmp_path, first_try, names):
-    wanted = load_iemocap(first_try, seed=3)
+def test_a_mirror_gives_what_the_folder_gives(tmp_path, synthetic, names):
+    wanted = load_iemocap(synthetic, seed=3)
 
-    found = load_iemocap(repo=mirror(tmp_path / "mirror", first_try, names), seed=3)
+    found = load_iemocap(repo=mirror(tmp_path / "mirror", synthetic, names), seed=3)
 
     for part in ("train", "test", "validation"):
         assert set(found[part].column_names) == set(wanted[part].column_names)
@@ -283,40 +283,40 @@ def test_a_mirror_gives_what_the_folder_gives(tmp_path, first_try, names):
         np.testing.assert_array_equal(read_waveform(row["audio"], 0)[0], read_waveform(theirs[name]["audio"], 0)[0])
 
 
-def test_a_mirror_may_use_codes_and_holds_other_emotions(tmp_path, first_try, caplog):
+def test_a_mirror_may_use_codes_and_holds_other_emotions(tmp_path, synthetic, caplog):
     emotions = [CODES[n % 6] for n in range(116)] + ["xxx", "Surprise", "fear", "other"]
 
-    data = load_iemocap(repo=mirror(tmp_path / "mirror", first_try, major_emotion=emotions))
+    data = load_iemocap(repo=mirror(tmp_path / "mirror", synthetic, major_emotion=emotions))
 
     assert sum(len(part) for part in data.values()) == 116
     assert any("4 utterances of IEMOCAP are of no emotion in use and left out" in line for line in logged(caplog))
 
 
-def test_a_mirror_is_refused_where_it_is_no_iemocap(tmp_path, first_try):
+def test_a_mirror_is_refused_where_it_is_no_iemocap(tmp_path, synthetic):
     strange = ["content"] + ["angry"] * 119
     with pytest.raises(ValueError, match="the emotion 'content' of row 0 of '.*' is unknown"):
-        load_iemocap(repo=mirror(tmp_path / "a", first_try, major_emotion=strange))
+        load_iemocap(repo=mirror(tmp_path / "a", synthetic, major_emotion=strange))
     with pytest.raises(ValueError, match="'0.wav' of row 0 of '.*' names no turn such as 'Ses01F_impro01_F000'"):
-        load_iemocap(repo=mirror(tmp_path / "b", first_try, file=["0.wav"] * 120))
-    without_text = mirror(tmp_path / "c", first_try, ("audio", "sentence", "emotion", "file"))
+        load_iemocap(repo=mirror(tmp_path / "b", synthetic, file=["0.wav"] * 120))
+    without_text = mirror(tmp_path / "c", synthetic, ("audio", "sentence", "emotion", "file"))
     with pytest.raises(ValueError, match=r"no column of the text .*it has \['audio', 'sentence', 'emotion', 'file'\]"):
         load_iemocap(repo=without_text)
 
 
-def test_a_mirrors_missing_transcript_is_refused_or_counted(tmp_path, first_try):
+def test_a_mirrors_missing_transcript_is_refused_or_counted(tmp_path, synthetic):
     texts = [" ", None] + ["well"] * 118
-    repo = mirror(tmp_path / "mirror", first_try, transcription=texts)
+    repo = mirror(tmp_path / "mirror", synthetic, transcription=texts)
 
     with pytest.raises(ValueError, match="2 utterances of IEMOCAP are incomplete; the first: 'Ses.*' in row 0 of"):
         load_iemocap(repo=repo)
     assert sum(len(part) for part in load_iemocap(repo=repo, skip_bad_samples=True).values()) == 118
 
 
-# ---- the folder for a first try ----
-def test_the_first_try_has_the_layout_and_says_that_it_is_synthetic(first_try, caplog):
-    assert "not IEMOCAP" in (first_try / "README.txt").read_text()
-    assert len(list(first_try.glob("Session[1-5]/sentences/wav/Ses0?[FM]_impro01/*.wav"))) == 5 * (24 + 2)
-    data = load_iemocap(first_try)
+# ---- the folder for a smoke test ----
+def test_the_smoke_test_folder_has_the_layout_and_says_that_it_is_synthetic(synthetic, caplog):
+    assert "not IEMOCAP" in (synthetic / "README.txt").read_text()
+    assert len(list(synthetic.glob("Session[1-5]/sentences/wav/Ses0?[FM]_impro01/*.wav"))) == 5 * (24 + 2)
+    data = load_iemocap(synthetic)
     rows = [row for part in data.values() for row in part]
     assert Counter(row["label"] for row in rows) == dict.fromkeys(range(6), 20)
     assert len({row["speaker"] for row in rows}) == 10
@@ -326,24 +326,24 @@ def test_the_first_try_has_the_layout_and_says_that_it_is_synthetic(first_try, c
         assert rate == 16_000 and 0.45 <= len(wave) / rate <= 0.75
 
 
-def test_the_first_try_is_a_function_of_its_seed(first_try, tmp_path):
-    again = write_first_try_tree(tmp_path / "again", utterances_per_session=24, seed=0)
-    other = write_first_try_tree(tmp_path / "other", utterances_per_session=24, seed=1)
+def test_the_smoke_test_folder_is_a_function_of_its_seed(synthetic, tmp_path):
+    again = write_smoke_test_tree(tmp_path / "again", utterances_per_session=24, seed=0)
+    other = write_smoke_test_tree(tmp_path / "other", utterances_per_session=24, seed=1)
 
-    files = sorted(path.relative_to(first_try) for path in first_try.rglob("*") if path.is_file())
+    files = sorted(path.relative_to(synthetic) for path in synthetic.rglob("*") if path.is_file())
     assert files == sorted(path.relative_to(again) for path in again.rglob("*") if path.is_file())
-    assert all((first_try / file).read_bytes() == (again / file).read_bytes() for file in files)
-    assert any((first_try / file).read_bytes() != (other / file).read_bytes() for file in files)
+    assert all((synthetic / file).read_bytes() == (again / file).read_bytes() for file in files)
+    assert any((synthetic / file).read_bytes() != (other / file).read_bytes() for file in files)
 
 
-def test_the_first_try_is_learnable_and_not_trivial(tmp_path):
+def test_the_smoke_test_folder_is_learnable_and_not_trivial(tmp_path):
     from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     started = time.process_time()
-    data = load_iemocap(write_first_try_tree(tmp_path))
+    data = load_iemocap(write_smoke_test_tree(tmp_path))
     assert time.process_time() - started < 10  # 300 utterances in about 1 s; a slow machine has time
 
     def words(part):
@@ -361,8 +361,8 @@ def test_the_first_try_is_learnable_and_not_trivial(tmp_path):
         assert 0.25 < model.score(features(data["test"]), labels["test"]) < 0.9  # chance is 1 / 6
 
 
-def test_both_directions_find_their_inputs_in_it(first_try):
-    data = load_iemocap(first_try)
+def test_both_directions_find_their_inputs_in_it(synthetic):
+    data = load_iemocap(synthetic)
 
     audio = with_input_values(data["train"], tiny_teachers.wav2vec2_extractor(True))
     text = with_input_ids(data["train"], tiny_teachers.tokenizer())
@@ -379,4 +379,4 @@ def test_too_few_utterances_are_refused(tmp_path):
     with pytest.raises(
         ValueError, match="utterances_per_session=11 gives no two of each of 6 emotions: pass at least 12"
     ):
-        write_first_try_tree(tmp_path, utterances_per_session=11)
+        write_smoke_test_tree(tmp_path, utterances_per_session=11)

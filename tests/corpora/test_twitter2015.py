@@ -3,7 +3,8 @@ from datasets import Dataset, Features, Value
 from datasets import Image as ImageFeature
 from PIL import Image
 
-from hf_colearn.corpora.twitter2015 import load_twitter2015, with_pair_input_ids
+from hf_colearn.corpora.twitter2015 import load_twitter2015
+from hf_colearn.data.text import with_input_ids
 from tiny_teachers import tokenizer
 
 
@@ -85,7 +86,7 @@ def test_a_mirror_has_the_same_columns(tmp_path, twitter):
 
 def test_tweet_and_target_are_a_pair_as_published(twitter):
     ours = tokenizer()
-    row = with_pair_input_ids(load_twitter2015(twitter)["train"], ours)[1]
+    row = with_input_ids(load_twitter2015(twitter)["train"], ours, pair_column="target")[1]
     text = ours("$T$ , shellacked , and ready to be sent off to Cooperstown .")["input_ids"]
     target = ours("Pedro")["input_ids"]
     assert row["input_ids"].tolist() == text + target[1:]  # [CLS] text [SEP] target [SEP]
@@ -95,7 +96,7 @@ def test_tweet_and_target_are_a_pair_as_published(twitter):
 
 def test_what_is_too_long_loses_the_tweets_end_and_keeps_the_target(twitter):
     ours = tokenizer()
-    data = with_pair_input_ids(load_twitter2015(twitter)["train"], ours, max_length=9)
+    data = with_input_ids(load_twitter2015(twitter)["train"], ours, max_length=9, pair_column="target")
     target = ours("Pedro")["input_ids"][1:]
     assert len(data[1]["input_ids"]) == 9 and data[1]["input_ids"].tolist()[-len(target) :] == target
 
@@ -103,10 +104,10 @@ def test_what_is_too_long_loses_the_tweets_end_and_keeps_the_target(twitter):
 def test_an_empty_text_or_a_missing_column_is_named(twitter):
     data = load_twitter2015(twitter)["train"]
     with pytest.raises(ValueError, match="has no column 'aspect'"):
-        with_pair_input_ids(data, tokenizer(), pair_column="aspect")
+        with_input_ids(data, tokenizer(), pair_column="aspect")
     empty = data.remove_columns("target").add_column("target", ["a", " ", "c"])
     with pytest.raises(ValueError, match=r"the text in row 1 is missing or empty \(' '\)"):
-        with_pair_input_ids(empty, tokenizer())
+        with_input_ids(empty, tokenizer(), pair_column="target")
 
 
 # ---- bad input ----

@@ -27,7 +27,7 @@ from hf_colearn.corpora.av_digits import load_av_digits, with_av_inputs
 from hf_colearn.corpora.dtmf import write_dialled_digits
 from hf_colearn.corpora.image_text import ImageTextOptions
 from hf_colearn.corpora.sarcasm import CLASSES, load_sarcasm
-from hf_colearn.corpora.twitter2015 import load_twitter2015, with_pair_input_ids
+from hf_colearn.corpora.twitter2015 import load_twitter2015
 from hf_colearn.data.multimodal import check_modalities, only_modality
 from hf_colearn.experiments.tiny_models import bert_tiny, resnet_tiny
 from tiny_teachers import tokenizer
@@ -399,7 +399,7 @@ def test_a_tweet_becomes_tokens_once_and_pixels_whenever_it_is_read(tmp_path):
 def test_a_target_enters_as_the_second_of_a_pair(tmp_path):
     words = tokenizer()
     data = ImageTextOptions(image_size=8).inputs(
-        load_twitter2015(write_twitter(tmp_path / "data")), frame_processor(8), words, with_pair_input_ids
+        load_twitter2015(write_twitter(tmp_path / "data")), frame_processor(8), words, "target"
     )
     row, pair = data["test"][4], words("a 1 day that $T$ wins", "Tyga")
     assert row["text_input_ids"] == pair["input_ids"] and row["text_token_type_ids"] == pair["token_type_ids"]
