@@ -6,6 +6,7 @@ Shapes: N inputs in the order given, U <= N distinct ones, D dimensions, B rows 
 import json
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,7 +16,6 @@ import torch
 import xxhash
 from datasets import Dataset, concatenate_datasets, load_dataset
 from huggingface_hub import CommitOperationAdd, DatasetCard, HfApi, constants, hf_hub_download
-from transformers.utils import logging
 
 from hf_colearn.teachers import fingerprint
 from hf_colearn.teachers.bank_card import bank_card, without_folder
@@ -35,8 +35,6 @@ from hf_colearn.teachers.rows import StoredRows
 from hf_colearn.utils import distributed
 
 
-logger = logging.get_logger(__name__)
-
 FORMAT = 1  # of the files; part of every fingerprint, so that another format is another cache entry
 _IN_MEMORY = 64 * 1024 * 1024  # bytes; a smaller bank is read whole
 
@@ -49,8 +47,8 @@ def default_cache_dir() -> str:
 class TeacherBank:
     """The latents of a frozen teacher, one row an input.
 
-    Build it with [`TeacherBank.encode`], [`TeacherBank.from_latents`], [`TeacherBank.load`] or
-    [`TeacherBank.from_hub`]. Rows stay on disk and are read one by one; a bank below 64 MB is read whole.
+    Made by [`TeacherBank.encode`], [`TeacherBank.from_latents`], [`TeacherBank.load`] or [`TeacherBank.from_hub`].
+    Rows stay on disk and are read one by one; a bank below 64 MB is read whole.
 
     Attributes:
         dim (`int`): D, the latents' width.
@@ -67,13 +65,10 @@ class TeacherBank:
         description: dict[str, Any],
         distinct_inputs: Sequence[str] | None = None,
     ):
-        self._rows = rows
         if isinstance(rows, StoredRows) and len(rows) * rows.dim * 4 <= _IN_MEMORY:
-            self._rows = np.concatenate(list(rows.chunks()))
-        self._index = index
-        self._distinct_inputs = distinct_inputs
+            rows = np.concatenate(list(rows.chunks()))
+        self._rows, self._index, self._distinct_inputs = rows, index, distinct_inputs
         self.description = description
-        self._moments: tuple[torch.Tensor, torch.Tensor] | None = None
 
     # ---- making one ----
     @classmethod
@@ -87,9 +82,8 @@ class TeacherBank:
     ) -> "TeacherBank":
         """Encodes every distinct input once, or opens the bank that an earlier call has left in the cache.
 
-        The cache entry is named after a fingerprint of all inputs and of the teacher: its weights (by content),
-        pooling, dtype and preprocessing. So it can be missing, but not stale. Under several processes each encodes its
-        share; `cache_dir` must then be the same folder for all of them.
+        The cache entry is named after a fingerprint of all inputs and of the teacher (the content of its weights, pooling,
+        dtype, preprocessing), so it is never stale. Of several processes each encodes its share, into one `cache_dir`.
 
         Args:
             encoder ([`FrozenEncoder`]): The teacher.
@@ -104,7 +98,7 @@ class TeacherBank:
         Raises:
             ValueError: If there are no inputs, one cannot be read or is augmented (differs when read again), a latent
                 is not finite, the cache entry is truncated, or the processes differ in inputs or teacher.
-            RuntimeError: If another process failed; it names that one and says why.
+            RuntimeError: If another process failed, and why.
             OSError: If the cache folder is not writable or the disk is full; nothing half-written stays behind.
 
         Example:
@@ -261,20 +255,14 @@ class TeacherBank:
         description = {**self.description, "format": FORMAT, "has_index": has_index}
         if "teacher" in description:
             description["teacher"] = without_folder(description["teacher"])
-        card = bank_card(
-            description, repo_id=repo_id, num_rows=len(self), num_distinct=self.num_distinct, dim=self.dim,
-            has_index=has_index, inputs=inputs, license=license, language=language, source_datasets=source_datasets,
-        )  # fmt: skip
+        numbers = {"num_rows": len(self), "num_distinct": self.num_distinct, "dim": self.dim}
+        card = bank_card(description, repo_id, inputs, license, language, source_datasets, **numbers)
         metadata = DatasetCard.load(repo_id, token=token).data  # where `datasets` has put the configurations
         card.data.configs, card.data.dataset_info = metadata.configs, metadata.dataset_info
         files = {"README.md": str(card), DESCRIPTION: json.dumps(description, indent=2)}
-        commit = HfApi(token=token).create_commit(
-            repo_id,
-            [CommitOperationAdd(name, text.encode()) for name, text in files.items()],
-            commit_message="Card and description of the bank",
-            repo_type="dataset",
-        )
-        return commit.oid
+        additions = [CommitOperationAdd(name, text.encode()) for name, text in files.items()]
+        message = "Card and description of the bank"
+        return HfApi(token=token).create_commit(repo_id, additions, commit_message=message, repo_type="dataset").oid
 
     @classmethod
     def from_hub(cls, repo_id: str, revision: str | None = None, token: str | None = None) -> "TeacherBank":
@@ -324,10 +312,7 @@ class TeacherBank:
     def lookup(
         self, rows: Sequence[int] | np.ndarray | torch.Tensor, device: str | torch.device | None = None
     ) -> torch.Tensor:
-        """The latents of some rows.
-
-        The trainer calls this in the data loader's workers, so that the training step neither waits for the disk nor
-        synchronises with the device.
+        """The latents of some rows; the trainer reads them in the data loader's workers.
 
         Args:
             rows (sequence of `int` of length B): From 0 to `len(bank) - 1`.
@@ -351,27 +336,25 @@ class TeacherBank:
 
     def mean(self) -> torch.Tensor:
         """The mean over all N rows, `(D,)` float32."""
-        return self._mean_and_std()[0]
+        return self._moments[0]
 
     def std(self) -> torch.Tensor:
         """The standard deviation of every dimension over all N rows (the population's), `(D,)` float32."""
-        return self._mean_and_std()[1]
+        return self._moments[1]
 
-    def _mean_and_std(self) -> tuple[torch.Tensor, torch.Tensor]:
-        if self._moments is None:
-            weights_U = np.bincount(self._index, minlength=self.num_distinct) if self._index is not None else None
-            total_D, squares_D, start = np.zeros(self.dim), np.zeros(self.dim), 0
-            origin_D = next(iter(self._chunks()))[0].astype(np.float64)  # shifted, so that squares do not cancel
-            for chunk in self._chunks():
-                centred = chunk.astype(np.float64) - origin_D
-                weights = np.ones(len(chunk)) if weights_U is None else weights_U[start : start + len(chunk)]
-                total_D += weights @ centred
-                squares_D += weights @ centred**2
-                start += len(chunk)
-            mean_D = total_D / len(self)
-            std_D = np.sqrt(np.maximum(squares_D / len(self) - mean_D**2, 0))
-            self._moments = (torch.from_numpy(mean_D + origin_D).float(), torch.from_numpy(std_D).float())
-        return self._moments
+    @cached_property
+    def _moments(self) -> tuple[torch.Tensor, torch.Tensor]:
+        counts_U = np.ones(self.num_distinct) if self._index is None else np.bincount(self._index)
+        origin_D = next(iter(self._chunks()))[0].astype(np.float64)  # shifted, so that squares do not cancel
+        total_D, squares_D, start = np.zeros(self.dim), np.zeros(self.dim), 0
+        for chunk in self._chunks():
+            centred, counts = chunk.astype(np.float64) - origin_D, counts_U[start : start + len(chunk)]
+            total_D += counts @ centred
+            squares_D += counts @ centred**2
+            start += len(chunk)
+        mean_D = total_D / len(self)
+        std_D = np.sqrt(np.maximum(squares_D / len(self) - mean_D**2, 0))
+        return torch.from_numpy(mean_D + origin_D).float(), torch.from_numpy(std_D).float()
 
     def _chunks(self):
         if isinstance(self._rows, StoredRows):

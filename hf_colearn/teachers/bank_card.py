@@ -10,25 +10,19 @@ from huggingface_hub import DatasetCard, DatasetCardData
 
 def bank_card(
     description: Mapping[str, Any],
-    *,
     repo_id: str,
-    num_rows: int,
-    num_distinct: int,
-    dim: int,
-    has_index: bool,
     inputs: str | None = None,
     license: str | None = None,
     language: str | None = None,
     source_datasets: Sequence[str] = (),
+    **numbers: int,
 ) -> DatasetCard:
     """What a bank is: its teacher, revision, pooling, the origin of its inputs, its licence, and how to use it.
 
     Args:
-        description (`Mapping`): `bank.description`.
-        repo_id (`str`): The dataset repository that the bank is loaded from.
-        num_rows, num_distinct, dim (`int`): N, U and D of the bank.
-        has_index (`bool`): Whether inputs repeat.
-        inputs, license, language, source_datasets: As [`TeacherBank.push_to_hub`] takes them.
+        description (`Mapping`): `bank.description`, with `has_index`: whether inputs repeat.
+        repo_id, inputs, license, language, source_datasets: As [`TeacherBank.push_to_hub`] takes them.
+        numbers (`int`): `num_rows`, `num_distinct` and `dim` of the bank.
 
     Returns:
         `DatasetCard`: Without the configurations of the dataset, which `datasets` adds to the metadata.
@@ -41,7 +35,7 @@ def bank_card(
         tags=["co-learning", "hf_colearn", "teacher-bank"],
     )
     modality = description.get("modality")
-    known = f"{num_rows} {modality} inputs, whose origin was not told" if modality else "not told"
+    known = f"{numbers['num_rows']} {modality} inputs, whose origin is not recorded" if modality else "not recorded"
     origin = ", ".join(source_datasets)
     return DatasetCard.from_template(
         data,
@@ -51,14 +45,12 @@ def bank_card(
         teacher=without_folder(description.get("teacher", "not named")),
         revision=description.get("revision") or "none: local weights",
         inputs="; ".join(filter(None, [inputs or (None if origin else known), origin and f"from {origin}"])),
-        pooling=description.get("pooling", "not told"),
-        dtype=description.get("dtype", "not told"),
-        num_rows=num_rows,
-        num_distinct=num_distinct,
-        dim=dim,
+        pooling=description.get("pooling", "not recorded"),
+        dtype=description.get("dtype", "not recorded"),
         fingerprint=description["fingerprint"],
-        license=license or "not told; it follows from those of the teacher and of its inputs",
-        has_index=has_index,
+        license=license or "not recorded; it follows from those of the teacher and of its inputs",
+        has_index=description["has_index"],
+        **numbers,
     )
 
 

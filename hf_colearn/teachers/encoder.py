@@ -5,6 +5,8 @@ Shapes: n inputs of a batch, T tokens or frames, D dimensions of a latent.
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -91,8 +93,6 @@ class FrozenEncoder:
                 f"pooling='cls' reads the first token, and in {type(encoder).__name__} that one sees no other: "
                 "use pooling='mean'."
             )
-        self._dim: int | None = None
-        self._same_window: bool | None = None
 
     @classmethod
     def from_pretrained(
@@ -141,12 +141,10 @@ class FrozenEncoder:
         )
         return cls(model.requires_grad_(False).to(device), processor, pooling, revision)
 
-    @property
+    @cached_property
     def dim(self) -> int:
         """D, the width of the latents."""
-        if self._dim is None:
-            self._dim = self.encode([self._probe()]).shape[1]
-        return self._dim
+        return self.encode([self._probe()]).shape[1]
 
     @torch.no_grad()
     def encode(self, inputs: Sequence[Any], positions: Sequence[int] | None = None) -> torch.Tensor:
@@ -178,10 +176,11 @@ class FrozenEncoder:
 
     def preprocess(self, inputs: Sequence[Any], positions: Sequence[int] | None = None) -> dict[str, torch.Tensor]:
         """The model's inputs for a batch, on the CPU, with the `attention_mask` of text and audio."""
-        numbered = list(zip(inputs, range(len(inputs)) if positions is None else positions, strict=True))
+        positions = range(len(inputs)) if positions is None else positions
+        read = [self._read(item, position) for item, position in zip(inputs, positions, strict=True)]
         if self.modality == "text":
             return self.processor(
-                [text(item, position) for item, position in numbered],
+                read,
                 padding=True,
                 padding_side="right",  # or padding would shift the positions, and `cls` read it
                 truncation=True,
@@ -189,42 +188,33 @@ class FrozenEncoder:
                 return_tensors="pt",
             )
         if self.modality == "vision":
-            images = [image(item, position) for item, position in numbered]
-            return self.processor(images=images, return_tensors="pt")
-        rate = self.processor.sampling_rate
-        waves = [waveform(item, position, rate)[0] for item, position in numbered]
+            return self.processor(images=read, return_tensors="pt")
         padding = {} if self._fixed_window else {"padding": True}
-        return self.processor(waves, sampling_rate=rate, return_tensors="pt", return_attention_mask=True, **padding)
+        rate = self.processor.sampling_rate
+        return self.processor(read, sampling_rate=rate, return_tensors="pt", return_attention_mask=True, **padding)
+
+    def _read(self, item: Any, position: int) -> Any:
+        """An input as a text, an RGB image or mono samples."""
+        if self.modality == "text":
+            return text(item, position)
+        if self.modality == "vision":
+            return image(item, position)
+        return waveform(item, position, self.processor.sampling_rate)[0]
 
     def batches(self, inputs: Sequence[Any], positions: Sequence[int], batch_size: int) -> list[list[int]]:
-        """Splits the distinct inputs into batches of like length, the longest first.
+        """Splits the distinct inputs, numbered from 0, into batches of like length, the longest first.
 
         Where padding would leak into the latents, only inputs of the same length share a batch.
-
-        Returns:
-            `list[list[int]]`: Every number from 0 to `len(positions) - 1` once.
         """
-        if self.modality == "vision":
-            lengths = [0] * len(positions)
-        elif self.modality == "text":
-            lengths = [len(text(inputs[position], position)) for position in positions]
-        else:
-            rate = self.processor.sampling_rate
-            lengths = [len(waveform(inputs[position], position, rate)[0]) for position in positions]
-        batches: list[list[int]] = []
-        for row in sorted(range(len(positions)), key=lambda row: -lengths[row]):
-            full = not batches or len(batches[-1]) == batch_size
-            if full or (self._padding_leaks and lengths[batches[-1][0]] != lengths[row]):
-                batches.append([])
-            batches[-1].append(row)
-        return batches
+        lengths = [0] * len(positions)
+        if self.modality != "vision":
+            lengths = [len(self._read(inputs[position], position)) for position in positions]
+        rows = sorted(range(len(positions)), key=lambda row: -lengths[row])
+        groups = [list(group) for _, group in groupby(rows, lengths.__getitem__)] if self._padding_leaks else [rows]
+        return [group[i : i + batch_size] for group in groups for i in range(0, len(group), batch_size)]
 
     def check_deterministic(self, item: Any, position: int = 0) -> None:
-        """Refuses a processor that augments: the same input must give the same model input twice.
-
-        Raises:
-            ValueError: If it does not.
-        """
+        """Raises a ValueError if the processor augments: the same input must give the same model input twice."""
         first = self.preprocess([item], [position])
         for _ in range(_READS):
             again = self.preprocess([item], [position])
@@ -253,15 +243,13 @@ class FrozenEncoder:
         }
 
     # ---- what the processor and the model do with padding ----
-    @property
+    @cached_property
     def _fixed_window(self) -> bool:
         """Whether every input fills the same window (Whisper, AST), whatever its length."""
-        if self._same_window is None:
-            rate, name = self.processor.sampling_rate, self.model.main_input_name
-            probes = [self._probe(samples=rate // 10), self._probe(samples=rate // 5)]
-            shapes = [self.processor(x, sampling_rate=rate, return_tensors="pt")[name].shape for x in probes]
-            self._same_window = shapes[0] == shapes[1]
-        return self._same_window
+        rate, name = self.processor.sampling_rate, self.model.main_input_name
+        probes = [self._probe(samples=rate // 10), self._probe(samples=rate // 5)]
+        short, long = (self.processor(x, sampling_rate=rate, return_tensors="pt")[name].shape for x in probes)
+        return short == long
 
     @property
     def _reads_mask(self) -> bool:
@@ -270,10 +258,9 @@ class FrozenEncoder:
 
     @property
     def _padding_leaks(self) -> bool:
-        """Whether an input's latent would change with the padding that a longer neighbour brings.
+        """Whether a latent would change with the padding that a longer neighbour brings.
 
-        So it does in a variable window without an attention mask, and where a norm over time sees the padding all the
-        same (wav2vec2-base, WavLM-base).
+        It does in a variable window without a mask, and where a norm over time sees the padding (wav2vec2-base).
         """
         if self.modality != "audio" or self._fixed_window:
             return False

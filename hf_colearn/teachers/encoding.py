@@ -48,26 +48,17 @@ class Distinct:
 
 
 def find_distinct(inputs: Sequence[Any]) -> Distinct:
-    """Reads every input once and tells the distinct ones by their digests.
-
-    Raises:
-        ValueError: If there are none, or one is no text, image or waveform.
-    """
+    """Reads every input once and finds the distinct ones by their digests."""
     if isinstance(inputs, str):
         raise ValueError(f"inputs='{inputs}' is a single text: pass a list of inputs.")
     known: dict[bytes, int] = {}
-    positions: list[int] = []
-    index = np.empty(len(inputs), dtype=np.int64)
-    for position, item in enumerate(inputs):
-        key = digest(item, position)
-        if key not in known:
-            known[key] = len(positions)
-            positions.append(position)
-        index[position] = known[key]
-    if not positions:
+    numbers = (known.setdefault(digest(item, position), len(known)) for position, item in enumerate(inputs))
+    index = np.fromiter(numbers, np.int64, len(inputs))
+    if not known:
         raise ValueError(
             "there are no inputs to encode: the list is empty. Pass at least one text, image or waveform."
         )
+    positions = np.unique(index, return_index=True)[1].tolist()
     digests = list(known)
     fingerprint = xxhash.xxh3_128(b"".join(digests))
     fingerprint.update(index.data)

@@ -19,6 +19,7 @@ from hf_colearn.hub.card import adapter_card, measured_emissions, student_card
 from hf_colearn.hub.record import RECORD, TrainingRecord, base_models, hardware, public, public_argv
 from hf_colearn.objectives.objectives import ContrastiveAlignment, LatentMatching
 from hf_colearn.teachers.bank_card import bank_card
+from tiny_records import a_record
 
 
 COMPARISON = compare(
@@ -32,27 +33,6 @@ def folder(tmp_path):
     path = tmp_path / "runs" / "stamps" / "student"
     path.mkdir(parents=True)
     return path
-
-
-def a_record(**changes):
-    given = {
-        "recipe": "stamps",
-        "argv": ["--arms", "a|b", "my arm", "--seeds", "2"],
-        "arm": "a|b",
-        "objective": "LatentMatching(loss='mse', reduction='sum')",
-        "alpha": "ConstantAlpha({'latent': 0.3})",
-        "terms": ["latent"],
-        "alpha_history": [{"epoch": 1.0, "alpha": 0.3}, {"epoch": 2.0, "alpha": 0.3}],
-        "scores": {"accuracy": 0.875, "macro_f1": 0.8125},
-        "dataset": {"name": "Stamps", "type": "someone/stamps", "split": "test", "samples": 40},
-        "teacher": {"words": "MiniLM, frozen", "pooling": "mean", "revision": None},
-        "pairing": "each image with its own sentence",
-        "seconds": 12.34,
-        "hardware": "A processor, 2 threads",
-        "versions": {"torch": "2.13.0"},
-        "arguments": {"alpha": 0.3},
-    }
-    return TrainingRecord(**{**given, **changes})
 
 
 def a_card(folder, record=None, **changes):
@@ -396,9 +376,9 @@ def test_hardware_names_the_processor_and_no_host():
 def test_a_banks_card_states_what_the_bank_is():
     description = {
         "teacher": "google-bert/bert-large-uncased", "revision": "6da4b6a", "pooling": "cls", "dtype": "float16",
-        "fingerprint": "c0ffee", "modality": "text",
+        "fingerprint": "c0ffee", "modality": "text", "has_index": True,
     }  # fmt: skip
-    given = {"repo_id": "someone/prompts", "num_rows": 4711, "num_distinct": 815, "dim": 1024, "has_index": True}
+    given = {"repo_id": "someone/prompts", "num_rows": 4711, "num_distinct": 815, "dim": 1024}
     told = {"license": "mit", "language": "en", "source_datasets": ["someone/texts"], "inputs": "class prompts"}
     card = DatasetCard(bank_card(description, **given, **told).content)
     assert card.data.to_dict() == {
@@ -425,7 +405,7 @@ def test_a_banks_card_states_what_the_bank_is():
     assert 'TeacherBank.from_hub("someone/prompts")' in card.text
     untold = bank_card(description | {"teacher": "/home/me/bert", "revision": None}, **given).text
     assert "| teacher | bert |" in untold and "| revision | none: local weights |" in untold
-    assert "4711 text inputs, whose origin was not told" in untold and "| licence | not told;" in untold
+    assert "4711 text inputs, whose origin is not recorded" in untold and "| licence | not recorded;" in untold
 
 
 def test_metadata_are_yaml_of_plain_values(folder):

@@ -646,6 +646,6 @@ def test_a_bank_comes_back_from_the_hub_as_parquet_and_json_and_another_dataset_
         for row in ("| inputs | prompts of classes; from someone/texts |", "| pooling | mean |", "| rows | 4 |"):
             assert row in card.text
         untold = DatasetCard(distinct["README.md"].decode())
-        assert "| teacher | by hand |" in untold.text and "| licence | not told;" in untold.text
+        assert "| teacher | by hand |" in untold.text and "| licence | not recorded;" in untold.text
         assert len(messages) == 2
         assert all("'tester/other' holds no bank of this version" in message for message in messages)
