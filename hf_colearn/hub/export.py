@@ -31,7 +31,7 @@ def export_program(
 ) -> Path:
     """Writes a program that computes the student's logits and needs neither transformers nor hf_colearn.
 
-    What only training uses is left out: the latent branch of an auxiliary head, a learned temperature, and the
+    What only training uses is left out: training heads, the latent branch of an auxiliary head, a learned temperature, and the
     modalities' own heads where the fusion predicts without them. The batch size is free, and so are the lengths of
     texts, waveforms and sequences of features, up to the backbone's limits; sizes of pictures and spectrograms are the
     example's. The program is recorded at half of the example's length, and before it is saved, it is compared with the
@@ -110,10 +110,12 @@ class _Logits(nn.Module):
 
 
 def _without_training_parts(model: Any, inputs: Mapping[str, torch.Tensor]) -> nn.Module:
-    """A copy with the same logits for these inputs; a student with a bottleneck itself."""
+    """A copy with the same logits for these inputs."""
+    if isinstance(model, CoLearningStudent) and model.config.head == "auxiliary":
+        return model.to_transformers()
+    model = model.without_training_heads()
     if isinstance(model, CoLearningStudent):
-        return model.to_transformers() if model.config.head == "auxiliary" else model
-    model = copy.deepcopy(model)
+        return model
     model._subsets = []  # predictions from fewer modalities, for evaluation
     if model.config.learned_temperature:
         model.config.learned_temperature = False

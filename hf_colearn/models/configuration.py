@@ -1,10 +1,13 @@
 """What a student and a backbone of features are made of, as `config.json` keeps it; travels with every checkpoint."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
+from .heads import is_width
 from .pooling import POOLINGS
+from .training_heads import check_training_heads
 
 
 HEADS = ("bottleneck", "auxiliary")
@@ -30,6 +33,10 @@ class CoLearningStudentConfig(PreTrainedConfig):
             token sees only itself, and else the first token.
         classifier_dim (`int`, *optional*): Width of a hidden layer with GELU in a bottleneck's classifier (published
             for IEMOCAP's audio student: 128); a single Linear layer by default.
+        training_heads (`dict`, *optional*): Heads that only training needs, by name: `{"out_features": int,
+            "hidden_features": int, "reads": str}`, or `out_features` alone. They are Linear layers, or two with GELU
+            between where `hidden_features` is given, and read the `"latents"` (by default) or the pooled `"features"`
+            of the backbone. What they give is in `outputs.training_outputs`; exports leave them out.
 
     Raises:
         ValueError: Naming the value that is none of the above.
@@ -38,7 +45,7 @@ class CoLearningStudentConfig(PreTrainedConfig):
     model_type = "colearning_student"
     sub_configs = {"backbone_config": AutoConfig}
     has_no_defaults_at_init = True
-    keys_to_ignore_at_inference = ["latents"]
+    keys_to_ignore_at_inference = ["latents", "training_outputs"]
 
     def __init__(
         self,
@@ -48,6 +55,7 @@ class CoLearningStudentConfig(PreTrainedConfig):
         latent_norm: str = "layernorm",
         pooling: str | None = None,
         classifier_dim: int | None = None,
+        training_heads: Mapping[str, Any] | None = None,
         **kwargs,
     ):
         if isinstance(backbone_config, dict):
@@ -58,9 +66,9 @@ class CoLearningStudentConfig(PreTrainedConfig):
             raise ValueError(f"latent_norm='{latent_norm}' is unknown: choose 'layernorm' or 'none'.")
         if pooling is not None and pooling not in POOLINGS:
             raise ValueError(f"pooling='{pooling}' is unknown: choose one of {', '.join(POOLINGS)}.")
-        if latent_dim is not None and (type(latent_dim) is not int or latent_dim < 1):
+        if latent_dim is not None and not is_width(latent_dim):
             raise ValueError(f"latent_dim={latent_dim!r} is no width: pass the teacher's, `bank.dim`.")
-        if classifier_dim is not None and (type(classifier_dim) is not int or classifier_dim < 1):
+        if classifier_dim is not None and not is_width(classifier_dim):
             raise ValueError(f"classifier_dim={classifier_dim!r} is no width: pass at least 1, or leave it out.")
         if classifier_dim is not None and head != "bottleneck":
             raise ValueError(f"classifier_dim={classifier_dim} belongs to head='bottleneck': '{head}' has its own.")
@@ -70,9 +78,17 @@ class CoLearningStudentConfig(PreTrainedConfig):
         self.latent_norm = latent_norm
         self.pooling: Any = pooling
         self.classifier_dim = classifier_dim
+        self.training_heads = check_training_heads(training_heads, ("latents", "features"))
         super().__init__(**kwargs)
         if self.num_labels == 1 and self.problem_type is None:  # type: ignore[has-type]
             self.problem_type = "regression"
+
+    def to_dict(self) -> dict[str, Any]:
+        # A student without training heads is described as to code that knows none.
+        output = super().to_dict()
+        if not output["training_heads"]:
+            del output["training_heads"]
+        return output
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
@@ -108,7 +124,7 @@ class FeatureBackboneConfig(PreTrainedConfig):
 
     def __init__(self, feature_dim: int | None = None, hidden_dims: list[int] | tuple[int, ...] = (), **kwargs):
         for width in (feature_dim, *hidden_dims):
-            if type(width) is not int or width < 1:
+            if not is_width(width):
                 raise ValueError(
                     f"feature_dim={feature_dim!r}, hidden_dims={list(hidden_dims)}: {width!r} is no width, which is at "
                     "least 1."

@@ -24,6 +24,10 @@ class Fusion(nn.Module):
         `tuple[torch.Tensor, torch.Tensor]`: The fused latents `[B, F]` and logits `[B, C]`.
     """
 
+    def __init__(self, width: int):
+        super().__init__()
+        self.width = width  # F
+
     def reset_parameters(self) -> None:
         """Draws the parameters that are the fusion's own and in no layer of torch."""
 
@@ -35,8 +39,8 @@ class ConcatFusion(Fusion):
     """A linear classifier on the concatenated latents, M * D wide; zeros where a modality is absent."""
 
     def __init__(self, num_modalities: int, latent_dim: int, num_labels: int):
-        super().__init__()
-        self.classifier = nn.Linear(num_modalities * latent_dim, num_labels)
+        super().__init__(num_modalities * latent_dim)
+        self.classifier = nn.Linear(self.width, num_labels)
 
     def forward(self, latents, logits, mask_BM):
         fused_BF = torch.cat(_masked(latents, mask_BM), dim=1)
@@ -50,7 +54,7 @@ class SumFusion(Fusion):
     """
 
     def __init__(self, num_modalities: int, latent_dim: int, num_labels: int):
-        super().__init__()
+        super().__init__(latent_dim)
 
     def weights(self, mask_BM: torch.Tensor) -> torch.Tensor:
         """What each modality counts for in each sample, `[B, M]`, in float32; a row sums to 1, or to 0 without any."""
@@ -88,7 +92,7 @@ class FilmFusion(Fusion):
     """
 
     def __init__(self, num_modalities: int, latent_dim: int, num_labels: int):
-        super().__init__()
+        super().__init__(latent_dim)
         self.modulations = nn.ModuleList(nn.Linear(latent_dim, 2 * latent_dim) for _ in range(num_modalities - 1))
         self.classifier = nn.Linear(latent_dim, num_labels)
 
@@ -108,7 +112,7 @@ class LSTMFusion(Fusion):
     """
 
     def __init__(self, num_modalities: int, latent_dim: int, num_labels: int):
-        super().__init__()
+        super().__init__(latent_dim)
         self.cell = nn.LSTMCell(latent_dim, latent_dim)
         self.classifier = nn.Linear(latent_dim, num_labels)
 

@@ -1,18 +1,27 @@
-"""The classifier on a latent, and the loss of its logits; travels with every checkpoint.
+"""Linear and hidden-layer heads, the loss of their logits, and a zero for heads without a loss; travels with every
+checkpoint.
 
-Shapes: B samples, D latent width, C classes.
+Shapes: B samples, C classes.
 """
+
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 
-def make_classifier(latent_dim: int, hidden_dim: int | None, num_labels: int) -> nn.Module:
+def is_width(value: Any) -> bool:
+    """Whether a layer can be so wide."""
+    return type(value) is int and value >= 1
+
+
+def make_head(in_features: int, hidden_features: int | None, out_features: int) -> nn.Module:
     """A linear layer; or two of them with GELU between, where a hidden width is given."""
-    if hidden_dim is None:
-        return nn.Linear(latent_dim, num_labels)
-    return nn.Sequential(nn.Linear(latent_dim, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, num_labels))
+    if hidden_features is None:
+        return nn.Linear(in_features, out_features)
+    return nn.Sequential(nn.Linear(in_features, hidden_features), nn.GELU(), nn.Linear(hidden_features, out_features))
 
 
 def task_loss(logits_BC: torch.Tensor, labels: torch.Tensor, problem_type: str | None) -> torch.Tensor:
@@ -26,3 +35,10 @@ def task_loss(logits_BC: torch.Tensor, labels: torch.Tensor, problem_type: str |
     if problem_type == "regression":  # labels (B,) or (B, C), never broadcast against each other
         return F.mse_loss(logits_BC, labels.to(logits_BC.dtype).reshape(logits_BC.shape))
     return F.cross_entropy(logits_BC, labels if labels.ndim == 1 else labels.to(logits_BC.dtype))
+
+
+def zero_gradient(logits_BC: torch.Tensor, parameters: Iterable[nn.Parameter]) -> torch.Tensor:
+    """The logits, with a gradient of 0 for parameters that may have no other: plain DDP waits for every parameter's."""
+    # One element of each: a sum over all of them could overflow, and infinity times 0 is not 0.
+    zeros = [0 * x.flatten()[:1].sum() for x in parameters if x.requires_grad]
+    return logits_BC + torch.stack(zeros).sum() if zeros else logits_BC

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from .checkpoint import current_names
+from .training_heads import remove_training_heads
 
 
 def with_lora(student: PreTrainedModel, rank: int) -> PeftModel:
@@ -101,7 +102,9 @@ def _heads(module: nn.Module, prefix: str = "") -> list[str]:
     for name, child in module.named_children():
         if name == "backbone":
             continue
-        if any(path.split(".")[-1] == "backbone" for path, _ in child.named_modules()):
+        if isinstance(child, nn.ModuleDict) or any(
+            path.split(".")[-1] == "backbone" for path, _ in child.named_modules()
+        ):  # PEFT cannot save a ModuleDict whole
             heads += _heads(child, f"{prefix}{name}.")
         elif _learns(child):
             heads.append(f"{prefix}{name}")
@@ -113,15 +116,25 @@ def _learns(module: nn.Module) -> bool:
 
 
 def save_student(model: Any, processor: Any, folder: Path) -> None:
-    """Writes what users load: the student with its processor, and for LoRA the `adapter` and its `base` beside it."""
+    """Writes what users load: the student with its processor, and for LoRA the `adapter` and its `base` beside it.
+
+    Training heads are left out.
+    """
     for earlier in ("adapter", "base"):
         shutil.rmtree(folder / earlier, ignore_errors=True)
     if isinstance(model, PeftModel):
+        model = copy.deepcopy(model)
+        model.peft_config["default"].modules_to_save = [
+            name for name in model.peft_config["default"].modules_to_save if not name.startswith("training_heads.")
+        ]
+        remove_training_heads(model.get_base_model())
         base: Any = copy.deepcopy(model).unload()
         base.save_pretrained(folder / "base")
         model.peft_config["default"].base_model_name_or_path = str(folder / "base")
         model.save_pretrained(str(folder / "adapter"))
-        model = copy.deepcopy(model).merge_and_unload()
+        model = model.merge_and_unload()
+    elif getattr(model.config, "training_heads", None):
+        model = model.without_training_heads()
     model.save_pretrained(folder)
     if processor is not None:
         processor.save_pretrained(folder)

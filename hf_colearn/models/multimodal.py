@@ -20,7 +20,7 @@ from .checkpoint import CheckedModel
 from .configuration import CoLearningStudentConfig
 from .encoders import construction, read_clip, student_class_for
 from .fusion import HEAD_FUSIONS, Fusion, make_fusion
-from .heads import task_loss
+from .heads import task_loss, zero_gradient
 from .modality_mask import (
     ModalityMask,
     Rows,
@@ -34,6 +34,7 @@ from .modality_mask import (
 from .multimodal_configuration import MIN_LEARNED_TEMPERATURE, CoLearningMultimodalConfig
 from .multimodal_output import CoLearningMultimodalOutput
 from .student import CoLearningStudent
+from .training_heads import make_training_heads, remove_training_heads, training_outputs
 
 
 class CoLearningForMultimodalClassification(CheckedModel):
@@ -80,6 +81,8 @@ class CoLearningForMultimodalClassification(CheckedModel):
         self.supports_gradient_checkpointing = any(encoder.supports_gradient_checkpointing for encoder in students)
         self._no_split_modules = sorted({name for encoder in students for name in encoder._no_split_modules})
         self.post_init()
+        # Last, so that a seed gives the other weights the same values without them.
+        self.training_heads = make_training_heads(config.training_heads, latents=self.fusion.width)
 
     def _init_weights(self, module):
         # Fusion and temperature; a encoder initialises itself.
@@ -106,6 +109,7 @@ class CoLearningForMultimodalClassification(CheckedModel):
         temperature: float = 0.07,
         id2label: dict[int, str] | None = None,
         label2id: dict[str, int] | None = None,
+        training_heads: Mapping[str, Any] | None = None,
         problem_type: str | None = None,
         dtype: str | torch.dtype = "float32",
         attn_implementation: str | dict[str, str] | None = None,
@@ -123,7 +127,7 @@ class CoLearningForMultimodalClassification(CheckedModel):
                 weights are kept, or a configuration (which is copied), for random ones.
             latent_dim (`int`): D, the common width of the latents.
             num_labels (`int`, *optional*): C; by default as many as `id2label`.
-            fusion, modality_dropout, modality_loss_weight, learned_temperature (*optional*): See
+            fusion, modality_dropout, modality_loss_weight, learned_temperature, training_heads (*optional*): See
                 [`CoLearningMultimodalConfig`].
             temperature (`float`, *optional*, defaults to 0.07): Where the learned temperature begins.
             poolings (`dict[str, str]`, *optional*): By modality name; by default what suits the backbone.
@@ -183,6 +187,7 @@ class CoLearningForMultimodalClassification(CheckedModel):
             modality_loss_weight=modality_loss_weight,
             learned_temperature=learned_temperature,
             initial_temperature=temperature,
+            training_heads=training_heads,
             problem_type=problem_type,
             **names,
         )
@@ -203,6 +208,7 @@ class CoLearningForMultimodalClassification(CheckedModel):
         modality_loss_weight: float = 0.0,
         id2label: dict[int, str] | None = None,
         label2id: dict[str, int] | None = None,
+        training_heads: Mapping[str, Any] | None = None,
         problem_type: str | None = None,
         dtype: str | torch.dtype = "float32",
         attn_implementation: str | dict[str, str] | None = None,
@@ -232,6 +238,7 @@ class CoLearningForMultimodalClassification(CheckedModel):
             modality_loss_weight=modality_loss_weight,
             learned_temperature=True,
             temperature=max(math.exp(-scale), MIN_LEARNED_TEMPERATURE),
+            training_heads=training_heads,
             id2label=id2label,
             label2id=label2id,
             problem_type=problem_type,
@@ -256,6 +263,10 @@ class CoLearningForMultimodalClassification(CheckedModel):
         student: CoLearningStudent = copy.deepcopy(self.encoders[name])
         student.zero_grad()
         return student
+
+    def without_training_heads(self) -> "CoLearningForMultimodalClassification":
+        """A copy without the heads that only training needs, and with a configuration that names none."""
+        return remove_training_heads(copy.deepcopy(self))
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -303,7 +314,7 @@ class CoLearningForMultimodalClassification(CheckedModel):
         latents, logits = heads
         fused_BF, logits_BC = self._fuse(pooled, heads, mask_BM, self._drop(mask_BM, size))
         if self.training and torch.is_grad_enabled():
-            logits_BC = logits_BC + self._zero(rows, labels)
+            logits_BC = zero_gradient(logits_BC, self._perhaps_unused(rows, labels))
         loss = None if labels is None else self._loss(logits_BC, latents, logits, rows, labels)
         subset_logits = None
         if not self.training:
@@ -324,6 +335,7 @@ class CoLearningForMultimodalClassification(CheckedModel):
             subset_logits=subset_logits,
             logit_scale=self._logit_scale() if self.config.learned_temperature else None,
             labels=labels,
+            training_outputs=training_outputs(self, latents=fused_BF),
         )
 
     def _pooled(self, encoder: Any, inputs: Any, index: Rows, size: int) -> torch.Tensor:
@@ -393,18 +405,17 @@ class CoLearningForMultimodalClassification(CheckedModel):
             return loss + (mean - mean.detach())  # 0 in value, the heads' gradient
         return loss + self.config.modality_loss_weight * mean
 
-    def _zero(self, rows: list[Rows], labels: Any) -> torch.Tensor:
-        """0, with a gradient of 0 for what this batch has no use for: plain DDP waits for every parameter's."""
-        unused = [] if not self.config.learned_temperature else [self.log_scale]
+    def _perhaps_unused(self, rows: list[Rows], labels: Any) -> list[nn.Parameter]:
+        """The parameters that this batch, or an objective that reads no training head, may have no use for."""
+        unused = [*self.training_heads.parameters()]
+        unused += [self.log_scale] if self.config.learned_temperature else []
         for name, index in zip(self.modalities, rows, strict=True):
             encoder = self.encoders[name]
             if index is not None and not len(index):
                 unused += encoder.parameters()
             elif self._heads_are_probes and labels is None:
                 unused += encoder.classifier.parameters()
-        # One element of each: a sum over all of them could overflow, and infinity times 0 is not 0.
-        zeros = [0 * x.flatten()[:1].sum() for x in unused if x.requires_grad]
-        return torch.stack(zeros).sum() if zeros else torch.zeros((), device=self.device, dtype=self.dtype)
+        return unused
 
 
 AutoModel.register(CoLearningMultimodalConfig, CoLearningForMultimodalClassification)

@@ -1,17 +1,20 @@
 """What a multimodal model is made of, as its checkpoint's `config.json` keeps it; travels with every checkpoint."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
 from .configuration import CoLearningStudentConfig
 from .fusion import FUSIONS
+from .heads import is_width
+from .training_heads import check_training_heads
 
 
 MIN_LEARNED_TEMPERATURE = 0.01  # CLIP keeps its scale at 100 or below
 _RESERVED = (
     *("label", "labels", "modality", "sample"),  # beginnings of the other columns of a batch
-    *("fusion", "modalities"),  # of this configuration's own
+    *("fusion", "modalities", "training_heads"),  # of this configuration's own
 )
 
 
@@ -32,6 +35,7 @@ class CoLearningMultimodalConfig(PreTrainedConfig):
             contrastive objective.
         initial_temperature (`float`, *optional*, defaults to 0.07): Where the learned temperature begins (transformers
             keeps the name `temperature` for generation).
+        training_heads (`dict`, *optional*): As in [`CoLearningStudentConfig`]; they read the fused `"latents"`.
 
     Raises:
         ValueError: Naming the value that does not fit.
@@ -39,7 +43,7 @@ class CoLearningMultimodalConfig(PreTrainedConfig):
 
     model_type = "colearning_multimodal"
     has_no_defaults_at_init = True
-    keys_to_ignore_at_inference = ["latents", "modality_latents", "logit_scale", "labels"]
+    keys_to_ignore_at_inference = ["latents", "modality_latents", "logit_scale", "labels", "training_outputs"]
 
     def __init__(
         self,
@@ -50,12 +54,13 @@ class CoLearningMultimodalConfig(PreTrainedConfig):
         modality_loss_weight: float = 0.0,
         learned_temperature: bool = False,
         initial_temperature: float = 0.07,
+        training_heads: Mapping[str, Any] | None = None,
         **kwargs,
     ):
         modalities = dict(modalities or {})  # a list of pairs in `config.json`
         _check_names(list(modalities))
         _check_numbers(fusion, modality_dropout, modality_loss_weight, learned_temperature, initial_temperature)
-        if type(latent_dim) is not int or latent_dim < 1:
+        if not is_width(latent_dim):
             raise ValueError(f"latent_dim={latent_dim!r} is no width: pass the common width of the latents.")
         self.modalities: dict[str, CoLearningStudentConfig] = {
             name: CoLearningStudentConfig.from_dict(config) if isinstance(config, dict) else config
@@ -70,12 +75,18 @@ class CoLearningMultimodalConfig(PreTrainedConfig):
                 raise ValueError(
                     f"head='{config.head}' of '{name}': a modality of a multimodal model is a bottleneck."
                 )
+            if config.training_heads:
+                raise ValueError(
+                    f"'{name}' has training heads {list(config.training_heads)}: those of a multimodal model read its fused "
+                    "latents, so pass training_heads to the model's own configuration."
+                )
         self.latent_dim: int = latent_dim
         self.fusion = fusion
         self.modality_dropout = modality_dropout
         self.modality_loss_weight = modality_loss_weight
         self.learned_temperature = learned_temperature
         self.initial_temperature = initial_temperature
+        self.training_heads = check_training_heads(training_heads, ("latents",))
         super().__init__(**kwargs)
         if self.num_labels == 1 and self.problem_type is None:  # type: ignore[has-type]
             self.problem_type = "regression"
@@ -98,6 +109,8 @@ class CoLearningMultimodalConfig(PreTrainedConfig):
         output["modalities"] = [[name, config.to_dict()] for name, config in self.modalities.items()]
         for _, config in output["modalities"]:
             del config["transformers_version"]
+        if not output["training_heads"]:  # as in a student's
+            del output["training_heads"]
         return output
 
     @classmethod

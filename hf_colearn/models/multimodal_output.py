@@ -8,7 +8,7 @@ from transformers.modeling_outputs import ModelOutput
 
 @dataclass
 class CoLearningMultimodalOutput(ModelOutput):
-    """What a multimodal model returns (contract 1 of the design).
+    """What a multimodal model returns.
 
     Args:
         loss (`torch.FloatTensor` of shape `(1,)`, *optional*): The task loss, where labels were given.
@@ -24,6 +24,7 @@ class CoLearningMultimodalOutput(ModelOutput):
             With more than 5 modalities only from each alone and from all but one.
         logit_scale (`torch.FloatTensor` of shape `()`, *optional*): 1 / the learned temperature, at most 100.
         labels (`torch.Tensor`, *optional*): As they were given.
+        training_outputs (`dict[str, torch.FloatTensor]`, *optional*): Of every training head, `(B, out_features)`.
     """
 
     loss: torch.Tensor | None = None
@@ -35,3 +36,4 @@ class CoLearningMultimodalOutput(ModelOutput):
     subset_logits: dict[str, torch.Tensor] | None = None
     logit_scale: torch.Tensor | None = None
     labels: torch.Tensor | None = None
+    training_outputs: dict[str, torch.Tensor] | None = None

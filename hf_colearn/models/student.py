@@ -6,6 +6,7 @@ imports nothing of the package but its neighbours. Shapes: B inputs, H backbone 
 
 import copy
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -37,9 +38,10 @@ from .backbones import (
 from .checkpoint import CheckedModel
 from .configuration import CoLearningStudentConfig
 from .folding import fold_bottleneck
-from .heads import make_classifier, task_loss
+from .heads import make_head, task_loss, zero_gradient
 from .pooling import pool_outputs
 from .student_output import CoLearningStudentOutput
+from .training_heads import make_training_heads, remove_training_heads, training_outputs
 
 
 class CoLearningStudent(CheckedModel):
@@ -72,20 +74,23 @@ class CoLearningStudent(CheckedModel):
             config.pooling = self._default_pooling()
         if config.head == "bottleneck":
             drop_unused_pooler(self.backbone, config.pooling)
-        self.latent_head = nn.Linear(backbone_width(config.backbone_config), config.latent_dim)
+        width = backbone_width(config.backbone_config)
+        self.latent_head = nn.Linear(width, config.latent_dim)
         layernorm = config.latent_norm == "layernorm"
         self.latent_norm = nn.LayerNorm(config.latent_dim) if layernorm else nn.Identity()
         if config.head == "bottleneck":
-            self.classifier = make_classifier(config.latent_dim, config.classifier_dim, config.num_labels)
+            self.classifier = make_head(config.latent_dim, config.classifier_dim, config.num_labels)
         self.main_input_name = self.backbone.main_input_name
         self.supports_gradient_checkpointing = self.backbone.supports_gradient_checkpointing
         self._no_split_modules = list(self.backbone._no_split_modules or [])
         self.post_init()
+        # Last, so that a seed gives the other weights the same values without them.
+        self.training_heads = make_training_heads(config.training_heads, latents=config.latent_dim, features=width)
 
     def _init_weights(self, module):
-        # Only the head is ours, in torch's own scheme: the backbone draws its weights by its own, when it is built.
-        heads = (self.latent_head, self.latent_norm, getattr(self, "classifier", None))
-        if isinstance(module, (nn.Linear, nn.LayerNorm)) and any(module in head.modules() for head in heads if head):
+        # Only the heads are ours, in torch's own scheme: the backbone draws its weights by its own, when it is built.
+        heads = [child for name, child in self.named_children() if name != "backbone"]
+        if isinstance(module, (nn.Linear, nn.LayerNorm)) and any(module in head.modules() for head in heads):
             module.reset_parameters()
 
     @property
@@ -115,6 +120,7 @@ class CoLearningStudent(CheckedModel):
         latent_norm: str = "layernorm",
         pooling: str | None = None,
         classifier_dim: int | None = None,
+        training_heads: Mapping[str, Any] | None = None,
         id2label: dict[int, str] | None = None,
         label2id: dict[str, int] | None = None,
         problem_type: str | None = None,
@@ -130,7 +136,7 @@ class CoLearningStudent(CheckedModel):
             latent_dim (`int`): D; `bank.dim` for latent matching.
             num_labels (`int`, *optional*): C; by default as many as `id2label`, or those of the backbone's own
                 configuration.
-            head, latent_norm, pooling, classifier_dim (*optional*): See [`CoLearningStudentConfig`].
+            head, latent_norm, pooling, classifier_dim, training_heads (*optional*): See [`CoLearningStudentConfig`].
             id2label, label2id (`dict`, *optional*): The classes' names; one of them tells the other. By default those
                 of the backbone's configuration, where the number of classes is the same.
             problem_type (`str`, *optional*): `"single_label_classification"` (with class indices or soft labels),
@@ -164,6 +170,7 @@ class CoLearningStudent(CheckedModel):
             latent_norm=latent_norm,
             pooling=pooling,
             classifier_dim=classifier_dim,
+            training_heads=training_heads,
             problem_type=problem_type,
             **labels,
         )
@@ -233,12 +240,15 @@ class CoLearningStudent(CheckedModel):
         )
         latents_BD, bottleneck_logits_BC = self.classify(pooled_BH)
         logits_BC = bottleneck_logits_BC if logits_BC is None else logits_BC
+        if self.training and torch.is_grad_enabled():
+            logits_BC = zero_gradient(logits_BC, self.training_heads.parameters())
         return CoLearningStudentOutput(
             loss=None if labels is None else task_loss(logits_BC, labels, self.config.problem_type),
             logits=logits_BC,
             latents=latents_BD,
             hidden_states=outputs.get("hidden_states"),
             attentions=outputs.get("attentions"),
+            training_outputs=training_outputs(self, latents=latents_BD, features=pooled_BH),
         )
 
     def get_input_embeddings(self):
@@ -251,6 +261,10 @@ class CoLearningStudent(CheckedModel):
     def freeze_feature_encoder(self) -> None:
         """Freezes the convolutions of a wav2vec2-like backbone, as its own classification model does."""
         self._encoder.feature_extractor._freeze_parameters()
+
+    def without_training_heads(self) -> "CoLearningStudent":
+        """A copy without the heads that only training needs, and with a configuration that names none."""
+        return remove_training_heads(copy.deepcopy(self))
 
     def to_transformers(self) -> PreTrainedModel:
         """The student as a stock transformers classification model, for users without `hf_colearn`.

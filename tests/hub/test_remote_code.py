@@ -91,12 +91,26 @@ def test_where_hf_colearn_is_installed_its_own_class_is_used_and_no_remote_code_
     assert not marker.exists()
 
 
+def test_training_heads_load_without_hf_colearn(tmp_path):
+    student = families.student("vit", training_heads={"projector": {"out_features": 4, "hidden_features": 5}})
+    student.save_pretrained(tmp_path / "student")
+    inputs = families.inputs("vit")
+    expected = student(**inputs).training_outputs["projector"]
+    torch.save({"inputs": inputs, "expected": expected.detach()}, tmp_path / "outputs.pt")
+    load = """
+auto, (folder, outputs) = transformers.AutoModelForImageClassification, sys.argv[1:]
+student, outputs = auto.from_pretrained(folder, trust_remote_code=True), torch.load(outputs)
+assert torch.equal(student(**outputs["inputs"]).training_outputs["projector"], outputs["expected"])
+"""
+    run(load, tmp_path, tmp_path / "student", tmp_path / "outputs.pt")
+
+
 def test_a_checkpoint_carries_the_code_that_it_needs_and_none_of_the_trainer(tmp_path):
     families.student("vit").save_pretrained(tmp_path)
     code = {path.name for path in tmp_path.glob("*.py")}
     assert code == {
         *("student.py", "student_output.py", "configuration.py", "checkpoint.py"),
-        *("backbones.py", "folding.py", "heads.py", "pooling.py"),
+        *("backbones.py", "folding.py", "heads.py", "pooling.py", "training_heads.py"),
     }
     assert not any("import hf_colearn" in path.read_text() for path in tmp_path.glob("*.py"))
     assert not any("from hf_colearn" in path.read_text() for path in tmp_path.glob("*.py"))

@@ -69,10 +69,10 @@ def test_lstm_reads_the_latents_in_order_and_skips_those_that_are_absent():
     for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
         getattr(reference, f"{name}_l0").data.copy_(getattr(made.cell, name))
     for present in ([0, 1, 2], [0, 2], [1]):
-        presence = torch.zeros(1, 3, dtype=torch.bool)
-        presence[0, present] = True
+        mask_BM = torch.zeros(1, 3, dtype=torch.bool)
+        mask_BM[0, present] = True
         expected = reference(torch.stack([latents[i] for i in present], dim=1))[1][0][0]
-        torch.testing.assert_close(made(latents, logits, presence)[0], expected)
+        torch.testing.assert_close(made(latents, logits, mask_BM)[0], expected)
     assert made(latents, logits, torch.zeros(1, 3, dtype=torch.bool))[0].tolist() == [[0, 0]]
 
 
@@ -93,14 +93,14 @@ def test_mmtm_gates_each_branchs_channels_by_what_all_branches_show():
 @pytest.mark.parametrize("name", FUSIONS)
 def test_what_stands_in_the_place_of_an_absent_modality_is_not_read(name, modalities):
     made = fusion(name, modalities)
-    presence = torch.rand(6, modalities, generator=torch.Generator().manual_seed(1)) < 0.5
+    mask_BM = torch.rand(6, modalities, generator=torch.Generator().manual_seed(1)) < 0.5
     clean, dirty = (
         [torch.randn(6, 2, generator=torch.Generator().manual_seed(i)) for i in range(modalities)] for _ in "ab"
     )
     for i, values in enumerate(dirty):
-        values[~presence[:, i]] = math.nan
-    values = made(clean, clean, presence)
-    found = made(dirty, dirty, presence)
+        values[~mask_BM[:, i]] = math.nan
+    values = made(clean, clean, mask_BM)
+    found = made(dirty, dirty, mask_BM)
     assert all(torch.equal(a, b) for a, b in zip(found, values, strict=True))
     assert found[1].shape == (6, 2) and found[1].isfinite().all()
 

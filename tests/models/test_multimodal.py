@@ -111,13 +111,13 @@ def test_gives_fused_and_modality_outputs_and_every_subset(fusion):
     assert made.config.keys_to_ignore_at_inference == ["latents", "modality_latents", "logit_scale", "labels"]
 
 
-def test_training_gives_no_subsets_and_a_presence_only_where_something_may_be_absent():
+def test_training_gives_no_subsets_and_a_mask_only_where_something_may_be_absent():
     made = model().train()
     output = made(**inputs())
     assert output.modality_mask is None and output.subset_logits is None and output.loss is None
-    assert made(**inputs(), modality_mask=mask()).presence.all()
+    assert made(**inputs(), modality_mask=mask()).modality_mask.all()
     only_image = {"image_pixel_values": inputs()["image_pixel_values"]}
-    assert made(**only_image).presence.tolist() == [[True, False, False]] * 4
+    assert made(**only_image).modality_mask.tolist() == [[True, False, False]] * 4
 
 
 @pytest.mark.parametrize("fusion", ["sum", "mmtm"])
@@ -299,7 +299,7 @@ def test_modality_dropout_is_of_the_fusion_alone_and_of_training_alone():
     for i, (name, latents) in enumerate(found.modality_latents.items()):
         torch.testing.assert_close(latents, calm.modality_latents[name])  # objectives see all of them
         torch.testing.assert_close(halves[is_kept[:, i], i], latents[is_kept[:, i]])
-    assert found.presence is None
+    assert found.modality_mask is None
 
 
 def test_the_learned_temperature_is_the_scale_of_the_outputs():
