@@ -5,14 +5,14 @@ Shapes: B samples, C classes.
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 
-def is_width(value: Any) -> bool:
+def is_width(value: Any) -> TypeGuard[int]:
     """Whether a layer can be so wide."""
     return type(value) is int and value >= 1
 

@@ -23,4 +23,4 @@ class CoLearningStudentOutput(ModelOutput):
     latents: torch.FloatTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
-    training_outputs: dict[str, torch.FloatTensor] | None = None
+    training_outputs: dict[str, torch.Tensor] | None = None

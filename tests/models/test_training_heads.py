@@ -261,7 +261,9 @@ def test_a_multimodal_model_has_heads_on_its_latents_alone():
         multimodal({"a": {"out_features": 3, "reads": "features"}})
     config = copy.deepcopy(multimodal(None).config)
     config.modalities["text"].training_heads = of_features({"a": 3}).config.training_heads
-    with pytest.raises(ValueError, match=r"'text' has training heads \['a'\]: .* pass training_heads to the model's own"):
+    with pytest.raises(
+        ValueError, match=r"'text' has training heads \['a'\]: .* pass training_heads to the model's own"
+    ):
         CoLearningMultimodalConfig(modalities=config.modalities, latent_dim=2)
 
 
