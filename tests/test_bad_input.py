@@ -48,8 +48,8 @@ from hf_colearn import (
 )
 from hf_colearn.alpha.schedules import Alpha
 from hf_colearn.analysis.runs import Run, Samples, compare_runs
-from hf_colearn.corpora.handwritten_digits import few_per_class
 from hf_colearn.data.images import with_pixel_values
+from hf_colearn.data.splits import few_per_class
 from hf_colearn.experiments.experiment import ArmPlan, pick, run_arms
 from hf_colearn.training import checks
 

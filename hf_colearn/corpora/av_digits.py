@@ -4,105 +4,28 @@ Source: AVMNIST of Vielzeuf et al., "CentralNet: a Multilayer Approach for Multi
 Shapes: N images, H x W pixels, K principal components, T samples of a waveform.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from itertools import compress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
-from datasets import Audio, ClassLabel, Dataset, DatasetDict, Features, Image, Value
+from datasets import Audio, Dataset, DatasetDict, Image, Value
 from PIL import Image as PILImage
 
-from hf_colearn.corpora.dtmf import dialled_digits
-from hf_colearn.corpora.handwritten_digits import load_handwritten_digits
-from hf_colearn.corpora.spoken_digits import (
-    STORED_AUDIO,
-    Clip,
-    add_noise,
-    drawn_evenly,
-    read_noises,
-    read_spoken_digits,
-    wav_bytes,
-)
-from hf_colearn.data.audio import read_waveform, with_input_values
-from hf_colearn.data.images import as_rgb, with_pixel_values
-from hf_colearn.data.sample_ids import with_sample_ids
-from hf_colearn.models.grayscale import GrayscaleImageProcessor
-from hf_colearn.models.spectrogram import SpectrogramFeatureExtractor
+from hf_colearn.corpora.base import SPLITS, dataset_of, finish
+from hf_colearn.corpora.dtmf import dtmf_digits
+from hf_colearn.corpora.handwritten_digits import DIGIT, load_handwritten_digits
+from hf_colearn.corpora.spoken_digits import Clip, drawn_evenly, read_noises, read_spoken_digits
+from hf_colearn.data.audio import read_waveform
+from hf_colearn.data.columns import as_stored
+from hf_colearn.data.images import as_rgb
+from hf_colearn.data.noise import add_noise, wav_bytes
 
 
-SPLITS = ("train", "validation", "test")
 NUM_CLASSES, IMAGE_SIZE = 10, 28
 OFFICIAL_TEST_TAKES = 5  # FSDD: takes 0 to 4 of every speaker and digit are its test set
 _BABBLERS = 3
-_FEATURES = {
-    "image": Image(),
-    "audio": STORED_AUDIO,
-    "label": ClassLabel(names=[str(digit) for digit in range(NUM_CLASSES)]),
-    "speaker": Value("string"),
-    "snr_db": Value("float32"),
-    "image_id": Value("string"),
-    "clip_id": Value("string"),
-}
-
-
-@dataclass
-class AVDigitsOptions:
-    """What the recipes of handwritten and spoken digits take beside their other options; inherit from both.
-
-    Example:
-
-    ```python
-    @dataclass
-    class Options(AVDigitsOptions, MultimodalOptions):
-        pass
-    ```
-    """
-
-    audio_dir: str | None = field(default=None, metadata={"help": "Spoken digits: FSDD's files, or a folder a digit."})
-    spectrogram_size: int = field(default=32, metadata={"help": "Mel bands and frames of a clip's picture."})
-
-    def load(self, small: bool, skip_bad_samples: bool) -> DatasetDict:
-        """The digits; ends the recipe where no spoken ones were given and it is no first try."""
-        if self.audio_dir is None and not small:
-            raise SystemExit("no data: pass --audio_dir (spoken digits), or --small for a first try.")
-        return load_av_digits(self.audio_dir, skip_bad_samples=skip_bad_samples)
-
-    @property
-    def sound(self) -> str:
-        """What the clips are, in a word."""
-        return "spoken" if self.audio_dir else "dialled"
-
-
-def av_processors(size: int = 64) -> dict[str, Any]:
-    """What makes a model's inputs of an image and of a clip; they are saved beside the model, in a folder a modality.
-
-    Args:
-        size (`int`, *optional*, defaults to 64): Mel bands and frames of a clip's spectrogram, `[1, size, size]`.
-    """
-    return {
-        "image": GrayscaleImageProcessor(size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}),
-        "audio": SpectrogramFeatureExtractor(size=(size, size), sampling_rate=8000, n_fft=512),
-    }
-
-
-def with_av_inputs(raw: DatasetDict, processors: Mapping[str, Any]) -> dict[str, Dataset]:
-    """What a multimodal model of two image backbones reads: `image_pixel_values` and, of the audio, `audio_pixel_values`.
-
-    Args:
-        raw ([`datasets.DatasetDict`]): From [`load_av_digits`].
-        processors (`Mapping`): From [`av_processors`].
-
-    Returns:
-        `dict[str, Dataset]`: The same splits, with `labels` and, where there are some, sample ids.
-    """
-    inputs = {}
-    for split, part in raw.items():
-        part = part.select_columns([c for c in ("image", "audio", "label", "sample_id") if c in part.column_names])
-        part = with_pixel_values(part, processors["image"]).rename_column("pixel_values", "image_pixel_values")
-        part = with_input_values(part, processors["audio"], label_column="labels")
-        inputs[str(split)] = part.rename_column("pixel_values", "audio_pixel_values")
-    return inputs
 
 
 class Picture(NamedTuple):
@@ -111,6 +34,9 @@ class Picture(NamedTuple):
     image_id: str
     label: int
     pixels: np.ndarray
+
+
+Item = TypeVar("Item", Picture, Clip)
 
 
 def load_av_digits(
@@ -151,7 +77,7 @@ def load_av_digits(
     Args:
         audio_dir (`str` or `Path`, *optional*): Searched with its subfolders for `{digit}_{speaker}_{take}.wav` (FSDD,
             AudioMNIST) or files in folders `0` to `9` or `zero` to `nine`; flac, ogg and mp3 do as well. By default
-            **synthetic** telephone tones ([`~data.dialled.dialled_digits`]) stand in for speech.
+            **synthetic** telephone tones ([`~hf_colearn.corpora.dtmf.dtmf_digits`]) stand in for speech.
         image_energy (`float`, *optional*, defaults to 0.25): In (0, 1]; 1 leaves the images as they are.
         noise_snr_db (`float` or `tuple[float, float]`, *optional*, defaults to (-5, 5)): In dB, -40 to 80: the ratio, or
             the range that every sample draws its own from. `None` adds no noise (`snr_db` is then infinite).
@@ -167,7 +93,7 @@ def load_av_digits(
             many, instead of stopping.
 
     Returns:
-        [`datasets.DatasetDict`]: `train`, `validation` and `test` with `image` (grey, 28 x 28), `audio`
+        [`datasets.DatasetDict`]: `train`, `validation` and `test` with `image` (grayscale, 28 x 28), `audio`
         (`Audio(decode=False)`: the bytes of a WAV of 32-bit floats), `label`, `speaker`, `snr_db`, `image_id`,
         `clip_id` and, in `train`, `sample_id`.
 
@@ -197,37 +123,36 @@ def load_av_digits(
 
     pictures = _cut_pictures(images, validation_share, np.random.default_rng([seed, 0]))
     _reduce_energy(pictures, image_energy)
-    if audio_dir is None:
-        found = _dialled_clips(sampling_rate)
-    else:
-        found = read_spoken_digits(audio_dir, sampling_rate, skip_bad_samples)
+    found = (
+        _dtmf_clips(sampling_rate)
+        if audio_dir is None
+        else read_spoken_digits(audio_dir, sampling_rate, skip_bad_samples)
+    )
     clips = _cut_clips(found, test_speakers, validation_share, test_share, np.random.default_rng([seed, 1]))
     noises = None
     if noise_dir is not None:
         recordings = read_noises(noise_dir, sampling_rate, skip_bad_samples)
         noises = _cut_noises(recordings, validation_share, test_share, np.random.default_rng([seed, 2]))
 
-    built = DatasetDict()
+    features = {"image": Image(), "audio": Audio(sampling_rate, decode=False), "label": DIGIT}
+    features |= {"speaker": Value("string"), "snr_db": Value("float32")}
+    features |= {"image_id": Value("string"), "clip_id": Value("string")}
+    built = {}
     for number, split in enumerate(SPLITS):
-        rng = np.random.default_rng([seed, 3, number])
-        of_split = clips[split]
-        columns: dict[str, list] = {name: [] for name in _FEATURES}
-        for row, other in _pair(pictures[split], of_split, rng):
-            picture, clip = pictures[split][row], of_split[other]
+        rng, rows = np.random.default_rng([seed, 3, number]), []
+        for row, other in _pair(pictures[split], clips[split], rng):
+            picture, clip = pictures[split][row], clips[split][other]
             snr_db = rng.uniform(lowest, highest) if noise_snr_db is not None else float("inf")
             if noises is not None:
                 sources = [noises[split][rng.integers(len(noises[split]))]]
             else:
-                others = rng.choice(len(of_split) - 1, _BABBLERS, replace=False)
-                sources = [of_split[i + (i >= other)].wave for i in others]
+                others = rng.choice(len(clips[split]) - 1, _BABBLERS, replace=False)
+                sources = [clips[split][i + (i >= other)].wave for i in others]
             audio = wav_bytes(add_noise(clip.wave, snr_db, sources, rng), sampling_rate)
             cells = (picture.pixels, {"bytes": audio, "path": None}, clip.label, clip.speaker, snr_db)
-            for column, cell in zip(columns.values(), (*cells, picture.image_id, clip.clip_id), strict=True):
-                column.append(cell)
-        dataset = Dataset.from_dict(columns, features=Features(_FEATURES))
-        built[split] = dataset.cast_column("audio", Audio(sampling_rate, decode=False))
-    built["train"] = with_sample_ids(built["train"])
-    return built
+            rows.append(dict(zip(features, (*cells, picture.image_id, clip.clip_id), strict=True)))
+        built[split] = dataset_of(rows, features)
+    return finish(built, {}, skip_bad_samples=False)
 
 
 def _snr_range(noise_snr_db: float | tuple[float, float] | None) -> tuple[float, float]:
@@ -242,19 +167,31 @@ def _snr_range(noise_snr_db: float | tuple[float, float] | None) -> tuple[float,
     return float(lowest), float(highest)
 
 
-def _cut_by_class(labels: Sequence[int], share: float, what: str, rng: np.random.Generator) -> set[int]:
-    """The places of a random `share` of every class, at least one; at least one is left, too."""
-    cut: set[int] = set()
+def _drawn_by_class(items: Sequence[Item], share: float, what: str, rng: np.random.Generator) -> np.ndarray:
+    """Whether an item is in a random `share` of its class, which holds at least one and leaves at least one."""
+    drawn_N = np.zeros(len(items), dtype=bool)
     for label in range(NUM_CLASSES):
-        of_class = np.flatnonzero(np.equal(labels, label))
+        of_class = np.flatnonzero([item.label == label for item in items])
         if len(of_class) < 2:
             raise ValueError(
                 f"digit {label} has {len(of_class)} {what} to cut a split from, where every class needs at least 2: add "
                 "some, or name another folder."
             )
         count = min(max(1, round(share * len(of_class))), len(of_class) - 1)
-        cut.update(rng.choice(of_class, count, replace=False).tolist())
-    return cut
+        drawn_N[rng.choice(of_class, count, replace=False)] = True
+    return drawn_N
+
+
+def _cut(items: Sequence[Item], is_cut_N: np.ndarray) -> tuple[list[Item], list[Item]]:
+    """What is left, and what is cut."""
+    return list(compress(items, ~is_cut_N)), list(compress(items, is_cut_N))
+
+
+def _check_test_classes(items: Sequence[Picture] | Sequence[Clip], what: str, way_out: str) -> None:
+    present = {item.label for item in items}
+    for label in range(NUM_CLASSES):
+        if label not in present:
+            raise ValueError(f"digit {label} has no test {what}: {way_out}.")
 
 
 def _cut_pictures(
@@ -266,26 +203,18 @@ def _cut_pictures(
         raise ValueError(
             f"images={images!r} are no handwritten digits: pass 'sklearn', or a `DatasetDict` with 'train' and 'test'."
         )
-    read = {split: _pictures(images[split], split) for split in ("train", "test")}
-    for label in range(NUM_CLASSES):
-        if all(picture.label != label for picture in read["test"]):
-            raise ValueError(f"digit {label} has no test image: cut the images' splits by class.")
-    cut = _cut_by_class([picture.label for picture in read["train"]], validation_share, "training images", rng)
-    return {
-        "train": [picture for i, picture in enumerate(read["train"]) if i not in cut],
-        "validation": [picture for i, picture in enumerate(read["train"]) if i in cut],
-        "test": read["test"],
-    }
+    read, test = (_pictures(images[split], split) for split in ("train", "test"))
+    _check_test_classes(test, "image", "cut the images' splits by class")
+    train, validation = _cut(read, _drawn_by_class(read, validation_share, "training images", rng))
+    return {"train": train, "validation": validation, "test": test}
 
 
 def _pictures(dataset: Dataset, split: str) -> list[Picture]:
-    """A split's images in grey, resized."""
+    """A split's images in grayscale, resized."""
     if missing := {"image", "label"} - set(dataset.column_names):
         raise ValueError(f"the images' {split} split has no column {sorted(missing)} (it has {dataset.column_names}).")
     pictures = []
-    if isinstance(dataset.features["image"], Image):
-        dataset = dataset.cast_column("image", Image(decode=False))  # decoded below, where the row is known
-    for row, sample in enumerate(dataset.with_format(None).select_columns(["image", "label"])):
+    for row, sample in enumerate(as_stored(dataset, "image").with_format(None).select_columns(["image", "label"])):
         if sample["label"] not in range(NUM_CLASSES):
             raise ValueError(f"row {row} of the images' {split} split has label {sample['label']}, which is no digit.")
         image = as_rgb(sample["image"], row).convert("L")
@@ -315,10 +244,10 @@ def _reduce_energy(pictures: dict[str, list[Picture]], image_energy: float) -> N
         ]
 
 
-def _dialled_clips(sampling_rate: int) -> list[Clip]:
+def _dtmf_clips(sampling_rate: int) -> list[Clip]:
     """What [`read_spoken_digits`] would read of them from a folder, in its order."""
     clips = []
-    for name, content in sorted(dialled_digits(sampling_rate=sampling_rate)):
+    for name, content in sorted(dtmf_digits(sampling_rate=sampling_rate)):
         digit, speaker, take = Path(name).stem.split("_")
         clips.append(Clip(name, int(digit), speaker, int(take), read_waveform(content, name)[0]))
     return clips
@@ -338,23 +267,20 @@ def _cut_clips(
                 f"test_speakers={test_speakers!r}, but the clips are of {sorted(map(str, speakers))}: pass a list of some "
                 "of these (files in class folders tell no speaker)."
             )
-        test = {i for i, clip in enumerate(clips) if clip.speaker in test_speakers}
+        is_test_N = np.array([clip.speaker in test_speakers for clip in clips])
     elif all(clip.take is not None for clip in clips):
-        test = {i for i, clip in enumerate(clips) if clip.take is not None and clip.take < OFFICIAL_TEST_TAKES}
+        is_test_N = np.array([clip.take for clip in clips]) < OFFICIAL_TEST_TAKES
     else:
-        test = _cut_by_class([clip.label for clip in clips], test_share, "clips", np.random.default_rng(0))
-    cut = {"test": [clip for i, clip in enumerate(clips) if i in test]}
-    for label in range(NUM_CLASSES):
-        if all(clip.label != label for clip in cut["test"]):
-            raise ValueError(
-                f"digit {label} has no test clip: of the test speakers, or of takes 0 to {OFFICIAL_TEST_TAKES - 1} where "
-                "every file is named as in FSDD, there must be at least one."
-            )
-    rest = [clip for i, clip in enumerate(clips) if i not in test]
-    validation = _cut_by_class([clip.label for clip in rest], validation_share, "training clips", rng)
-    cut["train"] = [clip for i, clip in enumerate(rest) if i not in validation]
-    cut["validation"] = [clip for i, clip in enumerate(rest) if i in validation]
-    return cut
+        is_test_N = _drawn_by_class(clips, test_share, "clips", np.random.default_rng(0))
+    rest, test = _cut(clips, is_test_N)
+    _check_test_classes(
+        test,
+        "clip",
+        f"of the test speakers, or of takes 0 to {OFFICIAL_TEST_TAKES - 1} where every file is named as in FSDD, there must "
+        "be at least one",
+    )
+    train, validation = _cut(rest, _drawn_by_class(rest, validation_share, "training clips", rng))
+    return {"train": train, "validation": validation, "test": test}
 
 
 def _cut_noises(

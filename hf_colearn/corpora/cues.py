@@ -16,7 +16,7 @@ import numpy as np
 from datasets import List, Value
 from PIL import Image
 
-from hf_colearn.corpora.spoken_digits import wav_bytes
+from hf_colearn.data.noise import wav_bytes
 from hf_colearn.data.audio import read_waveform
 from hf_colearn.data.images import as_rgb
 from hf_colearn.data.text import read_text

@@ -1,26 +1,18 @@
-"""Dialled digits: the sounds of a telephone's keys, synthesised, where no recordings of spoken digits are at hand."""
+"""DTMF digits: the tones of a telephone's keys, synthesised, where no recordings of spoken digits are at hand."""
 
 import io
 from collections.abc import Iterator
-from pathlib import Path
+from itertools import product
 
 import numpy as np
 
 
-ROWS_HZ = (697.0, 770.0, 852.0, 941.0)
-COLUMNS_HZ = (1209.0, 1336.0, 1477.0)
-_KEYPAD = ("123", "456", "789", "*0#")
-# The two tones of digits 0 to 9, as ITU-T Recommendation Q.23 fixes them.
-TONES_HZ = tuple(
-    next((ROWS_HZ[i], COLUMNS_HZ[keys.index(str(digit))]) for i, keys in enumerate(_KEYPAD) if str(digit) in keys)
-    for digit in range(10)
-)
+# The two tones of digits 0 to 9 in Hz, as ITU-T Recommendation Q.23 fixes them: of the key's row and of its column.
+TONES_HZ = ((941.0, 1336.0), *product((697.0, 770.0, 852.0), (1209.0, 1336.0, 1477.0)))
 NUM_PHONES = 6
 
 
-def dialled_digits(
-    clips_per_digit: int = 120, seed: int = 0, sampling_rate: int = 8000
-) -> Iterator[tuple[str, bytes]]:
+def dtmf_digits(clips_per_digit: int = 120, seed: int = 0, sampling_rate: int = 8000) -> Iterator[tuple[str, bytes]]:
     """Makes **synthetic** telephone key tones, each a name `{digit}_phone{p}_{take}.wav`, as of FSDD, and a WAV of 16 bits.
 
     Every key sounds two tones at once (DTMF, ITU-T Q.23). Six "phones" stand for speakers: each has tones that are off
@@ -62,26 +54,6 @@ def dialled_digits(
             file = io.BytesIO()
             soundfile.write(file, wave_T, sampling_rate, format="WAV", subtype="PCM_16")
             yield f"{digit}_phone{phone}_{take}.wav", file.getvalue()
-
-
-def write_dialled_digits(
-    folder: str | Path, clips_per_digit: int = 120, seed: int = 0, sampling_rate: int = 8000
-) -> list[Path]:
-    """Writes [`dialled_digits`] as files, in the layout of FSDD.
-
-    Args:
-        folder (`str` or `Path`): Is created; files of the same names are overwritten.
-        clips_per_digit, seed, sampling_rate (`int`, *optional*): As of [`dialled_digits`].
-
-    Returns:
-        `list[Path]`: The files, by digit and take.
-    """
-    folder, paths = Path(folder), []
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in dialled_digits(clips_per_digit, seed, sampling_rate):
-        paths.append(folder / name)
-        paths[-1].write_bytes(content)
-    return paths
 
 
 def _press(digit: int, detuning_2: np.ndarray, twist_db: float, rng: np.random.Generator, rate: int) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, Features
 
 from hf_colearn.corpora.cues import Cue
-from hf_colearn.corpora.spoken_digits import STORED_AUDIO
+from hf_colearn.corpora.base import STORED_MEDIA as STORED_AUDIO
 
 
 MODES = ("aligned", "removed", "flipped", "random")

@@ -1,23 +1,15 @@
-"""Spoken digits from a folder of audio files, and noise to hear them in. Shapes: T samples of a waveform."""
+"""Spoken digits, and noise to hear them in, from folders of audio files. Shapes: T samples of a waveform."""
 
-import io
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from datasets import Audio, Dataset, Features, Value, concatenate_datasets
-from transformers.utils import logging
+from datasets import Audio, Dataset, Value, concatenate_datasets
 
+from hf_colearn.corpora.base import dataset_of, warn
 from hf_colearn.data.audio import read_waveform
-from hf_colearn.utils import distributed
 
-
-logger = logging.get_logger(__name__)
-
-# How `datasets.Audio` stores a cell; its own encoder needs torchcodec.
-STORED_AUDIO = {"bytes": Value("binary"), "path": Value("string")}
 
 _WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _DIGITS = {name: digit for digit, word in enumerate(_WORDS) for name in (word, str(digit))}
@@ -25,7 +17,7 @@ _SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
 
 class Clip(NamedTuple):
-    """A recording of one digit; `speaker` and `take` are what an FSDD file name tells, else `None`."""
+    """A recording of one digit; `speaker` and `take` are `None` where the file's name is not FSDD's."""
 
     clip_id: str
     label: int
@@ -60,10 +52,8 @@ def with_spoken_digits(
         if not len(of_class):
             raise ValueError(f"digit {label} has {len(rows)} images and no clip in '{audio_dir}': add some.")
         drawn[rows] = drawn_evenly(of_class, len(rows), rng)
-    names = [clips[i].clip_id for i in drawn]
-    cells = {"audio": [{"bytes": None, "path": str(Path(audio_dir) / name)} for name in names], "clip_id": names}
-    features = Features(audio=STORED_AUDIO, clip_id=Value("string"))
-    heard = Dataset.from_dict(cells, features=features).cast_column("audio", Audio(decode=False))
+    cells = [{"audio": Path(audio_dir) / clips[i].clip_id, "clip_id": clips[i].clip_id} for i in drawn]
+    heard = dataset_of(cells, {"audio": Audio(decode=False), "clip_id": Value("string")})
     return concatenate_datasets([dataset, heard], axis=1)
 
 
@@ -87,52 +77,16 @@ def read_spoken_digits(folder: str | Path, sampling_rate: int | None, skip_bad_s
 
     Raises:
         FileNotFoundError: If there is no such folder, or no audio in it.
-        ValueError: If a file tells no digit, or a clip is silent or unreadable.
+        ValueError: If a file's digit is unknown, or a clip is silent or unreadable.
     """
-    told = {path: _told_by(path.relative_to(folder)) for path in _audio_files(folder)}
-    waves = _read(list(told), sampling_rate, skip_bad_samples)
-    return [Clip(path.relative_to(folder).as_posix(), *told[path], wave_T) for path, wave_T in waves.items()]
+    facts = {path: _facts_of(path.relative_to(folder)) for path in _audio_files(folder)}
+    waves = _read(list(facts), sampling_rate, skip_bad_samples)
+    return [Clip(path.relative_to(folder).as_posix(), *facts[path], wave_T) for path, wave_T in waves.items()]
 
 
 def read_noises(folder: str | Path, sampling_rate: int, skip_bad_samples: bool = False) -> list[np.ndarray]:
     """The waveforms `(T,)` of all audio files below a folder, in the order of their paths; as [`read_spoken_digits`]."""
     return list(_read(_audio_files(folder), sampling_rate, skip_bad_samples).values())
-
-
-def add_noise(
-    wave_T: np.ndarray, snr_db: float, sources: Sequence[np.ndarray], rng: np.random.Generator
-) -> np.ndarray:
-    """The clip plus noise: half its power white, half from the sources, each looped from a random moment on.
-
-    Args:
-        wave_T (`np.ndarray` of shape `(T,)`): Not silent.
-        snr_db (`float`): The ratio of the clip's mean power to the noise's, both over the whole clip, in dB.
-        sources (`Sequence[np.ndarray]`): Waveforms of any lengths, at least one, equally loud in the mix.
-        rng (`np.random.Generator`): Draws the moments and the white noise.
-
-    Returns:
-        `np.ndarray` of shape `(T,)`, float32; it may leave [-1, 1].
-    """
-    moments = [rng.integers(len(source)) for source in sources]
-    looped = [
-        np.take(source / _rms(source), np.arange(moment, moment + len(wave_T)), mode="wrap")
-        for source, moment in zip(sources, moments, strict=True)
-    ]
-    noise_T = np.sum(looped, axis=0) / np.sqrt(len(sources)) + rng.standard_normal(len(wave_T))
-    return (wave_T + noise_T * (_rms(wave_T) / _rms(noise_T) * 10 ** (-snr_db / 20))).astype(np.float32)
-
-
-def wav_bytes(wave_T: np.ndarray, sampling_rate: int) -> bytes:
-    """A WAV file of 32-bit floats: nothing is rounded, and nothing clipped where noise made it louder than 1."""
-    from scipy.io import wavfile  # soundfile would write the time into it, and no two runs would have the same bytes
-
-    file = io.BytesIO()
-    wavfile.write(file, sampling_rate, wave_T)
-    return file.getvalue()
-
-
-def _rms(wave_T: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(np.square(wave_T, dtype=np.float64))))
 
 
 def _audio_files(folder: str | Path) -> list[Path]:
@@ -145,7 +99,7 @@ def _audio_files(folder: str | Path) -> list[Path]:
     return files
 
 
-def _told_by(name: Path) -> tuple[int, str | None, int | None]:
+def _facts_of(name: Path) -> tuple[int, str | None, int | None]:
     """Label, speaker and take of a file, by its path in the folder."""
     parts = re.fullmatch(r"([^_]+)_(.+)_(\d+)", name.stem)
     by_name = _DIGITS.get(parts[1].lower()) if parts else None
@@ -175,6 +129,6 @@ def _read(paths: list[Path], sampling_rate: int | None, skip_bad_samples: bool) 
             errors.append(error)
     if not waves:
         raise ValueError(f"all {len(errors):,} audio files are bad; the first: {errors[0]}")
-    if errors and distributed.rank() == 0:
-        logger.warning(f"{len(errors):,} of {len(paths):,} audio files are skipped; the first: {errors[0]}")
+    if errors:
+        warn(f"{len(errors):,} of {len(paths):,} audio files are skipped; the first: {errors[0]}")
     return waves

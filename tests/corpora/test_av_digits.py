@@ -10,10 +10,11 @@ import soundfile
 from datasets import Audio, ClassLabel, Dataset, DatasetDict, Features, Image
 
 from hf_colearn.corpora.av_digits import load_av_digits
-from hf_colearn.corpora.dtmf import write_dialled_digits
 from hf_colearn.corpora.handwritten_digits import load_handwritten_digits
-from hf_colearn.corpora.spoken_digits import add_noise, with_spoken_digits
+from hf_colearn.corpora.spoken_digits import with_spoken_digits
 from hf_colearn.data.audio import read_waveform
+from hf_colearn.data.noise import add_noise
+from tiny_corpora import write_dtmf_digits
 
 
 SPLITS = ("train", "validation", "test")
@@ -23,7 +24,7 @@ SPLITS = ("train", "validation", "test")
 def phones(tmp_path_factory):
     """12 takes of each of 6 phones and 10 digits: by FSDD's rule, takes 0 to 4 are the test set."""
     folder = tmp_path_factory.mktemp("phones")
-    write_dialled_digits(folder, clips_per_digit=72)
+    write_dtmf_digits(folder, clips_per_digit=72)
     return folder
 
 
@@ -437,8 +438,8 @@ def test_images_that_are_no_digits_are_refused(phones):
         load_av_digits(phones, images=wrong)
 
 
-# ---- dialled digits ----
-def test_dialled_digits_are_the_tones_of_the_recommendation(phones):
+# ---- DTMF digits ----
+def test_dtmf_digits_are_the_tones_of_the_recommendation(phones):
     # ITU-T Q.23, by key: 1 2 3 / 4 5 6 / 7 8 9 / * 0 #.
     low, high = (697, 770, 852, 941), (1209, 1336, 1477)
     keys = {
@@ -465,7 +466,7 @@ def test_dialled_digits_are_the_tones_of_the_recommendation(phones):
     assert np.mean(hits) > 0.9  # a key's crosstalk is at times longer, and then stronger
 
 
-def test_dialled_digits_are_many_and_all_different(phones):
+def test_dtmf_digits_are_many_and_all_different(phones):
     files = sorted(phones.glob("*.wav"))
     waves = [soundfile.read(path)[0] for path in files]
 
@@ -477,17 +478,17 @@ def test_dialled_digits_are_many_and_all_different(phones):
     assert -30.1 < levels.min() < -29 and -7 < levels.max() < -5.9
 
 
-def test_dialled_digits_come_back_from_their_seed(tmp_path):
+def test_dtmf_digits_come_back_from_their_seed(tmp_path):
     first, again, other = (
-        [path.read_bytes() for path in write_dialled_digits(tmp_path / name, 6, seed)]
+        [path.read_bytes() for path in write_dtmf_digits(tmp_path / name, 6, seed)]
         for name, seed in (("a", 1), ("b", 1), ("c", 2))
     )
     assert first == again
     assert not set(first) & set(other)
 
 
-def test_dialled_digits_refuse_what_cannot_be_written(tmp_path):
+def test_dtmf_digits_refuse_what_cannot_be_written(tmp_path):
     with pytest.raises(ValueError, match="clips_per_digit=0"):
-        write_dialled_digits(tmp_path, 0)
+        write_dtmf_digits(tmp_path, 0)
     with pytest.raises(ValueError, match="sampling_rate=2000 Hz"):
-        write_dialled_digits(tmp_path, 1, sampling_rate=2000)
+        write_dtmf_digits(tmp_path, 1, sampling_rate=2000)

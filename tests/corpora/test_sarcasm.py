@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from datasets import Image as ImageFeature
-from PIL import Image
 
 from hf_colearn.corpora.sarcasm import load_sarcasm
 from hf_colearn.data.images import make_image_processor, with_pixel_values
+from tiny_corpora import IDS, write_images, write_mirror
 from tiny_teachers import tokenizer
 
 
@@ -23,14 +23,6 @@ TRAIN = [
 # The label by hashtag and the one by annotators, which is the one that counts.
 VALID = ["['915657464401580032', 'whew ... that extra <num> miles', 1, 0]", "", "['1', 'irony', 1, 1]"]
 TEST = ["['826526550937960449', 'such a deep meaningful conversation', 0, 1]"]
-IDS = ["840006160660983809", "854334602516733952", "813839301658697728", "915657464401580032", "826526550937960449"]
-
-
-def write_images(folder, ids=IDS):
-    (folder / "dataset_image").mkdir(parents=True)
-    for i, name in enumerate(ids):
-        Image.new("RGB", (20 + i, 10), (40 * i, 0, 0)).save(folder / "dataset_image" / f"{name}.jpg", quality=100)
-    return folder
 
 
 @pytest.fixture
@@ -101,16 +93,6 @@ def test_a_tweet_becomes_the_inputs_of_two_branches(lists):
 
 
 # ---- a mirror ----
-
-
-def write_mirror(folder, splits, labels):
-    picture = write_images(folder / "pictures") / "dataset_image" / f"{IDS[0]}.jpg"
-    features = Features(image=ImageFeature(), text=Value("string"), label=labels, id=Value("string"))
-    for split in splits:
-        cells = {"image": [str(picture)] * 2, "text": [f"{split} 0", f"{split} 1"], "label": [0, 1], "id": ["a", "b"]}
-        (folder / "mirror").mkdir(exist_ok=True)
-        Dataset.from_dict(cells, features=features).to_parquet(folder / "mirror" / f"{split}.parquet")
-    return str(folder / "mirror")
 
 
 def test_a_mirror_keeps_its_own_names_of_the_classes(tmp_path):

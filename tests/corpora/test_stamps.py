@@ -1,66 +1,15 @@
-import csv
 import io
 import logging
 from collections import Counter
 
 import numpy as np
 import pytest
-import soundfile
 from PIL import Image
 
 from hf_colearn.corpora.stamps import load_stamps
 from hf_colearn.data.audio import read_waveform
 from hf_colearn.data.images import as_rgb
-
-
-ANIMALS = [("A frog.", "Une grenouille.")] * 2 + [(f"Animal {i}.", f"Un animal {i}.") for i in range(10)]
-# "A drake" and "A duck" share their French, "a duck" and "A duck" their English but for case: one thing.
-BIRDS = [("A drake.", "Un canard."), ("A duck.", "Un canard."), ("a duck.", "Une cane.")]
-FOOD = [(f"Food {i}.", f"Un plat {i}.") for i in range(15)]
-PEOPLE = [("A fireman.", "Un pompier.")] * 2
-STAMPS = [(category, *text) for category, texts in
-          (("animals", ANIMALS + BIRDS), ("food", FOOD), ("people", PEOPLE)) for text in texts]  # fmt: skip
-
-
-def write_audio(path, number):
-    wave = 0.5 * np.sin(2 * np.pi * (200 + 10 * number) * np.arange(1600) / 16000)
-    soundfile.write(path, wave, 16000)
-
-
-def write_table(folder, stamps=STAMPS):
-    (folder / "images").mkdir(parents=True)
-    (folder / "speech_fr").mkdir()
-    rows = []
-    for number, (category, text_en, text_fr) in enumerate(stamps):
-        name = f"{number:04d}"
-        Image.new("RGB", (128, 128), (number, 0, 0)).save(folder / "images" / f"{name}.jpg", quality=100)
-        write_audio(folder / "speech_fr" / f"{name}.ogg", number)
-        rows.append({"id": name, "category": category, "text_en": text_en, "text_fr": text_fr})
-    write_rows(folder, rows)
-    return folder
-
-
-def write_rows(folder, rows):
-    with (folder / "metadata.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def write_tree(folder, stamps=STAMPS):
-    """Debian's layout: transparent pictures, texts in many languages, some without a recording."""
-    for number, (category, text_en, text_fr) in enumerate(stamps):
-        of_category = folder / category / "cartoon"
-        of_category.mkdir(parents=True, exist_ok=True)
-        path = of_category / f"{number:04d}.png"
-        Image.new("RGBA", (200, 100), (number, 0, 0, 255)).save(path)
-        lines = [text_en, "de.utf8=Etwas.", "fr_CA.utf8=Autre chose.", f"fr.utf8={text_fr}"]
-        path.with_suffix(".txt").write_text("\n".join(lines), encoding="utf-8")
-        write_audio(path.with_name(f"{number:04d}_desc_fr.ogg"), number)
-    Image.new("RGBA", (9, 9)).save(folder / "food" / "unspoken.png")
-    (folder / "food" / "unspoken.txt").write_text("Unspoken.\nfr.utf8=Non dit.", encoding="utf-8")
-    Image.new("RGBA", (9, 9)).save(folder / "animals" / "mirror_mirror.png")
-    return folder
+from tiny_corpora import STAMPS, write_rows, write_table, write_tree
 
 
 @pytest.fixture(scope="module")

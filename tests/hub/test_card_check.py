@@ -13,7 +13,7 @@ from hf_colearn.hub.card import student_card
 from hf_colearn.hub.check import Difference, card_command, check_card, report_check
 from hf_colearn.hub.record import TrainingRecord
 from hub_double import HubDouble, run_child
-from test_card import a_record
+from tiny_records import a_record
 
 
 ROOT = Path(__file__).parents[2]

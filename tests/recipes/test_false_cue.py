@@ -7,7 +7,7 @@ from hf_colearn.analysis.runs import read_runs
 from hf_colearn.analysis.statistics.across_tests import tests_in_words as in_words
 from hf_colearn.analysis.statistics.across_tests import tests_table as table_of
 from hf_colearn.analysis.statistics.compare import Arm, compare
-from hf_colearn.corpora.dtmf import write_dialled_digits
+from tiny_corpora import write_dtmf_digits
 
 
 ARMS = {"ce": "baseline", "constant": "colearned", "image alone": "reference", "audio alone": "reference"}
@@ -20,7 +20,7 @@ TESTS = ("", "_on_cue_removed", "_on_cue_flipped", "_on_cue_followed")
 @pytest.fixture(scope="module")
 def false_cue(tmp_path_factory):
     folder = tmp_path_factory.mktemp("false_cue")
-    write_dialled_digits(
+    write_dtmf_digits(
         folder / "phones", clips_per_digit=42
     )  # by FSDD's rule, takes 0 to 4 of the seven are for testing
     # Longer than the other recipes' first steps: the images are to be learned, to see what from.

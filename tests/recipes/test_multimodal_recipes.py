@@ -14,8 +14,6 @@ from datasets import ClassLabel
 from huggingface_hub import ModelCard
 from peft import PeftModel
 from PIL import Image
-from test_sarcasm import write_mirror
-from test_stamps import write_table
 from transformers import AutoProcessor, AutoTokenizer, BertModel, ResNetModel
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 from transformers.utils import logging
@@ -23,13 +21,14 @@ from transformers.utils import logging
 import processes
 from hf_colearn import CoLearningForMultimodalClassification
 from hf_colearn.corpora.audio_visual import frame_processor
-from hf_colearn.corpora.av_digits import load_av_digits, with_av_inputs
-from hf_colearn.corpora.dtmf import write_dialled_digits
+from hf_colearn.corpora.av_digits import load_av_digits
+from hf_colearn.corpora.image_audio import with_av_inputs
 from hf_colearn.corpora.image_text import ImageTextOptions
 from hf_colearn.corpora.sarcasm import CLASSES, load_sarcasm
 from hf_colearn.corpora.twitter2015 import load_twitter2015
 from hf_colearn.data.multimodal import check_modalities, only_modality
 from hf_colearn.experiments.tiny_models import bert_tiny, resnet_tiny
+from tiny_corpora import write_dtmf_digits, write_mirror, write_table
 from tiny_teachers import tokenizer
 
 
@@ -76,7 +75,7 @@ def learns_alpha(report):
 @pytest.fixture(scope="module")
 def phones(tmp_path_factory):
     folder = tmp_path_factory.mktemp("phones")
-    write_dialled_digits(folder, clips_per_digit=42)  # by FSDD's rule, takes 0 to 4 of the seven are for testing
+    write_dtmf_digits(folder, clips_per_digit=42)  # by FSDD's rule, takes 0 to 4 of the seven are for testing
     return folder
 
 
