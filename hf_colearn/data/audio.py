@@ -1,23 +1,20 @@
 """Audio of a dataset as waveforms, `input_values` and spectrograms: the one path of teachers and students.
 
-Shapes: T samples of a clip, B clips of a batch, H mel bands, W frames.
+Shapes: T samples of a clip, C channels.
 """
 
 import io
 import operator
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import datasets
 import numpy as np
 import torch
-from datasets import Array2D, Array3D, Dataset, Features, List, Value
+from datasets import Dataset
 
-from hf_colearn.models.spectrogram import SpectrogramFeatureExtractor
-
-
-_BATCH = 64  # clips held in memory at once
+from hf_colearn.data.columns import map_columns, with_lazy_input
 
 
 # ---- reading ----
@@ -44,7 +41,10 @@ def read_waveform(
         ValueError: If it cannot be decoded, has no samples, only silence, or one that is no number; it names the clip.
     """
     name = position if isinstance(position, str) else f"the audio in row {position}"
-    cell = _as_cell(cell)
+    if isinstance(cell, (str, os.PathLike)):
+        cell = {"path": os.fspath(cell)}
+    elif isinstance(cell, bytes):
+        cell = {"bytes": cell}
     if isinstance(cell, Mapping) and cell.get("path"):
         name = f"{name} ('{cell['path']}')"
     wave, rate = _decode(cell, name, sampling_rate)
@@ -57,7 +57,7 @@ def read_waveform(
     if check and np.ptp(wave) == 0:
         raise ValueError(f"{name} is silent (all its {len(wave)} samples are {wave[0]:g}): remove or mend it.")
     if sampling_rate and rate != sampling_rate:
-        import torchaudio.functional  # slow to import, and only audio needs it
+        import torchaudio.functional  # slow to import
 
         wave = torchaudio.functional.resample(torch.from_numpy(wave), rate, sampling_rate).numpy()
     return np.ascontiguousarray(wave, dtype=np.float32), sampling_rate or rate
@@ -68,12 +68,6 @@ def is_audio_decoder(item: Any) -> bool:
     return hasattr(item, "get_all_samples")
 
 
-def _as_cell(cell: Any) -> Any:
-    if isinstance(cell, (str, os.PathLike)):
-        return {"path": os.fspath(cell)}
-    return {"bytes": cell} if isinstance(cell, bytes) else cell
-
-
 def _decode(cell: Any, name: str, sampling_rate: int | None) -> tuple[np.ndarray, int]:
     if is_audio_decoder(cell):
         samples = cell.get_all_samples()
@@ -82,13 +76,13 @@ def _decode(cell: Any, name: str, sampling_rate: int | None) -> tuple[np.ndarray
         rate = cell.get("sampling_rate")
         if not rate or rate < 0:
             raise ValueError(f"{name} has sampling_rate={rate}: pass its rate in Hz beside the array.")
-        return _as_samples(cell["array"], name), int(rate)
+        return _as_floats(cell["array"], name), int(rate)
     if isinstance(cell, Mapping) and (cell.get("bytes") is not None or cell.get("path") is not None):
         return _read_file(cell, name)
     if isinstance(cell, (np.ndarray, torch.Tensor, list, tuple)):
         if not sampling_rate:
             raise ValueError(f"{name} is a bare array of unknown rate: pass `sampling_rate`.")
-        return _as_samples(cell, name), sampling_rate
+        return _as_floats(cell, name), sampling_rate
     shown = f"of type {type(cell).__name__}" if not isinstance(cell, Mapping) else f"{dict(cell)}"[:80]
     raise ValueError(
         f"{name} is {shown}, where a waveform is needed: cast the column with "
@@ -96,7 +90,7 @@ def _decode(cell: Any, name: str, sampling_rate: int | None) -> tuple[np.ndarray
     )
 
 
-def _as_samples(array: Any, name: str) -> np.ndarray:
+def _as_floats(array: Any, name: str) -> np.ndarray:
     """Samples in [-1, 1]: signed integers are scaled by their type's range."""
     array = np.asarray(array)
     if np.issubdtype(array.dtype, np.floating):
@@ -164,90 +158,110 @@ def with_input_values(
     """
     if max_seconds is not None and not max_seconds > 0:
         raise ValueError(f"max_seconds={max_seconds} leaves no audio: pass a positive number, or None for all of it.")
-    dataset = _undecoded(dataset, column, label_column)
     rate, name = feature_extractor.sampling_rate, feature_extractor.model_input_names[0]
 
-    def preprocess(cells: list[Any], rows: list[int]) -> dict[str, Any]:
-        waves = [_read_start(cell, row, rate, max_seconds) for cell, row in zip(cells, rows, strict=True)]
+    def read_start(cell: Any, row: int) -> np.ndarray:
+        wave, _ = read_waveform(cell, row, rate)
+        if max_seconds is None:
+            return wave
+        start = wave[: max(1, round(max_seconds * rate))]
+        if np.ptp(start) == 0:
+            raise ValueError(
+                f"the first {max_seconds} s of the audio in row {row} are silent: take more seconds, or remove or mend it."
+            )
+        return start
+
+    def extract(cells: list[Any], rows: list[int]) -> dict[str, Any]:
+        waves = [read_start(cell, row) for cell, row in zip(cells, rows, strict=True)]
         inputs = feature_extractor(waves, sampling_rate=rate)[name]
         return {name: [np.asarray(values, dtype=np.float32) for values in inputs]}
 
-    shape = preprocess([dataset[0][column]], [0])[name][0].shape
-    arrays = {2: Array2D, 3: Array3D}
-    feature = arrays[len(shape)](shape, "float32") if len(shape) in arrays else List(Value("float32"))
-    return _map(dataset, preprocess, column, name, feature)
+    return map_columns(dataset, [column], label_column, extract, "audio", batch_size=64)
 
 
-def with_spectrograms(
-    dataset: Dataset,
-    size: tuple[int, int] = (112, 112),
-    sampling_rate: int = 16_000,
-    seconds: float = 1.0,
-    n_fft: int = 1024,
-    window_seconds: float = 0.025,
-    column: str = "audio",
-    label_column: str = "label",
-) -> Dataset:
-    """Log-mel spectrograms of all clips as images `[1, H, W]`: [`with_input_values`] with a
-    [`~hf_colearn.models.spectrogram.SpectrogramFeatureExtractor`], which says how; to publish the student, make the
-    extractor yourself and save it beside the student.
+def log_magnitude(wave_T: torch.Tensor, n_fft: int = 512, hop_length: int = 353) -> torch.Tensor:
+    """`log(|STFT| + 1e-7)` with a periodic Hann window of `n_fft` samples, as work on modality imbalance has it.
+
+    The frames are centred, with zeros beyond both ends, as librosa does it from 0.10 on (it mirrored the ends before).
+    Source: the released code of OGM-GE (Peng et al., CVPR 2022; github.com/GeWu-Lab/OGM-GE_CVPR2022,
+    `dataset/CramedDataset.py` and `dataset/VGGSoundDataset.py`) and of its successors, by way of `librosa.stft`.
 
     Args:
-        dataset ([`datasets.Dataset`]): With a column that [`read_waveform`] reads.
-        size, sampling_rate, seconds, n_fft, window_seconds (*optional*): As of the extractor.
-        column (`str`, *optional*, defaults to `"audio"`): The clips' column, which is dropped.
-        label_column (`str`, *optional*, defaults to `"label"`): The labels' column, which becomes `labels`.
+        wave_T (`torch.Tensor` of shape `(T,)`): Samples, clipped to [-1, 1] as published.
+        n_fft, hop_length (`int`, *optional*): In samples.
 
     Returns:
-        [`datasets.Dataset`]: With `pixel_values` (float32), `labels` and every other column, in torch format.
+        `torch.Tensor` of shape `(1, n_fft // 2 + 1, T // hop_length + 1)`, low frequencies in the first row.
+    """
+    import torchaudio.functional  # slow to import
+
+    spectrum_1FW = torchaudio.functional.spectrogram(
+        wave_T.clamp(-1, 1)[None],
+        pad=0,
+        window=torch.hann_window(n_fft),
+        n_fft=n_fft,
+        hop_length=hop_length,
+        win_length=n_fft,
+        power=1.0,
+        normalized=False,
+        pad_mode="constant",
+    )
+    return (spectrum_1FW + 1e-7).log()
+
+
+def with_log_magnitude(
+    dataset: Dataset,
+    seconds: float = 3.0,
+    sampling_rate: int = 22_050,
+    n_fft: int = 512,
+    hop_length: int = 353,
+    column: str = "audio",
+    out: str = "audio_pixel_values",
+    random_start: bool = False,
+) -> Dataset:
+    """Lets a dataset compute the spectrogram of every clip as it is read, see [`~hf_colearn.data.columns.with_lazy_input`].
+
+    A clip is repeated until it fills the time, and cut. The defaults are those of CREMA-D and give `(1, 257, 188)`;
+    VGGSound takes `seconds=5, sampling_rate=16_000, n_fft=256, hop_length=128`, which gives `(1, 129, 626)`, with a random
+    start for training (the released code draws one for testing as well).
+
+    Args:
+        dataset ([`datasets.Dataset`]): With a column that [`read_waveform`] reads; a video file's sound is read too, where
+            torchcodec is installed.
+        seconds (`float`, *optional*, defaults to 3.0): The time that a spectrogram spans.
+        sampling_rate (`int`, *optional*, defaults to 22050): In Hz, what clips are resampled to.
+        n_fft, hop_length (`int`, *optional*, defaults to 512 and 353): In samples.
+        column (`str`, *optional*, defaults to `"audio"`): The clips' column.
+        out (`str`, *optional*, defaults to `"audio_pixel_values"`): The input's name; float32.
+        random_start (`bool`, *optional*, defaults to `False`): Whether a clip that is longer is cut at a random place,
+            drawn from torch's global generator, instead of its start.
 
     Raises:
-        ValueError: If there are no samples, a column is missing, a clip is bad (it names the row), or the numbers do not
-            give such an image.
+        ValueError: If the numbers give no spectrogram or there is no such column; when a sample is read, if its clip
+            is bad, naming the file.
     """
-    extractor = SpectrogramFeatureExtractor(size, sampling_rate, seconds, n_fft, window_seconds)
-    return with_input_values(dataset, extractor, column, label_column, max_seconds=seconds)
-
-
-def _undecoded(dataset: Dataset, column: str, label_column: str) -> Dataset:
-    """The dataset with cells as they are stored, decoded later, where the row is known, and its labels as `labels`."""
-    for name in (column, label_column):
-        if name not in dataset.column_names:
-            raise ValueError(f"the dataset has no column '{name}' (it has {dataset.column_names}): name it.")
-    if not len(dataset):
-        raise ValueError("the dataset is empty, so there is no audio: look at its split, filter or selection.")
-    if isinstance(dataset.features[column], datasets.Audio):
-        dataset = dataset.cast_column(column, datasets.Audio(decode=False))
-    dataset = dataset.with_format(None)
-    return dataset if label_column == "labels" else dataset.rename_column(label_column, "labels")
-
-
-def _read_start(cell: Any, row: int, sampling_rate: int, seconds: float | None) -> np.ndarray:
-    wave, _ = read_waveform(cell, row, sampling_rate)
-    if seconds is None:
-        return wave
-    start = wave[: max(1, round(seconds * sampling_rate))]
-    if np.ptp(start) == 0:
+    if not (n_fft > 1 and hop_length > 0 and round(seconds * sampling_rate) >= n_fft):
         raise ValueError(
-            f"the first {seconds} s of the audio in row {row} are silent: take more seconds, or remove or mend it."
+            f"seconds={seconds} at sampling_rate={sampling_rate} with n_fft={n_fft} and hop_length={hop_length} give no "
+            "spectrogram: pass a hop of at least 1 sample, and a time that holds n_fft samples."
         )
-    return start
+    make = _LogMagnitude(round(seconds * sampling_rate), sampling_rate, n_fft, hop_length, random_start)
+    return with_lazy_input(dataset, column, out, make)
 
 
-def _map(dataset: Dataset, preprocess: Any, column: str, name: str, feature: Any) -> Dataset:
-    kept = {key: value for key, value in dataset.features.items() if key != column}
-    mapped = dataset.map(
-        preprocess,
-        batched=True,
-        batch_size=_BATCH,
-        writer_batch_size=_BATCH,
-        with_indices=True,
-        input_columns=[column],
-        remove_columns=[column],
-        features=Features({**kept, name: feature}),
-        desc="Preprocessing audio",
-    )
-    return mapped.with_format("torch")
+@dataclass(frozen=True)
+class _LogMagnitude:
+    length: int
+    sampling_rate: int
+    n_fft: int
+    hop_length: int
+    random_start: bool
+
+    def __call__(self, cell: Any) -> torch.Tensor:
+        wave_T = torch.from_numpy(read_waveform(cell, "the audio", self.sampling_rate)[0])
+        wave_T = wave_T.repeat(-(-self.length // len(wave_T)))
+        start = int(torch.randint(len(wave_T) - self.length + 1, ())) if self.random_start else 0
+        return log_magnitude(wave_T[start : start + self.length], self.n_fft, self.hop_length)
 
 
 # ---- noise ----
@@ -269,14 +283,16 @@ class WaveformNoise:
         self.std = std
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        for name in self.names:
-            if name in batch:
-                noise = self.std * torch.randn_like(batch[name])
-                mask = batch.get("attention_mask")
-                if mask is not None and mask.shape == noise.shape:
-                    noise = noise * mask
-                return {**batch, name: batch[name] + noise}
-        raise ValueError(f"the batch has none of {', '.join(self.names)} (it has {sorted(batch)}): it holds no audio.")
+        name = next((name for name in self.names if name in batch), None)
+        if name is None:
+            raise ValueError(
+                f"the batch has none of {', '.join(self.names)} (it has {sorted(batch)}): it holds no audio."
+            )
+        noise = self.std * torch.randn_like(batch[name])
+        mask = batch.get("attention_mask")
+        if mask is not None and mask.shape == noise.shape:
+            noise = noise * mask
+        return {**batch, name: batch[name] + noise}
 
 
 class NoisyWaveforms(Sequence[Any]):

@@ -12,6 +12,7 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from hf_colearn.data.rand_augment import rand_augment, to_device
 from hf_colearn.data.sample_ids import TARGETS
+from hf_colearn.data.soft_labels import smoothed
 
 
 class ImageAugmentation(nn.Module):
@@ -100,11 +101,9 @@ class ImageAugmentation(nn.Module):
                 f"mixup={mixup}, cutmix={cutmix} and label_smoothing={label_smoothing} make soft labels, one value a "
                 "class: pass `num_classes=`, or set all three to 0."
             )
-        self.num_classes, self.magnitude, self.magnitude_std, self.num_ops = (
-            num_classes, magnitude, magnitude_std, num_ops
-        )  # fmt: skip
+        self.magnitude, self.magnitude_std, self.num_ops = magnitude, magnitude_std, num_ops
         self.erasing, self.mixup, self.cutmix, self.switch_prob = erasing, mixup, cutmix, switch_prob
-        self.label_smoothing = label_smoothing
+        self.num_classes, self.label_smoothing = num_classes, label_smoothing
         for name, values in (("mean_C11", mean), ("std_C11", std)):
             self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
 
@@ -157,9 +156,7 @@ class ImageAugmentation(nn.Module):
             found = "missing" if labels_B is None else f"{labels_B.dtype} of shape {tuple(labels_B.shape)}"
             raise ValueError(f"`labels` are {found}: mixing and smoothing need class indices of shape [B].")
         assert self.num_classes is not None  # seen to when built
-        rest = self.label_smoothing / self.num_classes
-        soft_BK = labels_B.new_full((len(labels_B), self.num_classes), rest, dtype=torch.float32)
-        return soft_BK.scatter_(1, labels_B[:, None], 1 - self.label_smoothing + rest)
+        return smoothed(labels_B, self.num_classes, self.label_smoothing)
 
     def _draw_mix(self, height: int, width: int) -> tuple[float, tuple[slice, slice] | None]:
         """The own image's weight, and cutmix's box or, for mixup, none."""

@@ -2,20 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-import datasets
-from datasets import Dataset, IterableDataset
+from datasets import Features, IterableDataset, Value
 from transformers.utils import logging
 
+from hf_colearn.data.columns import AnyDataset, as_stored, check_columns
 from hf_colearn.utils import distributed
 
 
 logger = logging.get_logger(__name__)
 
 _SHOWN = 3  # bad samples in a log message
-
-AnyDataset = TypeVar("AnyDataset", Dataset, IterableDataset)
 
 
 @dataclass(frozen=True)
@@ -39,10 +37,10 @@ def without_bad_samples(
     Leave them out *before* the samples are numbered and the bank is encoded, so that row i of the bank stays that of
     sample id i.
 
-    A stream is read as it goes by: each bad sample is left out when it comes, and the good ones stay encoded, as
-    `decode=False` gives them, since `datasets` would decode the bad ones before anyone could leave them out. Its first
-    bad samples are named at once, the running count is told whenever it has doubled, and that of a whole pass at the
-    beginning of the next one. The list grows meanwhile; workers of a data loader have lists and counts of their own.
+    A stream is filtered while it is read, and its good samples stay encoded, as `decode=False` gives them, since
+    `datasets` would decode the bad ones first. Its first bad samples are named at once, the running count is logged
+    whenever it has doubled, and that of a whole pass at the beginning of the next one. The list grows meanwhile; workers
+    of a data loader have lists and counts of their own.
 
     Args:
         dataset ([`datasets.Dataset`] or [`datasets.IterableDataset`]): Images and audio are read as they are stored.
@@ -58,28 +56,22 @@ def without_bad_samples(
     Raises:
         ValueError: If there is no such column, or every sample is bad.
     """
-    names = dataset.column_names
-    if names is not None and column not in names:
-        raise ValueError(f"the dataset has no column '{column}' (it has {names}): name it.")
+    if dataset.column_names is not None:
+        check_columns(dataset, column)
     if isinstance(dataset, IterableDataset):
         bad: list[BadSample] = []
         watch = _Watch(read, column, bad)
-        if isinstance((dataset.features or {}).get(column), (datasets.Audio, datasets.Image)):
-            dataset = _as_stored(dataset, column)
-        return dataset.filter(watch, with_indices=True, input_columns=[column]), bad
+        return as_stored(dataset, column).filter(watch, with_indices=True, input_columns=[column]), bad
 
     def look(cell: Any, row: int) -> dict[str, str | None]:
         return {"problem": _problem(read, cell, row)}
 
-    raw = dataset.with_format(None).select_columns(column)
-    if isinstance(raw.features[column], (datasets.Audio, datasets.Image)):
-        raw = _as_stored(raw, column)
-    looked = raw.map(
+    looked = as_stored(dataset.with_format(None).select_columns(column), column).map(
         look,
         with_indices=True,
         input_columns=[column],
         remove_columns=[column],
-        features=datasets.Features({"problem": datasets.Value("string")}),
+        features=Features({"problem": Value("string")}),
         num_proc=num_proc,
         keep_in_memory=True,  # nothing is cached: a file may have been mended since
         desc=f"Looking for bad samples of '{column}'",
@@ -95,10 +87,6 @@ def without_bad_samples(
         more = f"\n  and {len(bad) - _SHOWN:,} more" if len(bad) > _SHOWN else ""
         logger.warning(f"{len(bad):,} of {len(problems):,} samples of column '{column}' are skipped:{shown}{more}")
     return dataset.select([row for row, problem in enumerate(problems) if problem is None]), bad
-
-
-def _as_stored(dataset: AnyDataset, column: str) -> AnyDataset:
-    return dataset.cast_column(column, type(dataset.features[column])(decode=False))
 
 
 def _problem(read: Callable[[Any, int], Any], cell: Any, row: int) -> str | None:

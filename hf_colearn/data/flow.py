@@ -7,6 +7,8 @@ Extracted flow is a folder of `flow_x_00001.jpg`, `flow_y_00001.jpg`, ... as `de
 al., "Temporal Segment Networks", ECCV 2016): the first pair is field 0, a displacement of -20 to 20 pixels is 0 to 255.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +17,8 @@ import torch
 from datasets import Dataset
 from PIL import Image
 
-from hf_colearn.data.lazy import with_lazy_input
-from hf_colearn.data.video import (
-    decode_frames,
-    frame_files,
-    open_video,
-    read_images,
-    segment,
-    source_of,
-    spread,
-)
+from hf_colearn.data.columns import with_lazy_input
+from hf_colearn.data.video import VideoFrames, frame_files, read_images, segment, source_of, spread
 
 
 BOUND = 20.0  # pixels from one frame to the next, what the images of extracted flow reach up to
@@ -37,9 +31,9 @@ def read_flow(
     """Flow fields of a clip, evenly spread over it as in [`~hf_colearn.data.video.read_frames`].
 
     Where the cell's path is a folder of extracted flow, it is read. Otherwise each field is computed from two consecutive
-    frames in grey by DIS (Kroeger et al., ECCV 2016; OpenCV's medium preset), which costs 7 to 15 ms of one CPU core for
-    320 x 240 pixels, so up to a second for 64 fields: far more than decoding, *every time a sample is read*. Write it once, by
-    [`write_flow`], to train on it.
+    frames in grayscale by DIS (Kroeger et al., ECCV 2016; OpenCV's medium preset), which costs 7 to 15 ms of one CPU core
+    for 320 x 240 pixels, so up to a second for 64 fields: far more than decoding, *every time a sample is read*. Write it
+    once, by [`write_flow`], to train on it.
 
     Args:
         cell: As in [`~hf_colearn.data.video.read_frames`], or a folder of extracted flow. `start` and `end` count frames.
@@ -55,30 +49,21 @@ def read_flow(
         ImportError: If flow is to be computed without OpenCV, or a file decoded without torchcodec.
     """
     source, name = source_of(cell, position)
-    is_folder = isinstance(source, Path) and source.is_dir()
-    pairs = (
-        [frame_files(source, prefix) for prefix in _PREFIXES] if isinstance(source, Path) and is_folder else [[], []]
-    )
-    if pairs[0] or pairs[1]:
-        if len(pairs[0]) != len(pairs[1]):
-            raise ValueError(
-                f"{name} has {len(pairs[0])} images flow_x_* and {len(pairs[1])} flow_y_*: extract the flow anew."
-            )
-        indices = spread(segment(cell, len(pairs[0]) + 1, name)[:-1], count, f"the flow of {name}", generator)
-        files = [images[index] for index in indices for images in pairs]
-        encoded_TCHW = read_images(files, name, mode="L").unflatten(0, (count, 2)).squeeze(2)
-        return encoded_TCHW.float() * (2 * BOUND / 255) - BOUND
-    if isinstance(source, Path) and is_folder:
-        images = frame_files(source)
-        indices = spread(segment(cell, len(images), name)[:-1], count, f"the flow of {name}", generator)
-        frames = read_images([images[index + step] for index in indices for step in (0, 1)], name)
-    else:
-        decoder = open_video(source, name)
-        indices = spread(segment(cell, len(decoder), name)[:-1], count, f"the flow of {name}", generator)
-        frames = decode_frames(decoder, [index + step for index in indices for step in (0, 1)], name)
-    compute = _Dis()
-    greys = [_grey(frame) for frame in frames]
-    return torch.stack([compute(first, second) for first, second in zip(greys[::2], greys[1::2], strict=True)])
+    folder = source if isinstance(source, Path) and source.is_dir() else None
+    extracted = [frame_files(folder, prefix) if folder else [] for prefix in _PREFIXES]
+    if len(extracted[0]) != len(extracted[1]):
+        raise ValueError(
+            f"{name} has {len(extracted[0])} images flow_x_* and {len(extracted[1])} flow_y_*: extract the flow anew."
+        )
+    frames = None if extracted[0] else VideoFrames(cell, position)
+    length = len(extracted[0]) + 1 if frames is None else len(frames)
+    indices = spread(segment(cell, length, name)[:-1], count, f"the flow of {name}", generator)
+    if frames is None:
+        encoded_NHW = read_images([images[index] for index in indices for images in extracted], name, mode="L")[:, 0]
+        return encoded_NHW.unflatten(0, (count, 2)).float() * (2 * BOUND / 255) - BOUND
+    images = [_grayscale(frame) for frame in frames.read([index + step for index in indices for step in (0, 1)])]
+    compute = _dis()
+    return torch.stack([compute(first, second) for first, second in zip(images[::2], images[1::2], strict=True)])
 
 
 def write_flow(cell: Any, folder: str | Path, position: int | str = "the video") -> Path:
@@ -101,13 +86,10 @@ def write_flow(cell: Any, folder: str | Path, position: int | str = "the video")
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    source, name = source_of(cell, position)
-    decoder = open_video(source, name)
-    compute, previous = _Dis(), _grey(decode_frames(decoder, [0], name)[0])
-    for number in range(1, len(decoder)):
-        current = _grey(
-            decode_frames(decoder, [number], name)[0]
-        )  # one at a time: a long video need not fit in memory
+    frames = VideoFrames(cell, position)
+    compute, previous = _dis(), _grayscale(frames.read([0])[0])
+    for number in range(1, len(frames)):
+        current = _grayscale(frames.read([number])[0])  # one at a time: a long video need not fit in memory
         encoded_2HW = ((compute(previous, current) + BOUND) * (255 / (2 * BOUND))).round().byte().numpy()
         for prefix, image in zip(_PREFIXES, encoded_2HW, strict=True):
             Image.fromarray(image).save(folder / f"{prefix}{number:05d}.jpg", quality=95)
@@ -115,24 +97,19 @@ def write_flow(cell: Any, folder: str | Path, position: int | str = "the video")
     return folder
 
 
-class _Dis:
-    """OpenCV's DIS flow of two grey frames `(H, W)` uint8."""
-
-    def __init__(self) -> None:
-        try:
-            import cv2
-        except ImportError as error:
-            raise ImportError(
-                "computing optical flow needs OpenCV: pip install 'hf-colearn[video]', or extract the flow before."
-            ) from error
-        self.dis: Any = cv2.DISOpticalFlow.create(cv2.DISOpticalFlow_PRESET_MEDIUM)
-
-    def __call__(self, first_HW: np.ndarray, second_HW: np.ndarray) -> torch.Tensor:
-        flow_HW2 = self.dis.calc(first_HW, second_HW, None)
-        return torch.from_numpy(flow_HW2).permute(2, 0, 1).clamp(-BOUND, BOUND)
+def _dis() -> Callable[[np.ndarray, np.ndarray], torch.Tensor]:
+    """OpenCV's DIS flow `(2, H, W)` of two grayscale frames `(H, W)` uint8."""
+    try:
+        import cv2
+    except ImportError as error:
+        raise ImportError(
+            "computing optical flow needs OpenCV: pip install 'hf-colearn[video]', or extract the flow before."
+        ) from error
+    dis: Any = cv2.DISOpticalFlow.create(cv2.DISOpticalFlow_PRESET_MEDIUM)
+    return lambda first, second: torch.from_numpy(dis.calc(first, second, None)).permute(2, 0, 1).clamp(-BOUND, BOUND)
 
 
-def _grey(frame_3HW: torch.Tensor) -> np.ndarray:
+def _grayscale(frame_3HW: torch.Tensor) -> np.ndarray:
     return np.array(Image.fromarray(frame_3HW.permute(1, 2, 0).numpy()).convert("L"))
 
 
@@ -147,7 +124,7 @@ def with_flow(
     *,
     crop_pct: float = 0.875,
 ) -> Dataset:
-    """Lets a dataset read `count` flow fields of every clip, see [`~hf_colearn.data.lazy.with_lazy_input`].
+    """Lets a dataset read `count` flow fields of every clip, see [`~hf_colearn.data.columns.with_lazy_input`].
 
     Fields are resized so that the crop covers `crop_pct` of the short side, and a square is cropped: the centre, or, for
     training, a random place, the same for all fields of a clip. Values are in units of 20 pixels of the original frames,
@@ -174,9 +151,12 @@ def with_flow(
     return with_lazy_input(dataset, column, out, _Flow(size, count, train, crop_pct))
 
 
+@dataclass(frozen=True)
 class _Flow:
-    def __init__(self, size: int, count: int, train: bool, crop_pct: float):
-        self.size, self.count, self.train, self.crop_pct = size, count, train, crop_pct
+    size: int
+    count: int
+    train: bool
+    crop_pct: float
 
     def __call__(self, cell: Any) -> torch.Tensor:
         flow_T2HW = read_flow(cell, self.count, generator=torch.default_generator if self.train else None) / BOUND

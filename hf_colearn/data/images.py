@@ -8,18 +8,17 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import datasets
 import numpy as np
 import torch
-from datasets import Array3D, Dataset, Features, IterableDataset
+from datasets import Dataset
 from PIL import ExifTags, Image, ImageOps
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-
-AnyDataset = TypeVar("AnyDataset", Dataset, IterableDataset)
+from hf_colearn.data.columns import AnyDataset, map_columns
 
 
 def with_pixel_values(dataset: Dataset, processor: Any, column: str = "image", label_column: str = "label") -> Dataset:
@@ -27,7 +26,7 @@ def with_pixel_values(dataset: Dataset, processor: Any, column: str = "image", l
 
     Args:
         dataset ([`datasets.Dataset`]): With an `Image` column.
-        processor: The student's image processor; one with a single mean is for grey images, of one channel.
+        processor: The student's image processor; one with a single mean is for grayscale images.
         column (`str`, *optional*, defaults to `"image"`): The images' column, which is dropped.
         label_column (`str`, *optional*, defaults to `"label"`): The labels' column, which becomes `labels`.
 
@@ -37,39 +36,22 @@ def with_pixel_values(dataset: Dataset, processor: Any, column: str = "image", l
     Raises:
         ValueError: If there are no samples, a column is missing, or a cell is no image; it names the row.
     """
-    for name in (column, label_column):
-        if name not in dataset.column_names:
-            raise ValueError(f"the dataset has no column '{name}' (it has {dataset.column_names}): name it.")
-    if not len(dataset):
-        raise ValueError("the dataset is empty, so no image tells a shape: look at its split, filter or selection.")
-    is_grey = processor.do_normalize and len(processor.image_mean) == 1
-    mode = None
-    if isinstance(dataset.features[column], datasets.Image):
-        mode = dataset.features[column].mode
-        dataset = dataset.cast_column(column, datasets.Image(decode=False))  # decoded below, where the row is known
+    feature = dataset.features.get(column)
+    mode = feature.mode if isinstance(feature, datasets.Image) else None
+    grayscale = is_grayscale(processor)
 
-    def preprocess(batch: dict[str, list], rows: list[int]) -> dict[str, Any]:
-        images = [as_rgb(cell, row, mode) for cell, row in zip(batch[column], rows, strict=True)]
-        images = [image.convert("L") for image in images] if is_grey else images
+    def preprocess(cells: list[Any], rows: list[int]) -> dict[str, Any]:
+        images = [as_rgb(cell, row, mode) for cell, row in zip(cells, rows, strict=True)]
+        images = [image.convert("L") for image in images] if grayscale else images
         pixels = processor(images=images, return_tensors="np")["pixel_values"]
-        kept = {name: cells for name, cells in batch.items() if name not in (column, label_column)}
-        return {**kept, "pixel_values": np.asarray(pixels, dtype=np.float32), "labels": batch[label_column]}
+        return {"pixel_values": np.asarray(pixels, dtype=np.float32)}
 
-    shape = preprocess(dataset[:1], [0])["pixel_values"].shape[1:]
-    features = Features(
-        {name: feature for name, feature in dataset.features.items() if name not in (column, label_column)}
-    )
-    # A fixed shape is stored flat and read back at once; nested lists would cost more than the training step.
-    features |= {"pixel_values": Array3D(shape, "float32"), "labels": dataset.features[label_column]}
-    mapped = dataset.map(
-        preprocess,
-        batched=True,
-        with_indices=True,
-        remove_columns=dataset.column_names,
-        features=features,
-        desc="Preprocessing images",
-    )
-    return mapped.with_format("torch")
+    return map_columns(dataset, [column], label_column, preprocess, "image")
+
+
+def is_grayscale(processor: Any) -> bool:
+    """Whether an image processor is for images of one channel."""
+    return processor.do_normalize and len(processor.image_mean) == 1
 
 
 def as_rgb(cell: Any, row: int, mode: str | None = None) -> Image.Image:

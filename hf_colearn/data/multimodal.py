@@ -15,11 +15,9 @@ import torch
 from datasets import Dataset, IterableDataset, concatenate_datasets
 from transformers import default_data_collator
 
-from hf_colearn.data.lazy import LazyInputs
+from hf_colearn.data.columns import LazyInputs
+from hf_colearn.data.sample_ids import LABELS
 from hf_colearn.utils.rng import preserve_rng_state
-
-
-LABELS = ("labels", "label")  # what a batch's `labels` are taken from, the first one that is there
 
 
 class MultimodalCollator:
@@ -48,8 +46,7 @@ class MultimodalCollator:
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         batch: dict[str, Any] = {}
-        label = next((name for name in LABELS if name in features[0]), None)
-        if label is not None:
+        if label := next((name for name in LABELS if name in features[0]), None):
             batch |= default_data_collator([{"labels": feature[label]} for feature in features])
         by_modality = {
             name: [_inputs(feature, name, row) for row, feature in enumerate(features)] for name in self.collators
@@ -113,6 +110,9 @@ def _tensor(cell: Any) -> Any:
 def without_modality(dataset: Dataset, name: str, share: float, seed: int = 0) -> Dataset:
     """Takes a modality from a share of the samples, drawn at random.
 
+    With one seed, the samples that lack it at a small share lack it at every larger one, so `1 - share` is a paired
+    fraction to sweep over.
+
     Args:
         dataset ([`datasets.Dataset`]): With N samples. In the formats "torch" and "numpy", which cannot show a missing cell,
             the dataset comes back with the transform [`missing_as_none`].
@@ -126,35 +126,28 @@ def without_modality(dataset: Dataset, name: str, share: float, seed: int = 0) -
     Raises:
         ValueError: If the share is out of range or the modality has no columns.
     """
+    columns = _columns_of(dataset.column_names, name)
     is_drawn = np.zeros(len(dataset), dtype=bool)
     is_drawn[_drawn(np.arange(len(dataset)), share, seed)] = True
-    return _emptied(dataset, name, is_drawn)
 
+    def empty(table: pa.Table, rows: list[int]) -> pa.Table:
+        # Taking the row "null" gives a null cell, whatever the column's type.
+        source = pa.array(np.arange(len(rows)), mask=is_drawn[rows])
+        for column in columns:
+            place = table.column_names.index(column)
+            table = table.set_column(place, table.field(place), table.column(place).take(source))
+        return table
 
-def with_budget(dataset: Dataset, name: str, share: float, seed: int = 0) -> Dataset:
-    """Leaves a modality to only a share of the samples, as where few pairs were collected: for a sweep over paired data.
-
-    With one seed, the samples that have it at a small share have it at every larger one.
-
-    Args:
-        dataset ([`datasets.Dataset`]): As in [`without_modality`].
-        name (`str`): The modality.
-        share (`float`): Of all samples, from 0 to 1; `round(share * N)` keep it, if they have it.
-        seed (`int`, *optional*, defaults to 0): Of the draw.
-
-    Returns:
-        [`datasets.Dataset`]: The same samples in the same order.
-
-    Raises:
-        ValueError: If the share is out of range or the modality has no columns.
-    """
-    is_emptied = np.ones(len(dataset), dtype=bool)
-    is_emptied[_drawn(np.arange(len(dataset)), share, seed)] = False
-    return _emptied(dataset, name, is_emptied)
+    emptied = dataset.with_format("arrow").map(
+        empty, batched=True, with_indices=True, features=dataset.features, desc=f"Taking '{name}' away"
+    )
+    if dataset.format["type"] in ("torch", "numpy"):
+        return emptied.with_transform(missing_as_none)
+    return _formatted_as(emptied, dataset)
 
 
 def mismatched(dataset: Dataset, name: str, share: float, seed: int = 0) -> Dataset:
-    """Gives a share of the samples the modality of another one, as careless pairing would: for a sweep over bad pairs.
+    """Assigns the modality of another sample to a share of the samples: for a sweep over wrong pairs.
 
     The samples that are drawn pass theirs on in one circle, so none keeps its own and each one's is seen as often as
     before; the new one may be of the same class. Labels and all other columns stay. With one seed, the samples that are
@@ -172,7 +165,7 @@ def mismatched(dataset: Dataset, name: str, share: float, seed: int = 0) -> Data
     Raises:
         ValueError: If the share is out of range or comes to a single sample, or the modality has no columns.
     """
-    columns = _stored(dataset, name)
+    columns = _columns_of(dataset.column_names, name)
     here_P = np.flatnonzero(_mask_of(dataset, name))
     drawn = _drawn(here_P, share, seed)
     if len(drawn) == 1:
@@ -196,25 +189,6 @@ def _drawn(rows: np.ndarray, share: float, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).permutation(rows)[: round(share * len(rows))]
 
 
-def _emptied(dataset: Dataset, name: str, is_emptied: np.ndarray) -> Dataset:
-    columns = _stored(dataset, name)
-
-    def empty(table: pa.Table, rows: list[int]) -> pa.Table:
-        # Taking the row "null" gives a null cell, whatever the column's type.
-        kept = pa.array(np.arange(len(rows)), mask=is_emptied[rows])
-        for column in columns:
-            place = table.column_names.index(column)
-            table = table.set_column(place, table.field(place), table.column(place).take(kept))
-        return table
-
-    emptied = dataset.with_format("arrow").map(
-        empty, batched=True, with_indices=True, features=dataset.features, desc=f"Taking '{name}' away"
-    )
-    if dataset.format["type"] in ("torch", "numpy"):
-        return emptied.with_transform(missing_as_none)
-    return _formatted_as(emptied, dataset)
-
-
 def only_modality(dataset: Dataset, name: str, id_column: str = "sample_id") -> Dataset:
     """The samples that have a modality, as its unimodal student takes them: columns without their prefix.
 
@@ -225,7 +199,7 @@ def only_modality(dataset: Dataset, name: str, id_column: str = "sample_id") -> 
 
     Returns:
         [`datasets.Dataset`]: A transform is applied first and then sees every stored column; of lazy inputs
-            ([`~hf_colearn.data.lazy.with_lazy_input`]) only those of the modality are made.
+            ([`~hf_colearn.data.columns.with_lazy_input`]) only those of the modality are made.
 
     Raises:
         ValueError: If the modality has no columns.
@@ -238,9 +212,7 @@ def only_modality(dataset: Dataset, name: str, id_column: str = "sample_id") -> 
         if isinstance(transform, LazyInputs):  # the others need not be made
             transform = LazyInputs(tuple(step for step in transform.steps if step[1].startswith(f"{name}_")))
         return dataset.with_transform(_Only(transform, name, id_column))
-    columns = [column for column in dataset.column_names if column.startswith(f"{name}_")]
-    if not columns:
-        raise ValueError(_no_columns(name, dataset.column_names))
+    columns = _columns_of(dataset.column_names, name, or_raw=False)
     kept = [column for column in (*LABELS, id_column) if column in dataset.column_names]
     dataset = dataset.select_columns([*columns, *kept])
     return dataset.rename_columns({column: column[len(name) + 1 :] for column in columns})
@@ -272,31 +244,10 @@ def check_modalities(dataset: Any, modalities: tuple[str, ...] | list[str]) -> N
     """
     if isinstance(dataset, IterableDataset) and dataset.column_names is not None:
         for name in modalities:
-            if not _of_modality(dataset.column_names, name):
-                raise ValueError(_no_columns(name, dataset.column_names))
+            _columns_of(dataset.column_names, name)
     if not isinstance(dataset, Dataset) or not len(dataset):
         return
-    mask_MN = []
-    for name in modalities:
-        stored = _of_modality(dataset.column_names, name)
-        if not stored and dataset.format["type"] == "custom":
-            with preserve_rng_state(torch.device("cpu")):
-                made = list(dataset[0])
-            if not _of_modality(made, name):
-                raise ValueError(_no_columns(name, made))
-            mask_MN.append(np.ones(len(dataset), dtype=bool))  # only the transform knows
-            continue
-        mask_MN.append(_mask_of(dataset, name))
-        if not mask_MN[-1].any():
-            raise ValueError(
-                f"'{name}' is absent in every one of the {len(dataset)} samples (columns {', '.join(stored)}): build the "
-                f"model without it, or look at how the dataset was made; it has {', '.join(dataset.column_names)}."
-            )
-        if dataset.format["type"] in ("torch", "numpy") and not mask_MN[-1].all():
-            raise ValueError(
-                f"'{name}' is missing in {(~mask_MN[-1]).sum()} samples, which the format '{dataset.format['type']}' "
-                "of datasets cannot show: use `dataset.with_transform(missing_as_none)` of hf_colearn.data.multimodal."
-            )
+    mask_MN = [_mask_for_training(dataset, name) for name in modalities]
     alone_N = ~np.any(mask_MN, axis=0)
     if alone_N.any():
         raise ValueError(
@@ -305,31 +256,54 @@ def check_modalities(dataset: Any, modalities: tuple[str, ...] | list[str]) -> N
         )
 
 
-def _of_modality(columns: list[str], name: str) -> list[str]:
+def _mask_for_training(dataset: Dataset, name: str) -> np.ndarray:
+    """Which samples have a modality, `[N]` bool, refused where a model cannot be trained with it."""
+    kind = dataset.format["type"]
+    if kind == "custom" and not any(
+        column == name or column.startswith(f"{name}_") for column in dataset.column_names
+    ):
+        with preserve_rng_state(torch.device("cpu")):
+            _columns_of(list(dataset[0]), name)
+        return np.ones(len(dataset), dtype=bool)  # only the transform knows
+    mask_N = _mask_of(dataset, name)
+    if not mask_N.any():
+        raise ValueError(
+            f"'{name}' is absent in every one of the {len(dataset)} samples: build the model without it, or look at how "
+            f"the dataset was made; it has {', '.join(dataset.column_names)}."
+        )
+    if kind in ("torch", "numpy") and not mask_N.all():
+        raise ValueError(
+            f"'{name}' is missing in {(~mask_N).sum()} samples, which the format '{kind}' of datasets cannot show: use "
+            "`dataset.with_transform(missing_as_none)` of hf_colearn.data.multimodal."
+        )
+    return mask_N
+
+
+def _columns_of(columns: list[str], name: str, or_raw: bool = True) -> list[str]:
     """A modality's columns, or else the raw one that a transform makes them of."""
-    prefixed = [column for column in columns if column.startswith(f"{name}_")]
-    return prefixed or [column for column in columns if column == name]
-
-
-def _stored(dataset: Dataset, name: str) -> list[str]:
-    columns = _of_modality(dataset.column_names, name)
-    if not columns:
-        raise ValueError(_no_columns(name, dataset.column_names))
-    return columns
+    found = [column for column in columns if column.startswith(f"{name}_")]
+    if not found and or_raw and name in columns:
+        return [name]
+    if not found:
+        raise ValueError(
+            f"the modality '{name}' has no column: a column's name begins with its modality's, such as "
+            f"'{name}_pixel_values', and there are {', '.join(columns)}."
+        )
+    return found
 
 
 def _mask_of(dataset: Dataset, name: str) -> np.ndarray:
     """Which samples have a modality, `[N]` bool, from the stored columns' validity."""
-    columns = _stored(dataset, name)
-    valid = {column: _valid(dataset, column) for column in columns}
-    for column, valid_N in valid.items():
-        differs_N = valid_N != valid[columns[0]]
+    first, *others = _columns_of(dataset.column_names, name)
+    valid_N = _valid(dataset, first)
+    for column in others:
+        differs_N = valid_N != _valid(dataset, column)
         if differs_N.any():
             raise ValueError(
-                f"row {int(differs_N.argmax())} has '{name}' in part: one of {columns[0]} and {column} is None and the "
+                f"row {int(differs_N.argmax())} has '{name}' in part: one of {first} and {column} is None and the "
                 "other is not. An absent modality is None in all of its columns."
             )
-    return valid[columns[0]]
+    return valid_N
 
 
 def _valid(dataset: Dataset, column: str) -> np.ndarray:
@@ -341,10 +315,3 @@ def _valid(dataset: Dataset, column: str) -> np.ndarray:
 def _formatted_as(dataset: Dataset, example: Dataset) -> Dataset:
     how = example.format
     return dataset.with_format(how["type"], how["columns"], how["output_all_columns"], **how["format_kwargs"])
-
-
-def _no_columns(name: str, columns: list[str]) -> str:
-    return (
-        f"the modality '{name}' has no column: a column's name begins with its modality's, such as '{name}_pixel_values', "
-        f"and there are {', '.join(columns)}."
-    )

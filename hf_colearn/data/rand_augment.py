@@ -6,11 +6,11 @@ Shapes: B images, N of them that got the same operation, 3 channels, H x W pixel
 import torch
 import torch.nn.functional as F
 
+from hf_colearn.utils.extras import extra
 
-try:
+
+with extra("vision", "augmentation needs kornia"):
     from kornia import enhance
-except ImportError as error:
-    raise ImportError("augmentation needs kornia: pip install 'hf-colearn[vision]'") from error
 
 
 def rand_augment(
@@ -77,8 +77,7 @@ def operate(
     # Output to input, in the coordinates of `affine_grid`: -1 to 1 from edge to edge, so that sides do not count.
     (height, width), signed_N = x_N3HW.shape[-2:], level_N * sign_N
     one_N, zero_N = torch.ones_like(level_N), torch.zeros_like(level_N)
-    a, b, c, d, e, f = GEOMETRIC[name](signed_N, one_N, zero_N, height / width)
-    theta_N23 = torch.stack([torch.stack([a, b, c], dim=1), torch.stack([d, e, f], dim=1)], dim=1)
+    theta_N23 = torch.stack(GEOMETRIC[name](signed_N, one_N, zero_N, height / width), dim=1).unflatten(1, (2, 3))
     grid = F.affine_grid(theta_N23, list(x_N3HW.shape), align_corners=False)
     return (F.grid_sample(x_N3HW - fill, grid, align_corners=False) + fill).clamp(0, 1)
 
@@ -86,22 +85,6 @@ def operate(
 def _rotate(signed, one, zero, aspect):  # 30 degrees at most, counterclockwise where positive
     angle = torch.deg2rad(30 * signed)
     return angle.cos(), -angle.sin() * aspect, zero, angle.sin() / aspect, angle.cos(), zero
-
-
-def _shear_x(signed, one, zero, aspect):  # 0.3 at most, about the upper left corner, as PIL does
-    return one, 0.3 * signed * aspect, 0.3 * signed * aspect, zero, one, zero
-
-
-def _shear_y(signed, one, zero, aspect):
-    return one, zero, zero, 0.3 * signed / aspect, one, 0.3 * signed / aspect
-
-
-def _translate_x(signed, one, zero, aspect):  # by 45 % of the side at most
-    return one, zero, 0.9 * signed, zero, one, zero
-
-
-def _translate_y(signed, one, zero, aspect):
-    return one, zero, zero, zero, one, 0.9 * signed
 
 
 def _levels(x):
@@ -112,18 +95,6 @@ def _levels(x):
 def _auto_contrast(x, level, sign):
     low, high = x.amin((-2, -1), keepdim=True), x.amax((-2, -1), keepdim=True)
     return torch.where(high > low, (x - low) / (high - low).clamp(min=1 / 255), x)
-
-
-def _equalize(x, level, sign):
-    return enhance.equalize(_levels(x))
-
-
-def _invert(x, level, sign):
-    return 1 - x
-
-
-def _posterize(x, level, sign):  # keeps 4 bits down to 0
-    return enhance.posterize(_levels(x), 4 - (4 * level).floor().long())
 
 
 def _solarize(x, level, sign):
@@ -140,39 +111,25 @@ def _factor(level, sign):  # 1 changes nothing, 0.1 and 1.9 are the extremes
     return (1 + 0.9 * level * sign).clamp(min=0.1)
 
 
-def _color(x, level, sign):
-    return enhance.adjust_saturation_with_gray_subtraction(x, _factor(level, sign))
-
-
-def _contrast(x, level, sign):
-    return enhance.adjust_contrast_with_mean_subtraction(x, _factor(level, sign))
-
-
-def _brightness(x, level, sign):
-    return enhance.adjust_brightness_accumulative(x, _factor(level, sign))
-
-
-def _sharpness(x, level, sign):
-    return enhance.sharpness(x, _factor(level, sign))
-
-
+# By name, the 6 values of an affine map; sides are sheared by 0.3 of their length at most, about the upper left corner as
+# PIL does, and moved by 45 %.
 GEOMETRIC = {
     "rotate": _rotate,
-    "shear_x": _shear_x,
-    "shear_y": _shear_y,
-    "translate_x": _translate_x,
-    "translate_y": _translate_y,
+    "shear_x": lambda v, one, zero, aspect: (one, 0.3 * v * aspect, 0.3 * v * aspect, zero, one, zero),
+    "shear_y": lambda v, one, zero, aspect: (one, zero, zero, 0.3 * v / aspect, one, 0.3 * v / aspect),
+    "translate_x": lambda v, one, zero, aspect: (one, zero, 0.9 * v, zero, one, zero),
+    "translate_y": lambda v, one, zero, aspect: (one, zero, zero, zero, one, 0.9 * v),
 }
 PHOTOMETRIC = {
     "auto_contrast": _auto_contrast,
-    "equalize": _equalize,
-    "invert": _invert,
-    "posterize": _posterize,
+    "equalize": lambda x, level, sign: enhance.equalize(_levels(x)),
+    "invert": lambda x, level, sign: 1 - x,
+    "posterize": lambda x, level, sign: enhance.posterize(_levels(x), 4 - (4 * level).floor().long()),  # 4 bits to 0
     "solarize": _solarize,
     "solarize_add": _solarize_add,
-    "color": _color,
-    "contrast": _contrast,
-    "brightness": _brightness,
-    "sharpness": _sharpness,
+    "color": lambda x, level, sign: enhance.adjust_saturation_with_gray_subtraction(x, _factor(level, sign)),
+    "contrast": lambda x, level, sign: enhance.adjust_contrast_with_mean_subtraction(x, _factor(level, sign)),
+    "brightness": lambda x, level, sign: enhance.adjust_brightness_accumulative(x, _factor(level, sign)),
+    "sharpness": lambda x, level, sign: enhance.sharpness(x, _factor(level, sign)),
 }
 OPERATIONS = (*GEOMETRIC, *PHOTOMETRIC)

@@ -1,10 +1,11 @@
-"""Sample ids: what a pairing knows a training sample by."""
+"""Sample ids, by which a pairing knows a training sample, and the names of columns that batches share."""
 
 import numpy as np
 from datasets import Dataset
 
 
 TARGETS = "teacher_latents"  # the key of the targets [B, D] in a training batch
+LABELS = ("labels", "label", "label_ids")  # what Trainer's collators take for labels, the first one that is there
 
 
 def with_sample_ids(dataset: Dataset, column: str = "sample_id") -> Dataset:

@@ -2,7 +2,14 @@
 
 from typing import Any
 
-import torch.nn.functional as F
+import torch
+
+
+def smoothed(labels_B: torch.Tensor, num_classes: int, share: float) -> torch.Tensor:
+    """Class indices as soft labels `(B, C)` float32, of which a share is spread over all classes."""
+    rest = share / num_classes
+    soft_BC = labels_B.new_full((len(labels_B), num_classes), rest, dtype=torch.float32)
+    return soft_BC.scatter_(1, labels_B[:, None], 1 - share + rest)
 
 
 class SmoothedLabels:
@@ -34,5 +41,4 @@ class SmoothedLabels:
         self.num_classes, self.share = num_classes, share
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        one_hot_BC = F.one_hot(batch["labels"], self.num_classes).float()
-        return {**batch, "labels": (1 - self.share) * one_hot_BC + self.share / self.num_classes}
+        return {**batch, "labels": smoothed(batch["labels"], self.num_classes, self.share)}

@@ -3,6 +3,8 @@
 import numpy as np
 from datasets import ClassLabel, Dataset, Features, Value
 
+from hf_colearn.data.columns import check_columns
+
 
 def cut_validation(
     dataset: Dataset, share_or_count: float | int, seed: int, label_column: str = "label"
@@ -24,8 +26,7 @@ def cut_validation(
     Raises:
         ValueError: If a class has fewer than 2 samples, or a side would have fewer samples than there are classes.
     """
-    if label_column not in dataset.column_names:
-        raise ValueError(f"the dataset has no column '{label_column}' (it has {dataset.column_names}): name it.")
+    check_columns(dataset, label_column)
     is_share = isinstance(share_or_count, float)
     if not (0 < share_or_count < 1 if is_share else share_or_count >= 1):
         raise ValueError(

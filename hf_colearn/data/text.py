@@ -4,6 +4,8 @@ from typing import Any
 
 from datasets import Dataset
 
+from hf_colearn.data.columns import map_columns
+
 
 def with_input_ids(
     dataset: Dataset,
@@ -11,6 +13,7 @@ def with_input_ids(
     column: str = "text",
     label_column: str = "label",
     max_length: int | None = None,
+    pair_column: str | None = None,
 ) -> Dataset:
     """Tokenizes all texts once, each at its own length; batches are padded by `DataCollatorWithPadding(tokenizer)`.
 
@@ -20,6 +23,8 @@ def with_input_ids(
         column (`str`, *optional*, defaults to `"text"`): The texts' column, which is dropped.
         label_column (`str`, *optional*, defaults to `"label"`): The labels' column, which becomes `labels`.
         max_length (`int`, *optional*): In tokens; what is longer loses its end. The tokenizer's own limit by default.
+        pair_column (`str`, *optional*): Of second texts, which is dropped too; BERT's tokenizer gives
+            `[CLS] text [SEP] second [SEP]`. The limit is for both together, and the longer one loses its end.
 
     Returns:
         [`datasets.Dataset`]: With `input_ids`, what else the tokenizer gives, `labels` and every other column, in torch
@@ -28,28 +33,16 @@ def with_input_ids(
     Raises:
         ValueError: If there are no samples, a column is missing, or a text is missing or empty; it names the row.
     """
-    for name in (column, label_column):
-        if name not in dataset.column_names:
-            raise ValueError(f"the dataset has no column '{name}' (it has {dataset.column_names}): name it.")
-    if not len(dataset):
-        raise ValueError("the dataset is empty, so there is no text: look at its split, filter or selection.")
 
-    def preprocess(texts: list[Any], rows: list[int]) -> dict[str, Any]:
-        for text, row in zip(texts, rows, strict=True):
-            read_text(text, row)
-        return dict(tokenizer(texts, truncation=True, max_length=max_length))
+    def tokenize(*texts_and_rows: list[Any]) -> dict[str, Any]:
+        *texts, rows = texts_and_rows
+        for *of_row, row in zip(*texts, rows, strict=True):
+            for text in of_row:
+                read_text(text, row)
+        return dict(tokenizer(*texts, truncation=True, max_length=max_length))
 
-    dataset = dataset.with_format(None)
-    dataset = dataset if label_column == "labels" else dataset.rename_column(label_column, "labels")
-    mapped = dataset.map(
-        preprocess,
-        batched=True,
-        with_indices=True,
-        input_columns=[column],
-        remove_columns=[column],
-        desc="Tokenizing",
-    )
-    return mapped.with_format("torch")
+    columns = [column] if pair_column is None else [column, pair_column]
+    return map_columns(dataset, columns, label_column, tokenize, "text", as_arrays=False)
 
 
 def read_text(cell: Any, row: int) -> str:

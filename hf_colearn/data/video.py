@@ -15,8 +15,8 @@ from datasets import Dataset
 from PIL import Image
 
 from hf_colearn.data.audio import read_waveform
-from hf_colearn.data.images import ImageTransform
-from hf_colearn.data.lazy import with_lazy_input
+from hf_colearn.data.columns import with_lazy_input
+from hf_colearn.data.images import ImageTransform, is_grayscale
 
 
 VIDEO_SUFFIXES = (".mp4", ".flv", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg")
@@ -56,14 +56,8 @@ def read_frames(
     good, bad = without_bad_samples(dataset, lambda cell, row: read_frames(cell, 3, row), "video")
     ```
     """
-    source, name = source_of(cell, position)
-    if isinstance(source, Path) and source.is_dir():
-        files = frame_files(source)
-        chosen = [files[index] for index in spread(segment(cell, len(files), name), count, name, generator)]
-        return read_images(chosen, name)
-    decoder = open_video(source, name)
-    indices = spread(segment(cell, len(decoder), name), count, name, generator)
-    return decode_frames(decoder, indices, name)
+    frames = VideoFrames(cell, position)
+    return frames.read(spread(segment(cell, len(frames), frames.name), count, frames.name, generator))
 
 
 def read_soundtrack(
@@ -101,10 +95,19 @@ def frame_files(folder: Path, prefix: str = "") -> list[Path]:
     """The images of a folder whose names begin so, in natural order."""
     files = [path for path in folder.iterdir() if path.suffix.lower() in _IMAGE_SUFFIXES]
     files = [path for path in files if path.name.startswith(prefix) and not path.name.startswith("._")]
-    return sorted(files, key=lambda path: [int(part) if part.isdigit() else part for part in _DIGITS.split(path.name)])
+    return sorted(files, key=lambda path: [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", path.name)])
 
 
-_DIGITS = re.compile(r"(\d+)")
+def video_files(folder: Path) -> dict[str, Path]:
+    """The video files anywhere in a folder by their names without suffix; the first in order of path, where two agree."""
+    found: dict[str, Path] = {}
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            stem, suffix = os.path.splitext(name)
+            if suffix.lower() in VIDEO_SUFFIXES:
+                found.setdefault(stem, Path(parent, name))
+    return found
 
 
 def segment(cell: Any, length: int, name: str) -> range:
@@ -127,13 +130,41 @@ def spread(frames: range, count: int, name: str, generator: torch.Generator | No
         return [frames[(2 * number + 1) * length // (2 * count)] for number in range(count)]
     bounds = [number * length // count for number in range(count + 1)]
     drawn = torch.rand(count, generator=generator).tolist()
-    return [
-        frames[low + int(share * (high - low))] for share, low, high in zip(drawn, bounds, bounds[1:], strict=False)
-    ]
+    return [frames[a + int(share * (b - a))] for share, a, b in zip(drawn, bounds, bounds[1:], strict=False)]
 
 
-def open_video(source: Path | bytes, name: str) -> Any:
-    """torchcodec's decoder of a video."""
+class VideoFrames:
+    """The frames of a video by number, from 0: of a file, which torchcodec decodes, or of a folder of images.
+
+    Args:
+        cell: As in [`read_frames`]; its `start` and `end` are not looked at.
+        position (`int` or `str`): The row, or what to call the clip in errors.
+
+    Raises:
+        ValueError: If there is no such file or it cannot be decoded; it names the clip.
+        ImportError: If a file is to be decoded without torchcodec, or without FFmpeg.
+    """
+
+    def __init__(self, cell: Any, position: int | str):
+        source, self.name = source_of(cell, position)
+        folder = source if isinstance(source, Path) and source.is_dir() else None
+        self.is_folder = folder is not None
+        self.frames: Any = frame_files(folder) if folder else _open_video(source, self.name)
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def read(self, indices: list[int]) -> torch.Tensor:
+        """Those frames, `(T, 3, H, W)` uint8, in RGB."""
+        if self.is_folder:
+            return read_images([self.frames[index] for index in indices], self.name)
+        try:
+            return self.frames.get_frames_at(indices=indices).data
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise _undecodable(self.name, error) from error
+
+
+def _open_video(source: Path | bytes, name: str) -> Any:
     try:
         from torchcodec.decoders import VideoDecoder
     except (ImportError, OSError, RuntimeError) as error:  # a RuntimeError where FFmpeg's libraries are not found
@@ -146,14 +177,6 @@ def open_video(source: Path | bytes, name: str) -> Any:
     try:
         return VideoDecoder(source if isinstance(source, bytes) else str(source))
     except (RuntimeError, ValueError) as error:
-        raise _undecodable(name, error) from error
-
-
-def decode_frames(decoder: Any, indices: list[int], name: str) -> torch.Tensor:
-    """`(T, 3, H, W)` uint8, in RGB."""
-    try:
-        return decoder.get_frames_at(indices=indices).data
-    except (RuntimeError, ValueError, IndexError) as error:
         raise _undecodable(name, error) from error
 
 
@@ -208,14 +231,14 @@ def with_frames(
     scale: tuple[float, float] = (0.08, 1.0),
     hflip: bool = True,
 ) -> Dataset:
-    """Lets a dataset decode `count` frames of every clip as it is read, see [`~hf_colearn.data.lazy.with_lazy_input`].
+    """Lets a dataset decode `count` frames of every clip as it is read, see [`~hf_colearn.data.columns.with_lazy_input`].
 
     For training, a random frame of each segment is taken, and all frames of a clip get *the same* random crop and flip
     (the released code of OGM-GE draws them for every frame). Several video columns of a sample are drawn apart.
 
     Args:
         dataset ([`datasets.Dataset`]): With a column that [`read_frames`] reads.
-        processor: The student's image processor; one with a single mean is for grey frames, of one channel.
+        processor: The student's image processor; one with a single mean is for grayscale frames.
         count (`int`): T.
         column (`str`, *optional*, defaults to `"video"`): The clips' column.
         out (`str`, *optional*, defaults to `"video_pixel_values"`): The input's name; `(T, C, H, W)` float32, also where T
@@ -238,14 +261,14 @@ class _Frames:
         if count < 1:
             raise ValueError(f"count={count} takes no frame: pass at least 1.")
         self.processor, self.count = processor, count
-        self.is_grey = processor.do_normalize and len(processor.image_mean) == 1
+        self.grayscale = is_grayscale(processor)
         self.transform = ImageTransform(processor, train=True, scale=scale, hflip=hflip) if train else None
 
     def __call__(self, cell: Any) -> torch.Tensor:
         generator = torch.default_generator if self.transform else None
         frames_T3HW = read_frames(cell, self.count, generator=generator)
         images = [Image.fromarray(frame_3HW.permute(1, 2, 0).numpy()) for frame_3HW in frames_T3HW]
-        if self.is_grey:
+        if self.grayscale:
             images = [image.convert("L") for image in images]
         if self.transform is None:
             pixels = self.processor(images=images, return_tensors="np")["pixel_values"]
@@ -255,4 +278,4 @@ class _Frames:
             torch.set_rng_state(state)  # the same draws, so the same crop and flip, for every frame
             frames.append(self.transform({"image": [image], "label": [0]})["pixel_values"][0])
         frames_TCHW = torch.stack(frames)
-        return frames_TCHW[:, :1].contiguous() if self.is_grey else frames_TCHW
+        return frames_TCHW[:, :1].contiguous() if self.grayscale else frames_TCHW

@@ -20,8 +20,8 @@ from hf_colearn.data.audio import (
     WaveformNoise,
     read_waveform,
     with_input_values,
-    with_spectrograms,
 )
+from hf_colearn.models.spectrogram import SpectrogramFeatureExtractor
 from hf_colearn.teachers.inputs import waveform
 from tiny_teachers import RATE, noise
 
@@ -263,6 +263,11 @@ def test_bad_input_is_refused(dataset, kwargs, message):
 
 
 # ---- spectrograms ----
+def with_spectrograms(dataset, column="audio", seconds=1.0, **kwargs):
+    extractor = SpectrogramFeatureExtractor(seconds=seconds, **kwargs)
+    return with_input_values(dataset, extractor, column, max_seconds=seconds)
+
+
 def spectrogram(*cells, **kwargs):
     return with_spectrograms(audio_dataset(list(cells)), **kwargs)[:]["pixel_values"]
 

@@ -10,13 +10,12 @@ from transformers import BertTokenizer, DataCollatorWithPadding
 
 import hf_colearn  # noqa: F401, I001  # first: its guard
 from hf_colearn import MultimodalCollator, with_sample_ids
-from hf_colearn.data.lazy import with_lazy_input
+from hf_colearn.data.columns import with_lazy_input
 from hf_colearn.data.multimodal import (
     check_modalities,
     mismatched,
     missing_as_none,
     only_modality,
-    with_budget,
     without_modality,
 )
 
@@ -228,7 +227,7 @@ def test_samples_that_lack_a_modality_go_on_lacking_it_when_the_others_are_misma
     assert (after != before)[is_here].all() and sorted(after[is_here]) == sorted(before[is_here])
 
 
-@pytest.mark.parametrize("change", [mismatched, with_budget])
+@pytest.mark.parametrize("change", [mismatched, without_modality])
 def test_selections_formats_and_transforms_stay_in_a_sweep(change):
     selected = pairs().shuffle(seed=3).select(range(5, 15))
     found = change(selected, "text", 0.5)
@@ -252,29 +251,32 @@ def test_the_column_that_a_transform_reads_is_mismatched():
     assert all(row["image_x"] != row["audio_x"] for row in found)
 
 
-def test_a_budget_leaves_the_modality_to_a_share_that_grows():
-    kept = [set(range(20)) - absent(with_budget(pairs(), "image", share), "image_picture") for share in SHARES]
+def paired(fraction):
+    return without_modality(pairs(), "image", 1 - fraction)
+
+
+def test_a_growing_paired_fraction_keeps_the_pairs_that_a_smaller_one_had():
+    kept = [set(range(20)) - absent(paired(share), "image_picture") for share in SHARES]
     assert [len(k) for k in kept] == [0, 2, 5, 10, 20]
     assert all(smaller <= larger for smaller, larger in zip(kept[:-1], kept[1:], strict=True))
-    assert absent(with_budget(pairs(), "image", 0.25), "text_input_ids") == set()
+    assert absent(paired(0.25), "text_input_ids") == set()
     for share, of_share in zip(SHARES, kept, strict=True):
-        sources = shown(with_budget(pairs(), "image", share))
+        sources = shown(paired(share))
         assert {i for i in range(20) if sources[i] == i} == of_share
 
 
-def test_wrong_pairs_of_a_budget_are_exchanged_within_it():
-    found = mismatched(with_budget(pairs(), "image", 0.5), "image", 0.4)
+def test_wrong_pairs_of_a_paired_fraction_are_exchanged_within_it():
+    found = mismatched(paired(0.5), "image", 0.4)
     sources = shown(found)
     assert sum(source is not None for source in sources) == 10
     assert sum(source is not None and source != i for i, source in enumerate(sources)) == 4
 
 
-@pytest.mark.parametrize("change", [mismatched, with_budget])
-def test_shares_and_modalities_of_a_sweep_that_there_are_not_are_refused(change):
+def test_shares_and_modalities_of_a_sweep_that_there_are_not_are_refused():
     with pytest.raises(ValueError, match="share=1.5 is no share"):
-        change(pairs(), "image", 1.5)
+        mismatched(pairs(), "image", 1.5)
     with pytest.raises(ValueError, match="'smell' has no column.*text_input_ids"):
-        change(pairs(), "smell", 0.5)
+        mismatched(pairs(), "smell", 0.5)
 
 
 def test_a_single_sample_has_nobody_to_exchange_with():

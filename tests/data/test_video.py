@@ -12,8 +12,8 @@ from PIL import Image
 from transformers import default_data_collator
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
+from hf_colearn.data.audio import log_magnitude, with_log_magnitude
 from hf_colearn.data.bad_samples import without_bad_samples
-from hf_colearn.data.log_magnitude import log_magnitude, with_log_magnitude
 from hf_colearn.data.video import read_frames, read_soundtrack, spread, with_frames
 from tiny_videos import levels, needs_ffmpeg, ramp, texture, tone, write_video
 
