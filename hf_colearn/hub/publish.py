@@ -1,4 +1,8 @@
-"""Publishing a finished run: everything is uploaded first and then appears in one commit, however often it is tried."""
+"""Publishing a finished run: files are uploaded first and appear in one atomic commit, however often it is tried.
+
+`huggingface_hub` repeats the uploads of large files itself; what it asks or commits once (cards, repositories, commits) is
+repeated here, and so is an upload that arrived damaged.
+"""
 
 import json
 import time
@@ -21,7 +25,7 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError, RepositoryNotFound
 from huggingface_hub.utils import parse_ratelimit_headers
 from transformers.utils import logging
 
-from hf_colearn.hub.upload_manifest import UNSAFE, Contents, adapter_contents, check_no_token, student_contents
+from hf_colearn.hub.upload_manifest import UNSAFE, UploadManifest, adapter_manifest, check_no_token, student_manifest
 
 
 logger = logging.get_logger(__name__)
@@ -42,6 +46,9 @@ class PublishError(RuntimeError):
 
 class _Damaged(Exception):
     """A file did not arrive as it had been hashed."""
+
+
+RETRIED = (HTTPError, _Damaged, json.JSONDecodeError)
 
 
 @dataclass(frozen=True)
@@ -71,12 +78,11 @@ def publish(
     attempts: int = 5,
     timeout_s: float = 60.0,
 ) -> Published:
-    """Publishes a finished run's student with its card and report, or its adapter.
+    """Publishes a finished run's student with its card and report, or its adapter, in one atomic commit.
 
-    The folder is checked first, and never written to. Large files are sent one by one, those that the Hub has already
-    are not sent again; then a single commit makes all of it visible. The same commit deletes what an earlier one left
-    and a loader could read instead (weights, code, JSON, vocabularies, the folders `adapter`, `base` and `report`);
-    other files of the repository, such as a licence, stay.
+    The folder is checked first, and never written to. Large files that the Hub has already are not sent again. The commit
+    also deletes what an earlier one left and a loader could read instead (weights, code, JSON, vocabularies, the folders
+    `adapter`, `base` and `report`); other files of the repository, such as a licence, stay.
 
     Args:
         run (`str` or `Path`): A run with `student` or `model` in it, or such a folder itself.
@@ -87,7 +93,7 @@ def publish(
         adapter (`bool`, *optional*, defaults to `False`): Publish the LoRA adapter alone, as a PEFT repository.
         base (`str`, *optional*): With `adapter`: the repository of its base model.
         attempts (`int`, *optional*, defaults to 5): How often a request is made that meets an error of the server or of
-            the connection, with pauses of 1, 2, 4, ... seconds. Uploads are repeated by `huggingface_hub` itself.
+            the connection, with pauses of 1, 2, 4, ... seconds.
         timeout_s (`float`, *optional*, defaults to 60): Seconds without an answer until a request counts as failed.
 
     Returns:
@@ -110,29 +116,28 @@ def publish(
         raise ValueError(
             f"base='{base}' names the base model of an adapter: set adapter=True (--adapter), or leave it out."
         )
-    contents = adapter_contents(run, repo_id, base) if adapter else student_contents(run, repo_id)
+    manifest = adapter_manifest(run, repo_id, base) if adapter else student_manifest(run, repo_id)
     token = token or get_token()
     if token is None:
         raise PublishError("There is no access token: run `hf auth login`, or set HF_TOKEN to one that may write.")
-    files = contents.files | {"README.md": contents.card.encode()}
+    files = manifest.files | {"README.md": manifest.card.encode()}
     check_no_token(files, token)
     if is_offline_mode():
         raise PublishError("HF_HUB_OFFLINE is set, and publishing needs the Hub: unset it and repeat.")
 
-    repository = _Repository(
-        HfApi(token=token, library_name="hf_colearn"), repo_id, revision or "main", attempts, timeout_s
-    )
+    api = HfApi(token=token, library_name="hf_colearn")
+    repository = _Repository(api, repo_id, revision or "main", attempts, timeout_s)
     try:
-        repository.patiently(lambda: repository.prepare(contents, private))
-        commit = repository.patiently(lambda: repository.upload(files))
-    except (HTTPError, _Damaged, json.JSONDecodeError) as error:
+        repository.with_retries(lambda: repository.prepare(manifest, private))
+        commit = repository.with_retries(lambda: repository.upload(files))
+    except RETRIED as error:
         raise PublishError(f"{repository.reason(error)} {REPEAT}") from error
-    return Published(f"{repository.api.endpoint}/{repo_id}", commit.oid, tuple(sorted(files)))
+    return Published(f"{api.endpoint}/{repo_id}", commit.oid, tuple(sorted(files)))
 
 
 @dataclass(frozen=True)
 class _Repository:
-    """Where it goes, and how patiently."""
+    """Where the files go, and how often a request is tried."""
 
     api: HfApi
     repo_id: str
@@ -140,29 +145,26 @@ class _Repository:
     attempts: int
     timeout_s: float
 
-    def patiently(self, step: Callable[[], T]) -> T:
-        """The step's result, after as many attempts as it takes and may take."""
-        attempt = 1
-        while True:
-            session = get_session()  # another one after a failed connection; without a limit of its own
-            session.timeout, unlimited = self.timeout_s, session.timeout
-            try:
-                return step()
-            except (HTTPError, _Damaged, json.JSONDecodeError) as error:
-                status = _status(error)
-                if attempt == self.attempts or (status is not None and status not in PASSING):
-                    raise
-                wait_s = _wait_s(error, attempt)
-                attempt += 1
-                logger.warning(f"{_event(error)}: attempt {attempt} of {self.attempts} in {wait_s:g} s")
-            finally:
-                session.timeout = unlimited
-            time.sleep(wait_s)
+    def with_retries(self, step: Callable[[], T], attempt: int = 1) -> T:
+        """The step's result, after as many attempts as it needs and may have."""
+        session = get_session()  # another one after a failed connection; without a limit of its own
+        session.timeout, unlimited = self.timeout_s, session.timeout
+        try:
+            return step()
+        except RETRIED as error:
+            if attempt == self.attempts or _status(error) not in (None, *PASSING):
+                raise
+            wait_s = _wait_s(error, attempt)
+            logger.warning(f"{_event(error)}: attempt {attempt + 1} of {self.attempts} in {wait_s:g} s")
+        finally:
+            session.timeout = unlimited
+        time.sleep(wait_s)
+        return self.with_retries(step, attempt + 1)
 
-    def prepare(self, contents: Contents, private: bool | None) -> None:
+    def prepare(self, manifest: UploadManifest, private: bool | None) -> None:
         """Has the card validated, and the repository and its branch made."""
         try:
-            ModelCard(contents.card).validate()
+            ModelCard(manifest.card).validate()
         except json.JSONDecodeError:
             raise
         except ValueError as error:
@@ -170,12 +172,12 @@ class _Repository:
                 f"The Hub does not take the card's metadata: {error}. Mend README.md and repeat."
             ) from error
         self.api.create_repo(self.repo_id, private=private, exist_ok=True)
-        if contents.base is not None:
+        if manifest.base is not None:
             try:
-                self.api.model_info(contents.base, timeout=self.timeout_s)
+                self.api.model_info(manifest.base, timeout=self.timeout_s)
             except RepositoryNotFoundError as error:
                 raise PublishError(
-                    f"The base model '{contents.base}' is not on the Hub: publish it first, or name another base."
+                    f"The base model '{manifest.base}' is not on the Hub: publish it first, or name another base."
                 ) from error
         there = self.api.model_info(self.repo_id, timeout=self.timeout_s)
         if private is not None and there.private != private:
@@ -209,7 +211,7 @@ class _Repository:
         )
 
     def reason(self, error: Exception) -> str:
-        """What the last error means, and the way out."""
+        """What an error means, and the way out."""
         status, owner = _status(error), self.repo_id.split("/")[0]
         if status == 401:
             return "The Hub refused the access token (401): run `hf auth login` again, or set HF_TOKEN to a valid one."

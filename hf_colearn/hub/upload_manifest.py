@@ -1,4 +1,4 @@
-"""What of a finished run is published: a whole student, adapter or report, and nothing that is unsafe to load."""
+"""What of a finished run is published: a complete student, adapter or report, and nothing that is unsafe to load."""
 
 import json
 import mmap
@@ -17,88 +17,73 @@ Files = dict[str, Path | bytes]
 
 # Loading any of these may run code that it holds; `.distcp` and names with "optimizer" are a checkpoint's.
 UNSAFE = (".bin", ".ckpt", ".distcp", ".joblib", ".npz", ".pickle", ".pkl", ".pt", ".pth", ".pyc", ".pyo")
+HUB_ID = r"[\w.-]+(/[\w.-]+)?"
 REPORT = ("report.html", "report.md", "report.json", "figures")
 
 
 @dataclass
-class Contents:
-    """What a repository will hold.
-
-    Attributes:
-        files (`dict[str, Path | bytes]`): By the path in the repository, without the card.
-        card (`str`): Its `README.md`.
-        base (`str`, *optional*): Repository of an adapter's base model.
-    """
+class UploadManifest:
+    """What a repository will hold: its files without the card, the card, and the repository of an adapter's base model."""
 
     files: Files
     card: str
     base: str | None = None
 
 
-def student_contents(run: Path, repo_id: str) -> Contents:
+def student_manifest(run: Path, repo_id: str) -> UploadManifest:
     """A run's student and, below `report/`, its report.
 
     In the card, quoted paths of the folder become `repo_id`; in `adapter/adapter_config.json` the base is where it then
     lies. Both change in what is sent, not on the disk.
 
-    Args:
-        run (`Path`): A run with `student` or `model` in it, or such a folder itself.
-        repo_id (`str`): Where it will be.
-
     Raises:
         FileNotFoundError: If there is no student, or a file of it is missing.
-        ValueError: Naming every file that may not travel, or what is wrong with card, configuration or weights.
+        ValueError: Naming every file that must not be published, or what is wrong with card, configuration or weights.
     """
     folder = find_student(run)
     files = _safe_files(folder, folder.rglob("*"))
-    _check_whole(folder, files, "config.json", "model.safetensors")
+    _check_complete(folder, files, "config.json", "model.safetensors")
     if folder != run:
         pages = [path for name in REPORT for path in (run / name, *(run / name).rglob("*"))]
         files |= {f"report/{name}": path for name, path in _safe_files(run, pages).items()}
     if "adapter/adapter_config.json" in files:
-        config = _read_json(folder / "adapter" / "adapter_config.json") | {
-            "base_model_name_or_path": f"{repo_id}/base"
-        }
+        config = _read_json(folder / "adapter" / "adapter_config.json")
+        config["base_model_name_or_path"] = f"{repo_id}/base"
         files["adapter/adapter_config.json"] = json.dumps(config, indent=2).encode()
     if "adapter/README.md" in files:
-        adapters = ModelCard(_moved(_read_card(folder / "adapter"), folder.resolve().name, repo_id))
+        adapters = ModelCard(_with_hub_paths(_read_card(folder / "adapter"), folder.resolve().name, repo_id))
         adapters.data.base_model = repo_id
         files["adapter/README.md"] = str(adapters).encode()
     del files["README.md"]
-    return Contents(files, _moved(_read_card(folder), folder.resolve().name, repo_id))
+    return UploadManifest(files, _with_hub_paths(_read_card(folder), folder.resolve().name, repo_id))
 
 
-def adapter_contents(run: Path, repo_id: str, base: str | None) -> Contents:
-    """A run's PEFT adapter, whose configuration and card name the repository of its base model.
-
-    Args:
-        run (`Path`): A run with `student/adapter` or `model/adapter` in it, or the folder of a student or an adapter.
-        repo_id (`str`): Where it will be.
-        base (`str`, *optional*): Repository id of the base model, in place of the one in the adapter's configuration.
+def adapter_manifest(run: Path, repo_id: str, base: str | None) -> UploadManifest:
+    """A run's PEFT adapter; its configuration and card name `base`, or the repository in its configuration.
 
     Raises:
         FileNotFoundError: If there is no adapter, or a file of it is missing.
-        ValueError: As [`student_contents`], or because the base model is a local folder.
+        ValueError: As [`student_manifest`], or because the base model is a local folder.
     """
     folder = run if (run / "adapter_config.json").is_file() else find_student(run) / "adapter"
     if not folder.is_dir():
         raise FileNotFoundError(f"'{folder}' is not there: only a run with LoRA has an adapter.")
     files = _safe_files(folder, folder.rglob("*"))
-    _check_whole(folder, files, "adapter_config.json", "adapter_model.safetensors")
+    _check_complete(folder, files, "adapter_config.json", "adapter_model.safetensors")
     config = _read_json(folder / "adapter_config.json")
     named = config.get("base_model_name_or_path") or ""
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", base or named) or (base is None and Path(named).exists()):
+    if not re.fullmatch(HUB_ID, base or named) or (base is None and Path(named).exists()):
         raise ValueError(
             f"'{base or named}' is no repository but a local base model, which nobody else has: publish the base model first, "
             "and name its repository (base='me/base', or --base me/base)."
         )
     config["base_model_name_or_path"] = base = base or named
+    files["adapter_config.json"] = json.dumps(config, indent=2).encode()
     card = ModelCard(_read_card(folder))
     card.data.base_model, card.data.base_model_relation = base, "adapter"
     card.text = card.text.replace(f'"{named}"', f'"{base}"')
-    files["adapter_config.json"] = json.dumps(config, indent=2).encode()
     del files["README.md"]
-    return Contents(files, _moved(str(card), "adapter", repo_id), base)
+    return UploadManifest(files, _with_hub_paths(str(card), "adapter", repo_id), base)
 
 
 def find_student(run: Path) -> Path:
@@ -130,7 +115,7 @@ def check_no_token(files: Files, token: str) -> None:
 
 
 def _safe_files(folder: Path, paths: Iterable[Path]) -> Files:
-    """The files among paths in a folder, by their names in it, or an error that names those that may not travel."""
+    """The files among paths in a folder, by their names in it, or an error that names those that must not be published."""
     root, refused = folder.resolve(), []
     files: Files = {}
     for path in sorted(paths):
@@ -140,7 +125,7 @@ def _safe_files(folder: Path, paths: Iterable[Path]) -> Files:
         elif name.startswith(".") or "/." in name:
             refused.append(f"'{name}' is hidden")
         elif path.is_file() and (path.suffix.lower() in UNSAFE or _is_pickle(path)):
-            refused.append(f"'{name}' may run code when it is loaded: only safetensors travel")
+            refused.append(f"'{name}' may run code when it is loaded: only safetensors are published")
         elif path.is_file() and path.name.startswith("optimizer"):
             refused.append(f"'{name}' is the state of an optimizer")
         elif path.is_file():
@@ -158,7 +143,7 @@ def _is_pickle(path: Path) -> bool:
     return path.suffix != ".safetensors" and (is_pickle or start == b"PK\x03\x04")
 
 
-def _check_whole(folder: Path, files: Files, config: str, weights: str) -> None:
+def _check_complete(folder: Path, files: Files, config: str, weights: str) -> None:
     """That configuration, card and all weights are there and can be read."""
     index = f"{weights}.index.json"
     for name in ("README.md", config, weights if index not in files else index):
@@ -206,7 +191,7 @@ def _read_json(path: Path) -> dict:
     return content if isinstance(content, dict) else {}
 
 
-def _moved(card: str, name: str, repo_id: str) -> str:
+def _with_hub_paths(card: str, name: str, repo_id: str) -> str:
     """The card, in whose text quoted paths of the folder `name`, or of one in it, are the repository's."""
 
     def at_the_hub(path: re.Match) -> str:

@@ -16,7 +16,7 @@ from hf_colearn import (
     classification_metrics,
 )
 from hf_colearn.hub.record import TrainingRecord
-from hf_colearn.hub.upload_manifest import student_contents
+from hf_colearn.hub.upload_manifest import student_manifest
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +60,11 @@ def test_the_card_holds_the_last_evaluation_and_names_its_data(trained):
 def test_what_was_saved_can_be_published_but_for_the_pickle(trained):
     folder = trained[0]
     with pytest.raises(ValueError, match="training_args.bin' may run code"):
-        student_contents(folder, "me/mine")
+        student_manifest(folder, "me/mine")
     pickled = (folder / "training_args.bin").read_bytes()
     (folder / "training_args.bin").unlink()
     try:
-        assert {"colearning.json", "model.safetensors", "student.py"} <= set(student_contents(folder, "me/mine").files)
+        assert {"colearning.json", "model.safetensors", "student.py"} <= set(student_manifest(folder, "me/mine").files)
     finally:
         (folder / "training_args.bin").write_bytes(pickled)
 
