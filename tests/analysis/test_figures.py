@@ -7,18 +7,18 @@ from scipy.stats import t as student_t
 
 from hf_colearn.analysis.statistics.calibration import reliability
 from hf_colearn.analysis.statistics.compare import Arm, compare
-from hf_colearn.analysis.plots.figures import (
+from hf_colearn.analysis.plots.calibration import plot_reliability
+from hf_colearn.analysis.plots.comparisons import (
     plot_class_changes,
     plot_differences,
     plot_modality_shares,
-    plot_reliability,
     plot_sweep,
 )
 from hf_colearn.analysis.plots.style import arm_styles
 from hf_colearn.analysis.plots.triangle import plot_transport
 
 
-def said(figure):
+def words(figure):
     """The title and the line below it, unwrapped."""
     return " ".join(text.get_text() for text in figure.texts).replace("\n", " ")
 
@@ -32,21 +32,21 @@ def rows(axis):
 def misplaced(figure):
     """Words that do not lie within the figure, or lie over other words."""
     figure.draw_without_rendering()
-    words = [*figure.texts, *(text for legend in figure.legends for text in legend.texts)]
+    texts = [*figure.texts, *(text for legend in figure.legends for text in legend.texts)]
     for axis in figure.axes if figure.axes[0].axison else ():
         for side, limits in ((axis.xaxis, axis.get_xlim()), (axis.yaxis, axis.get_ylim())):
-            words += [tick.label1 for tick in side.get_major_ticks() if limits[0] <= tick.get_loc() <= limits[1]]
-            words.append(side.label)
-    words = [text for text in [*words, *figure.axes[0].texts] if text.get_text()]
-    boxes = [text.get_window_extent() for text in words]
+            texts += [tick.label1 for tick in side.get_major_ticks() if limits[0] <= tick.get_loc() <= limits[1]]
+            texts.append(side.label)
+    texts = [text for text in [*texts, *figure.axes[0].texts] if text.get_text()]
+    boxes = [text.get_window_extent() for text in texts]
     width, height = figure.bbox.size
     found = []
-    for i, (word, box) in enumerate(zip(words, boxes, strict=True)):
+    for i, (text, box) in enumerate(zip(texts, boxes, strict=True)):
         if box.x0 < 0 or box.y0 < 0 or box.x1 > width or box.y1 > height:
-            found.append(word.get_text())
-        for other, over in zip(words[:i], boxes[:i], strict=True):
+            found.append(text.get_text())
+        for other, over in zip(texts[:i], boxes[:i], strict=True):
             if min(box.x1, over.x1) - max(box.x0, over.x0) > 1 and min(box.y1, over.y1) - max(box.y0, over.y0) > 1:
-                found.append((word.get_text(), other.get_text()))
+                found.append((text.get_text(), other.get_text()))
     return found
 
 
@@ -97,14 +97,14 @@ def test_the_band_is_the_interval_of_the_strongest_null_control():
     # 'random vectors', differences 0, 1, 0: mean 1/3, standard deviation 1/sqrt(3)
     half = student_t.ppf(0.975, 2) / 3
     assert (band.get_x(), band.get_x() + band.get_width()) == pytest.approx((1 / 3 - half, 1 / 3 + half))
-    assert "strongest null control, random vectors" in said(figure) and "3 seeds" in said(figure)
+    assert "strongest null control, random vectors" in words(figure) and "3 seeds" in words(figure)
     without = plot_differences(compared(without=("null",)))
-    assert not without.axes[0].patches and "null" not in said(without)
+    assert not without.axes[0].patches and "null" not in words(without)
 
 
 def test_one_seed_has_neither_interval_nor_band():
     figure = plot_differences(compared(1))
-    assert "1 seed: differences without intervals" in said(figure)
+    assert "1 seed: differences without intervals" in words(figure)
     assert not figure.axes[0].patches
     assert all(len(line.get_xdata()) == 1 for line in figure.axes[0].lines[:-1])
 
@@ -140,7 +140,7 @@ def test_classes_are_sorted_and_a_sure_change_is_filled():
     assert points["dog (8)"].get_xdata() == pytest.approx([-10])
     filled = {name: line.get_markerfacecolor() != "white" for name, line in points.items()}
     assert filled == {"cow (1,200)": True, "cat (9)": False, "dog (8)": True}
-    assert "3 classes" in said(figure)
+    assert "3 classes" in words(figure)
     assert misplaced(figure) == []
 
 
@@ -152,13 +152,13 @@ def test_of_many_classes_the_ends_are_shown_and_the_rest_is_counted():
     drawn = sorted(line.get_xdata()[0] for line in axis.lines if line.get_marker() == "o")
     assert drawn == pytest.approx([-50, -49, -48, -47, -46, 45, 46, 47, 48, 49])
     assert [text.get_text() for text in axis.texts] == ["90 more classes from -45.0 to +44.0"]
-    assert "10 of 100 classes" in said(figure)
+    assert "10 of 100 classes" in words(figure)
     assert misplaced(figure) == []
 
 
 def test_class_changes_without_intervals_or_with_bad_values():
     figure = plot_class_changes(["a", "b"], [0.1, -0.1], None, None, [5, 5], what="speakers")
-    assert "2 speakers (test samples); 1 seed" in said(figure)
+    assert "2 speakers (test samples); 1 seed" in words(figure)
     with pytest.raises(ValueError, match="1 of 2 differences are not finite"):
         plot_class_changes(["a", "b"], [0.1, np.nan], None, None, [5, 5])
     with pytest.raises(ValueError, match=r"must have one length above 0, got \[1, 2\]"):
@@ -181,7 +181,7 @@ def test_reliability_shows_bins_by_their_size_and_draws_no_line_through_small_on
     assert diagonal.get_xydata().tolist() == [[0, 0], [1, 1]]
     assert line.get_xydata().tolist() == [pytest.approx([0.9, 0.75])]
     assert {"4", "12"} <= {text.get_text() for text in axis.texts}
-    assert "16 predictions an arm" in said(figure)
+    assert "16 predictions an arm" in words(figure)
     with pytest.raises(ValueError, match="no arm"):
         plot_reliability({}, {})
 
@@ -201,7 +201,7 @@ def test_a_triangle_is_to_scale_on_the_page(sides):
     drawn = [np.linalg.norm(a - b) for a, b in ((targets, baseline), (targets, colearned), (baseline, colearned))]
     assert np.divide(drawn, drawn[0]) == pytest.approx(np.divide(sides, sides[0]), rel=1e-3)
     assert {f"{side:.3g}" for side in sides} <= {text.get_text() for text in axis.texts}
-    assert "drawn to scale" in said(figure) and "test, 899 samples" in said(figure)
+    assert "drawn to scale" in words(figure) and "test, 899 samples" in words(figure)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_where_there_is_no_triangle_there_are_bars(sides, squared, why):
     figure = plot_transport(*sides, squared=squared)
     axis = figure.axes[0]
     assert [bar.get_width() for bar in axis.patches] == list(sides)
-    assert why in said(figure) and "drawn to scale" not in said(figure)
+    assert why in words(figure) and "drawn to scale" not in words(figure)
     assert misplaced(figure) == []
     assert ("squared latent units" in axis.get_xlabel()) == squared
 
@@ -246,13 +246,13 @@ def test_a_sweep_is_drawn_in_the_order_of_its_levels_with_t_intervals():
     assert ends[1] == pytest.approx([66, 66])
     assert ends[2] == pytest.approx([61 - half, 61 + half])
     assert {text.get_text() for text in axis.texts} == {"baseline", "null control"}
-    assert "2 seeds, mean and 95% interval" in said(figure)
+    assert "2 seeds, mean and 95% interval" in words(figure)
     assert misplaced(figure) == []
 
 
 def test_a_sweep_of_one_seed_has_no_intervals():
     figure = plot_sweep([0, 1], [[0.7], [0.6]], [0.65])
-    assert not figure.axes[0].patches and "interval" not in said(figure)
+    assert not figure.axes[0].patches and "interval" not in words(figure)
 
 
 @pytest.mark.parametrize(
@@ -281,10 +281,10 @@ def test_shares_are_a_bar_a_modality_in_each_arm():
     half = 5 * student_t.ppf(0.975, 1)
     assert axis.lines[0].get_xdata() == pytest.approx([35 - half, 35 + half])
     assert list(rows(axis).values()) == ["ce", "learned"]
-    assert "2 seeds" in said(figure)
+    assert "2 seeds" in words(figure)
     assert misplaced(figure) == []
     one = plot_modality_shares({"ce": {"image": [0.3], "audio": [0.1]}})
-    assert "1 seed" in said(one) and len(one.axes[0].lines) == 1  # the zero line
+    assert "1 seed" in words(one) and len(one.axes[0].lines) == 1  # the zero line
 
 
 def test_arms_of_other_modalities_are_refused():

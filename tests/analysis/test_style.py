@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from hf_colearn.analysis.plots.style import finite, arm_styles, new_figure, seeds, spread, title
+from hf_colearn.analysis.plots.style import arm_styles, finish, finite, new_figure, seeds, spread
 
 KINDS = {"ce": "baseline"}
 KINDS |= {f"teacher {i}": "colearned" for i in range(6)} | {f"null {i}": "null" for i in range(4)}
@@ -62,7 +62,7 @@ def test_neighbouring_colours_stay_apart_for_colour_blind_readers(blindness):
     assert closest([f"C{i}" for i in range(7)]) < 0.1  # matplotlib's own colours do not
 
 
-def test_a_look_depends_on_the_arms_of_its_kind_alone():
+def test_a_style_depends_on_the_arms_of_its_kind_alone():
     assert arm_styles({"null 0": "null", "teacher 0": "colearned"})["null 0"] == arm_styles(KINDS)["null 0"]
 
 
@@ -78,6 +78,7 @@ def test_a_swatch_is_the_line_with_its_dashes_and_marker_as_svg(arm):
 
 def test_labels_move_apart_as_little_as_possible():
     assert spread([5.0, 0.0, 1.0], 1).tolist() == [5, 0, 1]  # far enough
+    assert spread([0.0, 0.0], [1, 3]).tolist() == [-1, 1]  # half of each one's room between them
     assert spread([0.0, 0.0], 1).tolist() == [-0.5, 0.5]
     # three at 0 and one at 1.2: the three spread around 0 reach to 1, and push the fourth:
     # minimise (a)^2 + (a+1)^2 + (a+2)^2 + (a+3-1.2)^2 over a, so a = -(0 + 1 + 2 + 1.8) / 4 = -1.2
@@ -85,14 +86,14 @@ def test_labels_move_apart_as_little_as_possible():
 
 
 def test_long_titles_are_wrapped_within_the_figure():
-    figure = new_figure()
-    figure.subplots().set_ylabel("y")
-    title(figure, "A long heading of a picture with many words " * 2, "and a line below it that is longer still " * 3)
+    figure, (axis,) = new_figure()
+    axis.set_ylabel("y")
+    finish(figure, "A long heading of a picture with many words " * 2, "and a line below it that is longer still " * 3)
     figure.draw_without_rendering()
     width, height = figure.bbox.size
     boxes = [text.get_window_extent() for text in figure.texts]
     assert all(box.x0 > 0 and box.x1 < width and box.y1 < height for box in boxes)
-    assert boxes[0].y0 > boxes[1].y1 > boxes[1].y0 > figure.axes[0].get_window_extent().y1
+    assert boxes[0].y0 > boxes[1].y1 > boxes[1].y0 > axis.get_window_extent().y1
 
 
 def test_values_that_are_not_finite_are_counted_and_named():

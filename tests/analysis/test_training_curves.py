@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
+from hf_colearn.analysis.plots.style import arm_styles
 from hf_colearn.analysis.plots.training_curves import (
-    arm_styles,
     plot_alphas,
     plot_curves,
     plot_head_gaps,
     plot_losses,
-    plot_modalities,
 )
 
 
@@ -40,7 +39,7 @@ def history(task, latent=None):
     return [*entries, {"step": 10, "eval_loss": 9.0}, {"step": 30, "train_loss": 9.0}]
 
 
-def said(figure):
+def words(figure):
     """The title and the line below it, unwrapped."""
     return " ".join(text.get_text() for text in figure.texts).replace("\n", " ")
 
@@ -57,7 +56,7 @@ def test_line_is_the_mean_and_band_the_range_over_seeds(tmp_path, figures):
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_an_arm_without_a_term_is_only_in_the_other_panel_and_keeps_its_look(tmp_path, figures):
+def test_an_arm_without_a_term_is_only_in_the_other_panel_and_keeps_its_style(tmp_path, figures):
     histories = {"base": [history([2.0, 1.0])], "text": [history([2.0, 1.0], [0.9, 0.8]), history([3.0, 1.0], [1, 1])]}
     plot_losses(histories, tmp_path / "a.png")
     task, latent = figures[0].axes
@@ -95,8 +94,8 @@ def test_a_diverged_seed_ends_its_arm_with_a_cross_and_the_title_says_so():
     figure = plot_losses({"a": [history([2.0, 1.0, 1.0]), bad], "b": [never]}, terms=("loss_task",))
     line, cross = figure.axes[0].lines
     assert line.get_xydata().tolist() == cross.get_xydata().tolist() == [[10, 2.0]] and cross.get_marker() == "x"
-    told = said(figure)
-    assert "x: a seed's value is not finite from here on" in told and "'b' was never finite" in told
+    title = words(figure)
+    assert "x: a seed's value is not finite from here on" in title and "'b' was never finite" in title
     with pytest.raises(ValueError, match="'loss_task' was never finite in ..b..: the runs diverged"):
         plot_losses({"b": [never]}, terms=("loss_task",))
 
@@ -109,7 +108,7 @@ def test_one_term_is_one_panel_of_a_page_without_a_legend():
     assert figure.texts[0].get_text() == "Latent loss" and figure.texts[1].get_text() == "1 seed"
 
 
-def test_arms_wear_the_given_styles_and_the_baseline_lies_below():
+def test_arms_have_the_given_styles_and_the_baseline_lies_below():
     histories = {"null": [history([2.0, 1.0])], "text": [history([2.0, 1.0])], "base": [history([2.0, 1.0])]}
     styles = arm_styles({"base": "baseline", "text": "colearned", "null": "null"})
     null, text, base = plot_losses(histories, terms=("loss_task",), styles=styles, legend=False).axes[0].lines
@@ -119,19 +118,21 @@ def test_arms_wear_the_given_styles_and_the_baseline_lies_below():
         plot_losses(histories, terms=("loss_task",), styles={arm: styles[arm] for arm in ("base", "text")})
 
 
-def test_floors_are_lines_named_at_their_ends_and_equal_ones_are_named_together():
+def test_target_variances_are_lines_named_at_their_ends_and_equal_ones_are_named_together():
     histories = {"one": [history([2.0, 1.0], [0.9, 0.3])], "two": [history([2.0, 1.0], [0.8, 0.2])]}
-    floor = {"one": 0.25, "two": 0.25, "variance of the targets": 0.24}
-    axis = plot_losses(histories, terms=("loss_task", "loss_latent"), floor=floor).axes[1]
+    variances = {"one": 0.25, "two": 0.25, "random prompts": 0.24}
+    axis = plot_losses(histories, target_variance=variances).axes[1]
     lines = [line.get_ydata() for line in axis.lines if list(line.get_xdata()) == [0, 1]]
     assert lines == [[0.25, 0.25], [0.24, 0.24]]
     names = {text.get_text().replace("\n", " "): text.get_position()[1] for text in axis.texts}
-    assert list(names) == ["floor of one, two 0.25", "variance of the targets 0.24"]
-    assert names["floor of one, two 0.25"] - names["variance of the targets 0.24"] > 0.1  # moved apart
-    with pytest.raises(ValueError, match="the floor 'one' is nan"):
-        plot_losses(histories, floor={"one": float("nan")})
-    with pytest.raises(ValueError, match="a floor is drawn below 'loss_latent', which is not among .*'loss_task'"):
-        plot_losses(histories, terms=("loss_task",), floor=floor)
+    assert list(names) == ["target variance of one, two 0.25", "random prompts 0.24"]
+    assert names["target variance of one, two 0.25"] - names["random prompts 0.24"] > 0.1  # moved apart
+    with pytest.raises(ValueError, match="the target variance 'one' is nan"):
+        plot_losses(histories, target_variance={"one": float("nan")})
+    with pytest.raises(
+        ValueError, match="a target variance is drawn in 'loss_latent', which is not among .*'loss_task'"
+    ):
+        plot_losses(histories, terms=("loss_task",), target_variance=variances)
 
 
 # ---- any key ----
@@ -173,7 +174,7 @@ def test_alphas_are_a_thin_line_a_seed_and_their_mean(tmp_path, figures):
     assert axis.get_ylim()[0] <= 0 and axis.get_ylim()[1] >= 1
 
 
-def test_several_terms_have_a_panel_each_and_an_arm_keeps_its_look(tmp_path, figures):
+def test_several_terms_have_a_panel_each_and_an_arm_keeps_its_style(tmp_path, figures):
     one, two = alphas([0.5], "alpha_contrastive"), alphas([0.3], "alpha_distribution")
     both = [{**one[0], **two[0]}]
     plot_alphas({"both": [both], "one": [one]}, tmp_path / "a.png")
@@ -189,7 +190,7 @@ def test_arms_without_alpha_alone_are_nothing_to_draw(tmp_path):
         plot_alphas({"ce": [history([1.0])]}, tmp_path / "a.png")
 
 
-# ---- modalities ----
+# ---- gaps between modalities ----
 
 
 def evaluations(fused, **heads):
@@ -199,59 +200,6 @@ def evaluations(fused, **heads):
         of_heads = {f"eval_accuracy_{name}": values[i] for name, values in heads.items()}
         entries.append({"step": 2 * i + 2, "epoch": i + 1.0, "eval_accuracy": value, **of_heads})
     return [*entries, {**entries[-1], **dict.fromkeys([key for key in entries[-1] if "accuracy" in key], 9.0)}]
-
-
-def test_modalities_are_drawn_beside_the_fused_prediction_in_a_panel_an_arm(tmp_path, figures):
-    given = {"given_image": [0.0, 0.0]}
-    histories = {
-        "ce": [evaluations([0.4, 0.8], image=[0.2, 0.6], audio=[0.1, 0.2], **given)],
-        "mixed": [
-            evaluations([0.4, 0.6], image=[0.3, 0.3], audio=[0.3, 0.3], **given),
-            evaluations([0.6, 1.0], image=[0.5, 0.5], audio=[0.1, 0.1], **given),
-        ],
-        "image alone": [evaluations([0.1, 0.1])],
-    }
-    plot_modalities(histories, tmp_path / "a.png")
-    ce, mixed = (axis for axis in figures[0].axes if axis.get_visible())
-    assert (ce.get_title(), mixed.get_title()) == ("ce (1 seed)", "mixed (2 seeds)")
-    fused, image, audio = ce.lines
-    assert fused.get_xydata().tolist() == [[1.0, 0.4], [2.0, 0.8]]  # not the best model's, evaluated again
-    assert image.get_ydata().tolist() == [0.2, 0.6] and audio.get_ydata().tolist() == [0.1, 0.2]
-    assert mixed.lines[0].get_ydata() == pytest.approx([0.5, 0.8])
-    corners = {tuple(point) for point in mixed.collections[0].get_paths()[0].vertices}
-    assert corners == {(1.0, 0.4), (1.0, 0.6), (2.0, 0.6), (2.0, 1.0)}
-    assert [line.get_color() for line in ce.lines] == [line.get_color() for line in mixed.lines]
-    assert [text.get_text() for text in figures[0].legends[0].texts] == ["fused", "image head", "audio head"]
-
-
-@pytest.mark.parametrize(("arms", "rows", "columns"), [(1, 1, 1), (3, 1, 3), (4, 2, 2), (5, 2, 3), (7, 3, 3)])
-def test_panels_fill_rows_of_at_most_three(tmp_path, figures, arms, rows, columns):
-    run = evaluations([0.5], image=[0.5], audio=[0.5])
-    plot_modalities({f"arm {i}": [run] for i in range(arms)}, tmp_path / "a.png")
-    assert figures[0].axes[0].get_gridspec().get_geometry() == (rows, columns)
-    assert sum(axis.get_visible() for axis in figures[0].axes) == arms
-
-
-def test_without_a_modalitys_accuracy_there_is_nothing_to_draw(tmp_path):
-    with pytest.raises(ValueError, match="no arm logged 'eval_accuracy_' with a modality's name: .*'eval_accuracy'"):
-        plot_modalities({"image alone": [evaluations([0.1], given_image=[0.2])]}, tmp_path / "a.png")
-
-
-def test_pictures_of_one_arm_each_share_their_limits_and_name_the_lines_at_their_ends():
-    histories = {
-        "low": [evaluations([0.0, 0.1], image=[0.0, 0.1], audio=[0.0, 0.05])],
-        "high": [evaluations([0.0, 1.0], image=[0.0, 0.5], audio=[0.0, 0.5])],
-    }
-    low, high = (plot_modalities(histories, arms=[arm], legend=False) for arm in histories)
-    assert low.axes[0].get_ylim() == high.axes[0].get_ylim() and low.axes[0].get_ylim()[1] > 1
-    assert "low" in said(low) and not low.legends
-    names = {text.get_text(): text.get_position()[1] for text in high.axes[0].texts}
-    assert list(names) == ["fused", "image head", "audio head"]
-    assert names["image head"] != names["audio head"]  # both end at 0.5
-    with pytest.raises(
-        ValueError, match="no modality's accuracy was logged by ..other..: choose from .'low', 'high'."
-    ):
-        plot_modalities(histories, arms=["other"])
 
 
 def test_head_gaps_are_the_difference_of_the_heads_seed_by_seed(tmp_path, figures):
@@ -290,14 +238,15 @@ def test_drawing_leaves_pyplot_alone_and_a_missing_matplotlib_names_the_extra(tm
     script = """
 import sys
 import numpy as np
-import hf_colearn.analysis.plots.training_curves as plots
+from hf_colearn.analysis.plots.projection import plot_map
+from hf_colearn.analysis.plots.training_curves import plot_losses
 assert "matplotlib" not in sys.modules and "sklearn.manifold" not in sys.modules
 history = [{"step": 1, "loss_task": 1.0}, {"step": 2, "loss_task": 0.5}]
-plots.plot_losses({"a": [history]}, "a.png", terms=("loss_task",))
+plot_losses({"a": [history]}, "a.png", terms=("loss_task",))
 assert "matplotlib" in sys.modules and "matplotlib.pyplot" not in sys.modules
 sys.modules["matplotlib.figure"] = None
-for draw in (lambda: plots.plot_losses({"a": [history]}, "a.png"),
-             lambda: plots.plot_projection({"a": np.eye(9)}, np.arange(9), "a.png", perplexity=3)):
+for draw in (lambda: plot_losses({"a": [history]}, "a.png"),
+             lambda: plot_map({"a": np.eye(9)}, np.arange(9), "pca", "a.png")):
     try:
         draw()
     except ImportError as error:

@@ -1,14 +1,15 @@
-"""What a cloud of latents is like and how two compare, in numbers that need no picture.
+"""Measures of a cloud of latents, and of how two compare.
 
 Shape legend: N samples, D and E widths of two clouds, C classes. Row i of two clouds is the same sample. All in float64;
 no array grows with the square of N.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from scipy.spatial import procrustes
+
+from hf_colearn.utils.extras import extra
 
 
 CHUNK = 1_000  # rows of a similarity matrix that are held at once
@@ -19,8 +20,7 @@ def present(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
     """The rows that all arrays have: a row of nothing but NaN is a sample that lacks the modality.
 
     Args:
-        arrays (`np.ndarray` of shape `(N, ...)` each):
-            Latents, or the labels that go with them.
+        arrays (`np.ndarray` of shape `(N, ...)` each): Latents, or the labels that go with them.
 
     Returns:
         `tuple[np.ndarray, ...]`: The arrays without the rows that one of them lacks, so that rows stay paired.
@@ -45,8 +45,7 @@ def linear_cka(x_ND: np.ndarray, y_NE: np.ndarray, debiased: bool = False) -> fl
     unrelated Gaussian samples with D dimensions it is about D / (D + N).
 
     Args:
-        x_ND (`np.ndarray` of shape `(N, D)`), y_NE (`np.ndarray` of shape `(N, E)`):
-            Two clouds of the same samples.
+        x_ND (`np.ndarray` of shape `(N, D)`), y_NE (`np.ndarray` of shape `(N, E)`): Two clouds of the same samples.
         debiased (`bool`, *optional*, defaults to `False`):
             Whether to put the unbiased estimator of HSIC (Song et al., 2012) in all three places: about 0 for unrelated
             clouds whatever N, at times below.
@@ -72,40 +71,27 @@ def procrustes_distance(x_ND: np.ndarray, y_NE: np.ndarray) -> float:
     dimensions fits few samples.
 
     Args:
-        x_ND (`np.ndarray` of shape `(N, D)`), y_NE (`np.ndarray` of shape `(N, E)`):
-            Two clouds of the same samples.
+        x_ND (`np.ndarray` of shape `(N, D)`), y_NE (`np.ndarray` of shape `(N, E)`): Two clouds of the same samples.
 
     Raises:
         `ValueError`: If a cloud is not finite or constant, the rows differ in number, or there is one sample.
     """
-    x_ND, y_NE = _varied_pair(x_ND, y_NE, least=2)
+    x_ND, y_NE = _varied_pair(x_ND, y_NE)
     width = max(x_ND.shape[1], y_NE.shape[1])
     padded = [np.pad(z, ((0, 0), (0, width - z.shape[1]))) for z in (x_ND, y_NE)]
     return float(procrustes(*padded)[2])
 
 
-def alignment(x_ND: np.ndarray, y_ND: np.ndarray) -> float:
-    """Mean squared distance of positive pairs, row i with row i, of normalised latents: 0 (aligned) to 4 (opposite).
-
-    Source: Wang & Isola, "Understanding Contrastive Representation Learning through Alignment and Uniformity on the
-    Hypersphere" (ICML 2020), with exponent 2.
-
-    Raises:
-        `ValueError`: If a cloud is not finite or holds a latent of length 0, or the shapes differ.
-    """
-    x_ND, y_ND = _normalised_pair(x_ND, y_ND)
-    return float(np.square(x_ND - y_ND).sum(axis=1).mean())
-
-
 def class_alignment(x_ND: np.ndarray, labels_N: np.ndarray) -> float:
-    """[`alignment`] where there is one modality: the positive pair is a sample and another one of its class.
+    """Mean squared distance of normalised latents of one class: 0 (aligned) to 4 (opposite).
 
     The mean over samples of the mean over the others of their class, so every sample counts the same; over all pairs, not
-    over drawn ones. A sample that is alone in its class has no pair and is left out.
+    over drawn ones. A sample that is alone in its class has no pair and is left out. Source: the alignment of Wang &
+    Isola, "Understanding Contrastive Representation Learning through Alignment and Uniformity on the Hypersphere" (ICML
+    2020), with exponent 2 and the class as the positive pair.
 
     Args:
-        x_ND (`np.ndarray` of shape `(N, D)`), labels_N (`np.ndarray` of shape `(N,)`):
-            Latents and their classes.
+        x_ND (`np.ndarray` of shape `(N, D)`), labels_N (`np.ndarray` of shape `(N,)`): Latents and their classes.
 
     Raises:
         `ValueError`: If the latents are not finite or one has length 0, or no class has two samples.
@@ -133,13 +119,12 @@ def uniformity(x_ND: np.ndarray) -> float:
     dimensions it goes to -4. Source: Wang & Isola (ICML 2020), t = 2.
 
     Args:
-        x_ND (`np.ndarray` of shape `(N, D)`):
-            Latents; all pairs count.
+        x_ND (`np.ndarray` of shape `(N, D)`): Latents; all pairs count.
 
     Raises:
         `ValueError`: If the latents are not finite, one has length 0, or there is one sample.
     """
-    unit_ND = _normalised("x", _checked("x", x_ND, least=2))
+    unit_ND = _normalised("x", x_ND, least=2)
     n, total = len(unit_ND), 0.0
     for start in range(0, n, CHUNK):
         rows_BD = unit_ND[start : start + CHUNK]
@@ -151,15 +136,17 @@ def uniformity(x_ND: np.ndarray) -> float:
 def modality_gap(x_ND: np.ndarray, y_MD: np.ndarray) -> float:
     """Distance between the means of two modalities' normalised latents, from 0 to 2.
 
-    As [`~hf_colearn.evaluation.modality_metrics.ModalityGap`] logs it. The clouds need not be paired. Source: section 4.2 of Liang et al., "Mind
-    the Gap" (NeurIPS 2022).
+    As [`~hf_colearn.evaluation.modality_metrics.ModalityGap`] logs it. The clouds need not be paired. Source: section 4.2
+    of Liang et al., "Mind the Gap" (NeurIPS 2022).
+
+    Args:
+        x_ND (`np.ndarray` of shape `(N, D)`), y_MD (`np.ndarray` of shape `(M, D)`): Latents of each.
 
     Raises:
         `ValueError`: If a cloud is not finite or holds a latent of length 0, or the widths differ.
     """
-    x_ND, y_MD = _checked("x", x_ND), _checked("y", y_MD)
-    _refuse_other_width(x_ND, y_MD)
-    return float(np.linalg.norm(_normalised("x", x_ND).mean(axis=0) - _normalised("y", y_MD).mean(axis=0)))
+    x_ND, y_MD = _normalised_pair(x_ND, y_MD)
+    return float(np.linalg.norm(x_ND.mean(axis=0) - y_MD.mean(axis=0)))
 
 
 def retrieval_recall(x_ND: np.ndarray, y_ND: np.ndarray, k: Sequence[int] = (1, 5, 10)) -> dict[str, dict[int, float]]:
@@ -169,10 +156,8 @@ def retrieval_recall(x_ND: np.ndarray, y_ND: np.ndarray, k: Sequence[int] = (1, 
     with probability `(k - g) / (t + 1)`, cut to [0, 1]. So a modality that has collapsed to a point gives chance.
 
     Args:
-        x_ND, y_ND (`np.ndarray` of shape `(N, D)`):
-            Two modalities, row i of both the same sample.
-        k (`Sequence[int]`, *optional*, defaults to `(1, 5, 10)`):
-            Each from 1 to N.
+        x_ND, y_ND (`np.ndarray` of shape `(N, D)`): Two modalities, row i of both the same sample.
+        k (`Sequence[int]`, *optional*, defaults to `(1, 5, 10)`): Each from 1 to N.
 
     Returns:
         `dict[str, dict[int, float]]`: `"x_to_y"`, `"y_to_x"` and `"chance"` (k / N), each by k, in [0, 1].
@@ -181,6 +166,7 @@ def retrieval_recall(x_ND: np.ndarray, y_ND: np.ndarray, k: Sequence[int] = (1, 
         `ValueError`: If a cloud is not finite or holds a latent of length 0, the shapes differ, or a k is out of range.
     """
     x_ND, y_ND = _normalised_pair(x_ND, y_ND)
+    _refuse_unpaired(x_ND, y_ND)
     for count in k:
         if not 1 <= count <= len(x_ND):
             raise ValueError(f"recall@{count} is not defined among {len(x_ND)} samples: take k from 1 to their number")
@@ -191,48 +177,36 @@ def retrieval_recall(x_ND: np.ndarray, y_ND: np.ndarray, k: Sequence[int] = (1, 
     }
 
 
-def linear_probe(
-    train_ND: np.ndarray, train_labels_N: np.ndarray, test_ND: np.ndarray, test_labels_N: np.ndarray
-) -> float:
-    """Test accuracy of a logistic regression on frozen latents, in [0, 1] (Alain & Bengio, 2016).
-
-    Features are standardised by the training latents' moments; scikit-learn's `LogisticRegression` with C = 1.
-
-    Raises:
-        `ImportError`: If scikit-learn is missing.
-        `ValueError`: If latents are not finite or of different widths, the training latents are constant, or there is one
-            class to train on.
-    """
-    train_ND, train_labels_N = _classes(train_ND, train_labels_N, "train")
-    test_ND, test_labels_N = _labelled(test_ND, test_labels_N, "test")
-    _refuse_other_width(train_ND, test_ND, "train", "test")
-    return float(_probe().fit(train_ND, train_labels_N).score(test_ND, test_labels_N))
-
-
 def cross_validated_probe(x_ND: np.ndarray, labels_N: np.ndarray, folds: int = 5, seed: int = 0) -> float:
-    """[`linear_probe`] where there is one set: mean accuracy over stratified folds, each held out once.
+    """Mean accuracy of a logistic regression on frozen latents over stratified folds, each held out once, in [0, 1].
+
+    Features are standardised by the training folds' moments; scikit-learn's `LogisticRegression` with C = 1. Source:
+    Alain & Bengio, "Understanding intermediate layers using linear classifier probes" (2016).
 
     Args:
-        x_ND (`np.ndarray` of shape `(N, D)`), labels_N (`np.ndarray` of shape `(N,)`):
-            Latents and their classes.
+        x_ND (`np.ndarray` of shape `(N, D)`), labels_N (`np.ndarray` of shape `(N,)`): Latents and their classes.
         folds (`int`, *optional*, defaults to 5): At least 2; every class needs as many samples.
         seed (`int`, *optional*, defaults to 0): For the folds.
 
     Raises:
         `ImportError`: If scikit-learn is missing.
-        `ValueError`: As [`linear_probe`], and if a class has fewer samples than there are folds.
+        `ValueError`: If the latents are not finite or constant, there is one class, or a class has fewer samples than
+            there are folds.
     """
-    x_ND, labels_N = _classes(x_ND, labels_N)
+    x_ND, labels_N = _labelled(x_ND, labels_N, varied=True)
     classes, counts = np.unique(labels_N, return_counts=True)
     if not 2 <= folds <= counts.min():
         raise ValueError(
             f"class {classes[counts.argmin()]} has {counts.min()} samples for {folds} folds: every class needs one in each "
             "fold, and two folds are the least"
         )
-    probe = _probe()
-    from sklearn.model_selection import StratifiedKFold, cross_val_score
-    from threadpoolctl import threadpool_limits
-
+    with extra("report", "the linear probe needs scikit-learn"):
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.model_selection import StratifiedKFold, cross_val_score
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+        from threadpoolctl import threadpool_limits
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     split = StratifiedKFold(folds, shuffle=True, random_state=seed)
     with threadpool_limits(limits=1):  # thousands of small products: threads would only wait for each other
         return float(cross_val_score(probe, x_ND, labels_N, cv=split, error_score="raise").mean())
@@ -245,12 +219,9 @@ def silhouette(x_ND: np.ndarray, labels_N: np.ndarray, max_samples: int = 2000, 
     1987; scikit-learn).
 
     Args:
-        x_ND (`np.ndarray` of shape `(N, D)`), labels_N (`np.ndarray` of shape `(N,)`):
-            Latents and their classes.
-        max_samples (`int`, *optional*, defaults to 2000):
-            Of more samples, this many are drawn.
-        seed (`int`, *optional*, defaults to 0):
-            For drawing.
+        x_ND (`np.ndarray` of shape `(N, D)`), labels_N (`np.ndarray` of shape `(N,)`): Latents and their classes.
+        max_samples (`int`, *optional*, defaults to 2000): Of more samples, this many are drawn.
+        seed (`int`, *optional*, defaults to 0): For drawing.
 
     Raises:
         `ImportError`: If scikit-learn is missing.
@@ -258,13 +229,11 @@ def silhouette(x_ND: np.ndarray, labels_N: np.ndarray, max_samples: int = 2000, 
     """
     x_ND, labels_N = _labelled(x_ND, labels_N)
     drawn = np.random.default_rng(seed).permutation(len(x_ND))[:max_samples]
-    x_ND, labels_N = _classes(x_ND[drawn], labels_N[drawn])
+    x_ND, labels_N = _labelled(x_ND[drawn], labels_N[drawn], varied=True)
     if len(np.unique(labels_N)) == len(labels_N):
         raise ValueError(f"no two of the {len(labels_N)} samples are of one class, so there is no silhouette")
-    try:
+    with extra("report", "the silhouette needs scikit-learn"):
         from sklearn.metrics import silhouette_score
-    except ImportError as error:
-        raise ImportError("the silhouette needs scikit-learn: pip install 'hf-colearn[report]'") from error
     return float(silhouette_score(x_ND, labels_N))
 
 
@@ -275,13 +244,12 @@ def fisher_ratio(x_ND: np.ndarray, labels_N: np.ndarray) -> float:
     traces). Labels that mean nothing give about (C - 1) / (N - C), not 0.
 
     Args:
-        x_ND (`np.ndarray` of shape `(N, D)`), labels_N (`np.ndarray` of shape `(N,)`):
-            Latents and their classes.
+        x_ND (`np.ndarray` of shape `(N, D)`), labels_N (`np.ndarray` of shape `(N,)`): Latents and their classes.
 
     Raises:
         `ValueError`: If the latents are not finite or constant, there is one class, or every class is a single point.
     """
-    x_ND, labels_N = _classes(x_ND, labels_N)
+    x_ND, labels_N = _labelled(x_ND, labels_N, varied=True)
     of_classes = [x_ND[labels_N == label] for label in np.unique(labels_N)]
     if all((z_nD == z_nD[0]).all() for z_nD in of_classes):
         raise ValueError(
@@ -316,84 +284,57 @@ def _recall(queries_ND: np.ndarray, keys_ND: np.ndarray, k: Sequence[int]) -> di
     return {count: float(hits / n) for count, hits in found.items()}
 
 
-def _probe() -> Any:
-    try:
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
-    except ImportError as error:
-        raise ImportError("the linear probe needs scikit-learn: pip install 'hf-colearn[report]'") from error
-    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
-
-
-def _checked(name: str, x_ND: np.ndarray, least: int = 1) -> np.ndarray:
+def _checked(name: str, x_ND: np.ndarray, least: int = 1, varied: bool = False) -> np.ndarray:
+    """The cloud in float64; refused where it has fewer than `least` rows, or where it must vary and is one point."""
     x_ND = np.asarray(x_ND, dtype=np.float64)
     if x_ND.ndim != 2 or x_ND.shape[1] == 0:
         raise ValueError(f"cloud '{name}' must hold latents [N, D], got shape {x_ND.shape}")
     if len(x_ND) < least:
         raise ValueError(f"cloud '{name}' has {len(x_ND)} samples, and {least} are the least that says anything")
-    bad = int((~np.isfinite(x_ND).all(axis=1)).sum())
-    if bad:
+    if bad := int((~np.isfinite(x_ND).all(axis=1)).sum()):
         raise ValueError(
             f"{bad} of {len(x_ND)} latents of cloud '{name}' are not finite, so nothing can be said of them"
+        )
+    if varied and (x_ND == x_ND[0]).all():
+        raise ValueError(
+            f"cloud '{name}' has collapsed: its {len(x_ND)} latents are all equal, so nothing can be compared"
         )
     return x_ND
 
 
-def _pair(x_ND: np.ndarray, y_NE: np.ndarray, least: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    x_ND, y_NE = _checked("x", x_ND, least), _checked("y", y_NE, least)
-    if len(x_ND) != len(y_NE):
-        raise ValueError(
-            f"row i must be the same sample in both clouds, and they have {len(x_ND)} and {len(y_NE)} rows"
-        )
-    return x_ND, y_NE
-
-
-def _varied_pair(x_ND: np.ndarray, y_NE: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
-    x_ND, y_NE = _pair(x_ND, y_NE, least)
-    _refuse_constant("x", x_ND)
-    _refuse_constant("y", y_NE)
-    return x_ND, y_NE
-
-
-def _normalised_pair(x_ND: np.ndarray, y_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    x_ND, y_ND = _pair(x_ND, y_ND)
-    _refuse_other_width(x_ND, y_ND)
-    return _normalised("x", x_ND), _normalised("y", y_ND)
-
-
-def _labelled(x_ND: np.ndarray, labels_N: np.ndarray, name: str = "x") -> tuple[np.ndarray, np.ndarray]:
-    x_ND, labels_N = _checked(name, x_ND), np.asarray(labels_N)
-    if labels_N.shape != (len(x_ND),):
-        raise ValueError(f"need one label for each of the {len(x_ND)} latents of '{name}', got shape {labels_N.shape}")
-    return x_ND, labels_N
-
-
-def _classes(x_ND: np.ndarray, labels_N: np.ndarray, name: str = "x") -> tuple[np.ndarray, np.ndarray]:
-    """Latents that differ, of classes that differ."""
-    x_ND, labels_N = _labelled(x_ND, labels_N, name)
-    _refuse_constant(name, x_ND)
-    classes = np.unique(labels_N)
-    if len(classes) < 2:
-        raise ValueError(f"all {len(labels_N)} samples are of class {classes[0]}: separability needs two classes")
-    return x_ND, labels_N
-
-
-def _normalised(name: str, x_ND: np.ndarray) -> np.ndarray:
+def _normalised(name: str, x_ND: np.ndarray, least: int = 1) -> np.ndarray:
+    x_ND = _checked(name, x_ND, least)
     lengths_N1 = np.linalg.norm(x_ND, axis=1, keepdims=True)
-    zeros = int((lengths_N1 == 0).sum())
-    if zeros:
+    if zeros := int((lengths_N1 == 0).sum()):
         raise ValueError(f"{zeros} of {len(x_ND)} latents of cloud '{name}' have length 0, and so no direction")
     return x_ND / lengths_N1
 
 
-def _refuse_constant(name: str, x_ND: np.ndarray) -> None:
-    if (x_ND == x_ND[0]).all():
+def _normalised_pair(x_ND: np.ndarray, y_MD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    x_ND, y_MD = _normalised("x", x_ND), _normalised("y", y_MD)
+    if x_ND.shape[1] != y_MD.shape[1]:
+        raise ValueError(f"cloud 'x' has width {x_ND.shape[1]} and 'y' {y_MD.shape[1]}: they must be equal")
+    return x_ND, y_MD
+
+
+def _refuse_unpaired(x_ND: np.ndarray, y_NE: np.ndarray) -> None:
+    if len(x_ND) != len(y_NE):
         raise ValueError(
-            f"cloud '{name}' has collapsed: its {len(x_ND)} latents are all equal, so nothing can be compared"
+            f"row i must be the same sample in both clouds, and they have {len(x_ND)} and {len(y_NE)} rows"
         )
 
 
-def _refuse_other_width(x_ND: np.ndarray, y_MD: np.ndarray, x: str = "x", y: str = "y") -> None:
-    if x_ND.shape[1] != y_MD.shape[1]:
-        raise ValueError(f"cloud '{x}' has width {x_ND.shape[1]} and '{y}' {y_MD.shape[1]}: they must be equal")
+def _varied_pair(x_ND: np.ndarray, y_NE: np.ndarray, least: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    x_ND, y_NE = _checked("x", x_ND, least, varied=True), _checked("y", y_NE, least, varied=True)
+    _refuse_unpaired(x_ND, y_NE)
+    return x_ND, y_NE
+
+
+def _labelled(x_ND: np.ndarray, labels_N: np.ndarray, varied: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Latents with their labels; where they must vary, of two classes or more."""
+    x_ND, labels_N = _checked("x", x_ND, varied=varied), np.asarray(labels_N)
+    if labels_N.shape != (len(x_ND),):
+        raise ValueError(f"need one label for each of the {len(x_ND)} latents of 'x', got shape {labels_N.shape}")
+    if varied and (labels_N == labels_N[0]).all():
+        raise ValueError(f"all {len(labels_N)} samples are of class {labels_N[0]}: separability needs two classes")
+    return x_ND, labels_N

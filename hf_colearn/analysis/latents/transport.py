@@ -1,13 +1,13 @@
-"""How far two clouds of latents are apart: the Wasserstein-2 distance, exact and in three approximations, on POT.
+"""The Wasserstein-2 distance between two clouds of latents, exact and in three approximations, on POT.
 
 Shape legend: N and M samples, D dimensions of a latent, P directions. The arithmetic is in float64, on the device where
 the latents are, and no matrix is larger than `max_exact` x `max_exact` or a cloud. (The exact solver itself runs on the CPU.)
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from itertools import combinations
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -88,20 +88,15 @@ def wasserstein2(
     Args:
         x (`np.ndarray` or `torch.Tensor` of shape `(N, D)`):
             One cloud. Tensors stay on their device, and get no gradient.
-        y (`np.ndarray` or `torch.Tensor` of shape `(M, D)`):
-            The other.
-        method (`str`, *optional*, defaults to `"exact"`):
-            One of the four above.
+        y (`np.ndarray` or `torch.Tensor` of shape `(M, D)`): The other.
+        method (`str`, *optional*, defaults to `"exact"`): One of the four above.
         max_exact (`int`, *optional*, defaults to 2000):
             Rows of a cloud above which `"exact"` and `"sinkhorn"` draw mini-batches of this many rows from it.
-        num_batches (`int`, *optional*, defaults to 10):
-            How many mini-batches; each is drawn anew without replacement.
-        num_projections (`int`, *optional*, defaults to 500):
-            Directions of `"sliced"`.
+        num_batches (`int`, *optional*, defaults to 10): How many mini-batches; each is drawn anew without replacement.
+        num_projections (`int`, *optional*, defaults to 500): Directions of `"sliced"`.
         regularization (`float`, *optional*, defaults to 0.05):
             Of `"sinkhorn"`, in units of the median squared distance between x and y.
-        seed (`int`, *optional*, defaults to 0):
-            For mini-batches and directions.
+        seed (`int`, *optional*, defaults to 0): For mini-batches and directions.
 
     Raises:
         `ValueError`: If a cloud is empty, not two-dimensional or not finite, the widths or devices differ, an option is
@@ -124,25 +119,25 @@ def wasserstein2(
     _at_least_one(max_exact=max_exact, num_batches=num_batches, num_projections=num_projections)
     if not regularization > 0:
         raise ValueError(f"regularization must be above 0, got {regularization}: method='exact' has none")
-    clouds = _clouds(x=x, y=y)
-    x_ND, y_MD = clouds["x"], clouds["y"]
+    x_ND, y_MD = _clouds(x=x, y=y).values()
     if method == "gaussian":
         note = "between the Gaussians with the clouds' means and covariances: a lower bound of W2, exact for Gaussians"
-        return _measured(np.array([_gaussian(x_ND, y_MD)]), method, 1, note)
+        return _measured([_gaussian(x_ND, y_MD)], method, 1, note)
     if method == "sliced":
         note = (
             f"mean over {num_projections:,} random directions, not rescaled: a translation by s counts "
             f"|s|^2 / {x_ND.shape[1]}, so it compares with sliced distances alone"
         )
         return _measured(_sliced(x_ND, y_MD, num_projections, seed), method, 1, note)
-    solve: Callable[[torch.Tensor, torch.Tensor], float]
+
+    def solve(x_ND: torch.Tensor, y_MD: torch.Tensor) -> float:
+        return _exact(x_ND, y_MD) if method == "exact" else _sinkhorn(x_ND, y_MD, regularization)
+
+    notes = []
     if method == "sinkhorn":
-        solve = partial(_sinkhorn, regularization=regularization)
-        notes = [f"debiased entropic approximation (regularization {regularization:g} of the median cost)"]
-    else:
-        solve, notes = _exact, []
+        notes.append(f"debiased entropic approximation (regularization {regularization:g} of the median cost)")
     if max(len(x_ND), len(y_MD)) <= max_exact:
-        return _measured(np.array([solve(x_ND, y_MD)]), method, 1, "".join(notes))
+        return _measured([solve(x_ND, y_MD)], method, 1, "".join(notes))
     generator = np.random.default_rng(seed)
     rows, columns = min(max_exact, len(x_ND)), min(max_exact, len(y_MD))
     values = [solve(_draw(x_ND, rows, generator), _draw(y_MD, columns, generator)) for _ in range(num_batches)]
@@ -150,7 +145,7 @@ def wasserstein2(
         f"mean over {num_batches} random mini-batches of {rows:,} and {columns:,} of the {len(x_ND):,} and {len(y_MD):,} "
         "samples, biased upwards: even two mini-batches of one cloud are apart"
     )
-    return _measured(np.array(values), method, num_batches, "; ".join(notes))
+    return _measured(values, method, num_batches, "; ".join(notes))
 
 
 def sampling_floor(
@@ -169,10 +164,8 @@ def sampling_floor(
     `2 * max_exact` samples on the floor is that of a mini-batch distance, below it is higher than the distance's own.
 
     Args:
-        x (`np.ndarray` or `torch.Tensor` of shape `(N, D)`):
-            The cloud, of at least 2 samples.
-        num_batches (`int`, *optional*, defaults to 10):
-            How many times it is halved at random.
+        x (`np.ndarray` or `torch.Tensor` of shape `(N, D)`): The cloud, of at least 2 samples.
+        num_batches (`int`, *optional*, defaults to 10): How many times it is halved at random.
         method, max_exact, seed, options:
             As of [`wasserstein2`].
 
@@ -190,21 +183,11 @@ def sampling_floor(
     if half == 0:
         raise ValueError("a cloud of 1 sample has no halves to compare: give at least 2 samples")
     generator = np.random.default_rng(seed)
-    values = []
-    for _ in range(num_batches):
-        drawn_ND = _draw(x_ND, 2 * half, generator)
-        distance = wasserstein2(
-            drawn_ND[:half],
-            drawn_ND[half:],
-            method,
-            max_exact=max_exact,
-            num_batches=num_batches,
-            seed=seed,
-            **options,
-        )
-        values.append(distance.w2_squared)
+    options |= {"max_exact": max_exact, "num_batches": num_batches, "seed": seed}
+    halvings = (_draw(x_ND, 2 * half, generator).split(half) for _ in range(num_batches))
+    values = [wasserstein2(one, other, method, **options).w2_squared for one, other in halvings]
     note = f"between random halves of one cloud, {half:,} samples each, mean over {num_batches} halvings"
-    return _measured(np.array(values), method, num_batches, note)
+    return _measured(values, method, num_batches, note)
 
 
 def transport_triple(
@@ -233,11 +216,7 @@ def transport_triple(
         `ValueError`: As [`wasserstein2`], naming the cloud.
     """
     clouds = _clouds(targets=targets, baseline=baseline, colearned=colearned)
-    return Triple(
-        targets_to_baseline=wasserstein2(clouds["targets"], clouds["baseline"], method, **options),
-        targets_to_colearned=wasserstein2(clouds["targets"], clouds["colearned"], method, **options),
-        baseline_to_colearned=wasserstein2(clouds["baseline"], clouds["colearned"], method, **options),
-    )
+    return Triple(*(wasserstein2(*pair, method, **options) for pair in combinations(clouds.values(), 2)))
 
 
 def triangle_warning(triple: Triple) -> str:
@@ -246,11 +225,7 @@ def triangle_warning(triple: Triple) -> str:
     The longest of three W2 is at most the sum of the others. `"exact"` on all samples, `"gaussian"` and `"sliced"` keep to
     that; means over mini-batches and the Sinkhorn divergence need not. It warns where the intervals leave no doubt.
     """
-    legs = {
-        "from targets to baseline": triple.targets_to_baseline,
-        "from targets to co-learned": triple.targets_to_colearned,
-        "from baseline to co-learned": triple.baseline_to_colearned,
-    }
+    legs = {name.replace("_", " ").replace("colearned", "co-learned"): leg for name, leg in vars(triple).items()}
     name, longest = max(legs.items(), key=lambda leg: leg[1].w2)
     first, second = (leg for key, leg in legs.items() if key != name)
     at_least = (longest.w2_squared if longest.low is None else longest.low) ** 0.5
@@ -258,18 +233,18 @@ def triangle_warning(triple: Triple) -> str:
     if at_least <= at_most * (1 + 1e-6):  # three clouds on one line meet the bound up to rounding
         return ""
     return (
-        f"These are not three W2 distances: the one {name}, {longest.w2:.4g}, is longer than the other two together "
+        f"These are not three W2 distances: the one from {name}, {longest.w2:.4g}, is longer than the other two together "
         f"({first.w2:.4g} + {second.w2:.4g}); the {longest.method} estimate errs by more than its interval, so raise "
         "max_exact or num_batches, or use method='gaussian'."
     )
 
 
-def _measured(squares: np.ndarray, method: str, batches: int, note: str) -> Wasserstein:
+def _measured(squares: Sequence[float], method: str, batches: int, note: str) -> Wasserstein:
     """The mean of squared distances, with its t-interval where there are several."""
-    mean, n = float(squares.mean()), len(squares)
+    mean, n = float(np.mean(squares)), len(squares)
     low = high = None
     if n > 1:
-        half = float(student_t.ppf(0.975, n - 1) * squares.std(ddof=1) / n**0.5)
+        half = float(student_t.ppf(0.975, n - 1) * np.std(squares, ddof=1) / n**0.5)
         low, high = max(0.0, mean - half), mean + half
     return Wasserstein(mean**0.5, mean, method, low, high, batches, note)
 
@@ -280,8 +255,9 @@ def _exact(x_ND: torch.Tensor, y_MD: torch.Tensor) -> float:
     scale = cost_NM.mean()
     if scale == 0:
         return 0.0  # one point
+    weights = [ot.unif(len(z), type_as=z) for z in (x_ND, y_MD)]
     # The simplex stops at absolute differences, so that small latents would give a wrong plan, without a word.
-    plan_NM, log = ot.emd(_weights(x_ND), _weights(y_MD), cost_NM.div_(scale), numItermax=SIMPLEX_STEPS, log=True)
+    plan_NM, log = ot.emd(*weights, cost_NM.div_(scale), numItermax=SIMPLEX_STEPS, log=True)
     if log["warning"] is not None:
         raise ValueError(
             f"the exact transport was not solved ({log['warning']}): lower max_exact, or use another method"
@@ -298,20 +274,20 @@ def _gaussian(x_ND: torch.Tensor, y_MD: torch.Tensor) -> float:
     x_RD, y_RD = (torch.nn.functional.pad(root, (0, 0, 0, rank - len(root))) for root in roots)
     left_RR, _, right_RR = torch.linalg.svd(x_RD @ y_RD.T)
     # The residual of the best rotation, not tr A + tr B - 2 tr (A B)^1/2: no difference of large numbers, no root of
-    # a negative eigenvalue.
+    # a negative eigenvalue. (POT's `empirical_bures_wasserstein_distance` is NaN for fewer samples than dimensions.)
     return (means + (x_RD - left_RR @ right_RR @ y_RD).square().sum()).item()
 
 
-def _sliced(x_ND: torch.Tensor, y_MD: torch.Tensor, num_projections: int, seed: int) -> np.ndarray:
+def _sliced(x_ND: torch.Tensor, y_MD: torch.Tensor, num_projections: int, seed: int) -> list[float]:
     """The squared distance along each of P directions, `(P,)`; drawn on the CPU, so that every device has the same."""
     x_ND, y_MD = _near_the_origin(x_ND, y_MD)
     directions_DP = np.random.default_rng(seed).standard_normal((x_ND.shape[1], num_projections))
     directions_DP /= np.linalg.norm(directions_DP, axis=0)
-    values = []
+    values: list[float] = []
     for part_DP in torch.from_numpy(directions_DP).to(x_ND.device).split(DIRECTIONS_AT_ONCE, dim=1):
         _, log = ot.sliced_wasserstein_distance(x_ND, y_MD, p=2, projections=part_DP, log=True)
-        values.append(log["projected_emds"].cpu().numpy())
-    return np.concatenate(values)
+        values += log["projected_emds"].tolist()
+    return values
 
 
 def _sinkhorn(x_ND: torch.Tensor, y_MD: torch.Tensor, regularization: float) -> float:
@@ -321,13 +297,14 @@ def _sinkhorn(x_ND: torch.Tensor, y_MD: torch.Tensor, regularization: float) -> 
     if strength == 0:
         raise ValueError("at least half of the pairs of x and y coincide, so the median cost is 0: use method='exact'")
 
+    # Not POT's `empirical_sinkhorn_divergence`, which leaves the entropies out and is a tenth to a third larger.
     own = sum(_entropic_to_itself(ot.dist(z, z, metric="sqeuclidean"), strength) for z in (x_ND, y_MD))
     return max(0.0, _entropic(cost_NM, strength) - own / 2)
 
 
 def _entropic(cost_NM: torch.Tensor, strength: float) -> float:
     """min <plan, cost> + strength KL(plan | independence)."""
-    a_N, b_M = (cost_NM.new_full((n,), 1 / n) for n in cost_NM.shape)
+    a_N, b_M = (ot.unif(n, type_as=cost_NM) for n in cost_NM.shape)
     enough = 1e-4 * len(b_M) ** -0.5  # of the marginal's norm; what is left errs the value by some 1e-7 of itself
     _, log = ot.bregman.sinkhorn_log(
         a_N, b_M, cost_NM, strength, numItermax=SINKHORN_STEPS, stopThr=enough, warn=False, log=True
@@ -359,10 +336,6 @@ def _near_the_origin(x_ND: torch.Tensor, y_MD: torch.Tensor) -> tuple[torch.Tens
     return x_ND - centre_D, y_MD - centre_D
 
 
-def _weights(z_ND: torch.Tensor) -> torch.Tensor:
-    return z_ND.new_full((len(z_ND),), 1 / len(z_ND))
-
-
 def _draw(z_ND: torch.Tensor, rows: int, generator: np.random.Generator) -> torch.Tensor:
     return z_ND[torch.from_numpy(generator.permutation(len(z_ND))[:rows]).to(z_ND.device)]
 
@@ -375,16 +348,14 @@ def _clouds(**given: np.ndarray | torch.Tensor) -> dict[str, torch.Tensor]:
         cloud = cloud.detach() if isinstance(cloud, torch.Tensor) else torch.from_numpy(np.array(cloud, np.float64))
         if cloud.ndim != 2 or cloud.numel() == 0:
             raise ValueError(f"cloud '{name}' must hold latents [N, D], got shape {tuple(cloud.shape)}")
-        bad = int((~cloud.isfinite().all(dim=1)).sum())
-        if bad:
+        if bad := int((~cloud.isfinite().all(dim=1)).sum()):
             raise ValueError(
                 f"{bad} of {len(cloud)} latents of cloud '{name}' are not finite, so no distance is defined"
             )
         clouds[name] = cloud.double()
-    for what, found in (
-        ("width", {name: cloud.shape[1] for name, cloud in clouds.items()}),
-        ("device", {name: str(cloud.device) for name, cloud in clouds.items()}),
-    ):
+    widths = {name: cloud.shape[1] for name, cloud in clouds.items()}
+    devices = {name: str(cloud.device) for name, cloud in clouds.items()}
+    for what, found in (("width", widths), ("device", devices)):
         if len(set(found.values())) > 1:
             raise ValueError(f"the clouds must have one {what}, got {found}")
     return clouds

@@ -1,4 +1,4 @@
-"""How the pictures look: one palette, one look an arm, and the frame of a picture. Needs `pip install hf-colearn[report]`.
+"""Style of all figures: the palettes, one style an arm, and the frame of a figure. Needs `pip install hf-colearn[report]`.
 
 Both palettes can be told apart by colour-blind readers: Okabe and Ito's for arms ("Color Universal Design", 2008; its
 faint yellow left out), Paul Tol's "muted" for classes ("Colour Schemes", 2021). Dashes and markers repeat what colours
@@ -6,15 +6,17 @@ say, so that nothing is lost in print without colour.
 """
 
 import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from scipy.optimize import isotonic_regression
 
 from hf_colearn.analysis.statistics.compare import Kind
+from hf_colearn.utils.extras import extra
 
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ ARM_DASHES: dict[str, list[tuple[float, ...]]] = {  # in line widths: on, off, .
 }
 ARM_MARKERS = {"baseline": ["o"], "colearned": ["s", "^", "D", "v", "P", "X"], "null": ["o", "s", "^", "D", "v"]}
 ARM_MARKERS["reference"] = ["P", "X", "v", "D"]
-LAYERS = {"baseline": 2.0, "reference": 2.2, "null": 2.4, "colearned": 2.8}  # what lies over what
+LAYERS = {"baseline": 2.0, "reference": 2.2, "null": 2.4, "colearned": 2.8}  # higher ones lie over lower ones
 CLASS_COLOURS = [
     *("#332288", "#CC6677", "#117733", "#88CCEE", "#DDCC77"),
     *("#882255", "#44AA99", "#999933", "#AA4499", "#777777"),
@@ -59,13 +61,12 @@ GREY = "#595959"  # of text that stands back
 
 @dataclass(frozen=True)
 class ArmStyle:
-    """The look of one arm, or of one class, in all pictures of a page.
+    """The style of one arm, or of one class, in all figures of a page.
 
     Args:
         colour (`str`): As `#rrggbb`.
         marker (`str`): One of `MARKERS`.
-        dashes (`tuple[float, ...]`, *optional*): Lengths on, off, on, ... in line widths; `()` is a solid line, and
-            `None` none, as of a class, which has points alone.
+        dashes (`tuple[float, ...]`, *optional*): Lengths on, off, on, ... in line widths; `()` is a solid line.
         filled (`bool`, *optional*, defaults to `True`): Whether the marker is filled, or white within.
         width (`float`, *optional*, defaults to 1.6): Of the line, in points.
         layer (`float`, *optional*, defaults to 2): Higher ones lie over lower ones.
@@ -73,55 +74,45 @@ class ArmStyle:
 
     colour: str
     marker: str
-    dashes: tuple[float, ...] | None = ()
+    dashes: tuple[float, ...] = ()
     filled: bool = True
     width: float = 1.6
     layer: float = 2.0
 
     @property
-    def linestyle(self) -> Any:
-        """As matplotlib takes it."""
-        if self.dashes is None:
-            return "none"
-        return (0, self.dashes) if self.dashes else "-"
+    def face(self) -> str:
+        """The colour within the marker."""
+        return self.colour if self.filled else "#ffffff"
 
     @property
     def line(self) -> dict[str, Any]:
         """Keywords of matplotlib's `plot` for a line."""
-        return {"color": self.colour, "linestyle": self.linestyle, "linewidth": self.width, "zorder": self.layer}
+        dashes = (0, self.dashes) if self.dashes else "-"
+        return {"color": self.colour, "linestyle": dashes, "linewidth": self.width, "zorder": self.layer}
 
     @property
     def points(self) -> dict[str, Any]:
         """Keywords of matplotlib's `plot` for its markers."""
-        face = self.colour if self.filled else "white"
-        return {
-            "marker": self.marker,
-            "markerfacecolor": face,
-            "markeredgecolor": self.colour,
-            "markeredgewidth": 1.0,
-        }
+        edge = {"markeredgecolor": self.colour, "markeredgewidth": 1.0}
+        return {"marker": self.marker, "markerfacecolor": self.face} | edge
 
     def swatch(self) -> str:
         """The line with its dashes and marker as a small inline SVG, for the legend of a web page."""
-        x, line, face = (18, "", self.colour if self.filled else "#ffffff")
-        if self.dashes is None:
-            x = 7
-        else:
-            dashes = " ".join(f"{self.width * length:g}" for length in self.dashes)
-            dashes = f' stroke-dasharray="{dashes}"' if dashes else ""
-            line = f'<path d="M1 7H{2 * x - 1}" stroke="{self.colour}" stroke-width="{self.width:g}"{dashes}/>'
+        lengths = " ".join(f"{self.width * length:g}" for length in self.dashes)
+        dashes = f' stroke-dasharray="{lengths}"' if lengths else ""
         return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{2 * x}" height="14" viewBox="0 0 {2 * x} 14" '
-            f'aria-hidden="true" fill="none">{line}<path transform="translate({x} 7) scale(3.6)" '
-            f'd="{_OUTLINES[self.marker]}" fill="{face}" stroke="{self.colour}" stroke-width=".3"/></svg>'
+            '<svg xmlns="http://www.w3.org/2000/svg" width="36" height="14" viewBox="0 0 36 14" aria-hidden="true" '
+            f'fill="none"><path d="M1 7H35" stroke="{self.colour}" stroke-width="{self.width:g}"{dashes}/>'
+            f'<path transform="translate(18 7) scale(3.6)" d="{_OUTLINES[self.marker]}" fill="{self.face}" '
+            f'stroke="{self.colour}" stroke-width=".3"/></svg>'
         )
 
 
 def arm_styles(arms: Mapping[str, Kind]) -> dict[str, ArmStyle]:
-    """One look an arm, for all pictures of a page.
+    """One style an arm, for all figures of a page.
 
     The baseline is a wide black line below the others, so that it shows where they lie on it. Co-learned arms have
-    colours, null controls dashed greys and references light dots; the latter two have hollow markers. Looks repeat only
+    colours, null controls dashed greys and references light dots; the latter two have hollow markers. Styles repeat only
     beyond 18 co-learned arms, 20 null controls or 4 references.
 
     Args:
@@ -136,7 +127,8 @@ def arm_styles(arms: Mapping[str, Kind]) -> dict[str, ArmStyle]:
     '#D55E00'
     ```
     """
-    styles, seen = {}, dict.fromkeys(ARM_COLOURS, 0)
+    styles: dict[str, ArmStyle] = {}
+    seen = Counter[Kind]()
     for arm, kind in arms.items():
         i = seen[kind]
         seen[kind] += 1
@@ -154,32 +146,41 @@ def arm_styles(arms: Mapping[str, Kind]) -> dict[str, ArmStyle]:
     return styles
 
 
-def new_figure(width: float = PANEL[0], height: float = PANEL[1]) -> "Figure":
-    """A figure of `width` x `height` inches. Without pyplot: the user's backend and open figures are left alone."""
-    try:
+def new_figure(panels: int = 1, height: float | None = None) -> tuple["Figure", list["Axes"]]:
+    """A figure with panels side by side, and their axes; the height is in inches.
+
+    Without pyplot: the user's backend and open figures are left alone.
+    """
+    with extra("report", "the plots need matplotlib"):
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("the plots need matplotlib: pip install 'hf-colearn[report]'") from error
-    return Figure(figsize=(width, height), layout="constrained")
+    width, usual = PANEL if panels == 1 else (4.2 * panels, 3.6)
+    figure = Figure(figsize=(width, height or usual), layout="constrained")
+    return figure, list(figure.subplots(1, panels, squeeze=False)[0])
 
 
-def title(figure: "Figure", heading: str, below: str = "") -> None:
-    """A bold heading on top at the left, and a smaller grey line below; both are wrapped to the figure's width."""
+def finish(figure: "Figure", heading: str, below: str, path: str | PathLike | None = None) -> "Figure":
+    """Writes the title, and the figure where a path is given; its ending gives the format.
+
+    A bold heading stands at the top left, a smaller grey line below; both are wrapped to the figure's width.
+    """
     width, height = figure.get_size_inches()
     top = 0.06
-    for text, size, weight, colour in ((heading, 11, "bold", "black"), (below, 8.5, "normal", GREY)):
+    for text, size, weight, colour in ((heading, 11, "bold", BLACK), (below, 8.5, "normal", GREY)):
         lines = textwrap.wrap(text, int(72 * (width - 0.16) / (0.56 if weight == "normal" else 0.63) / size))
         if lines:
-            look: dict[str, Any] = {"fontsize": size, "fontweight": weight, "color": colour, "linespacing": 1.2}
-            figure.text(0.08 / width, 1 - top / height, "\n".join(lines), va="top", **look)
+            font: dict[str, Any] = {"fontsize": size, "fontweight": weight, "color": colour, "linespacing": 1.2}
+            figure.text(0.08 / width, 1 - top / height, "\n".join(lines), va="top", **font)
             top += len(lines) * size * 1.4 / 72 + 0.02
     figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - (top + 0.02) / height), w_pad=0.08)
+    if path is not None:
+        figure.savefig(path, dpi=150)
+    return figure
 
 
-def bare(axis: "Axes", grid: str = "both") -> None:
+def plain_axes(axis: "Axes", grid: Literal["both", "x"] = "both") -> None:
     """A faint grid below the marks, small numbers, and no frame at the top and the right."""
     axis.set_axisbelow(True)
-    axis.grid(axis=grid, color="0.9", linewidth=0.7)  # type: ignore[arg-type]
+    axis.grid(axis=grid, color="0.9", linewidth=0.7)
     axis.spines[["top", "right"]].set_visible(False)
     axis.spines[["left", "bottom"]].set_color("0.6")
     axis.tick_params(labelsize=8.5, color="0.6")
@@ -187,21 +188,35 @@ def bare(axis: "Axes", grid: str = "both") -> None:
         label.set_fontsize(9)
 
 
-def name_lines(figure: "Figure", handles: Mapping[str, Any], heading: str, columns: int = 1) -> None:
-    """A legend of lines or points at the right of the panels, for which the figure grows wider."""
-    width, height = figure.get_size_inches()
-    figure.set_size_inches(width + columns * (0.75 + 0.083 * max(map(len, [heading, *handles]))), height)
-    look: dict[str, Any] = {"frameon": False, "handlelength": 3, "fontsize": 9, "ncols": columns}
-    figure.legend(list(handles.values()), list(handles), loc="outside right center", title=heading, **look)
-
-
-def name_rows(axis: "Axes", heights: np.ndarray, names: Sequence[str], size: float = 9) -> None:
+def label_rows(axis: "Axes", heights: np.ndarray, names: Sequence[str], size: float = 9) -> None:
     """Names rows at the left, without ticks; long names in two lines, and too long ones cut."""
     lines = [textwrap.fill(name, ROW_NAME, break_on_hyphens=False, max_lines=2, placeholder=" …") for name in names]
     axis.set_yticks(heights, lines)
-    bare(axis, grid="x")
+    plain_axes(axis, grid="x")
     axis.tick_params(axis="y", length=0, labelsize=size, labelcolor=BLACK)
     axis.spines["left"].set_visible(False)
+
+
+def label_right(figure: "Figure", axis: "Axes", labels: Sequence[tuple[str, float, str]], size: float = 8.5) -> None:
+    """Writes (text, height in data, colour) beside the right edge, moved apart where texts would overlap.
+
+    The limits of the axis must be those of the finished figure.
+    """
+    axis.autoscale_view()
+    to_axes = axis.transData + axis.transAxes.inverted()  # the axis may be logarithmic
+    heights = [to_axes.transform((1, y))[1] for _, y, _ in labels]
+    inches = 0.6 * figure.get_size_inches()[1]  # the height of the axes, roughly
+    room = [(text.count("\n") + 1) * size * 1.3 / 72 / inches for text, _, _ in labels]
+    for (text, _, colour), height in zip(labels, spread(heights, room), strict=True):
+        axis.text(1.02, height, text, transform=axis.transAxes, va="center", fontsize=size, color=colour)
+
+
+def legend_right(figure: "Figure", handles: Mapping[str, Any], heading: str) -> None:
+    """A legend of lines or points at the right of the panels, for which the figure grows wider."""
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width + 0.75 + 0.083 * max(map(len, [heading, *handles])), height)
+    font: dict[str, Any] = {"frameon": False, "handlelength": 3, "fontsize": 9}
+    figure.legend(list(handles.values()), list(handles), loc="outside right center", title=heading, **font)
 
 
 def finite(what: str, values: Any) -> np.ndarray:
@@ -212,21 +227,15 @@ def finite(what: str, values: Any) -> np.ndarray:
     return array
 
 
-def spread(positions: Sequence[float] | np.ndarray, gap: float) -> np.ndarray:
-    """Moves `positions` (n,) as little as possible, in least squares, so that any two are at least `gap` apart."""
+def spread(positions: Sequence[float] | np.ndarray, room: float | Sequence[float]) -> np.ndarray:
+    """Moves positions (n,) as little as possible, in least squares, so that each has its room (n,), or that of all."""
     positions = np.asarray(positions, dtype=float)
     order = np.argsort(positions, kind="stable")
-    steps = gap * np.arange(len(positions))
+    sizes = np.broadcast_to(room, positions.shape)[order]
+    steps = np.cumsum(sizes) - sizes / 2
     moved = np.empty_like(positions)
     moved[order] = isotonic_regression(positions[order] - steps).x + steps
     return moved
-
-
-def save(figure: "Figure", path: str | PathLike | None) -> "Figure":
-    """Writes the figure where a path is given; the ending gives the format. Returns the figure."""
-    if path is not None:
-        figure.savefig(path, dpi=150)
-    return figure
 
 
 def seeds(numbers: Sequence[int]) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_colearn.analysis.plots.style import BLACK, BLUE, GREY, PANEL, RED, finite, name_rows, new_figure, save, title
+from hf_colearn.analysis.plots.style import BLACK, BLUE, GREY, RED, finish, finite, label_rows, new_figure
 
 
 if TYPE_CHECKING:
@@ -36,12 +36,9 @@ def plot_transport(
     Args:
         targets_to_baseline, targets_to_colearned, baseline_to_colearned (`float`):
             W2 in latent units, or with `squared` its square in squared latent units.
-        path (`str` or `PathLike`, *optional*):
-            Where to write the picture.
-        names (`tuple[str, str, str]`, *optional*):
-            Of the targets, the baseline and the co-learned latents.
-        squared (`bool`, *optional*, defaults to `False`):
-            Whether the values are squared distances.
+        path (`str` or `PathLike`, *optional*): Where to write the figure; the ending gives the format.
+        names (`tuple[str, str, str]`, *optional*): Of the targets, the baseline and the co-learned latents.
+        squared (`bool`, *optional*, defaults to `False`): Whether the values are squared distances.
         heading, below (`str`, *optional*):
             The title, and the line below it, such as the split and the number of samples.
 
@@ -53,41 +50,38 @@ def plot_transport(
     if sides.min() < 0:
         raise ValueError(f"distances cannot be negative, got {sides.tolist()}")
     unit = "squared W2 [squared latent units]" if squared else "Wasserstein distance W2 [latent units]"
-    figure = new_figure(*PANEL)
-    axis = figure.subplots()
+    figure, (axis,) = new_figure()
     flat = 2 * sides.max() - sides.sum() > 1e-6 * sides.max()  # one is longer than the two others together
     if squared or flat or sides.min() == 0:
-        targets, baseline, colearned = names
-        pairs = [f"{targets} to {baseline}", f"{targets} to {colearned}", f"{baseline} to {colearned}"]
-        colours = [GREY, RED, "#B8B8B8"]
-        axis.barh([2, 1, 0], sides, color=colours, height=0.55)
-        for y, value in zip([2, 1, 0], sides, strict=True):
-            axis.annotate(f"{value:.3g}", (value, y), (4, 0), textcoords="offset points", va="center", fontsize=9)
-        name_rows(axis, np.array([2, 1, 0]), pairs)
-        axis.margins(x=0.15)
-        axis.set(xlabel=unit)
-        why = "" if squared else "no triangle: one distance is larger than the two others together"
-        if sides.min() == 0:
-            why = "no triangle: a distance is 0"
-        title(figure, heading, "; ".join(filter(None, [below, why])))
-        return save(figure, path)
-    _triangle(axis, sides, names)
-    title(figure, heading, "; ".join(filter(None, [below, f"{unit}, drawn to scale"])))
-    return save(figure, path)
+        _bars(axis, sides, names, unit)
+        shown = "" if squared else "no triangle: one distance is larger than the two others together"
+        shown = "no triangle: a distance is 0" if sides.min() == 0 else shown
+    else:
+        _triangle(axis, sides, names)
+        shown = f"{unit}, drawn to scale"
+    return finish(figure, heading, "; ".join(filter(None, [below, shown])), path)
+
+
+def _bars(axis: "Axes", sides: np.ndarray, names: Sequence[str], unit: str) -> None:
+    targets, baseline, colearned = names
+    heights = np.array([2, 1, 0])
+    bars = axis.barh(heights, sides, color=[GREY, RED, "#B8B8B8"], height=0.55)
+    axis.bar_label(bars, fmt="%.3g", padding=4, fontsize=9)
+    label_rows(axis, heights, [f"{targets} to {baseline}", f"{targets} to {colearned}", f"{baseline} to {colearned}"])
+    axis.margins(x=0.15)
+    axis.set(xlabel=unit)
 
 
 def _triangle(axis: "Axes", sides: np.ndarray, names: Sequence[str]) -> None:
     """Targets on the left, baseline on the right, co-learned above; lengths by the law of cosines."""
     to_baseline, to_colearned, between = sides
-    along = (to_baseline**2 + to_colearned**2 - between**2) / (2 * to_baseline) if to_baseline > 0 else 0.0
+    along = (to_baseline**2 + to_colearned**2 - between**2) / (2 * to_baseline)
     up = np.sqrt(max(0.0, to_colearned**2 - along**2))
     corners = np.array([(0.0, 0.0), (to_baseline, 0.0), (along, up)])
-    looks: list[dict[str, Any]] = [
-        {"marker": "D", "color": BLUE}, {"marker": "o", "color": BLACK}, {"marker": "s", "color": RED},
-    ]  # fmt: skip
     centre = corners.mean(axis=0)
     # Sides by their corners, and where outwards is if the triangle is flat.
     edges = [(0, 1, GREY, (4, 2), (0, -1)), (0, 2, RED, (), (0, 1)), (1, 2, GREY, (1, 1.5), (0, 1))]
+    font: dict[str, Any] = {"textcoords": "offset points", "fontsize": 9.5}
     for (start, end, colour, dashes, flat), length in zip(edges, sides, strict=True):
         ends = corners[[start, end]]
         axis.plot(*ends.T, color=colour, linewidth=2, linestyle=(0, dashes) if dashes else "-", zorder=2)
@@ -95,18 +89,13 @@ def _triangle(axis: "Axes", sides: np.ndarray, names: Sequence[str]) -> None:
         outwards = across @ (ends.mean(axis=0) - centre)
         normal = across * np.sign(outwards) if abs(outwards) > 1e-6 * sides.max() else np.array(flat)
         side = "left" if normal[0] > 0.4 else "right" if normal[0] < -0.4 else "center"
-        look: dict[str, Any] = {
-            "textcoords": "offset points",
-            "ha": side,
-            "va": "center",
-            "fontsize": 9.5,
-            "color": colour,
-        }
-        axis.annotate(f"{length:.3g}", ends.mean(axis=0), tuple(10 * normal), **look)
-    for corner, look, name, (dx, dy) in zip(corners, looks, names, [(0, -11), (0, -11), (0, 9)], strict=True):
-        axis.plot(*corner, markersize=10, zorder=5, **look)
-        axis.annotate(name, corner, (dx, dy), textcoords="offset points", ha="center", fontsize=9.5,
-                      va="top" if dy < 0 else "bottom", color=look["color"], fontweight="bold")  # fmt: skip
+        at = tuple(10 * normal)
+        axis.annotate(f"{length:.3g}", ends.mean(axis=0), at, ha=side, va="center", color=colour, **font)
+    markers = [("D", BLUE, -11), ("o", BLACK, -11), ("s", RED, 9)]
+    for corner, name, (marker, colour, dy) in zip(corners, names, markers, strict=True):
+        axis.plot(*corner, marker, color=colour, markersize=10, zorder=5)
+        va = "top" if dy < 0 else "bottom"
+        axis.annotate(name, corner, (0, dy), ha="center", va=va, color=colour, fontweight="bold", **font)
     axis.set_aspect("equal", adjustable="datalim")
     axis.margins(0.2)
     axis.axis("off")

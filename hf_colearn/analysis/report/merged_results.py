@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from hf_colearn.analysis.latents import geometry
-from hf_colearn.analysis.plots import figures
+from hf_colearn.analysis.plots import comparisons
 from hf_colearn.analysis.plots import training_curves as plots
+from hf_colearn.analysis.plots.calibration import plot_reliability
 from hf_colearn.analysis.report.page import Picture, Section, Table
 from hf_colearn.analysis.report.sections import Findings, said
 from hf_colearn.analysis.runs import Run
@@ -70,7 +71,7 @@ def _add_changes(section: Section, found: changes.Changes, name: str, what: str)
     header = [what, "test samples", "baseline [%]", "arm [%]", "change [pp]"]
     section.tables.append(Table(header, rows, f"Accuracy of {what}, means over {found.n_seeds} seeds"))
     with said(section, f"No picture of the {what}"):
-        figure = figures.plot_class_changes(
+        figure = comparisons.plot_class_changes(
             [change.name for change in drawn], [change.difference.mean for change in drawn],
             None if low is None else [float(value) for value in low if value is not None],
             None if high is None else [float(value) for value in high if value is not None],
@@ -98,7 +99,7 @@ def _calibration(found: Findings, section: Section) -> None:
         section.tables.append(Table(["arm", "ECE [pp]", "overconfidence [pp]"], rows, caption))
     if curves:
         with said(section, "No calibration diagram"):
-            figure = figures.plot_reliability(curves, found.styles)
+            figure = plot_reliability(curves, found.styles)
             alt = "Accuracy against confidence of the baseline and the co-learned arms, first seed"
             section.pictures.append(
                 Picture("calibration", figure, alt, "First seed. On the diagonal, confidence is earned.")
@@ -128,7 +129,7 @@ def modalities_section(found: Findings) -> Section:
             for arm, runs in arms.items()
         }
         section.numbers["shapley"] = shares
-        figure = figures.plot_modality_shares(shares, metric=found.metric)
+        figure = comparisons.plot_modality_shares(shares, metric=found.metric)
         caption = (
             f"Of the gain over always naming the most frequent class ({100 * chance:.1f} %), after Shapley (1953)."
         )
@@ -210,7 +211,7 @@ def sweep_section(found: Findings) -> Section:
         with said(section, f"Sweep of the {variable}"):
             levels = sorted(by_level)
             scores = [[run.metrics[found.metric] for run in by_level[level]] for level in levels]
-            figure = figures.plot_sweep(levels, scores, baseline, null, variable=variable, metric=found.metric)
+            figure = comparisons.plot_sweep(levels, scores, baseline, null, variable=variable, metric=found.metric)
             section.pictures.append(Picture(f"sweep_{number}", figure, f"{found.metric} over the {variable}"))
             section.notes.append(sweep.degradation(levels, scores).sentence)
     return section

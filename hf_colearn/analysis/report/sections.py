@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hf_colearn.analysis.plots import figures, projection
+from hf_colearn.analysis.plots import comparisons, projection
 from hf_colearn.analysis.plots import training_curves as plots
 from hf_colearn.analysis.plots.style import ArmStyle
 from hf_colearn.analysis.report.page import Picture, Section, Table
@@ -81,7 +81,7 @@ def arms_section(found: Findings) -> Section:
     section.tables.append(Table(header, rows))
     section.notes.extend(found.comparison.notes())
     with said(section, "No picture of the differences"):
-        figure = figures.plot_differences(found.comparison, found.styles)
+        figure = comparisons.plot_differences(found.comparison, found.styles)
         alt = f"Differences of every arm to the baseline in percentage points. {found.comparison.headline}"
         caption = "Where a bar does not touch the line at 0, the arm differs from the baseline."
         section.pictures.append(Picture("differences", figure, alt, caption))
@@ -127,7 +127,7 @@ def training_section(found: Findings) -> Section:
         with said(section, f"No picture of {term}"):
             floor = floors if term == "loss_latent" else None
             floor = {arm: value for arm, value in (floor or {}).items() if value > 0} or None
-            figure = plots.plot_losses(curves, terms=(term,), styles=found.styles, floor=floor, legend=False)
+            figure = plots.plot_losses(curves, terms=(term,), styles=found.styles, target_variance=floor, legend=False)
             caption = ""
             if floor:
                 caption = (
