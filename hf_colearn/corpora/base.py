@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from datasets import Audio, Dataset, DatasetDict, Features, Value, Video, load_dataset
+from datasets import Audio, Dataset, DatasetDict, Features, Video, load_dataset
 from transformers.utils import logging
 
 from hf_colearn.data.bad_samples import without_bad_samples
+from hf_colearn.data.columns import STORED_MEDIA
 from hf_colearn.data.sample_ids import with_sample_ids
 from hf_colearn.data.splits import cut_validation
 from hf_colearn.utils import distributed
@@ -19,8 +20,6 @@ logger = logging.get_logger(__name__)
 
 # Our splits in their order, and what mirrors call them.
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
-# How `datasets` stores a cell of audio or video; its own encoders would import torchcodec.
-STORED_MEDIA = {"bytes": Value("binary"), "path": Value("string")}
 
 Sample = Mapping[str, Any] | str  # a row, or a sentence on what it lacks
 

@@ -15,7 +15,7 @@ import PIL.Image
 from datasets import Audio, ClassLabel, Dataset, DatasetDict, Features, Image, Value
 from transformers.utils import logging
 
-from hf_colearn.corpora.base import STORED_MEDIA as STORED_AUDIO
+from hf_colearn.data.columns import STORED_MEDIA as STORED_AUDIO
 from hf_colearn.data.sample_ids import with_sample_ids
 from hf_colearn.utils import distributed
 

@@ -10,6 +10,9 @@ from datasets import Array2D, Array3D, Dataset, Features, IterableDataset, List,
 
 AnyDataset = TypeVar("AnyDataset", Dataset, IterableDataset)
 
+# How `datasets` stores a cell of audio or video; its own encoders would import torchcodec.
+STORED_MEDIA = {"bytes": Value("binary"), "path": Value("string")}
+
 
 def check_columns(dataset: Dataset | IterableDataset, *columns: str) -> None:
     """Refuses a dataset that lacks one of the columns."""

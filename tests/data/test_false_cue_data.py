@@ -7,9 +7,8 @@ from datasets import Array2D, Audio, ClassLabel, Dataset, DatasetDict, Features,
 from PIL import Image as PILImage
 from sklearn.linear_model import LogisticRegression
 
-from hf_colearn.corpora.cues import PatchCue, ToneCue, WordCue
-from hf_colearn.corpora.false_cue import MODES, plant_cue, spurious_splits
 from hf_colearn.data.audio import read_waveform
+from hf_colearn.data.false_cue import MODES, PatchCue, ToneCue, WordCue, plant_cue, spurious_splits
 
 
 CLASSES = 10
@@ -195,7 +194,7 @@ def test_brightness_goes_from_black_to_white_in_the_corner():
     assert (found[:, 3:] == 77).all() and (found[:, :, 3:] == 77).all()
 
 
-def test_grey_images_stay_grey_and_others_are_rgb():
+def test_grayscale_images_stay_grayscale_and_others_are_rgb():
     shapes = {"L": (8, 8), "RGB": (8, 8, 3), "RGBA": (8, 8, 4), "LA": (8, 8, 2)}
     raw = images([np.full(shape, 200, np.uint8) for shape in shapes.values()], [0, 1, 2, 3], 4)
     planted = plant_cue(raw, "image", PatchCue(4))
@@ -313,7 +312,7 @@ def test_a_cue_that_is_none_is_refused(make, message):
     [
         (PatchCue(9), 4, r"size=9 is larger than the image in row 0 \(8 x 8 pixels\)"),
         (PatchCue(4), 5, r"row 0 \(8 x 8 pixels\) has 4 places for a patch of 4 pixels, and there are 5 classes"),
-        (PatchCue(4, by="brightness"), 257, "a grey patch tells 256 classes apart, not 257"),
+        (PatchCue(4, by="brightness"), 257, "a grayscale patch tells 256 classes apart, not 257"),
     ],
 )
 def test_a_patch_without_room_is_named_with_its_row(cue, classes, message):
