@@ -1,9 +1,8 @@
-"""Classification metrics that need no network: for `Trainer(compute_metrics=...)` and as `evaluate` metrics.
+"""Classification metrics as `evaluate` modules over scikit-learn, and as a `compute_metrics` for the Trainer.
 
 Shape legend: N samples, C classes, M modalities.
 
-`evaluate.load("accuracy")` fetches a script from the Hub; these are shipped with the package and need only NumPy. The
-arithmetic is in functions of arrays, called by [`classification_metrics`] and by the `evaluate.Metric` classes.
+`evaluate.load("accuracy")` fetches a script from the Hub; these modules are shipped with the package.
 """
 
 from collections.abc import Callable
@@ -15,66 +14,107 @@ from datasets import Features, Sequence, Value
 from transformers import EvalPrediction
 
 
-def accuracy(class_ids_N: np.ndarray, labels_N: np.ndarray) -> float:
-    """Fraction of samples whose predicted class is the label, in [0, 1]."""
-    class_ids_N, labels_N = _check_class_ids(class_ids_N, labels_N)
-    return float(np.mean(class_ids_N == labels_N))
+class _ClassificationMetric(evaluate.Metric):
+    """Checks what it measures, and with `keep_in_memory=True` takes whole arrays as they are.
+
+    `evaluate` passes all scores through Arrow, each as a Python float, and makes a folder in its cache for every metric.
+    For 5,000 x 200 scores that takes as long again as the arithmetic, and a home may be read-only.
+    """
+
+    takes_scores = False
+
+    def _info(self) -> evaluate.MetricInfo:
+        what = "scores (N, C)" if self.takes_scores else "class ids (N,)"
+        prediction = Sequence(Value("float64")) if self.takes_scores else Value("int64")
+        return evaluate.MetricInfo(
+            description=(self.__doc__ or "").splitlines()[0],
+            citation="",
+            inputs_description=f"\nPredictions are {what}, references are class ids (N,).",
+            features=Features({"predictions": prediction, "references": Value("int64")}),
+            format=None if self.takes_scores else "numpy",
+        )
+
+    def _build_data_dir(self) -> str:
+        return self._data_dir_root if self.keep_in_memory else super()._build_data_dir()
+
+    def compute(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> dict[str, Any] | None:
+        """Computes the metric of these arrays, or of the batches that were added."""
+        if self.keep_in_memory and predictions is not None and self.writer is None:
+            return self._compute(predictions=predictions, references=references)
+        return super().compute(predictions=predictions, references=references, **kwargs)
 
 
-def top_k_accuracy(scores_NC: np.ndarray, labels_N: np.ndarray, k: int = 5) -> float:
-    """Fraction of samples whose label is among the `k` highest scores, in [0, 1].
+class Accuracy(_ClassificationMetric):
+    """`accuracy`, the fraction of samples whose predicted class is the label, in [0, 1]."""
+
+    def _compute(self, *, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
+        from sklearn.metrics import accuracy_score  # slow to import, as below
+
+        class_ids_N, labels_N = _check_class_ids(predictions, references)
+        return {"accuracy": float(accuracy_score(labels_N, class_ids_N))}
+
+
+class MacroF1(_ClassificationMetric):
+    """`macro_f1`, the mean F1 over the classes that occur among labels or predictions, in [0, 1]."""
+
+    def _compute(self, *, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
+        from sklearn.metrics import f1_score
+
+        class_ids_N, labels_N = _check_class_ids(predictions, references)
+        return {"macro_f1": float(f1_score(labels_N, class_ids_N, average="macro"))}
+
+
+class TopKAccuracy(_ClassificationMetric):
+    """`top{k}`, the fraction of samples whose label is among the `k` highest scores, in [0, 1].
 
     Of equal scores the lower class id comes first, as in `argmax`, so `k=1` is the accuracy of the argmax.
-    """
-    scores_NC, labels_N = _check_scores(scores_NC, labels_N)
-    if not 0 < k < scores_NC.shape[1]:
-        raise ValueError(f"top-k accuracy needs 0 < k < number of classes, got k={k} and {scores_NC.shape[1]} classes")
-    best_Nk = np.argsort(-scores_NC, axis=1, kind="stable")[:, :k]
-    return float(np.mean((best_Nk == labels_N[:, None]).any(axis=1)))
-
-
-def macro_f1(class_ids_N: np.ndarray, labels_N: np.ndarray) -> float:
-    """Mean over classes of `F1 = 2 TP / (2 TP + FP + FN)`, in [0, 1].
-
-    The classes are those that occur among labels or predictions, as in scikit-learn's `f1_score(average="macro")`.
-    """
-    class_ids_N, labels_N = _check_class_ids(class_ids_N, labels_N)
-    hits = np.bincount(labels_N[class_ids_N == labels_N], minlength=max(class_ids_N.max(), labels_N.max()) + 1)
-    # 2 TP + FP + FN = (predicted as the class) + (labelled with the class)
-    occurrences = np.bincount(class_ids_N, minlength=len(hits)) + np.bincount(labels_N, minlength=len(hits))
-    seen = occurrences > 0
-    return float(np.mean(2 * hits[seen] / occurrences[seen]))
-
-
-def average_precision(scores_N: np.ndarray, positives_N: np.ndarray) -> float:
-    """Step-wise average precision, `sum_n (R_n - R_{n-1}) P_n` over the distinct scores as thresholds.
-
-    Samples with equal scores enter together, nothing is interpolated: scikit-learn's `average_precision_score`.
 
     Args:
-        scores_N (`np.ndarray` of shape `(N,)`): Finite scores, higher means more likely positive.
-        positives_N (`np.ndarray` of shape `(N,)`): `True` for the positives; at least one.
+        k (`int`, *optional*, defaults to 5): How many of the highest scores count as a hit; below C.
+        **kwargs: Of `evaluate.Metric`: `keep_in_memory`, `num_process`, `process_id`, `experiment_id`, `cache_dir`, ...
     """
-    order_N = np.argsort(-scores_N)
-    sorted_N = scores_N[order_N]
-    last_of_ties = np.append(np.flatnonzero(sorted_N[1:] != sorted_N[:-1]), len(sorted_N) - 1)
-    true_positives = np.cumsum(positives_N[order_N])[last_of_ties]
-    precision = true_positives / (last_of_ties + 1)
-    recall_steps = np.diff(true_positives, prepend=0) / true_positives[-1]
-    return float(np.sum(recall_steps * precision))
+
+    takes_scores = True
+
+    def __init__(self, k: int = 5, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.k = k
+
+    def _compute(self, *, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
+        from sklearn.metrics import accuracy_score, top_k_accuracy_score
+
+        scores_NC, labels_N = _check_scores(predictions, references)
+        classes = scores_NC.shape[1]
+        if not 0 < self.k < classes:
+            raise ValueError(f"top-k accuracy needs 0 < k < number of classes, got k={self.k} and {classes} classes")
+        if self.k == 1:  # scikit-learn takes two classes in another form
+            return {"top1": float(accuracy_score(labels_N, scores_NC.argmax(axis=1)))}
+        # scikit-learn prefers the higher class id of equal scores, so the classes are counted from the end.
+        value = top_k_accuracy_score(classes - 1 - labels_N, scores_NC[:, ::-1], k=self.k, labels=range(classes))
+        return {f"top{self.k}": float(value)}
 
 
-def mean_average_precision(scores_NC: np.ndarray, labels_N: np.ndarray) -> tuple[float, int]:
-    """Macro mean over classes of [`average_precision`], one class against the rest.
+class MeanAveragePrecision(_ClassificationMetric):
+    """`map`, the macro mean of the average precision of one class against the rest, and `map_excluded_classes`.
 
-    Returns:
-        `tuple[float, int]`: The mean over the classes that have a positive, in [0, 1], and the number of classes left
-        out because no label names them.
+    The mean is over the classes that have a positive; the others are counted. Average precision is step-wise,
+    `sum_n (R_n - R_{n-1}) P_n` over the distinct scores as thresholds, so that samples of equal scores enter together.
+    The samples of a class are ranked by the scores as they are given. With logits, take the softmax first:
+    [`classification_metrics`] does.
     """
-    scores_NC, labels_N = _check_scores(scores_NC, labels_N)
-    present = np.unique(labels_N)
-    values = [average_precision(scores_NC[:, c], labels_N == c) for c in present]
-    return float(np.mean(values)), scores_NC.shape[1] - len(present)
+
+    takes_scores = True
+
+    def _compute(self, *, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
+        from sklearn.metrics import average_precision_score
+
+        scores_NC, labels_N = _check_scores(predictions, references)
+        present = np.unique(labels_N)
+        values = [average_precision_score(labels_N == c, scores_NC[:, c]) for c in present]
+        return {"map": float(np.mean(values)), "map_excluded_classes": scores_NC.shape[1] - len(present)}
+
+
+_METRICS = {"accuracy": Accuracy, "top5": TopKAccuracy, "macro_f1": MacroF1, "map": MeanAveragePrecision}
 
 
 def classification_metrics(
@@ -90,7 +130,7 @@ def classification_metrics(
 
     Returns:
         `Callable[[EvalPrediction], dict[str, float]]`: From logits `(N, C)` and integer labels `(N,)` to the metrics
-        by name. A multimodal model's predictions, `(logits, modality_logits, presence, subset_logits)`, give more:
+        by name. A multimodal model's predictions, `(logits, modality_logits, modality_mask, subset_logits)`, give more:
         `{metric}_{modality}` of a modality's own head, over the samples that have it, and `{metric}_given_{subset}` of
         the fused prediction from a subset of the modalities, over the samples that have all of it; a modality or subset
         that no sample has is left out. It raises `ValueError` for any other tuple of predictions, logits that are not
@@ -111,63 +151,50 @@ def classification_metrics(
     {'accuracy': 1.0, 'map': 1.0, 'map_excluded_classes': 0}
     ```
     """
-    known = ("accuracy", "top5", "macro_f1", "map")
-    unknown = [name for name in metrics if name not in known]
-    if unknown:
-        raise ValueError(f"unknown metrics {unknown}: choose from {list(known)}")
+    if unknown := [name for name in metrics if name not in _METRICS]:
+        raise ValueError(f"unknown metrics {unknown}: choose from {list(_METRICS)}")
+    modules = [metric(keep_in_memory=True) for name, metric in _METRICS.items() if name in metrics]
 
     def compute_metrics(evaluation: EvalPrediction) -> dict[str, float]:
         predictions, labels_N = evaluation.predictions, evaluation.label_ids
         if not isinstance(predictions, tuple):
-            return _measure(metrics, predictions, labels_N)
-        if not _is_multimodal(predictions):
+            return _measure(modules, predictions, labels_N)
+        if tuple(map(type, predictions)) != (np.ndarray, dict, np.ndarray, dict):
             raise ValueError(
                 f"predictions is a tuple of {len(predictions)} arrays: the model's output holds more than the loss and "
                 "the logits. Name the others in `config.keys_to_ignore_at_inference` or in `ignore_keys`/"
                 "`ignore_keys_for_eval`, so that only the logits [N, C] are gathered."
             )
         logits_NC, modality_logits, mask_NM, subset_logits = predictions
-        results = _measure(metrics, logits_NC, labels_N)
+        results = _measure(modules, logits_NC, labels_N)
         here = {name: mask_NM[:, i].astype(bool) for i, name in enumerate(modality_logits)}
-        for name, own_logits_NC in modality_logits.items():
-            results |= _measure_part(metrics, own_logits_NC, labels_N, here[name], f"_{name}")
-        for subset, fused_logits_NC in subset_logits.items():
-            has_all_N = np.all([here[name] for name in _names_in(subset, list(here))], axis=0)
-            results |= _measure_part(metrics, fused_logits_NC, labels_N, has_all_N, f"_given_{subset}")
+        parts = {f"_{name}": (own_NC, here[name]) for name, own_NC in modality_logits.items()}
+        for subset, fused_NC in subset_logits.items():
+            parts[f"_given_{subset}"] = (
+                fused_NC,
+                np.all([here[name] for name in _names_in(subset, list(here))], axis=0),
+            )
+        for suffix, (part_NC, is_part_N) in parts.items():
+            if is_part_N.any():
+                found = _measure(modules, part_NC[is_part_N], labels_N[is_part_N])
+                results |= {f"{metric}{suffix}": value for metric, value in found.items()}
         return results
 
     return compute_metrics
 
 
-def _measure(metrics: tuple[str, ...], logits_NC: Any, labels_N: Any) -> dict[str, float]:
+def _measure(modules: list[_ClassificationMetric], logits_NC: Any, labels_N: Any) -> dict[str, float]:
     logits_NC, labels_N = _check_scores(logits_NC, labels_N)
-    class_ids_N = logits_NC.argmax(axis=1)
     results: dict[str, float] = {}
-    if "accuracy" in metrics:
-        results["accuracy"] = accuracy(class_ids_N, labels_N)
-    if "top5" in metrics and logits_NC.shape[1] > 5:
-        results["top5"] = top_k_accuracy(logits_NC, labels_N, k=5)
-    if "macro_f1" in metrics:
-        results["macro_f1"] = macro_f1(class_ids_N, labels_N)
-    if "map" in metrics:
-        # Ranking across samples: a constant added to one sample's logits must not move it, hence the softmax.
-        results["map"], results["map_excluded_classes"] = mean_average_precision(_log_softmax(logits_NC), labels_N)
+    for module in modules:
+        if isinstance(module, TopKAccuracy) and logits_NC.shape[1] <= module.k:
+            continue
+        predictions = logits_NC if module.takes_scores else logits_NC.argmax(axis=1)
+        if isinstance(module, MeanAveragePrecision):
+            # Ranking across samples: a constant added to one sample's logits must not move it, hence the softmax.
+            predictions = _log_softmax(logits_NC)
+        results |= module.compute(predictions=predictions, references=labels_N) or {}
     return results
-
-
-def _measure_part(
-    metrics: tuple[str, ...], logits_NC: np.ndarray, labels_N: np.ndarray, is_part_N: np.ndarray, suffix: str
-) -> dict[str, float]:
-    if not is_part_N.any():
-        return {}
-    found = _measure(metrics, logits_NC[is_part_N], labels_N[is_part_N])
-    return {f"{metric}{suffix}": value for metric, value in found.items()}
-
-
-def _is_multimodal(predictions: tuple[Any, ...]) -> bool:
-    """Whether these are a multimodal model's logits, its heads' by modality, what was present, and its subsets'."""
-    kinds = (np.ndarray, dict, np.ndarray, dict)
-    return len(predictions) == 4 and all(map(isinstance, predictions, kinds))
 
 
 def _names_in(subset: str, names: list[str]) -> list[str]:
@@ -177,79 +204,6 @@ def _names_in(subset: str, names: list[str]) -> list[str]:
         found.append(next(name for name in names if rest.startswith(f"{name}_")))
         rest = rest[len(found[-1]) + 1 :]
     return found
-
-
-class Accuracy(evaluate.Metric):
-    """`accuracy` from predicted class ids `(N,)` and labels `(N,)`; see [`accuracy`]."""
-
-    def _info(self) -> evaluate.MetricInfo:
-        return _class_id_info("Fraction of samples whose predicted class is the label, in [0, 1].")
-
-    def _compute(self, *, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
-        return {"accuracy": accuracy(predictions, references)}
-
-
-class MacroF1(evaluate.Metric):
-    """`macro_f1` from predicted class ids `(N,)` and labels `(N,)`; see [`macro_f1`]."""
-
-    def _info(self) -> evaluate.MetricInfo:
-        return _class_id_info("Mean F1 over the classes that occur among labels or predictions, in [0, 1].")
-
-    def _compute(self, *, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
-        return {"macro_f1": macro_f1(predictions, references)}
-
-
-class TopKAccuracy(evaluate.Metric):
-    """`top{k}` from scores `(N, C)` and labels `(N,)`; see [`top_k_accuracy`].
-
-    Args:
-        k (`int`, *optional*, defaults to 5): How many of the highest scores count as a hit; below C.
-        **kwargs: Of `evaluate.Metric`: `num_process`, `process_id`, `experiment_id`, `cache_dir`, ...
-    """
-
-    def __init__(self, k: int = 5, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.k = k
-
-    def _info(self) -> evaluate.MetricInfo:
-        return _score_info("Fraction of samples whose label is among the k highest scores, in [0, 1].")
-
-    def _compute(self, *, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
-        return {f"top{self.k}": top_k_accuracy(predictions, references, self.k)}
-
-
-class MeanAveragePrecision(evaluate.Metric):
-    """`map` and `map_excluded_classes` from scores `(N, C)` and labels `(N,)`; see [`mean_average_precision`].
-
-    The samples of a class are ranked by the scores as they are given. With logits, take the softmax first:
-    [`classification_metrics`] does.
-    """
-
-    def _info(self) -> evaluate.MetricInfo:
-        return _score_info("Mean over classes of the step-wise average precision (one class against the rest).")
-
-    def _compute(self, *, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
-        value, excluded = mean_average_precision(predictions, references)
-        return {"map": value, "map_excluded_classes": excluded}
-
-
-def _class_id_info(description: str) -> evaluate.MetricInfo:
-    return evaluate.MetricInfo(
-        description=description,
-        citation="",
-        inputs_description="\nPredictions are class ids (N,), references are class ids (N,).",
-        features=Features({"predictions": Value("int64"), "references": Value("int64")}),
-        format="numpy",
-    )
-
-
-def _score_info(description: str) -> evaluate.MetricInfo:
-    return evaluate.MetricInfo(
-        description=description,
-        citation="",
-        inputs_description="\nPredictions are scores (N, C), references are class ids (N,).",
-        features=Features({"predictions": Sequence(Value("float64")), "references": Value("int64")}),
-    )
 
 
 def _log_softmax(logits_NC: np.ndarray) -> np.ndarray:

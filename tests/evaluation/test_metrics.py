@@ -15,12 +15,7 @@ from hf_colearn.evaluation.metrics import (
     MacroF1,
     MeanAveragePrecision,
     TopKAccuracy,
-    accuracy,
-    average_precision,
     classification_metrics,
-    macro_f1,
-    mean_average_precision,
-    top_k_accuracy,
 )
 
 
@@ -31,21 +26,36 @@ def scores_and_labels():
     return np.round(rng.normal(size=(200, 7)), 1), rng.integers(0, 6, size=200)
 
 
+def measured(metric, predictions, labels, **options):
+    return metric(keep_in_memory=True, **options).compute(
+        predictions=np.array(predictions), references=np.array(labels)
+    )
+
+
+def top_k(scores, labels, k):
+    return measured(TopKAccuracy, scores, labels, k=k)[f"top{k}"]
+
+
+def mean_average_precision(scores, labels):
+    return tuple(measured(MeanAveragePrecision, scores, labels).values())
+
+
 # ---- the arithmetic ----
 
 
 def test_accuracy_counts_hits():
-    assert accuracy(np.array([0, 1, 2, 2]), np.array([0, 1, 1, 0])) == 0.5
+    assert measured(Accuracy, [0, 1, 2, 2], [0, 1, 1, 0]) == {"accuracy": 0.5}
 
 
 def test_macro_f1_by_hand():
     # class 0: TP 1, FP 0, FN 1 -> 2/3; class 1: TP 1, FP 0, FN 1 -> 2/3; class 2: TP 0, FP 2, FN 0 -> 0
-    assert macro_f1(np.array([0, 1, 2, 2]), np.array([0, 1, 1, 0])) == pytest.approx(4 / 9)
+    assert measured(MacroF1, [0, 1, 2, 2], [0, 1, 1, 0]) == {"macro_f1": pytest.approx(4 / 9)}
 
 
-def test_macro_f1_leaves_out_classes_that_never_occur_as_sklearn_does():
-    predictions, labels = np.array([0, 9, 9, 4, 4]), np.array([0, 9, 4, 4, 7])
-    assert macro_f1(predictions, labels) == pytest.approx(f1_score(labels, predictions, average="macro"))
+def test_macro_f1_leaves_out_classes_that_never_occur():
+    # class 0: 1; class 4: TP 1, FP 1, FN 1 -> 1/2; class 7: 0; class 9: TP 1, FP 1, FN 0 -> 2/3
+    found = measured(MacroF1, [0, 9, 9, 4, 4], [0, 9, 4, 4, 7])
+    assert found == {"macro_f1": pytest.approx((1 + 1 / 2 + 0 + 2 / 3) / 4)}
 
 
 @pytest.mark.parametrize("k", [1, 3, 6])
@@ -53,36 +63,31 @@ def test_top_k_accuracy_equals_sklearn_without_ties(k):
     rng = np.random.default_rng(1)
     scores, labels = rng.normal(size=(100, 7)), rng.integers(0, 7, size=100)
     expected = top_k_accuracy_score(labels, scores, k=k, labels=np.arange(7))
-    assert top_k_accuracy(scores, labels, k) == pytest.approx(expected)
+    assert top_k(scores, labels, k) == pytest.approx(expected)
 
 
 def test_of_equal_scores_the_lower_class_id_comes_first():
     # all tie: the top 2 are classes 0 and 1, for every sample
-    assert top_k_accuracy(np.zeros((4, 4)), np.array([0, 1, 2, 3]), k=2) == 0.5
+    assert top_k(np.zeros((4, 4)), [0, 1, 2, 3], k=2) == 0.5
 
 
 @pytest.mark.parametrize("k", [0, 4, 5])
 def test_top_k_refuses_a_k_that_always_or_never_hits(k):
     with pytest.raises(ValueError, match=f"k={k} and 4 classes"):
-        top_k_accuracy(np.zeros((2, 4)), np.array([0, 1]), k=k)
+        top_k(np.zeros((2, 4)), [0, 1], k=k)
 
 
 def test_average_precision_by_hand():
-    # ranking: + - +, so precision is 1 at recall 1/2 and 2/3 at recall 1: (1 + 2/3) / 2
-    assert average_precision(np.array([3.0, 2.0, 1.0]), np.array([True, False, True])) == pytest.approx(5 / 6)
+    # class 1 is ranked + - +, so precision is 1 at recall 1/2 and 2/3 at recall 1: (1 + 2/3) / 2; class 0 is perfect
+    scores = np.array([[0.0, 3.0], [1.0, 2.0], [0.0, 1.0]])
+    assert mean_average_precision(scores, [1, 0, 1]) == (pytest.approx((5 / 6 + 1) / 2), 0)
 
 
 def test_tied_scores_enter_average_precision_together():
     # one threshold takes all four: precision 1/4 at recall 1; broken ties would give 1 or 1/4 by the order of samples
-    for positives in ([True, False, False, False], [False, False, False, True]):
-        assert average_precision(np.ones(4), np.array(positives)) == 0.25
-
-
-def test_average_precision_equals_sklearn_with_ties(scores_and_labels):
-    scores, labels = scores_and_labels
-    for c in range(6):
-        expected = average_precision_score(labels == c, scores[:, c])
-        assert average_precision(scores[:, c], labels == c) == pytest.approx(expected, abs=1e-12)
+    for labels in ([1, 0, 0, 0], [0, 0, 0, 1]):
+        scores = np.stack([1.0 - np.array(labels), np.ones(4)], axis=1)  # class 0 is perfect
+        assert mean_average_precision(scores, labels) == ((0.25 + 1) / 2, 0)
 
 
 def test_classes_without_positives_are_left_out_of_the_mean_and_counted(scores_and_labels):
@@ -107,7 +112,7 @@ def test_metrics_of_scores_combine(tmp_path, scores_and_labels):
     combined = evaluate.combine([TopKAccuracy(k=2, cache_dir=tmp_path), MeanAveragePrecision(cache_dir=tmp_path)])
     value, excluded = mean_average_precision(scores, labels)
     assert combined.compute(predictions=scores, references=labels) == {
-        "top2": top_k_accuracy(scores, labels, 2),
+        "top2": top_k(scores, labels, 2),
         "map": value,
         "map_excluded_classes": excluded,
     }
@@ -135,6 +140,21 @@ def test_a_metric_of_class_ids_refuses_scores(tmp_path):
         Accuracy(cache_dir=tmp_path).compute(predictions=[[0.1, 0.9]], references=[1])
 
 
+@pytest.mark.parametrize("metric", [Accuracy, MacroF1, TopKAccuracy, MeanAveragePrecision])
+def test_in_memory_nothing_is_written_and_the_result_is_that_of_the_cache(
+    metric, tmp_path, monkeypatch, scores_and_labels
+):
+    scores, labels = scores_and_labels
+    predictions = scores if metric.takes_scores else scores.argmax(axis=1)
+    monkeypatch.setattr("evaluate.config.HF_METRICS_CACHE", tmp_path / "cache")
+    found = metric(keep_in_memory=True).compute(predictions=predictions, references=labels)
+    assert not (tmp_path / "cache").exists()
+    batches = metric(keep_in_memory=True)
+    for rows in (slice(0, 150), slice(150, 200)):
+        batches.add_batch(predictions=predictions[rows], references=labels[rows])
+    assert found == batches.compute() == metric().compute(predictions=predictions, references=labels)
+
+
 # ---- for the Trainer ----
 
 
@@ -144,7 +164,7 @@ def test_compute_metrics_names_every_metric(scores_and_labels):
     softmax = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     assert results == {
         "accuracy": np.mean(logits.argmax(axis=1) == labels),
-        "top5": top_k_accuracy(logits, labels, 5),
+        "top5": top_k(logits, labels, 5),
         "macro_f1": pytest.approx(f1_score(labels, logits.argmax(axis=1), average="macro")),
         "map": pytest.approx(np.mean([average_precision_score(labels == c, softmax[:, c]) for c in range(6)])),
         "map_excluded_classes": 1,
@@ -223,10 +243,10 @@ def test_metrics_of_heads_and_subsets_are_over_the_samples_that_have_them():
     def right(*flags):  # logits that predict class 0, which every sample has
         return np.array([[1.0, 0.0] if flag else [0.0, 1.0] for flag in flags])
 
-    presence = np.array([[True, True], [True, False], [True, True], [False, True]])
+    modality_mask = np.array([[True, True], [True, False], [True, True], [False, True]])
     heads = {"image": right(1, 0, 1, 0), "audio": right(1, 1, 0, 0)}
     subsets = {"image": right(0, 1, 1, 1), "audio": right(1, 0, 1, 0)}
-    evaluation = EvalPrediction((right(1, 1, 1, 0), heads, presence, subsets), np.zeros(4, dtype=np.int64))
+    evaluation = EvalPrediction((right(1, 1, 1, 0), heads, modality_mask, subsets), np.zeros(4, dtype=np.int64))
     # image: samples 0, 1, 2; audio: samples 0, 2, 3
     assert classification_metrics(("accuracy",))(evaluation) == {
         "accuracy": 3 / 4,
@@ -239,10 +259,10 @@ def test_metrics_of_heads_and_subsets_are_over_the_samples_that_have_them():
 
 def test_a_subset_needs_all_of_its_modalities_even_where_names_contain_each_other():
     names = ("a", "b_a", "c")  # "b_a" is one modality, and "a_c" two
-    presence = np.array([[True, False, True], [False, True, True]])
+    modality_mask = np.array([[True, False, True], [False, True, True]])
     wrong = np.array([[0.0, 1.0], [0.0, 1.0]])
     subsets = {"b_a": wrong, "a_c": wrong, "b_a_c": wrong, "a_b_a": wrong}
-    evaluation = EvalPrediction((wrong, dict.fromkeys(names, wrong), presence, subsets), np.array([0, 1]))
+    evaluation = EvalPrediction((wrong, dict.fromkeys(names, wrong), modality_mask, subsets), np.array([0, 1]))
     found = classification_metrics(("accuracy",))(evaluation)
     assert found["accuracy_given_a_c"] == 0  # sample 0 alone
     assert found["accuracy_given_b_a"] == found["accuracy_given_b_a_c"] == 1  # sample 1 alone
@@ -250,9 +270,9 @@ def test_a_subset_needs_all_of_its_modalities_even_where_names_contain_each_othe
 
 
 def test_a_modality_that_no_sample_has_gives_no_metrics():
-    logits, presence = np.eye(2), np.array([[True, False], [True, False]])
+    logits, modality_mask = np.eye(2), np.array([[True, False], [True, False]])
     pair = {"image": logits, "audio": logits}
-    found = classification_metrics()(EvalPrediction((logits, pair, presence, pair), np.array([0, 1])))
+    found = classification_metrics()(EvalPrediction((logits, pair, modality_mask, pair), np.array([0, 1])))
     assert not any("audio" in name for name in found)
     assert {"macro_f1_image", "map_image", "map_excluded_classes_given_image"} < found.keys()
 
@@ -302,8 +322,8 @@ def test_the_trainer_evaluates_heads_and_subsets_with_a_remainder_batch(tmp_path
     }
     assert {name: found[name] for name in expected} == pytest.approx(expected)
     assert {name for name in found if "accuracy" in name} == expected.keys()
-    logits, heads, presence, subsets = trainer.predict(data).predictions
-    assert presence.tolist() == output.modality_mask.tolist()
+    logits, heads, modality_mask, subsets = trainer.predict(data).predictions
+    assert modality_mask.tolist() == output.modality_mask.tolist()
     np.testing.assert_allclose(logits, output.logits, atol=1e-5)
     np.testing.assert_allclose(heads["sound"], output.modality_logits["sound"], atol=1e-5)
     np.testing.assert_allclose(subsets["image"], output.subset_logits["image"], atol=1e-5)
