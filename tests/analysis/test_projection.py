@@ -170,12 +170,11 @@ def test_a_map_of_one_cloud_has_the_points_of_its_projection_by_class():
     # almost all variance lies between the classes: 16 * 4^2 of 16 * 4^2 + 16
     share = float(axis.get_xlabel().split("(")[1].split("%")[0]) / 100
     assert share == pytest.approx(256 / 272, abs=0.03)
-    assert not plot_map({"student": latents}, labels, "pca", legend=False).legends
 
 
 def test_clouds_of_one_map_are_as_far_apart_as_they_are():
     latents, labels = cloud(30, 8), np.zeros(30, int)
-    axis = plot_map({"before": latents, "after": latents + 10}, labels, "pca", legend=False).axes[0]
+    axis = plot_map({"before": latents, "after": latents + 10}, labels, "pca").axes[0]
     before, after = (np.asarray(points.get_offsets()) for points in axis.collections)
     assert np.linalg.norm(after - before, axis=1) == pytest.approx(np.full(30, 10 * 8**0.5), rel=1e-3)
     assert [text.get_text() for text in axis.texts] == ["before", "after"]

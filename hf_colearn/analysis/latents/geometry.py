@@ -54,7 +54,7 @@ def linear_cka(x_ND: np.ndarray, y_NE: np.ndarray, debiased: bool = False) -> fl
         `ValueError`: If a cloud is not finite or constant, the rows differ in number, there are fewer than 2 samples (4
             debiased), or the debiased similarity of a cloud with itself is not positive.
     """
-    x_ND, y_NE = _varied_pair(x_ND, y_NE, least=4 if debiased else 2)
+    x_ND, y_NE = _pair(x_ND, y_NE, least=4 if debiased else 2, varied=True)
     x_ND, y_NE = x_ND - x_ND.mean(axis=0), y_NE - y_NE.mean(axis=0)
     between, of_x, of_y = (_hsic(a, b, debiased) for a, b in ((x_ND, y_NE), (x_ND, x_ND), (y_NE, y_NE)))
     if min(of_x, of_y) <= 0:
@@ -76,7 +76,7 @@ def procrustes_distance(x_ND: np.ndarray, y_NE: np.ndarray) -> float:
     Raises:
         `ValueError`: If a cloud is not finite or constant, the rows differ in number, or there is one sample.
     """
-    x_ND, y_NE = _varied_pair(x_ND, y_NE)
+    x_ND, y_NE = _pair(x_ND, y_NE, least=2, varied=True)
     width = max(x_ND.shape[1], y_NE.shape[1])
     padded = [np.pad(z, ((0, 0), (0, width - z.shape[1]))) for z in (x_ND, y_NE)]
     return float(procrustes(*padded)[2])
@@ -97,19 +97,12 @@ def class_alignment(x_ND: np.ndarray, labels_N: np.ndarray) -> float:
         `ValueError`: If the latents are not finite or one has length 0, or no class has two samples.
     """
     x_ND, labels_N = _labelled(x_ND, labels_N)
-    unit_ND = _normalised("x", x_ND)
-    total, counted = 0.0, 0
-    for label in np.unique(labels_N):
-        of_class_nD = unit_ND[labels_N == label]
-        n = len(of_class_nD)
-        if n > 1:
-            # sum over ordered pairs of |a - b|^2 = 2 n sum |a - mean|^2, over n (n - 1) of them; n samples
-            spread = np.square(of_class_nD - of_class_nD.mean(axis=0)).sum()
-            total += n * 2 * spread / (n - 1)
-            counted += n
-    if counted == 0:
+    of_classes = [z_nD for z_nD in _by_class(_normalised("x", x_ND), labels_N) if len(z_nD) > 1]
+    if not of_classes:
         raise ValueError(f"no two of the {len(x_ND)} samples are of one class, so there is no positive pair")
-    return float(total / counted)
+    # The sum over ordered pairs of |a - b|^2 is 2 n sum |a - mean|^2, over n (n - 1) of them; n samples.
+    total = sum(2 * len(z_nD) / (len(z_nD) - 1) * _scatter(z_nD) for z_nD in of_classes)
+    return float(total / sum(map(len, of_classes)))
 
 
 def uniformity(x_ND: np.ndarray) -> float:
@@ -165,8 +158,7 @@ def retrieval_recall(x_ND: np.ndarray, y_ND: np.ndarray, k: Sequence[int] = (1, 
     Raises:
         `ValueError`: If a cloud is not finite or holds a latent of length 0, the shapes differ, or a k is out of range.
     """
-    x_ND, y_ND = _normalised_pair(x_ND, y_ND)
-    _refuse_unpaired(x_ND, y_ND)
+    x_ND, y_ND = _normalised_pair(*_pair(x_ND, y_ND))
     for count in k:
         if not 1 <= count <= len(x_ND):
             raise ValueError(f"recall@{count} is not defined among {len(x_ND)} samples: take k from 1 to their number")
@@ -250,15 +242,22 @@ def fisher_ratio(x_ND: np.ndarray, labels_N: np.ndarray) -> float:
         `ValueError`: If the latents are not finite or constant, there is one class, or every class is a single point.
     """
     x_ND, labels_N = _labelled(x_ND, labels_N, varied=True)
-    of_classes = [x_ND[labels_N == label] for label in np.unique(labels_N)]
+    of_classes = _by_class(x_ND, labels_N)
     if all((z_nD == z_nD[0]).all() for z_nD in of_classes):
         raise ValueError(
             f"each of the {len(of_classes)} classes is a single point, so there is no scatter within them"
         )
     mean_D = x_ND.mean(axis=0)
     between = sum(len(z_nD) * np.square(z_nD.mean(axis=0) - mean_D).sum() for z_nD in of_classes)
-    within = sum(np.square(z_nD - z_nD.mean(axis=0)).sum() for z_nD in of_classes)
-    return float(between / within)
+    return float(between / sum(map(_scatter, of_classes)))
+
+
+def _by_class(x_ND: np.ndarray, labels_N: np.ndarray) -> list[np.ndarray]:
+    return [x_ND[labels_N == label] for label in np.unique(labels_N)]
+
+
+def _scatter(x_ND: np.ndarray) -> float:
+    return float(np.square(x_ND - x_ND.mean(axis=0)).sum())
 
 
 def _hsic(x_ND: np.ndarray, y_NE: np.ndarray, debiased: bool) -> float:
@@ -317,16 +316,12 @@ def _normalised_pair(x_ND: np.ndarray, y_MD: np.ndarray) -> tuple[np.ndarray, np
     return x_ND, y_MD
 
 
-def _refuse_unpaired(x_ND: np.ndarray, y_NE: np.ndarray) -> None:
+def _pair(x_ND: np.ndarray, y_NE: np.ndarray, least: int = 1, varied: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    x_ND, y_NE = _checked("x", x_ND, least, varied), _checked("y", y_NE, least, varied)
     if len(x_ND) != len(y_NE):
         raise ValueError(
             f"row i must be the same sample in both clouds, and they have {len(x_ND)} and {len(y_NE)} rows"
         )
-
-
-def _varied_pair(x_ND: np.ndarray, y_NE: np.ndarray, least: int = 2) -> tuple[np.ndarray, np.ndarray]:
-    x_ND, y_NE = _checked("x", x_ND, least, varied=True), _checked("y", y_NE, least, varied=True)
-    _refuse_unpaired(x_ND, y_NE)
     return x_ND, y_NE
 
 

@@ -104,7 +104,6 @@ def plot_class_changes(
     counts: Sequence[int] | np.ndarray,
     path: str | PathLike | None = None,
     *,
-    heading: str = "Who gained and who lost",
     what: str = "classes",
     shown: int = 30,
 ) -> "Figure":
@@ -118,7 +117,7 @@ def plot_class_changes(
             Accuracy minus the baseline's, as fractions, and the ends of the interval; `None` for a single seed.
         counts (`Sequence[int]` of length C): Test samples of each class.
         path (`str` or `PathLike`, *optional*): Where to write the figure; the ending gives the format.
-        heading, what (`str`, *optional*): The title, and what the rows are, in the plural.
+        what (`str`, *optional*, defaults to `"classes"`): What the rows are, in the plural.
         shown (`int`, *optional*, defaults to 30): Rows at most.
 
     Raises:
@@ -158,7 +157,7 @@ def plot_class_changes(
         box: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
         axis.text(0.5, heights[top - 1] - 1.1, between, transform=axis.get_yaxis_transform(), bbox=box, **font)
     below += "; filled: the interval excludes 0" if ends is not None else "; 1 seed"
-    return finish(figure, heading, below, path)
+    return finish(figure, "Who gained and who lost", below, path)
 
 
 def plot_sweep(
@@ -170,9 +169,8 @@ def plot_sweep(
     *,
     variable: str = "share of mismatched pairs",
     metric: str = "accuracy",
-    confidence: float = 0.95,
 ) -> "Figure":
-    """Draws a score over a share that was swept, with t-intervals and seeds, the baseline and a null control as bands.
+    """Draws a score over a share that was swept, with 95% t-intervals and seeds, the baseline and a null control as bands.
 
     Args:
         levels (`Sequence[float]` of length L): As fractions, in any order.
@@ -181,7 +179,6 @@ def plot_sweep(
         null (`Sequence[float]`, *optional*): Scores of the strongest null control, by seed.
         path (`str` or `PathLike`, *optional*): Where to write the figure; the ending gives the format.
         variable, metric (`str`, *optional*): What was swept and what was scored.
-        confidence (`float`, *optional*, defaults to 0.95): Of the intervals.
 
     Raises:
         `ImportError`: If matplotlib is missing.
@@ -194,7 +191,7 @@ def plot_sweep(
     styles = arm_styles({"baseline": "baseline", "null control": "null", "swept": "colearned"})
     labels = []
     for name, values in bands.items():
-        mean, low, high = 100 * _interval(name, values, confidence)
+        mean, low, high = 100 * _interval(name, values)
         if len(values) > 1:
             axis.axhspan(low, high, color=styles[name].colour, alpha=0.1, linewidth=0, zorder=1)
         axis.axhline(mean, **styles[name].line | {"linewidth": 1.4, "zorder": 2})
@@ -204,7 +201,7 @@ def plot_sweep(
         axis.scatter(beside, 100 * np.asarray(values), s=9, color=RED, alpha=0.6, linewidths=0, zorder=3)
     order = np.argsort(levels)
     x_L = 100 * np.asarray(levels, dtype=float)[order]
-    intervals = [_interval(f"the level {levels[i]:g}", scores[i], confidence) for i in order]
+    intervals = [_interval(f"the level {levels[i]:g}", scores[i]) for i in order]
     mean_L, low_L, high_L = 100 * np.array(intervals).T
     axis.plot(x_L, mean_L, **styles["swept"].line | styles["swept"].points | {"markersize": 5.5, "zorder": 5})
     many = min(map(len, scores)) > 1
@@ -214,7 +211,7 @@ def plot_sweep(
     axis.set(xlabel=f"{variable} [%]", ylabel=f"{metric} [%]", xticks=x_L)
     plain_axes(axis)
     below = seeds([len(values) for values in scores])
-    below += f", mean and {100 * confidence:.4g}% interval" if many else ""
+    below += ", mean and 95% interval" if many else ""
     return finish(figure, f"{metric[:1].upper()}{metric[1:]} over the {variable}", below, path)
 
 
@@ -223,16 +220,14 @@ def plot_modality_shares(
     path: str | PathLike | None = None,
     *,
     metric: str = "accuracy",
-    confidence: float = 0.95,
 ) -> "Figure":
-    """Draws what each modality contributes: its Shapley values as bars an arm, with t-intervals over seeds.
+    """Draws what each modality contributes: its Shapley values as bars an arm, with 95% t-intervals over seeds.
 
     Args:
         shares (`Mapping[str, Mapping[str, Sequence[float]]]`):
             For each arm and each modality the Shapley value in every seed, as a fraction; the same modalities in all arms.
         path (`str` or `PathLike`, *optional*): Where to write the figure; the ending gives the format.
         metric (`str`, *optional*): Whose gain over chance is shared out.
-        confidence (`float`, *optional*, defaults to 0.95): Of the intervals.
 
     Raises:
         `ImportError`: If matplotlib is missing.
@@ -247,7 +242,7 @@ def plot_modality_shares(
     for j, modality in enumerate(modalities):
         bar: dict[str, Any] = {"color": CLASS_COLOURS[(3, 4, 1, 6, 8, 7)[j % 6]], "hatch": HATCHES[j % len(HATCHES)]}
         for i, (arm, of_arm) in enumerate(shares.items()):
-            mean, low, high = 100 * _interval(f"{modality} of '{arm}'", of_arm[modality], confidence)
+            mean, low, high = 100 * _interval(f"{modality} of '{arm}'", of_arm[modality])
             y = -i + 0.4 - height * (j + 0.5)
             label = modality if i == 0 else None
             axis.barh(y, mean, height * 0.92, label=label, edgecolor="white", linewidth=0, **bar)
@@ -258,17 +253,17 @@ def plot_modality_shares(
     label_rows(axis, -np.arange(len(shares)), list(shares))
     axis.set(xlabel=f"Shapley value [percentage points of {metric}]", ylim=(-len(shares) + 0.45, 0.55))
     figure.legend(loc="outside lower center", ncols=min(4, len(modalities)), frameon=False, fontsize=9)
-    many = f"mean and {100 * confidence:.4g}% interval over {seeds(counts)}" if max(counts) > 1 else "1 seed"
+    many = f"mean and 95% interval over {seeds(counts)}" if max(counts) > 1 else "1 seed"
     below = f"{many}; bars of an arm add up to its {metric} above chance"
     return finish(figure, "What each modality contributes", below, path)
 
 
-def _interval(what: str, values: Sequence[float], confidence: float) -> np.ndarray:
-    """Mean and the ends of the t-interval (3,); both ends are the mean for one value."""
+def _interval(what: str, values: Sequence[float]) -> np.ndarray:
+    """Mean and the ends of the 95% t-interval (3,); both ends are the mean for one value."""
     array = finite(f"scores of {what}", values)
     if not len(array):
         raise ValueError(f"{what} has no scores")
     if len(array) == 1 or np.ptp(array) == 0:
         return np.full(3, array.mean())
-    low, high = ttest_1samp(array, 0).confidence_interval(confidence)
+    low, high = ttest_1samp(array, 0).confidence_interval(0.95)
     return np.array([array.mean(), low, high])

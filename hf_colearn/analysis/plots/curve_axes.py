@@ -82,14 +82,19 @@ class CurveFigure:
                 line |= {"linewidth": widths[arm], "zorder": 2 + 0.01 * i}
             every = max(1, end // 4)  # few markers, at other places in each arm
             markers = {"markevery": (min(i * every // len(found), end - 1), every), "markersize": 4.5}
-            _draw_seeds(axis, x_S[:end], values[:, :end], line, 0.16 if len(found) <= 4 else 0.09, widths is None)
-            mean_S = values[:, :end].mean(axis=0)
-            self.lines[arm] = axis.plot(x_S[:end], mean_S, **line, **self.styles[arm].points | markers)[0]
-            if end < len(x_S):
+            x_S, values, all_steps = x_S[:end], values[:, :end], len(x_S)
+            if widths is None:
+                range_S, alpha = (values.min(axis=0), values.max(axis=0)), 0.16 if len(found) <= 4 else 0.09
+                axis.fill_between(x_S, *range_S, color=line["color"], alpha=alpha, lw=0, zorder=1.5)
+            elif len(values) > 1:
+                axis.plot(x_S, values.T, **line | {"linewidth": 0.6, "alpha": 0.5})
+            mean_S = values.mean(axis=0)
+            self.lines[arm] = axis.plot(x_S, mean_S, **line, **self.styles[arm].points | markers)[0]
+            if end < all_steps:
                 cross: dict[str, Any] = {"marker": "x", "markersize": 9, "markeredgewidth": 2, "zorder": 4}
-                axis.plot(x_S[end - 1], mean_S[-1], color=line["color"], **cross)
+                axis.plot(x_S[-1], mean_S[-1], color=line["color"], **cross)
                 self.notes.append("x: a seed's value is not finite from here on")
-            drawn.append(values[:, :end].ravel())
+            drawn.append(values.ravel())
         if not drawn:
             raise ValueError(f"'{key}' was never finite in {list(found)}: the runs diverged")
         plain_axes(axis)
@@ -140,13 +145,3 @@ def series(runs: list[list[dict[str, Any]]], key: str, along: str) -> tuple[np.n
     by_step = [{entry[along]: entry[key] for entry in reversed(run) if key in entry} for run in runs]
     steps = sorted(set.intersection(*(set(values) for values in by_step)))
     return np.array(steps), np.array([[values[step] for step in steps] for values in by_step], dtype=float)
-
-
-def _draw_seeds(
-    axis: "Axes", x_S: np.ndarray, values: np.ndarray, line: dict[str, Any], alpha: float, as_band: bool
-) -> None:
-    if as_band:
-        low_S, high_S = values.min(axis=0), values.max(axis=0)
-        axis.fill_between(x_S, low_S, high_S, color=line["color"], alpha=alpha, lw=0, zorder=1.5)
-    elif len(values) > 1:
-        axis.plot(x_S, values.T, **line | {"linewidth": 0.6, "alpha": 0.5})

@@ -159,7 +159,6 @@ def plot_map(
     seed: int = 0,
     max_points: int = 500,
     class_names: Sequence[str] | None = None,
-    legend: bool = True,
 ) -> "Figure":
     """Draws one map: of one cloud by class, or of several clouds of the same width together, a marker a cloud.
 
@@ -174,7 +173,6 @@ def plot_map(
         max_points (`int`, *optional*, defaults to 500):
             Of more samples, this many are drawn, the same ones in every map. 500 take t-SNE some seconds.
         class_names (`Sequence[str]`, *optional*): By class, for the legend; by default the label itself.
-        legend (`bool`, *optional*, defaults to `True`): Whether to name the classes at the right.
 
     Returns:
         `Figure`: A single panel.
@@ -212,8 +210,7 @@ def plot_map(
     else:
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_color("0.8")
-    if legend:
-        legend_right(figure, handles, "class")
+    legend_right(figure, handles, "class")
     option = {"pca": "", "tsne": f", perplexity {perplexity:g}", "umap": f", {neighbours} neighbours"}[method]
     heading = f"{' and '.join(filter(None, [', '.join([*clouds][:-1]), [*clouds][-1]]))}: {NAMES[method]}{option}"
     below = f"{len(clouds)} clouds, " if len(clouds) > 1 else ""

@@ -85,7 +85,6 @@ def plot_curves(
     path: str | PathLike | None = None,
     *,
     along: str = "epoch",
-    heading: str | None = None,
     ylabel: str | None = None,
     styles: Mapping[str, ArmStyle] | None = None,
     legend: bool = True,
@@ -96,8 +95,7 @@ def plot_curves(
         histories (`Mapping[str, list[list[dict]]]`), path, styles, legend: As of [`plot_losses`].
         key (`str`): Of the log entries.
         along (`str`, *optional*, defaults to `"epoch"`): The x axis, `"epoch"` or `"step"`.
-        heading, ylabel (`str`, *optional*):
-            What the figure shows, and the label of the y axis with its unit; by default the key in words.
+        ylabel (`str`, *optional*): Of the y axis, with its unit; by default the key in words.
 
     Raises:
         `ImportError`: If matplotlib is missing.
@@ -108,7 +106,7 @@ def plot_curves(
     curves = CurveFigure(histories, styles)
     curves.draw(curves.axes[0], key, along)
     curves.axes[0].set(xlabel=ALONG[along], ylabel=in_words(key) if ylabel is None else ylabel)
-    return curves.finish(heading or in_words(key), legend, path)
+    return curves.finish(in_words(key), legend, path)
 
 
 def plot_alphas(

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+UNIT = "Wasserstein distance W2 [latent units]"
+
 
 def plot_transport(
     targets_to_baseline: float,
@@ -24,23 +26,18 @@ def plot_transport(
     path: str | PathLike | None = None,
     *,
     names: tuple[str, str, str] = ("teacher targets", "baseline", "co-learned"),
-    squared: bool = False,
-    heading: str = "How far the latents lie apart",
     below: str = "",
 ) -> "Figure":
     """Draws the three Wasserstein distances as a triangle to scale, or as bars where there is none.
 
-    Three distances W2 between clouds make a triangle in the plane, since W2 is a metric. Squared distances do not, nor do
-    estimates from mini-batches or projections that violate the triangle inequality: they are drawn as bars.
+    Three distances W2 between clouds make a triangle in the plane, since W2 is a metric. Estimates from
+    mini-batches or projections that violate the triangle inequality do not, and are drawn as bars.
 
     Args:
-        targets_to_baseline, targets_to_colearned, baseline_to_colearned (`float`):
-            W2 in latent units, or with `squared` its square in squared latent units.
+        targets_to_baseline, targets_to_colearned, baseline_to_colearned (`float`): W2 in latent units.
         path (`str` or `PathLike`, *optional*): Where to write the figure; the ending gives the format.
         names (`tuple[str, str, str]`, *optional*): Of the targets, the baseline and the co-learned latents.
-        squared (`bool`, *optional*, defaults to `False`): Whether the values are squared distances.
-        heading, below (`str`, *optional*):
-            The title, and the line below it, such as the split and the number of samples.
+        below (`str`, *optional*): The line below the title, such as the split and the number of samples.
 
     Raises:
         `ImportError`: If matplotlib is missing.
@@ -49,27 +46,26 @@ def plot_transport(
     sides = finite("distances", [targets_to_baseline, targets_to_colearned, baseline_to_colearned])
     if sides.min() < 0:
         raise ValueError(f"distances cannot be negative, got {sides.tolist()}")
-    unit = "squared W2 [squared latent units]" if squared else "Wasserstein distance W2 [latent units]"
     figure, (axis,) = new_figure()
     flat = 2 * sides.max() - sides.sum() > 1e-6 * sides.max()  # one is longer than the two others together
-    if squared or flat or sides.min() == 0:
-        _bars(axis, sides, names, unit)
-        shown = "" if squared else "no triangle: one distance is larger than the two others together"
-        shown = "no triangle: a distance is 0" if sides.min() == 0 else shown
+    if flat or sides.min() == 0:
+        _bars(axis, sides, names)
+        why = "a distance is 0" if sides.min() == 0 else "one distance is larger than the two others together"
+        shown = f"no triangle: {why}"
     else:
         _triangle(axis, sides, names)
-        shown = f"{unit}, drawn to scale"
-    return finish(figure, heading, "; ".join(filter(None, [below, shown])), path)
+        shown = f"{UNIT}, drawn to scale"
+    return finish(figure, "How far the latents lie apart", "; ".join(filter(None, [below, shown])), path)
 
 
-def _bars(axis: "Axes", sides: np.ndarray, names: Sequence[str], unit: str) -> None:
+def _bars(axis: "Axes", sides: np.ndarray, names: Sequence[str]) -> None:
     targets, baseline, colearned = names
     heights = np.array([2, 1, 0])
     bars = axis.barh(heights, sides, color=[GREY, RED, "#B8B8B8"], height=0.55)
     axis.bar_label(bars, fmt="%.3g", padding=4, fontsize=9)
     label_rows(axis, heights, [f"{targets} to {baseline}", f"{targets} to {colearned}", f"{baseline} to {colearned}"])
     axis.margins(x=0.15)
-    axis.set(xlabel=unit)
+    axis.set(xlabel=UNIT)
 
 
 def _triangle(axis: "Axes", sides: np.ndarray, names: Sequence[str]) -> None:
