@@ -32,25 +32,16 @@ def frame_processor(size: int, checkpoint: str | None = None) -> ViTImageProcess
         size (`int`): S, in pixels.
         checkpoint (`str`, *optional*): A Hub id or a folder of a backbone with an image processor; ImageNet's by default.
     """
-    mean, std = list(IMAGENET_DEFAULT_MEAN), list(IMAGENET_DEFAULT_STD)
+    mean, std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
     if checkpoint is not None:
         own = AutoImageProcessor.from_pretrained(checkpoint)
-        mean, std = list(own.image_mean), list(own.image_std)
-    return ViTImageProcessorPil(size={"height": size, "width": size}, image_mean=mean, image_std=std)
+        mean, std = own.image_mean, own.image_std
+    return ViTImageProcessorPil(size={"height": size, "width": size}, image_mean=list(mean), image_std=list(std))
 
 
 @dataclass
 class ClipOptions(HubOptions):
-    """What the recipes of videos with sound take beside their other options; inherit from both.
-
-    Example:
-
-    ```python
-    @dataclass
-    class Options(ClipOptions, MultimodalOptions):
-        pass
-    ```
-    """
+    """What the recipes of videos with sound take beside their other options; inherit from both."""
 
     video_backbone: str = field(default="resnet18", metadata={"help": "Of frames: resnet18, resnet_tiny, or an id."})
     audio_backbone: str = field(
@@ -90,16 +81,10 @@ class ClipOptions(HubOptions):
             splits (`Mapping[str, Dataset]`): With the columns `video`, `audio` and `label`, which becomes `labels`.
             processor: From [`~ClipOptions.processor`].
         """
+        spectrogram = (float(self.seconds), self.sampling_rate, self.n_fft, self.hop_length)
         read = {}
         for split, part in splits.items():
             train = split == "train"
             part = with_frames(part, processor, self.frames, train=train)
-            read[split] = with_log_magnitude(
-                part,
-                float(self.seconds),
-                self.sampling_rate,
-                self.n_fft,
-                self.hop_length,
-                random_start=train and self.random_start,
-            )
+            read[split] = with_log_magnitude(part, *spectrogram, random_start=train and self.random_start)
         return read

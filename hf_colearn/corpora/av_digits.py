@@ -56,9 +56,9 @@ def load_av_digits(
     """Pairs of a handwritten and a spoken digit of one class, both made hard: what AVMNIST is, with data at hand.
 
     *Splits.* Images and clips are cut into train, validation and test separately and only then paired within a split,
-    so that no image, clip or noise is in two splits. Test clips are those of `test_speakers`; else, where every file
-    name tells speaker and take, takes 0 to 4 (FSDD's official test set); else `test_share` of every class. They do not
-    depend on the seed. Validation is `validation_share` of every class of what is left.
+    so that no image, clip or noise is in two splits. Test clips are those of `test_speakers`; else, where every file name
+    is FSDD's, takes 0 to 4 (its official test set); else `test_share` of every class. They do not depend on the seed.
+    Validation is `validation_share` of every class of what is left.
 
     *Pairs.* By class and at random; the smaller side is repeated, every item equally often (give or take one). An image
     student's test set is thus all test images, an audio student's all test clips.
@@ -87,7 +87,7 @@ def load_av_digits(
         noise_dir (`str` or `Path`, *optional*): Recordings of noise, such as ESC-50's `audio`, at least 3.
         test_speakers (`Sequence[str]`, *optional*): Whose clips are the test set, for a speaker-independent score.
         validation_share (`float`, *optional*, defaults to 0.1): Of the training images and clips.
-        test_share (`float`, *optional*, defaults to 0.1): Of the clips, where nothing else tells the test set.
+        test_share (`float`, *optional*, defaults to 0.1): Of the clips, where nothing else decides on the test set.
         sampling_rate (`int`, *optional*, defaults to 8000): In Hz, what all sounds are resampled to.
         skip_bad_samples (`bool`, *optional*, defaults to `False`): Leaves out silent and unreadable clips, and logs how
             many, instead of stopping.
@@ -99,17 +99,13 @@ def load_av_digits(
 
     Raises:
         FileNotFoundError: If a folder is missing or has no audio files.
-        ValueError: If a value is out of range, a file tells no digit, a class has no clip in a split, or a clip is
+        ValueError: If a value is out of range, a file's digit is unknown, a class has no clip in a split, or a clip is
             silent or unreadable.
 
     Example:
 
     ```python
-    >>> from hf_colearn.corpora.av_digits import load_av_digits
-
-    >>> digits = load_av_digits()  # or load_av_digits("free-spoken-digit-dataset/recordings")
-    >>> digits["train"].column_names
-    ['image', 'audio', 'label', 'speaker', 'snr_db', 'image_id', 'clip_id', 'sample_id']
+    digits = load_av_digits()  # or load_av_digits("free-spoken-digit-dataset/recordings")
     ```
     """
     lowest, highest = _snr_range(noise_snr_db)

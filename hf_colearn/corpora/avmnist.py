@@ -6,11 +6,11 @@ github.com/slyviacassell/_MFAS, `datasets/avmnist_gen.py`, made. The published c
 
 - images: MNIST's without 75 % of their energy, a PCA fitted on each file by itself, and *without the mean*: floats, with
   negative values, to which /255 gives no range;
-- spectrograms: matplotlib's, of FSDD's spoken digits, drawn in greys into uint8 (dark is loud);
+- spectrograms: matplotlib's, of FSDD's spoken digits, drawn in grayscale into uint8 (dark is loud);
 - labels: MNIST's, uint8. Image and sound are paired by class, takes 40 to 49 of FSDD are the test sounds, and each of the
   1600 training clips is used about 37 times: **a validation split shares clips with train**, the test split does not.
 
-The release holds no waveforms. A teacher that hears needs spoken digits from elsewhere (`data.av_digits`).
+The release holds no waveforms. A teacher that hears needs spoken digits from elsewhere (`with_spoken_digits`).
 """
 
 from collections.abc import Iterator
@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Array3D, ClassLabel, Dataset, DatasetDict, Features, Image, NamedSplit, Value
+from datasets import Array3D, Dataset, DatasetDict, Features, Image, NamedSplit
 
+from hf_colearn.corpora.base import finish
+from hf_colearn.corpora.handwritten_digits import DIGIT
 from hf_colearn.data.splits import cut_validation
 
 
@@ -44,7 +46,7 @@ def load_avmnist(data_dir: str | Path, seed: int = 0, num_validation: int = 5000
             class. (MultiBench takes the last 5000.)
 
     Returns:
-        [`datasets.DatasetDict`]: `train`, `validation` and `test` with `image` (grey, 28 x 28), `spectrogram`
+        [`datasets.DatasetDict`]: `train`, `validation` and `test` with `image` (grayscale, 28 x 28), `spectrogram`
         `(1, 112, 112)` float32 in [0, 1], `label` and, in `train`, `sample_id`. Values that lie in 0..255 (uint8) or 0..1
         keep their meaning. Images that leave 0..255, as the release's do, are mapped linearly, the train file's lowest
         value to 0 and its highest to 255, so that they fit into 8 bits; other splits' values outside are clipped.
@@ -56,9 +58,7 @@ def load_avmnist(data_dir: str | Path, seed: int = 0, num_validation: int = 5000
     Example:
 
     ```python
-    >>> from hf_colearn.corpora.avmnist import load_avmnist
-
-    >>> avmnist = load_avmnist("data/avmnist")  # doctest: +SKIP
+    avmnist = load_avmnist("data/avmnist")
     ```
     """
     arrays = {split: _open(Path(data_dir), split) for split in _FILES}
@@ -72,33 +72,22 @@ def load_avmnist(data_dir: str | Path, seed: int = 0, num_validation: int = 5000
     kept, cut = cut_validation(numbered, num_validation, seed)
     image_range = _image_range(arrays["train"][0], _FILES["train"][0])
     spectrogram_range = max(_spectrogram_range(arrays[split][1], _FILES[split][1]) for split in _FILES)
-    features = Features(
-        image=Image(),
-        spectrogram=Array3D((1, 112, 112), "float32"),
-        label=ClassLabel(names=[str(digit) for digit in range(10)]),
-    )
-    rows = {
-        "train": ("train", tuple(kept["row"])),
-        "validation": ("train", tuple(cut["row"])),
-        "test": ("test", tuple(range(len(arrays["test"][2])))),
-    }
-    built = DatasetDict()
-    for split, (file_split, of_split) in rows.items():
+    features = Features(image=Image(), spectrogram=Array3D((1, 112, 112), "float32"), label=DIGIT)
+    rows = {"train": kept["row"], "validation": cut["row"], "test": range(len(arrays["test"][2]))}
+    built = {}
+    for split, of_split in rows.items():
+        file_split = "test" if split == "test" else "train"
         # The cache is known by these arguments: the stamp renews it when a file changes.
         arguments = {
             "data_dir": str(Path(data_dir).resolve()),
             "file_split": file_split,
-            "rows": of_split,
-            "numbered": split == "train",
+            "rows": tuple(of_split),
             "image_range": image_range,
             "spectrogram_range": spectrogram_range,
             "stamp": tuple(_stamp(Path(data_dir) / name) for name in _FILES[file_split]),
         }
-        ids = {"sample_id": Value("int64")} if split == "train" else {}
-        built[split] = Dataset.from_generator(
-            _samples, Features(features | ids), gen_kwargs=arguments, split=NamedSplit(split)
-        )
-    return built
+        built[split] = Dataset.from_generator(_samples, features, gen_kwargs=arguments, split=NamedSplit(split))
+    return finish(built, {}, skip_bad_samples=False)
 
 
 def _open(data_dir: Path, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -139,9 +128,7 @@ def _image_range(images: np.ndarray, name: str) -> tuple[float, float]:
     low, high = float(images.min()), float(images.max())
     if not np.isfinite([low, high]).all() or low == high:
         raise ValueError(f"the images of '{name}' run from {low} to {high}: unpack the release anew.")
-    if low < 0 or high > 255:
-        return low, high
-    return 0.0, 255.0 if high > 1 else 1.0
+    return (low, high) if low < 0 or high > 255 else (0.0, 255.0 if high > 1 else 1.0)
 
 
 def _spectrogram_range(spectrograms: np.ndarray, name: str) -> float:
@@ -160,18 +147,16 @@ def _samples(
     data_dir: str,
     file_split: str,
     rows: tuple[int, ...],
-    numbered: bool,
     image_range: tuple[float, float],
     spectrogram_range: float,
     stamp: tuple,
 ) -> Iterator[dict[str, Any]]:
     images, spectrograms, labels = _open(Path(data_dir), file_split)
     low, high = image_range
-    for number, row in enumerate(rows):
+    for row in rows:
         pixels = (images[row].reshape(28, 28).astype(np.float64) - low) * (255 / (high - low))
-        sample = {
+        yield {
             "image": np.clip(np.rint(pixels), 0, 255).astype(np.uint8),
             "spectrogram": spectrograms[row][None].astype(np.float32) / np.float32(spectrogram_range),
             "label": int(labels[row]),
         }
-        yield {**sample, "sample_id": number} if numbered else sample

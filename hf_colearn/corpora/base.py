@@ -26,7 +26,16 @@ Sample = Mapping[str, Any] | str  # a row, or a sentence on what it lacks
 
 @dataclass
 class HubOptions:
-    """What a recipe takes whose data come from a folder or from a mirror on the Hub."""
+    """What a recipe takes whose data come from a folder or from a mirror on the Hub, beside its other options.
+
+    Example:
+
+    ```python
+    @dataclass
+    class Options(HubOptions, MultimodalOptions):
+        pass
+    ```
+    """
 
     hub_id: str | None = field(default=None, metadata={"help": "The data as a dataset of the Hub, not --data_dir."})
 

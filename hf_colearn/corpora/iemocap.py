@@ -19,8 +19,7 @@ from hf_colearn.data.splits import cut_validation
 
 EMOTIONS = ("angry", "happy", "sad", "neutral", "frustrated", "excited")
 CODES = dict(zip(("ang", "hap", "sad", "neu", "fru", "exc"), EMOTIONS, strict=True))
-# Known, and left out.
-_OTHERS = ("sur", "fea", "dis", "oth", "xxx", "surprise", "surprised", "fear", "fearful", "disgust", "disgusted", "other")
+_OTHERS = "sur fea dis oth xxx surprise surprised fear fearful disgust disgusted other"  # known, and left out
 
 RELEASE = "IEMOCAP_full_release"
 _TURN = re.compile(r"(Ses(\d\d)[FM]_\w+)_([FM])(?:\d{3}|XX\d)")  # dialogue, session, who speaks
@@ -205,9 +204,9 @@ def _emotion_of(code: str, where: str) -> str | None:
     emotion = CODES.get(name, name)
     if emotion in EMOTIONS:
         return emotion
-    if name in _OTHERS:
+    if name in _OTHERS.split():
         return None
-    known = ", ".join([*CODES, *EMOTIONS, *_OTHERS])
+    known = ", ".join([*CODES, *EMOTIONS, *_OTHERS.split()])
     raise ValueError(f"the emotion '{code}' of {where} is unknown: mend it; known are {known}.")
 
 

@@ -15,16 +15,7 @@ from hf_colearn.models.spectrogram import SpectrogramFeatureExtractor
 
 @dataclass
 class AVDigitsOptions:
-    """What the recipes of handwritten and spoken digits take beside their other options; inherit from both.
-
-    Example:
-
-    ```python
-    @dataclass
-    class Options(AVDigitsOptions, MultimodalOptions):
-        pass
-    ```
-    """
+    """What the recipes of handwritten and spoken digits take beside their other options; inherit from both."""
 
     audio_dir: str | None = field(default=None, metadata={"help": "Spoken digits: FSDD's files, or a folder a digit."})
     spectrogram_size: int = field(default=32, metadata={"help": "Mel bands and frames of a clip's picture."})

@@ -21,16 +21,7 @@ MODALITIES = ("image", "text")
 
 @dataclass
 class ImageTextOptions(HubOptions):
-    """What the recipes of pictures with a text take beside their other options; inherit from both.
-
-    Example:
-
-    ```python
-    @dataclass
-    class Options(ImageTextOptions, MultimodalOptions):
-        pass
-    ```
-    """
+    """What the recipes of pictures with a text take beside their other options; inherit from both."""
 
     text_backbone: str = field(
         default="google-bert/bert-base-uncased",

@@ -19,6 +19,7 @@ from datasets import (
 from datasets.exceptions import DatasetNotFoundError
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 
+from hf_colearn.data.columns import as_stored
 from hf_colearn.data.sample_ids import with_sample_ids
 from hf_colearn.data.splits import cut_validation
 from hf_colearn.utils.draws import draw_bits
@@ -41,14 +42,13 @@ def load_imagenet(
     Choose checkpoints and settings on `validation`. `test` is ImageNet's own validation split, which its publications
     report, and is never looked at before.
 
-    **Streams.** A folder is listed at once and read in 1024 shards of random files; its samples have the ids, and its
-    splits the samples, that they have without streaming. From the Hub nothing is listed, so that an id is not a row but 63
-    bits of a hash of the file's name and content: not negative, the same in every epoch, process and run, and alike for
-    two samples with a probability of about 1e-7 in all of ImageNet. There, `validation` takes the samples whose hashed id
-    falls below a threshold: about as many as asked for, not stratified, never in `train`; to read it is to read the whole
-    training stream, so keep it, `Dataset.from_list(list(data["validation"]))`. Pairings that need a row a sample
-    (`Paired()`, `Shuffled()`) have none in such a stream: train with `id_column="class_id"` to pair by class, with a bank
-    of one row a class.
+    **Streams.** A folder is listed at once and read in 1024 shards of random files; ids and splits are those without
+    streaming. From the Hub nothing is listed, so that an id is not a row but 63 bits of a hash of the file's name and
+    content: the same in every epoch, process and run, and alike for two samples with a probability of about 1e-7 in all of
+    ImageNet. There, `validation` takes the samples whose hashed id falls below a threshold: about as many as asked for, not
+    stratified, never in `train`; to read it is to read the whole training stream, so keep it,
+    `Dataset.from_list(list(data["validation"]))`. Pairings that need a row a sample (`Paired()`, `Shuffled()`) have none in
+    such a stream: train with `id_column="class_id"` to pair by class, with a bank of one row a class.
 
     Args:
         data_dir (`str` or `Path`, *optional*): A folder with `train` and `val` (or `validation`, or `test`), each with one
@@ -88,10 +88,7 @@ def load_imagenet(
             f"'{data_dir or repo}' has the columns {features}, where 'image' (an Image) and 'label' (a ClassLabel) are "
             "needed: rename and cast them, and save the dataset."
         )
-    train, test = (
-        dataset.select_columns(["image", "label"]).cast_column("image", Image(decode=False))
-        for dataset in (train, test)
-    )
+    train, test = (as_stored(dataset.select_columns(["image", "label"]), "image") for dataset in (train, test))
     if isinstance(train, IterableDataset):
         return _stream_by_hash(train, test, shuffle_buffer, seed, num_validation)
     train = with_sample_ids(train)
@@ -168,19 +165,25 @@ def _stream_by_hash(
 ) -> IterableDatasetDict:
     share = num_validation
     if not isinstance(num_validation, float):
-        told = (train.info.splits or {}).get("train")
-        if told is None or not told.num_examples:
+        split = (train.info.splits or {}).get("train")
+        if split is None or not split.num_examples:
             raise ValueError(
                 f"num_validation={num_validation} of a stream that does not tell its length: pass a share, such as 0.01."
             )
-        share = num_validation / told.num_examples
+        share = num_validation / split.num_examples
     if not 0 < share < 1:
         raise ValueError(f"num_validation={num_validation} is {share:.3g} of the stream: pass less, and more than 0.")
     features = Features({**train.features, "sample_id": Value("int64"), "class_id": Value("int64")})
     numbered = train.map(_add_ids, batched=True, batch_size=32, features=features)
-    by_id = {"input_columns": ["sample_id"], "batched": True, "batch_size": 32}
-    kept = numbered.filter(partial(_is_kept, share=share, seed=seed), **by_id)
-    validation = numbered.filter(partial(_is_held_out, share=share, seed=seed), **by_id)
+    kept, validation = (
+        numbered.filter(
+            partial(_is_on_side, share=share, seed=seed, held_out=held_out),
+            input_columns=["sample_id"],
+            batched=True,
+            batch_size=32,
+        )
+        for held_out in (False, True)
+    )
     return IterableDatasetDict(
         train=kept.shuffle(seed=seed, buffer_size=shuffle_buffer),
         validation=validation.remove_columns(["sample_id", "class_id"]),
@@ -201,10 +204,6 @@ def stream_id(cell: dict) -> int:
     return digest.intdigest() >> 1
 
 
-def _is_held_out(sample_ids: list[int], share: float, seed: int) -> list[bool]:
+def _is_on_side(sample_ids: list[int], share: float, seed: int, held_out: bool) -> list[bool]:
     bits = draw_bits(np.asarray(sample_ids, dtype=np.int64), epoch=0, seed=seed)
-    return (bits / 2.0**64 < share).tolist()
-
-
-def _is_kept(sample_ids: list[int], share: float, seed: int) -> list[bool]:
-    return [not held_out for held_out in _is_held_out(sample_ids, share, seed)]
+    return ((bits / 2.0**64 < share) == held_out).tolist()

@@ -64,9 +64,7 @@ def load_sarcasm(
     Example:
 
     ```python
-    >>> from hf_colearn.corpora.sarcasm import load_sarcasm
-
-    >>> sarcasm = load_sarcasm("data/sarcasm")  # doctest: +SKIP
+    sarcasm = load_sarcasm("data/sarcasm")
     ```
     """
     source = source_of(data_dir, repo)

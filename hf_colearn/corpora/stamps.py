@@ -7,20 +7,16 @@ licences). The labels are its top folders.
 import csv
 import io
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import PIL.Image
-from datasets import Audio, ClassLabel, Dataset, DatasetDict, Features, Image, Value
-from transformers.utils import logging
+from datasets import Audio, ClassLabel, DatasetDict, Image, Value
 
-from hf_colearn.data.columns import STORED_MEDIA as STORED_AUDIO
-from hf_colearn.data.sample_ids import with_sample_ids
-from hf_colearn.utils import distributed
+from hf_colearn.corpora.base import SPLITS, dataset_of, finish, warn
 
-
-logger = logging.get_logger(__name__)
 
 _COLUMNS = ("id", "category", "text_en", "text_fr")
 _SIDE = 128  # pixels
@@ -77,9 +73,7 @@ def load_stamps(
     Example:
 
     ```python
-    >>> from hf_colearn.corpora.stamps import load_stamps
-
-    >>> stamps = load_stamps("/usr/share/tuxpaint/stamps", seed=0)  # doctest: +SKIP
+    stamps = load_stamps("/usr/share/tuxpaint/stamps", seed=0)
     ```
     """
     if text not in ("en", "fr"):
@@ -89,37 +83,28 @@ def load_stamps(
     stamps = _frequent(found, min_per_class, folder)
     categories = sorted({stamp.category for stamp in stamps})
     sides = _sides(stamps, validation_share, test_share, seed)
-    features = Features(
-        image=Image(),
-        text=Value("string"),
-        audio=STORED_AUDIO,
-        label=ClassLabel(names=categories),
-        stamp_id=Value("string"),
-    )
-    built = DatasetDict()
-    for split in ("train", "validation", "test"):
+    features = {"image": Image(), "text": Value("string"), "audio": Audio(decode=False)}
+    features |= {"label": ClassLabel(names=categories), "stamp_id": Value("string")}
+    built = {}
+    for split in SPLITS:
         of_split = [stamp for stamp, side in zip(stamps, sides, strict=True) if side == split]
         if absent := sorted(set(categories) - {stamp.category for stamp in of_split}):
             raise ValueError(
                 f"the {split} split has no stamp of {', '.join(absent)}, which are too few things to share out: raise "
                 f"min_per_class={min_per_class}, or the share of the split."
             )
-        cells: dict[str, list[Any]] = {
-            "image": [stamp.image for stamp in of_split],
-            "text": [stamp.text_en if text == "en" else stamp.text_fr for stamp in of_split],
-            "audio": [{"bytes": None, "path": str(stamp.audio)} for stamp in of_split],
-            "label": [stamp.category for stamp in of_split],
-            "stamp_id": [stamp.stamp_id for stamp in of_split],
-        }
-        built[split] = Dataset.from_dict(cells, features=features).cast_column("audio", Audio(decode=False))
-    built["train"] = with_sample_ids(built["train"])
-    return built
+        rows = [
+            (stamp.image, getattr(stamp, f"text_{text}"), stamp.audio, stamp.category, stamp.stamp_id)
+            for stamp in of_split
+        ]
+        built[split] = dataset_of([dict(zip(features, row, strict=True)) for row in rows], features)
+    return finish(built, {}, skip_bad_samples=False)
 
 
 # ---- the two forms ----
 def _from_table(folder: Path) -> list[Stamp]:
     table = folder / "metadata.csv"
-    stamps: list[Stamp] = []
+    stamps: dict[str, Stamp] = {}
     with table.open(encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file)
         if missing := [name for name in _COLUMNS if name not in (rows.fieldnames or ())]:
@@ -132,12 +117,11 @@ def _from_table(folder: Path) -> list[Stamp]:
             for path in (image, audio):
                 if not path.is_file():
                     raise ValueError(f"'{path}' of {where} is missing: restore the file, or remove the line.")
-            stamp_id, category, text_en, text_fr = (row[name].strip() for name in _COLUMNS)
-            stamps.append(Stamp(stamp_id, category, text_en, text_fr, {"bytes": None, "path": str(image)}, audio))
-    twice = [name for name, count in Counter(stamp.stamp_id for stamp in stamps).items() if count > 1]
-    if twice:
-        raise ValueError(f"'{table}' has id '{twice[0]}' more than once: number the stamps anew.")
-    return stamps
+            stamp_id, *texts = (row[name].strip() for name in _COLUMNS)
+            if stamp_id in stamps:
+                raise ValueError(f"'{table}' has id '{stamp_id}' more than once: number the stamps anew.")
+            stamps[stamp_id] = Stamp(stamp_id, *texts, {"bytes": None, "path": str(image)}, audio)
+    return list(stamps.values())
 
 
 def _from_tree(folder: Path) -> list[Stamp]:
@@ -184,17 +168,16 @@ def _frequent(stamps: list[Stamp], min_per_class: int, folder: Path) -> list[Sta
             f"min_per_class={min_per_class} leaves {len(counts) - len(rare)} categories of '{folder}' ({dict(counts)}): "
             "lower it."
         )
-    if rare and distributed.rank() == 0:
+    if rare:
         shown = ", ".join(f"{category} ({count})" for category, count in rare.items())
-        logger.warning(f"categories with fewer than {min_per_class} stamps are left out: {shown}.")
+        warn(f"categories with fewer than {min_per_class} stamps are left out: {shown}.")
     return [stamp for stamp in stamps if stamp.category not in rare]
 
 
 # ---- the split ----
 def _sides(stamps: list[Stamp], validation_share: float, test_share: float, seed: int) -> np.ndarray:
     """The split of every stamp."""
-    shares = {"validation_share": validation_share, "test_share": test_share}
-    for name, share in shares.items():
+    for name, share in {"validation_share": validation_share, "test_share": test_share}.items():
         if not 0 < share <= 1 / 3:
             raise ValueError(f"{name}={share} is too much or nothing: pass a share above 0, up to a third.")
     sides = np.full(len(stamps), "validation")
@@ -229,11 +212,8 @@ def _groups(stamps: list[Stamp]) -> np.ndarray:
     from scipy.sparse import coo_array  # scikit-learn brings it
     from scipy.sparse.csgraph import connected_components
 
-    sentences = [(("en", stamp.text_en.casefold()), ("fr", stamp.text_fr.casefold())) for stamp in stamps]
-    numbers: dict[tuple[str, str], int] = {}
-    for pair in sentences:
-        for sentence in pair:
-            numbers.setdefault(sentence, len(numbers))
-    english, french = ([numbers[pair[side]] for pair in sentences] for side in (0, 1))
+    pairs = [(("en", stamp.text_en.casefold()), ("fr", stamp.text_fr.casefold())) for stamp in stamps]
+    numbers = {sentence: number for number, sentence in enumerate(dict.fromkeys(chain.from_iterable(pairs)))}
+    english, french = ([numbers[pair[side]] for pair in pairs] for side in (0, 1))
     links = coo_array((np.ones(len(stamps)), (english, french)), shape=(len(numbers), len(numbers)))
     return connected_components(links, directed=False)[1][english]

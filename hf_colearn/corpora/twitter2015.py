@@ -50,9 +50,7 @@ def load_twitter2015(
     Example:
 
     ```python
-    >>> from hf_colearn.corpora.twitter2015 import load_twitter2015
-
-    >>> twitter = load_twitter2015("data/IJCAI2019_data")  # doctest: +SKIP
+    twitter = load_twitter2015("data/IJCAI2019_data")
     ```
     """
     source = source_of(data_dir, repo)
