@@ -5,8 +5,9 @@ Every test set has a comparison of the same arms and seeds; see [`~hf_colearn.an
 
 from collections.abc import Mapping
 
-from hf_colearn.analysis.statistics.compare import Arm, Comparison, compare
-from hf_colearn.analysis.statistics.estimates import interval, points
+from hf_colearn.analysis.statistics.compare import Comparison
+from hf_colearn.analysis.statistics.estimates import interval, paired_differences, paired_estimates, points
+from hf_colearn.utils.tables import markdown_table
 
 
 def tests_table(comparisons: Mapping[str, Comparison]) -> str:
@@ -25,17 +26,11 @@ def tests_table(comparisons: Mapping[str, Comparison]) -> str:
     print(tests_table({name: compare_runs(runs, metric) for name, metric in tests.items()}))
     ```
     """
-    first = _check(comparisons)
     rows = [["arm", *comparisons]]
-    for i, arm in enumerate(first.arms):
+    for i, arm in enumerate(_check(comparisons).arms):
         means = [comparison.arms[i].mean for comparison in comparisons.values()]
         rows.append([arm.name, *(f"{100 * mean.mean:.2f} {interval(mean, '')}".rstrip() for mean in means)])
-    rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    rows.insert(1, ["-" * width for width in widths])
-    return "\n".join(
-        "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows
-    )
+    return markdown_table(rows)
 
 
 def tests_in_words(comparisons: Mapping[str, Comparison]) -> str:
@@ -53,12 +48,10 @@ def tests_in_words(comparisons: Mapping[str, Comparison]) -> str:
     [(first_name, _), *others] = comparisons.items()
     lines = []
     for i, arm in enumerate(first.arms):
-        scores = [
-            Arm(first_name, "baseline", arm.scores),
-            *(Arm(name, "reference", other.arms[i].scores) for name, other in others),
-        ]
-        _, *moved = compare(scores, first.confidence).arms
-        moves = [f"{points(test.to_baseline)} pp on {test.name}" for test in moved]
+        moves = []
+        for name, other in others:
+            difference = paired_differences(other.arms[i].scores, arm.scores)
+            moves.append(f"{points(*paired_estimates([difference], first.confidence))} pp on {name}")
         lines.append(f"{arm.name}: {100 * arm.mean.mean:.2f} % on {first_name}; {', '.join(moves)}.")
     return "\n".join(lines)
 

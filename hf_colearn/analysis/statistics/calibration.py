@@ -85,6 +85,7 @@ def reliability(
     shares = np.linspace(0, 1, bins + 1)
     edges = shares if strategy == "uniform" else np.quantile(confidences_N, shares)
     bin_N = np.searchsorted(edges[1:-1], confidences_N)  # of equal confidences all in one bin
+    # scikit-learn's `calibration_curve` bins alike, but returns no counts, which the error needs.
     found = [
         ReliabilityBin(
             low=float(edges[b]),
@@ -102,13 +103,6 @@ def reliability(
         accuracy=float(correct_N.mean()),
         error=sum(b.count * abs(b.accuracy - b.confidence) for b in found) / len(confidences_N),
     )
-
-
-def expected_calibration_error(
-    confidences_N: Any, correct_N: Any, bins: int = 15, strategy: Literal["uniform", "quantile"] = "uniform"
-) -> float:
-    """The expected calibration error, a fraction in [0, 1]; see [`reliability`], whose `error` it is."""
-    return reliability(confidences_N, correct_N, bins, strategy).error
 
 
 def _check(confidences_N: Any, correct_N: Any, bins: int) -> tuple[np.ndarray, np.ndarray]:

@@ -23,8 +23,8 @@ class Change:
         name (`str`): Of the class or the group.
         samples (`int`): How many test samples it has.
         baseline_accuracy, accuracy (`float`): Fraction of its samples that are predicted right, the mean over seeds.
-        difference ([`~hf_colearn.analysis.statistics.estimates.Estimate`]): `accuracy - baseline_accuracy`, paired by seed. It has a
-            mean alone with one seed, fewer than 5 samples, or the same difference at every seed.
+        difference ([`~hf_colearn.analysis.statistics.estimates.Estimate`]): `accuracy - baseline_accuracy`, paired by
+            seed. It has a mean alone with one seed, fewer than 5 samples, or the same difference at every seed.
     """
 
     name: str
@@ -33,23 +33,13 @@ class Change:
     accuracy: float
     difference: Estimate
 
-    @property
-    def is_gain(self) -> bool:
-        """Whether its interval lies above 0."""
-        return self.difference.low is not None and self.difference.low > 0
-
-    @property
-    def is_loss(self) -> bool:
-        """Whether its interval lies below 0."""
-        return self.difference.high is not None and self.difference.high < 0
-
 
 @dataclass(frozen=True)
 class Extremes:
-    """How unequally an arm serves its classes or groups, by their mean accuracies over seeds.
+    """How unequal an arm's classes or groups are, by their mean accuracies over seeds.
 
     Only those of at least 5 samples count. The lowest of many accuracies is low by chance alone, more so the smaller they
-    are: hold an arm's against the baseline's, which has the same samples.
+    are: compare an arm's with the baseline's, which has the same samples.
 
     Args:
         worst, best (`str`): The names of those with the lowest and the highest accuracy.
@@ -71,7 +61,6 @@ class Changes:
         changes (`tuple[Change, ...]`): From the largest gain to the largest loss.
         baseline, arm ([`Extremes`], *optional*): None where fewer than two classes or groups have 5 samples.
         n_seeds (`int`): S.
-        confidence (`float`): Of all findings together.
         notes (`tuple[str, ...]`): What a reader of the numbers must know, a sentence each.
     """
 
@@ -79,7 +68,6 @@ class Changes:
     baseline: Extremes | None
     arm: Extremes | None
     n_seeds: int
-    confidence: float
     notes: tuple[str, ...]
 
 
@@ -93,8 +81,9 @@ def per_class_changes(
     """Every class's recall, baseline against arm: of the samples of a class, the fraction that is predicted as it.
 
     Differences are paired by seed. With many classes some differ by chance, so their t-intervals are corrected for the
-    number of classes of at least 5 samples, by Holm's procedure ([`~hf_colearn.analysis.statistics.estimates.paired_estimates`]):
-    the chance of finding any change where there is none is `1 - confidence` at most, over all classes.
+    number of classes of at least 5 samples by Holm's procedure, as in
+    [`~hf_colearn.analysis.statistics.estimates.paired_estimates`]: the chance of finding any change where there is none is
+    `1 - confidence` at most, over all classes.
 
     Args:
         predictions, baseline_predictions (`Sequence[np.ndarray]` of shape `(N,)`): Predicted class ids of the arm and of
@@ -225,7 +214,6 @@ def _changes(
         baseline=_extremes(names, baseline_means, judged),
         arm=_extremes(names, means, judged),
         n_seeds=len(predictions),
-        confidence=confidence,
         notes=tuple(notes),
     )
 

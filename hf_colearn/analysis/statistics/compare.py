@@ -12,6 +12,7 @@ arm, from `1 - 0.05 / arms` to 0.95, so that it excludes 0 exactly where a diffe
 where both intervals lie above 0, which is stricter than either and asks for no further correction.
 """
 
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -21,6 +22,7 @@ from hf_colearn.analysis.statistics.estimates import (
     MAX_SEEDS,
     Estimate,
     interval,
+    paired_differences,
     paired_estimates,
     percent,
     points,
@@ -28,6 +30,7 @@ from hf_colearn.analysis.statistics.estimates import (
     sign_flip_p_value,
     words,
 )
+from hf_colearn.utils.tables import markdown_table, text_table
 
 
 Kind = Literal["baseline", "colearned", "null", "reference"]
@@ -93,7 +96,7 @@ class Comparison:
 
     @property
     def headline(self) -> str:
-        """One short sentence: of the only co-learned arm with its gain, or which (of many: how many) helped and which not."""
+        """One sentence: of the only co-learned arm with its gain, or which (of many: how many) helped and which not."""
         claims = {
             "helped": f"the {self.source}'s content helped",
             "harm": "co-learning did harm",
@@ -107,12 +110,12 @@ class Comparison:
             return "No arm was co-learned, so there is nothing to judge."
         if len(self.findings) > 1:
             many = f" of {len(self.findings)} arms"
-            told = [
+            claimed = [
                 f"{claims[claim]} ({', '.join(map(repr, named)) if len(self.findings) < 5 else str(len(named)) + many})"
                 for claim, named in names.items()
                 if named
             ]
-            return f"{_capital('; '.join(told))}."
+            return f"{_capital('; '.join(claimed))}."
         arm = next(arm for arm in self.arms if arm.finding is not None)
         gains = [words(arm.to_baseline, "the baseline")]
         if arm.finding == "no more than a null control":
@@ -125,17 +128,11 @@ class Comparison:
 
     def table(self) -> str:
         """The arms as plain text with aligned columns, in percent and percentage points, with notes below."""
-        rows = self.rows()
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        rows.insert(1, ["-" * width for width in widths])
-        padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
-        return "\n".join([*("  ".join(row).rstrip() for row in padded), "", *self.notes()])
+        return "\n".join([text_table(self.rows()), "", *self.notes()])
 
     def to_markdown(self) -> str:
         """The same table and notes in Markdown."""
-        rows = [[cell.replace("|", "\\|") for cell in row] for row in self.rows()]
-        rows.insert(1, ["---"] * len(rows[0]))
-        return "\n".join([*("| " + " | ".join(row) + " |" for row in rows), "", *(f"- {n}" for n in self.notes())])
+        return "\n".join([markdown_table(self.rows()), "", *(f"- {note}" for note in self.notes())])
 
     def rows(self) -> list[list[str]]:
         """The table's cells, the first row its header."""
@@ -217,7 +214,7 @@ class Comparison:
                 f"it helped no more than a null control does: {over_baseline}, but {over_null} ({seeds}); the "
                 f"{self.source}'s gain is not larger than a null control's."
             )
-        if gain.low is not None and gain.low > 0:
+        if gain.is_gain:
             return (
                 f"no reliable difference at {seeds} from a null control: {over_baseline}, and {over_null}, the same at "
                 "every seed, so nothing tells how certain it is."
@@ -232,9 +229,9 @@ class Comparison:
         if gain.confidence is None:
             return "it is the same at every seed, so nothing tells how certain it is"
         baseline = next(other for other in self.arms if other.name == self.baseline)
-        needed = seeds_to_settle(_paired(arm.scores, baseline.scores), gain.confidence)
-        told = f"more than {MAX_SEEDS}" if needed is None else f"about {needed}"
-        return f"{told} seeds would settle a difference of this size"
+        needed = seeds_to_settle(paired_differences(arm.scores, baseline.scores), gain.confidence)
+        seeds = f"more than {MAX_SEEDS}" if needed is None else f"about {needed}"
+        return f"{seeds} seeds would settle a difference of this size"
 
 
 def compare(
@@ -308,14 +305,11 @@ def compare(
 
 def _differences(arms: list[Arm], other: Arm, confidence: float) -> dict[str, Estimate]:
     """The differences of all other arms to this one, by name; those of co-learned arms are corrected together."""
-    paired = {arm.name: _paired(arm.scores, other.scores) for arm in arms if arm is not other}
+    paired = {arm.name: paired_differences(arm.scores, other.scores) for arm in arms if arm is not other}
     judged = [arm.name for arm in arms if arm.kind == "colearned"]
-    families = [judged, *([name] for name in paired if name not in judged)]
-    estimates = {
-        name: estimate
-        for family in families
-        for name, estimate in zip(family, paired_estimates([paired[name] for name in family], confidence), strict=True)
-    }
+    estimates: dict[str, Estimate] = {}
+    for family in (judged, *([name] for name in paired if name not in judged)):
+        estimates.update(zip(family, paired_estimates([paired[name] for name in family], confidence), strict=True))
     if len(other.scores) == 1:
         return estimates
     return {
@@ -327,31 +321,23 @@ def _differences(arms: list[Arm], other: Arm, confidence: float) -> dict[str, Es
 def _finding(to_baseline: Estimate, to_null: Estimate | None, n_seeds: int) -> Finding:
     if n_seeds == 1:
         return "one seed"
-    if to_baseline.low is None or to_baseline.high is None:
-        return "no reliable difference"
-    if to_baseline.high < 0:
+    if to_baseline.is_loss:
         return "harm"
-    if to_baseline.low <= 0:
+    if not to_baseline.is_gain:
         return "no reliable difference"
     if to_null is None:
         return "no null control"
-    if to_null.low is None:  # the same difference at every seed
-        return "no reliable difference" if to_null.mean > 0 else "no more than a null control"
-    return "helped" if to_null.low > 0 else "no more than a null control"
-
-
-def _paired(scores: list[float], others: list[float]) -> np.ndarray:
-    """Differences by seed, without the rounding noise that would make a reliable gain of 0.1 + 0.2 over 0.3."""
-    return np.round(np.subtract(scores, others), 12)
+    if to_null.low is None and to_null.mean > 0:  # the same at every seed
+        return "no reliable difference"
+    return "helped" if to_null.is_gain else "no more than a null control"
 
 
 def _check(arms: list[Arm], confidence: float) -> None:
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie between 0 and 1, got {confidence}")
-    names = [arm.name for arm in arms]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"{names.count(name)} arms are named '{name}': give every arm its own name")
+    for name, count in Counter(arm.name for arm in arms).items():
+        if count > 1:
+            raise ValueError(f"{count} arms are named '{name}': give every arm its own name")
     kinds = [arm.kind for arm in arms]
     for arm in arms:
         if arm.kind not in get_args(Kind):

@@ -115,15 +115,11 @@ def cross_entropy_reduction(
     subsets: list[tuple[str, ...]] = [(), *((name,) for name in names), *combinations(names, 2)]
     losses = {subset: _held_out_losses([x[name] for name in subset], y_n, folds, seed) for subset in subsets}
     reductions = tuple(
-        Reduction(other, name, _mean(losses[name,] - losses[_in_order((name, other), names)]))
+        Reduction(other, name, _mean(losses[name,] - losses[tuple(n for n in names if n in (name, other))]))
         for name, other in permutations(names, 2)
     )
     cross_entropy = {subset: _mean(losses_n) for subset, losses_n in losses.items()}
     return Information(cross_entropy, reductions, len(rows), int((~has_all_n).sum()))
-
-
-def _in_order(subset: Iterable[str], names: list[str]) -> tuple[str, ...]:
-    return tuple(sorted(subset, key=names.index))
 
 
 def _checked(latents: Mapping[str, np.ndarray], labels: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:

@@ -10,6 +10,8 @@ import numpy as np
 from scipy.stats import permutation_test, rankdata
 from scipy.stats import t as student_t
 
+from hf_colearn.analysis.statistics.estimates import Estimate, points
+
 
 @dataclass(frozen=True)
 class Change:
@@ -214,9 +216,4 @@ def _percent(level: float) -> str:
 
 
 def _points(change: Change) -> str:
-    interval = "" if change.low is None or change.high is None else f" [{_signed(change.low)}, {_signed(change.high)}]"
-    return f"{_signed(change.mean)}{interval} pp"
-
-
-def _signed(fraction: float) -> str:
-    return f"{round(100 * fraction, 2) + 0.0:+.2f}"  # + 0.0: no "-0.00"
+    return f"{points(Estimate(change.mean, change.low, change.high))} pp"

@@ -9,7 +9,7 @@ from hf_colearn.teachers.bank import TeacherBank
 from hf_colearn.teachers.pairing import Pairing
 
 
-def latent_floor(
+def target_variance(
     pairing: Pairing, bank: TeacherBank, sample_ids: np.ndarray, seed: int, reduction: str = "mean", epochs: int = 8
 ) -> float:
     r"""The least mean squared latent loss of any student: the variance of a sample's targets over the epochs.
@@ -27,10 +27,13 @@ def latent_floor(
 
     Returns:
         `float`: In squared latent units.
+
+    Raises:
+        ValueError: If none of the samples has a target.
     """
     t_EnD = np.stack([pairing.targets(bank, sample_ids, epoch, seed).numpy() for epoch in range(epochs)])
     of_sample = np.isfinite(t_EnD).all(axis=(0, 2))  # samples without a target take no part in the loss
     if not of_sample.any():
-        raise ValueError(f"none of the {len(sample_ids)} samples has a target, so the latent loss has no floor")
+        raise ValueError(f"none of the {len(sample_ids)} samples has a target, so their targets have no variance")
     variance_nD = t_EnD[:, of_sample].var(axis=0, ddof=1, dtype=np.float64)
     return float(variance_nD.mean() if reduction == "mean" else variance_nD.sum(axis=1).mean())
