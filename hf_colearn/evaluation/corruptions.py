@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import xxhash
+from datasets.utils.py_utils import temp_seed
 from PIL import Image
 
 
@@ -36,7 +37,7 @@ def all_conditions() -> list[Condition]:
 
 
 def check_can_corrupt() -> None:
-    """Says early that corruptions cannot be made.
+    """Fails early where corruptions cannot be made.
 
     Raises:
         ImportError: If corrupt-tta is not installed.
@@ -80,27 +81,19 @@ def corrupt_image(image: Image.Image, corruption: str, severity: int) -> Image.I
 
     pixels_HWC = np.asarray(image)
     seed = xxhash.xxh32_intdigest(pixels_HWC.tobytes() + f"{corruption}{severity}".encode())
-    state = np.random.get_state()
-    np.random.seed(seed)  # what corrupt-tta draws from
-    try:
-        if corruption == "impulse_noise":
-            corrupted_HWC = _impulse_noise(pixels_HWC, severity, seed)
-        else:
+    if corruption == "impulse_noise":  # corrupt-tta's own draws from a generator that nobody can seed
+        from skimage.util import random_noise
+
+        amount = _IMPULSE_AMOUNTS[severity - 1]
+        corrupted_HWC = random_noise(pixels_HWC / 255, mode="s&p", amount=amount, rng=seed) * 255
+    else:
+        with temp_seed(seed):  # of NumPy, which corrupt-tta draws from
             corrupted_HWC = corrupt(pixels_HWC, severity, corruption)
-    finally:
-        np.random.set_state(state)
     if corruption == "frost" and np.array_equal(corrupted_HWC, pixels_HWC):
         raise RuntimeError("corrupt-tta cannot read its frost textures: install it again (corrupt-tta>=0.1.7).")
     file = io.BytesIO()
     Image.fromarray(np.asarray(corrupted_HWC).astype(np.uint8)).save(file, "JPEG", quality=85)
     return Image.open(file).convert("RGB")
-
-
-def _impulse_noise(pixels_HWC: np.ndarray, severity: int, seed: int) -> np.ndarray:
-    # corrupt-tta's own draws from a generator that nobody can seed.
-    from skimage.util import random_noise
-
-    return random_noise(pixels_HWC / 255, mode="s&p", amount=_IMPULSE_AMOUNTS[severity - 1], rng=seed) * 255
 
 
 def find_archive(folder: str | Path) -> dict[Condition, Path]:
@@ -117,14 +110,12 @@ def find_archive(folder: str | Path) -> dict[Condition, Path]:
     Raises:
         ValueError: If nothing is.
     """
+    groups = {name: group for group, names in CORRUPTIONS.items() for name in names}
     found = {}
-    for group, names in CORRUPTIONS.items():
-        for name in names:
-            for severity in SEVERITIES:
-                places = (Path(folder, name, str(severity)), Path(folder, group, name, str(severity)))
-                for place in places:
-                    if place.is_dir():
-                        found[name, severity] = place
+    for name, severity in all_conditions():
+        for place in (Path(folder, name, str(severity)), Path(folder, groups[name], name, str(severity))):
+            if place.is_dir():
+                found[name, severity] = place
     if not found:
         raise ValueError(
             f"'{folder}' holds none of ImageNet-C's folders, such as `gaussian_noise/1` or `noise/gaussian_noise/1`: "

@@ -4,10 +4,9 @@ Nothing is collected: a stream of any length passes through batch by batch. Shap
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from datasets.distributed import split_dataset_by_node
 from PIL import Image as Pillow
 from torch.utils import data
 
+from hf_colearn.data.columns import as_stored
 from hf_colearn.evaluation.corruptions import CROP, Condition, centre_crop, corrupt_image
 from hf_colearn.utils import distributed
 
@@ -51,15 +51,7 @@ def open_dataset(
     return load_dataset(**arguments, split=split, streaming=streaming)
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Where a dataset keeps its images and labels."""
-
-    image: str
-    label: str
-
-
-def columns_of(dataset: Dataset | IterableDataset, label: str | None = None) -> Columns:
+def columns_of(dataset: Dataset | IterableDataset, label: str | None = None) -> tuple[str, str]:
     """The dataset's `Image` column, and `label` or the first there is of `wnid`, `label`, `labels` and `cls`.
 
     Raises:
@@ -75,11 +67,10 @@ def columns_of(dataset: Dataset | IterableDataset, label: str | None = None) -> 
     found = next((name for name in candidates if name in names), None)
     if found is None:
         raise ValueError(f"the dataset has no column {' or '.join(map(repr, candidates))} among {names}: name it.")
-    return Columns(images[0], found)
+    return images[0], found
 
 
-@dataclass(frozen=True)
-class Sample:
+class Sample(NamedTuple):
     """An image to classify: in RGB, its ImageNet class, and which of the conditions it shows."""
 
     image: Pillow.Image
@@ -87,16 +78,14 @@ class Sample:
     view: int
 
 
-@dataclass(frozen=True)
-class UnreadImage:
+class UnreadImage(NamedTuple):
     """An image that could not be read: its file (or row) and why."""
 
     name: str
     reason: str
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """Pixels `(B, channels, height, width)`, classes and views `(B,)`, and what could not be read."""
 
     pixel_values: torch.Tensor | None  # none where nothing of the batch could be read
@@ -110,7 +99,7 @@ class ScoringSamples(data.IterableDataset):
 
     Args:
         dataset ([`datasets.Dataset`] or [`datasets.IterableDataset`]): Of any length; it may be a stream.
-        columns ([`Columns`]): Where images and labels are.
+        image_column, label_column (`str`): Where images and labels are, see [`columns_of`].
         class_of (`dict`): From a label to its ImageNet class.
         processor: The model's image processor.
         conditions (`Sequence`): Corruptions and severities to apply to the 224 x 224 crop; none for the plain images.
@@ -123,7 +112,8 @@ class ScoringSamples(data.IterableDataset):
     def __init__(
         self,
         dataset: Dataset | IterableDataset,
-        columns: Columns,
+        image_column: str,
+        label_column: str,
         class_of: dict[Any, int],
         processor: Any,
         conditions: Sequence[Condition] = (),
@@ -131,9 +121,10 @@ class ScoringSamples(data.IterableDataset):
         max_samples: int | None = None,
     ):
         keys = ["__key__"] if "__key__" in dataset.features else []  # WebDataset's name of a sample
-        dataset = dataset.select_columns([columns.image, columns.label, *keys]).with_format(None)
-        self.dataset = dataset.cast_column(columns.image, Image(decode=False))  # decoded where its name is known
-        self.columns, self.class_of, self.processor = columns, class_of, processor
+        dataset = dataset.select_columns([image_column, label_column, *keys]).with_format(None)
+        self.dataset = as_stored(dataset, image_column)  # decoded where its name is known
+        self.image_column, self.label_column = image_column, label_column
+        self.class_of, self.processor = class_of, processor
         self.conditions, self.is_cropped, self.max_samples = list(conditions), is_cropped, max_samples
         self.as_it_is: dict[str, bool] = {}
         if (is_cropped or self.conditions) and _input_size(processor) == (CROP, CROP):
@@ -148,14 +139,14 @@ class ScoringSamples(data.IterableDataset):
 
     def __iter__(self) -> Iterator[Sample | UnreadImage]:
         for name, row in self._share():
-            target = self.class_of.get(row[self.columns.label])
+            target = self.class_of.get(row[self.label_column])
             if target is None:
                 raise ValueError(
-                    f"'{name}' has the label {row[self.columns.label]!r} in column '{self.columns.label}', which is no "
+                    f"'{name}' has the label {row[self.label_column]!r} in column '{self.label_column}', which is no "
                     "ImageNet class: label by WordNet id (`n01440764`), ImageNet's name or index."
                 )
             try:
-                image = Image().decode_example(row[self.columns.image]).convert("RGB")
+                image = Image().decode_example(row[self.image_column]).convert("RGB")
             except _UNREADABLE as error:
                 yield UnreadImage(name, str(error))
                 continue
@@ -174,7 +165,9 @@ class ScoringSamples(data.IterableDataset):
         if isinstance(self.dataset, Dataset):
             worker = data.get_worker_info()
             step = processes * (worker.num_workers if worker else 1)
-            rows = _spread(len(self.dataset), self.max_samples)
+            rows = np.arange(len(self.dataset))
+            if self.max_samples is not None and self.max_samples < len(rows):
+                rows = np.arange(self.max_samples) * len(rows) // self.max_samples
             for index in rows[rank + processes * (worker.id if worker else 0) :: step].tolist():
                 row = self.dataset[index]
                 yield self._name(row, f"row {index}"), row
@@ -187,7 +180,7 @@ class ScoringSamples(data.IterableDataset):
                     yield self._name(row, f"sample {index}"), row
 
     def _name(self, row: dict[str, Any], otherwise: str) -> str:
-        cell = row[self.columns.image]
+        cell = row[self.image_column]
         return (cell and cell["path"]) or row.get("__key__") or otherwise
 
     def collate(self, samples: list[Sample | UnreadImage]) -> Batch:
@@ -203,11 +196,6 @@ class ScoringSamples(data.IterableDataset):
             torch.tensor([sample.view for sample in good], dtype=torch.int64),
             [sample for sample in samples if isinstance(sample, UnreadImage)],
         )
-
-
-def _spread(samples: int, max_samples: int | None) -> np.ndarray:
-    count = samples if max_samples is None else min(samples, max_samples)
-    return np.arange(count) * samples // max(count, 1)
 
 
 def _input_size(processor: Any) -> tuple[int, int]:

@@ -1,4 +1,8 @@
-"""What was measured on ImageNet's variants: counts, intervals, caveats, and the table of them."""
+"""What was measured on ImageNet's variants: counts, intervals, corruption errors, caveats, and the table of them.
+
+The mean corruption error of ImageNet-C is that of Hendrycks & Dietterich, "Benchmarking Neural Network Robustness to Common
+Corruptions and Perturbations", ICLR 2019: errors at five severities, divided by AlexNet's.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -7,8 +11,68 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-from hf_colearn.evaluation.corruption_error import corruption_errors, mean_corruption_error
 from hf_colearn.evaluation.corruptions import SEVERITIES, Condition, all_conditions
+from hf_colearn.utils.tables import text_table
+
+
+# By corruption, averaged over the five severities; from the released code of the paper.
+ALEXNET_ERRORS = {
+    "gaussian_noise": 0.886428,
+    "shot_noise": 0.894468,
+    "impulse_noise": 0.922640,
+    "defocus_blur": 0.819880,
+    "glass_blur": 0.826268,
+    "motion_blur": 0.785948,
+    "zoom_blur": 0.798360,
+    "snow": 0.866816,
+    "frost": 0.826572,
+    "fog": 0.819324,
+    "brightness": 0.564592,
+    "contrast": 0.853204,
+    "elastic_transform": 0.646056,
+    "pixelate": 0.717840,
+    "jpeg_compression": 0.606500,
+}
+
+
+def corruption_errors(errors: Mapping[Condition, float]) -> dict[str, float]:
+    r"""The corruption error of every corruption of which all five severities were measured, in percent.
+
+    \\(CE_c = 100 \sum_s E_{s,c} / \sum_s E^{AlexNet}_{s,c}\\)
+
+    Args:
+        errors (`Mapping`): From corruption and severity to the fraction of images classified wrongly, in [0, 1].
+
+    Example:
+
+    ```python
+    >>> from hf_colearn.evaluation.imagenet_results import corruption_errors
+
+    >>> corruption_errors({("fog", severity): 0.409662 for severity in (1, 2, 3, 4, 5)})
+    {'fog': 50.0}
+    ```
+    """
+    return {
+        name: 100 * sum(errors[name, severity] for severity in SEVERITIES) / (len(SEVERITIES) * of_alexnet)
+        for name, of_alexnet in ALEXNET_ERRORS.items()
+        if all((name, severity) in errors for severity in SEVERITIES)
+    }
+
+
+def mean_corruption_error(errors: Mapping[Condition, float]) -> float:
+    """The mCE, the mean of the 15 corruption errors, in percent; AlexNet has 100.
+
+    Raises:
+        ValueError: If a corruption or severity was not measured; it names them.
+    """
+    missing = [f"{name} {severity}" for name, severity in all_conditions() if (name, severity) not in errors]
+    if missing:
+        raise ValueError(
+            f"an mCE needs 15 corruptions at 5 severities, {len(missing)} are missing: {', '.join(missing[:5])}"
+            f"{', ...' if len(missing) > 5 else ''}. Add them, or report the corruption errors one by one."
+        )
+    by_corruption = corruption_errors(errors)
+    return sum(by_corruption.values()) / len(by_corruption)
 
 
 @dataclass(frozen=True)
@@ -88,10 +152,8 @@ class CorruptionResult:
             by_name.setdefault(name, {"severities": {}})["severities"][severity] = result.to_dict()
         for name, error in corruption_errors(self.errors).items():
             by_name[name]["corruption_error"] = error
-        return {
-            "title": "ImageNet-C", "source": self.source, "mce": self.mce, "mean_error": self.mean_error,
-            "corruptions": by_name, "caveat": self.caveat,
-        }  # fmt: skip
+        figures = {"mce": self.mce, "mean_error": self.mean_error, "corruptions": by_name, "caveat": self.caveat}
+        return {"title": "ImageNet-C", "source": self.source, **figures}
 
 
 def table(results: Mapping[str, RobustnessResult | CorruptionResult]) -> str:
@@ -105,7 +167,7 @@ def table(results: Mapping[str, RobustnessResult | CorruptionResult]) -> str:
             name = result.title + (" *" if result.caveat else "")
             accuracy, interval = f"{100 * result.accuracy:.2f}", f"[{100 * low:.2f}, {100 * high:.2f}]"
             rows.append([name, f"{result.samples:,}", str(result.classes), accuracy, interval])
-        blocks.append(_aligned(rows))
+        blocks.append(text_table(rows))
     blocks += [_corruption_block(result) for result in results.values() if isinstance(result, CorruptionResult)]
     return "\n\n".join([*blocks, "\n".join(_footnotes(results))])
 
@@ -122,7 +184,7 @@ def _corruption_block(result: CorruptionResult) -> str:
     images = max(condition.samples for condition in result.conditions.values())
     star = " *" if result.caveat else ""
     title = f"ImageNet-C{star} ({result.source}, {images:,} images a condition)"
-    return f"{title}: {mce}, mean error {100 * result.mean_error:.2f} %; errors in percent:\n{_aligned(rows)}"
+    return f"{title}: {mce}, mean error {100 * result.mean_error:.2f} %; errors in percent:\n{text_table(rows)}"
 
 
 def _footnotes(results: Mapping[str, RobustnessResult | CorruptionResult]) -> list[str]:
@@ -132,10 +194,3 @@ def _footnotes(results: Mapping[str, RobustnessResult | CorruptionResult]) -> li
         lines += [f"{part.title}: {note}." for part in parts for note in part.notes]
     intervals = "Brackets are Wilson's 95% intervals over images, not over training seeds."
     return [*dict.fromkeys(lines), intervals]
-
-
-def _aligned(rows: list[list[str]]) -> str:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    rows = [rows[0], ["-" * width for width in widths], *rows[1:]]
-    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
-    return "\n".join("  ".join(row).rstrip() for row in padded)

@@ -6,7 +6,7 @@ not the whole benchmark says so. Shapes: B images, C outputs of the model, K cla
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from hf_colearn.corpora.imagenet_classes import imagenet_classes_of, imagenet_names, imagenet_wnids, outputs_of_model
 from hf_colearn.evaluation.corruptions import Condition, all_conditions, check_can_corrupt
-from hf_colearn.evaluation.image_scoring import Columns, ScoringSamples, columns_of
+from hf_colearn.evaluation.image_scoring import ScoringSamples, UnreadImage, columns_of
 from hf_colearn.evaluation.imagenet_results import CorruptionResult, RobustnessResult
 from hf_colearn.utils import distributed
 
@@ -175,34 +175,41 @@ def _evaluate(
 ) -> list[RobustnessResult]:
     options = EvaluationOptions() if options is None else options
     variant = Variant("dataset") if variant is None else variant
-    columns = columns_of(dataset, options.label_column)
-    class_of = imagenet_classes_of(dataset, columns.label, only_present=variant.masked)
+    image_column, label_column = columns_of(dataset, options.label_column)
+    label_feature = dataset.features[label_column]
+    class_of = imagenet_classes_of(dataset, label_column, only_present=variant.masked)
     outputs, notes = outputs_of_model(model.config)
-    lists_itself = isinstance(dataset, Dataset) or isinstance(dataset.features[columns.label], ClassLabel)
-    if lists_itself or variant.masked:
+    if isinstance(dataset, Dataset) or isinstance(label_feature, ClassLabel) or variant.masked:  # all labels are known
         _check_known(set(class_of.values()) - set(outputs), len(class_of))
     competing = sorted(set(class_of.values()) if variant.masked else outputs)
-    notes += _notes(dataset, columns, variant, len(competing))
-    samples = ScoringSamples(dataset, columns, class_of, processor, conditions, is_cropped, options.max_samples)
+    if variant.masked and len(competing) != 200:
+        notes += (f"masked to the {len(competing)} classes that are there, where the set has 200",)
+    if not isinstance(label_feature, ClassLabel) and label_feature.dtype != "string":
+        notes += (f"the integers of column '{label_column}' are taken for ImageNet's class indices",)
+    samples = ScoringSamples(
+        dataset, image_column, label_column, class_of, processor, conditions, is_cropped, options.max_samples
+    )
     answers = (torch.tensor(competing), torch.tensor([outputs[index] for index in competing]))
     with distributed.raise_on_all_ranks(), _evaluating(model):
-        tally = _count(model, samples, answers, options, len(conditions) or 1)
-    tally = _over_processes(tally)
-    if not tally.samples.all():
+        own = _count(model, samples, answers, options, len(conditions) or 1)
+    counts, bad = zip(*distributed.from_all_processes(own), strict=True)
+    seen, correct = np.sum(counts, axis=0)
+    if not seen.all():
         raise ValueError(f"{variant.title} has no image that can be read: there is nothing to score.")
+    names = sorted(f"{image.name}: {image.reason}" for of_process in bad for image in of_process)
     return [
         RobustnessResult(
             title=variant.title,
             samples=samples,
-            correct=correct,
+            correct=right,
             classes=len(competing),
-            skipped=tally.skipped,
-            bad_samples=tuple(tally.bad),
+            skipped=len(names),
+            bad_samples=tuple(names[:SHOWN_BAD_SAMPLES]),
             whole=variant.samples,
             is_first_look=options.max_samples is not None,
             notes=notes,
         )
-        for samples, correct in zip(tally.samples.tolist(), tally.correct.tolist(), strict=True)
+        for samples, right in zip(seen.tolist(), correct.tolist(), strict=True)
     ]
 
 
@@ -215,38 +222,6 @@ def _check_known(unknown: set[int], classes: int) -> None:
         )
 
 
-def _notes(dataset: Any, columns: Columns, variant: Variant, classes: int) -> tuple[str, ...]:
-    notes: tuple[str, ...] = ()
-    if variant.masked and classes != 200:
-        notes += (f"masked to the {classes} classes that are there, where the set has 200",)
-    if (
-        not isinstance(dataset.features[columns.label], ClassLabel)
-        and dataset.features[columns.label].dtype != "string"
-    ):
-        notes += (f"the integers of column '{columns.label}' are taken for ImageNet's class indices",)
-    return notes
-
-
-@dataclass
-class _Tally:
-    """Counts of one process, `(views,)` each."""
-
-    samples: np.ndarray
-    correct: np.ndarray
-    skipped: int = 0
-    bad: list[str] = field(default_factory=list)
-
-
-def _over_processes(own: _Tally) -> _Tally:
-    tallies = distributed.from_all_processes(own)
-    return _Tally(
-        np.sum([tally.samples for tally in tallies], axis=0),
-        np.sum([tally.correct for tally in tallies], axis=0),
-        sum(tally.skipped for tally in tallies),
-        sorted(name for tally in tallies for name in tally.bad)[:SHOWN_BAD_SAMPLES],
-    )
-
-
 @torch.inference_mode()
 def _count(
     model: Any,
@@ -254,12 +229,12 @@ def _count(
     answers: tuple[torch.Tensor, torch.Tensor],
     options: EvaluationOptions,
     views: int,
-) -> _Tally:
+) -> tuple[np.ndarray, list[UnreadImage]]:
+    """This process's counts of images and of hits, `(2, views)`, and what it could not read."""
     classes_K, outputs_K = (indices.to(model.device) for indices in answers)
     counts = torch.zeros(2, views, dtype=torch.int64, device=model.device)  # on the device: no wait for every batch
     is_finite = torch.ones((), dtype=torch.bool, device=model.device)
-    bad: list[str] = []
-    skipped = 0
+    bad: list[UnreadImage] = []
     with tqdm(unit="image", leave=False, disable=distributed.rank() > 0) as bar:
         for batch in samples.loader(options.batch_size, options.num_workers):
             if batch.bad and not options.skip_bad_samples:
@@ -267,8 +242,7 @@ def _count(
                     f"'{batch.bad[0].name}' cannot be read ({batch.bad[0].reason}): mend or remove it, or count such "
                     "images with `skip_bad_samples=True` (`--skip_bad_samples`)."
                 )
-            skipped += len(batch.bad)
-            bad = [*bad, *(f"{sample.name}: {sample.reason}" for sample in batch.bad)][:SHOWN_BAD_SAMPLES]
+            bad += batch.bad
             if batch.pixel_values is None:
                 continue
             logits_BC = model(pixel_values=batch.pixel_values.to(model.device, model.dtype)).logits
@@ -281,8 +255,7 @@ def _count(
             bar.update(len(views_B))
     if not is_finite:
         raise ValueError("the model gives NaN or infinite logits: look at its weights, or load it in float32.")
-    seen, correct = counts.cpu().numpy()
-    return _Tally(seen, correct, skipped, bad)
+    return counts.cpu().numpy(), bad
 
 
 @contextmanager

@@ -23,10 +23,16 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 
 import tiny
 from hf_colearn.corpora.imagenet_classes import imagenet_wnids
-from hf_colearn.evaluation.corruption_error import ALEXNET_ERRORS, corruption_errors, mean_corruption_error
 from hf_colearn.evaluation.corruptions import all_conditions, centre_crop, corrupt_image, find_archive
 from hf_colearn.evaluation.image_scoring import open_dataset
-from hf_colearn.evaluation.imagenet_results import CorruptionResult, RobustnessResult, table
+from hf_colearn.evaluation.imagenet_results import (
+    ALEXNET_ERRORS,
+    CorruptionResult,
+    RobustnessResult,
+    corruption_errors,
+    mean_corruption_error,
+    table,
+)
 from hf_colearn.evaluation.imagenet_variants import (
     VARIANTS,
     EvaluationOptions,
