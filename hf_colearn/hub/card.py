@@ -6,17 +6,16 @@ import math
 import os
 import shlex
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hf_colearn.hub.record import TrainingRecord
+from hf_colearn.utils.tables import markdown_table
 
-
-if TYPE_CHECKING:
-    from hf_colearn.analysis.statistics.compare import Comparison
 
 TAGS = ["co-learning", "hf_colearn"]
 AUTO_CLASSES = {
@@ -30,7 +29,7 @@ SAMPLES = {
     "image-classification": '"picture.png"',
     "text-classification": '"A sentence."',
 }
-# Our metric names -> the metric's id on the Hub and its pretty name; other names stand for themselves.
+# Our metric names -> the metric's id on the Hub and its pretty name; other names are used as they are.
 HUB_METRICS = {
     "accuracy": ("accuracy", "Accuracy"),
     "top5": ("top_5_accuracy", "Top-5 accuracy"),
@@ -53,7 +52,7 @@ def student_card(
     title: str,
     pipeline_tag: str | None,
     repo_id: str | None = None,
-    comparison: "Comparison | None" = None,
+    comparison: str | None = None,
     modalities: str | None = None,
     published: str | None = None,
     stock_class: str | None = None,
@@ -65,8 +64,8 @@ def student_card(
 ) -> ModelCard:
     """The model card of a saved student or multimodal model, with every one of its scores in the `model-index`.
 
-    What was trained and measured is read from the `colearning.json` in the folder, and the processors, adapter and base
-    that lie there are told how to load. The card names the folder; publishing puts the repository in its place.
+    What was trained and measured is read from the `colearning.json` in the folder; the card says how to load the
+    processors, adapter and base that lie there. It names the folder; publishing puts the repository in its place.
 
     Args:
         folder (`str`): Of the student, with its [`TrainingRecord`].
@@ -74,7 +73,7 @@ def student_card(
         pipeline_tag (`str` or `None`): `"image-classification"`, `"audio-classification"` or `"text-classification"`;
             `None` for a multimodal model, for which the Hub has no pipeline.
         repo_id (`str`, *optional*): Where it is loaded from; the folder, by default.
-        comparison ([`Comparison`], *optional*): Of the arms that were trained; without one, the card claims nothing.
+        comparison (`str`, *optional*): Of the arms that were trained, in Markdown; without one, the card claims nothing.
         modalities (`str`, *optional*): Of a multimodal model: a Markdown table of the arms by modality.
         published (`str`, *optional*): The published numbers, with their data and source.
         stock_class (`str`, *optional*): What `to_transformers()` makes of the student, where that is exact.
@@ -96,45 +95,39 @@ def student_card(
     if pipeline_tag is not None and pipeline_tag not in AUTO_CLASSES:
         raise ValueError(f"no student is loaded for pipeline_tag='{pipeline_tag}': choose from {sorted(AUTO_CLASSES)}")
     metadata = _metadata(record, title, pipeline_tag, license, language)
+    metadata |= {"library_name": "transformers", "tags": [*TAGS, *([] if pipeline_tag else ["multimodal"]), *tags]}
     if record.base_model:
         metadata |= {"base_model": record.base_model, "base_model_relation": "finetune"}
+    energy = "not measured"
     if emissions is not None:
-        metadata["co2_eq_emissions"] = {
-            "emissions": 1000 * emissions[1], "source": "codecarbon", "hardware_used": record.hardware
-        }  # fmt: skip
-    data = ModelCardData(
-        **metadata, library_name="transformers", tags=[*TAGS, *(["multimodal"] if pipeline_tag is None else []), *tags]
-    )
-    names = ["alpha"] if len(record.terms) == 1 else [f"alpha_{term}" for term in record.terms]
+        kwh, grams = emissions[0], 1000 * emissions[1]
+        energy = f"{kwh:.3g} kWh, {grams:.3g} g of CO2 equivalents (codecarbon, all runs together)"
+        co2 = {"emissions": grams, "source": "codecarbon", "hardware_used": record.hardware}
+        metadata["co2_eq_emissions"] = co2
+    recipe = ["accelerate", "launch", f"recipes/{record.recipe}.py", *record.argv]
     return ModelCard.from_template(
-        data,
+        ModelCardData(**metadata),
         template_path=str(Path(__file__).parent / "student_card.md"),
         record=record,
         title=title,
         repo_id=str(folder) if repo_id is None else repo_id,
-        results=_results(record),
-        published=published,
+        results=_results(record, published),
         comparison=comparison,
         is_multimodal=pipeline_tag is None,
         modalities=modalities,
         teacher=_teacher_in_words(record),
-        alpha=_alpha_in_words(record, names),
-        equation=_equation(record, names),
-        alpha_names=names,
-        alpha_rows=_alpha_rows(record, names),
+        **_alpha(record),
         versions=", ".join(f"{name} {v}" for name, v in {"hf_colearn": record.hf_colearn, **record.versions}.items()),
         seconds="not measured" if record.seconds is None else _duration(record.seconds),
         all_runs=None if all_runs is None else (all_runs[0], _duration(all_runs[1])),
-        energy="not measured" if emissions is None else _energy(emissions),
+        energy=energy,
         auto_class=AUTO_CLASSES.get(pipeline_tag or "", "AutoModel"),
         sample=SAMPLES.get(pipeline_tag or ""),
         stock_class=stock_class,
         has_processor=any((folder / name).is_file() for name in _PROCESSORS),
         processors=sorted({path.parent.name for name in _PROCESSORS for path in folder.glob(f"*/{name}")}),
         has_adapter=(folder / "adapter").is_dir(),
-        command=shlex.join(["accelerate", "launch", f"recipes/{record.recipe}.py", *record.argv])
-        if record.recipe
-        else None,
+        command=shlex.join(recipe) if record.recipe else None,
     )
 
 
@@ -146,26 +139,16 @@ def adapter_card(
     license: str = "apache-2.0",
     language: str | None = None,
 ) -> ModelCard:
-    """The model card of a LoRA student's adapter; the base model is the one that its configuration names.
+    """The model card of the adapter in a LoRA student's folder, whose base model its configuration names.
 
-    Args:
-        folder (`str`): The student's, whose `adapter` it is.
-        title, pipeline_tag, license, language: As [`student_card`] takes them.
-
-    Returns:
-        `ModelCard`: Write it with `card.save(f"{folder}/adapter/README.md")`.
+    The arguments are those of [`student_card`]; write it with `card.save(f"{folder}/adapter/README.md")`.
     """
     record, adapter = TrainingRecord.load(folder), Path(folder) / "adapter"
     base = json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"]
-    data = ModelCardData(
-        **_metadata(record, title, pipeline_tag, license, language),
-        base_model=base,
-        base_model_relation="adapter",
-        library_name="peft",
-        tags=[*TAGS, "lora"],
-    )
+    metadata = _metadata(record, title, pipeline_tag, license, language)
+    metadata |= {"library_name": "peft", "tags": [*TAGS, "lora"]}
     return ModelCard.from_template(
-        data,
+        ModelCardData(**metadata, base_model=base, base_model_relation="adapter"),
         template_path=str(Path(__file__).parent / "adapter_card.md"),
         record=record,
         title=title,
@@ -178,7 +161,22 @@ def adapter_card(
 def _metadata(
     record: TrainingRecord, title: str, pipeline_tag: str | None, license: str, language: str | None
 ) -> dict[str, Any]:
-    results = _eval_results(record, pipeline_tag or "multimodal-classification")
+    """What the metadata of both kinds of cards share, with an evaluation result for every score."""
+    for name, value in record.scores.items():
+        if not math.isfinite(value):
+            raise ValueError(f"metric '{name}' is {value}: evaluate the student again, or leave the metric out")
+    results = [
+        EvalResult(
+            task_type=pipeline_tag or "multimodal-classification",
+            dataset_type=record.dataset["type"],
+            dataset_name=record.dataset["name"],
+            dataset_split=record.dataset["split"],
+            metric_type=HUB_METRICS[name][0] if name in HUB_METRICS else name,
+            metric_name=pretty(name),
+            metric_value=float(value),
+        )
+        for name, value in record.scores.items()
+    ]
     return {
         "model_name": title,
         "license": license,
@@ -190,31 +188,19 @@ def _metadata(
     }
 
 
-def _eval_results(record: TrainingRecord, task: str) -> list[EvalResult]:
-    for name, value in record.scores.items():
-        if not math.isfinite(value):
-            raise ValueError(f"metric '{name}' is {value}: evaluate the student again, or leave the metric out")
-    return [
-        EvalResult(
-            task_type=task,
-            dataset_type=record.dataset["type"],
-            dataset_name=record.dataset["name"],
-            dataset_split=record.dataset["split"],
-            metric_type=HUB_METRICS[name][0] if name in HUB_METRICS else name,
-            metric_name=pretty(name),
-            metric_value=float(value),
-        )
-        for name, value in record.scores.items()
-    ]
-
-
 def pretty(name: str) -> str:
     """The name of a metric as cards have it."""
     return HUB_METRICS[name][1] if name in HUB_METRICS else name
 
 
-def _results(record: TrainingRecord) -> list[tuple[str, str]]:
-    return [(pretty(name), f"{value:.4f}") for name, value in record.scores.items()]
+def _results(record: TrainingRecord, published: str | None = None) -> str | None:
+    """The table of results, with the published numbers beside the first one."""
+    if not record.scores:
+        return None
+    rows = [["metric", "value"], *([pretty(name), f"{value:.4f}"] for name, value in record.scores.items())]
+    if published is not None:
+        rows = [[*row, cell] for row, cell in zip_longest(rows, ["published", published], fillvalue="-")]
+    return markdown_table(rows)
 
 
 def _teacher_in_words(record: TrainingRecord) -> str | None:
@@ -226,44 +212,29 @@ def _teacher_in_words(record: TrainingRecord) -> str | None:
     return f"{words} ({details})" if details else words
 
 
-def _alpha_in_words(record: TrainingRecord, names: Sequence[str]) -> str:
-    kind = (record.alpha or "").split("(")[0]
-    told = [f"`{record.alpha}`", *([ALPHAS[kind]] if kind in ALPHAS else [])]
-    if _moved(record, names):
-        ends = [(record.alpha_history[0][name], record.alpha_history[-1][name]) for name in names]
-        told.append(" and ".join(f"from {first:.3f} at first to {last:.3f} in the end" for first, last in ends))
-    return "; ".join(told)
-
-
-def _moved(record: TrainingRecord, names: Sequence[str]) -> bool:
-    return any(len({round(entry[name], 6) for entry in record.alpha_history}) > 1 for name in names)
-
-
-def _equation(record: TrainingRecord, names: Sequence[str]) -> str:
-    """The loss, with the numbers of an alpha that stays where it is, and the letters of one that moves."""
-    if not record.terms:
-        return "L = L_task"
-    weights = list(names)
-    if record.alpha_history and not _moved(record, names):
-        weights = [f"{record.alpha_history[0][name]:.6g}" for name in names]
-    terms = [f"{weight} * L_{term}" for weight, term in zip(weights, record.terms, strict=True)]
-    return f"L = (1 - {' - '.join(weights)}) * L_task + {' + '.join(terms)}"
-
-
-def _alpha_rows(record: TrainingRecord, names: Sequence[str]) -> list[list[str]]:
-    if not _moved(record, names):
-        return []
-    history = record.alpha_history
-    kept = np.unique(np.linspace(0, len(history) - 1, min(_ROWS, len(history))).round().astype(int))
-    return [[f"{history[i]['epoch']:.3g}", *(f"{history[i][name]:.3f}" for name in names)] for i in kept]
+def _alpha(record: TrainingRecord) -> dict[str, str | None]:
+    """Alpha in words; the loss, with the number of an alpha that is constant; a table of one that changes."""
+    history, kind = record.alpha_history, (record.alpha or "").split("(")[0]
+    names = ["alpha"] if len(record.terms) == 1 else [f"alpha_{term}" for term in record.terms]
+    weights, table = names, None
+    words = [f"`{record.alpha}`", *([ALPHAS[kind]] if kind in ALPHAS else [])]
+    if any(len({round(entry[name], 6) for entry in history}) > 1 for name in names):
+        ends = [f"from {history[0][name]:.3f} at first to {history[-1][name]:.3f} in the end" for name in names]
+        words.append(" and ".join(ends))
+        shown = np.unique(np.linspace(0, len(history) - 1, min(_ROWS, len(history))).round().astype(int))
+        rows = [[f"{history[i]['epoch']:.3g}", *(f"{history[i][name]:.3f}" for name in names)] for i in shown]
+        table = markdown_table([["epoch", *names], *rows])
+    elif history:
+        weights = [f"{history[0][name]:.6g}" for name in names]
+    loss = "L = L_task"
+    if record.terms:
+        terms = [f"{weight} * L_{term}" for weight, term in zip(weights, record.terms, strict=True)]
+        loss = f"L = (1 - {' - '.join(weights)}) * L_task + {' + '.join(terms)}"
+    return {"alpha": "; ".join(words), "equation": loss, "alpha_table": table}
 
 
 def _duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 600 else f"{seconds / 3600:.2f} h"
-
-
-def _energy(emissions: tuple[float, float]) -> str:
-    return f"{emissions[0]:.3g} kWh, {1000 * emissions[1]:.3g} g of CO2 equivalents (codecarbon, all runs together)"
 
 
 def measured_emissions(folder: str | os.PathLike) -> tuple[float, float] | None:
@@ -274,10 +245,8 @@ def measured_emissions(folder: str | os.PathLike) -> tuple[float, float] | None:
     Returns:
         `tuple[float, float]` or `None`: Energy in kWh and kg of CO2 equivalents, summed; `None` where there is no file.
     """
-    rows = []
-    for path in sorted(Path(folder).rglob("emissions.csv")):
-        with path.open(newline="") as file:
-            rows += list(csv.DictReader(file))
+    files = sorted(Path(folder).rglob("emissions.csv"))
+    rows = [row for path in files for row in csv.DictReader(path.read_text().splitlines())]
     if not rows:
         return None
     return sum(float(row["energy_consumed"]) for row in rows), sum(float(row["emissions"]) for row in rows)

@@ -109,7 +109,7 @@ def read_card(folder: str | os.PathLike) -> ModelCard:
 def _table(text: str) -> list[tuple[str, float, float]]:
     """The rows of the table of results: name, value, and half a unit of its last digit."""
     results = text.partition("\n## Results\n")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| ([^|]+?) \| (-?\d+(?:\.(\d+))?) \|", results, flags=re.MULTILINE)
+    rows = re.findall(r"^\| ([^|]+?) +\| (-?\d+(?:\.(\d+))?) +\|", results, flags=re.MULTILINE)
     return [(name, float(value), 0.5 * 10 ** -len(decimals)) for name, value, decimals in rows]
 
 

@@ -30,7 +30,9 @@ def folder(tmp_path):
     )  # fmt: skip
     record.save(path)
     comparison = compare([Arm("b", "baseline", [0.1234]), Arm("c", "colearned", [0.7664])])
-    card = student_card(path, title="A student", pipeline_tag="image-classification", comparison=comparison)
+    card = student_card(
+        path, title="A student", pipeline_tag="image-classification", comparison=comparison.to_markdown()
+    )
     card.save(path / "README.md")
     return path
 
@@ -66,8 +68,8 @@ def test_half_a_test_sample_is_rounding_and_a_whole_one_is_not(folder):
     ("file", "old", "new", "where"),
     [
         ("README.md", "value: 0.7664", "value: 0.8", "model-index"),
-        ("README.md", "| Accuracy | 0.7664 |", "| Accuracy | 0.80 |", "table of results"),
-        ("README.md", "| Accuracy | 0.7664 |", "| Accuracy | 0.7604 | ", "table of results"),
+        ("README.md", "| Accuracy       | 0.7664 |", "| Accuracy       | 0.80 |", "table of results"),
+        ("README.md", "| Accuracy       | 0.7664 |", "| Accuracy       | 0.7604 | ", "table of results"),
         ("colearning.json", '"accuracy": 0.7664', '"accuracy": 0.8', "colearning.json"),
     ],
 )
@@ -80,7 +82,7 @@ def test_an_edited_number_is_found_wherever_it_stands(folder, capsys, file, old,
 
 
 def test_numbers_that_are_left_out_or_made_up_are_found(folder):
-    edit(folder / "README.md", "| Macro F1 | 0.7569 |\n", "| Top-5 accuracy | 0.99 |\n")
+    edit(folder / "README.md", "| Macro F1       | 0.7569 |\n", "| Top-5 accuracy | 0.99 |\n")
     found = [str(difference) for difference in check_card(folder, SCORES)]
     assert found == [
         "macro_f1: the table of results does not tell it, and 0.7569 was measured.",
