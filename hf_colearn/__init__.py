@@ -1,5 +1,6 @@
 """Co-learning for `transformers`: train a student of one modality with help from another, deploy the student alone."""
 
+import contextlib
 import importlib
 import sys
 from pathlib import Path
@@ -12,11 +13,15 @@ __version__ = "0.1.0"
 _LIVES_IN = {
     "CoLearningArguments": "arguments",
     "CoLearningTrainer": "trainer",
-    "LatentMatching": "objectives.objectives",
-    "ContrastiveAlignment": "objectives.objectives",
-    "DistributionAlignment": "objectives.objectives",
-    "MisalignedPairs": "objectives.objectives",
-    "Combined": "objectives.objectives",
+    "LatentMatching": "objectives.latent_matching",
+    "ContrastiveAlignment": "objectives.contrastive_alignment",
+    "DistributionAlignment": "objectives.distribution_alignment",
+    "MisalignedPairs": "objectives.misaligned_pairs",
+    "Combined": "objectives.combined",
+    "Objective": "objectives.objective",
+    "CoLearningBatch": "objectives.objective",
+    "CoLearningCallback": "utils.callback",
+    "Alpha": "alpha.alpha",
     "ConstantAlpha": "alpha.schedules",
     "HeuristicAlpha": "alpha.schedules",
     "FittedAlpha": "alpha.schedules",
@@ -48,10 +53,11 @@ _LIVES_IN = {
     "MultimodalCollator": "data.multimodal",
     "with_sample_ids": "data.sample_ids",
     "classification_metrics": "evaluation.metrics",
-    "save_run": "experiments.experiment",
+    "save_run": "experiments.scoring",
 }
 
 if TYPE_CHECKING:
+    from hf_colearn.alpha.alpha import Alpha
     from hf_colearn.alpha.learned import LearnedAlpha
     from hf_colearn.alpha.schedules import ConstantAlpha, FittedAlpha, HeuristicAlpha
     from hf_colearn.arguments import CoLearningArguments
@@ -59,7 +65,7 @@ if TYPE_CHECKING:
     from hf_colearn.data.sample_ids import with_sample_ids
     from hf_colearn.evaluation.metrics import classification_metrics
     from hf_colearn.evaluation.modality_metrics import LabelAlignment, ModalityAccuracy, ModalityGap
-    from hf_colearn.experiments.experiment import save_run
+    from hf_colearn.experiments.scoring import save_run
     from hf_colearn.models.configuration import CoLearningStudentConfig, FeatureBackboneConfig
     from hf_colearn.models.features import CoLearningForFeatureClassification
     from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
@@ -69,47 +75,42 @@ if TYPE_CHECKING:
         CoLearningForImageClassification,
         CoLearningForSequenceClassification,
     )
-    from hf_colearn.objectives.objectives import (
-        Combined,
-        ContrastiveAlignment,
-        DistributionAlignment,
-        LatentMatching,
-        MisalignedPairs,
-    )
+    from hf_colearn.objectives.combined import Combined
+    from hf_colearn.objectives.contrastive_alignment import ContrastiveAlignment
+    from hf_colearn.objectives.distribution_alignment import DistributionAlignment
+    from hf_colearn.objectives.latent_matching import LatentMatching
+    from hf_colearn.objectives.misaligned_pairs import MisalignedPairs
+    from hf_colearn.objectives.objective import CoLearningBatch, Objective
     from hf_colearn.teachers.bank import TeacherBank
     from hf_colearn.teachers.encoder import FrozenEncoder
     from hf_colearn.teachers.null_controls import ConstantTarget, Permuted, RandomPrototypes
     from hf_colearn.teachers.pairing import Mismatched, Noisy, Paired, PairedFraction, Pairing, RandomPrompt, Shuffled
     from hf_colearn.teachers.teacher import Teacher
     from hf_colearn.trainer import CoLearningTrainer
+    from hf_colearn.utils.callback import CoLearningCallback
 
 __all__ = [*_LIVES_IN]
 
-_broken: Exception | None = None
-
 
 def _prepare() -> None:
-    """Makes torchaudio importable and registers the students with transformers' Auto classes; repeats are free."""
-    global _broken
+    """Makes torchaudio importable and registers the students with transformers' Auto classes; a repeat does nothing."""
     try:
-        # First of all: a torchaudio whose compiled part does not load breaks every import of transformers and peft.
+        # First of all: a torchaudio whose compiled part does not load breaks later imports of transformers and peft.
         from hf_colearn.utils.torchaudio_guard import import_torchaudio
 
         import_torchaudio()
-        import hf_colearn.models.multimodal  # noqa: F401  (registers every student)
-    except Exception as error:  # a broken installation must not keep `python -m hf_colearn.doctor` from diagnosing it
-        _broken = error
+        import hf_colearn.models.multimodal  # registers every student
+    except Exception as error:
+        raise ImportError(
+            f"hf_colearn cannot be loaded: {type(error).__name__}: {error}. "
+            "Run `python -m hf_colearn.doctor` to see what is wrong with the installation."
+        ) from error
 
 
 def __getattr__(name: str) -> Any:
     if name not in _LIVES_IN:
         raise AttributeError(f"module 'hf_colearn' has no attribute '{name}'")
     _prepare()
-    if _broken is not None:
-        raise ImportError(
-            f"hf_colearn.{name} cannot be loaded: {type(_broken).__name__}: {_broken}. "
-            "Run `python -m hf_colearn.doctor` to see what is wrong with the installation."
-        ) from _broken
     return getattr(importlib.import_module(f"hf_colearn.{_LIVES_IN[name]}"), name)
 
 
@@ -118,13 +119,15 @@ def __dir__() -> list[str]:
 
 
 def _is_own_command() -> bool:
-    """Whether this process is `hf-colearn ...` or `python -m hf_colearn...`, from what the interpreter was given."""
-    started = [*sys.orig_argv[1:3], "", ""]
-    return Path(started[0]).stem == "hf-colearn" or started[0] == "-m" and started[1].split(".")[0] == "hf_colearn"
+    """Whether the interpreter was started as `hf-colearn ...` or `python -m hf_colearn...`."""
+    first, second, *_ = [*sys.orig_argv[1:3], "", ""]
+    by_module = first == "-m" and second.split(".")[0] == "hf_colearn"
+    return by_module or Path(first).name in ("hf-colearn", "hf-colearn.exe")
 
 
-# After `import hf_colearn` any later import of transformers works and knows the students, so torch and transformers are
-# loaded here, which takes seconds. Our own commands import nothing of the user's and prepare once they know that they
-# need it, so that `hf-colearn --help` and a mistyped option answer at once.
+# After `import hf_colearn`, later imports of transformers work and know the students, in any order: torch and
+# transformers are imported here, which takes seconds. Our own commands run no code that relies on it. They prepare once
+# their arguments are read, so that `--help` and mistyped options answer at once.
 if not _is_own_command():
-    _prepare()
+    with contextlib.suppress(ImportError):  # raised again by the first public name, so that the doctor can still run
+        _prepare()

@@ -2,11 +2,14 @@
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
-from hf_colearn.alpha.schedules import check_weights
+from hf_colearn.alpha.alpha import Alpha, check_weights
+from hf_colearn.alpha.learned import LearnedAlpha
+from hf_colearn.alpha.schedules import ConstantAlpha, FittedAlpha, HeuristicAlpha
 from hf_colearn.objectives.distances import LATENT_LOSSES, REDUCTIONS
 
 
@@ -117,6 +120,33 @@ class CoLearningArguments(TrainingArguments):
         copied = memo[id(self)] = object.__new__(type(self))
         copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return copied
+
+    def make_alpha(self, terms: Sequence[str]) -> Alpha:
+        """The alpha that these arguments describe; several terms share a constant or learned one in equal parts.
+
+        Raises:
+            ValueError: If several terms are to follow a schedule, which is of one.
+        """
+        alpha = 0.5 if self.alpha is None else self.alpha
+        if self.alpha_schedule == "constant":
+            return ConstantAlpha({term: alpha / len(terms) for term in terms})
+        if self.alpha_schedule == "learned":
+            return LearnedAlpha(
+                terms,
+                alpha,
+                self.alpha_learning_rate,
+                self.alpha_interval,
+                self.alpha_solver,
+                outer_split=self.alpha_outer_split,
+                batch_size=self.alpha_batch_size,
+                seed=self.data_seed if self.data_seed is not None else self.seed,
+            )
+        if len(terms) > 1:
+            raise ValueError(
+                f"alpha_schedule='{self.alpha_schedule}' weighs one term, and there are {list(terms)}: set 'constant' or "
+                "'learned', or pass an `alpha=` of your own."
+            )
+        return HeuristicAlpha(terms[0]) if self.alpha_schedule == "heuristic" else FittedAlpha.released(terms[0])
 
     def _check_learned_alpha(self) -> None:
         self.alpha_learning_rate, self.alpha_outer_split = (

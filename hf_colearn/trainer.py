@@ -1,74 +1,75 @@
 """`CoLearningTrainer`: transformers' Trainer with teacher targets, auxiliary terms and their weights alpha."""
 
-import json
-import os
 from collections.abc import Callable, Mapping
-from types import SimpleNamespace
 from typing import Any
 
 import torch
-from accelerate.data_loader import prepare_data_loader
-from datasets import Dataset, IterableDataset
 from transformers import Trainer
-from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
-from hf_colearn.alpha.bilevel import BilevelTrainer
-from hf_colearn.alpha.learned import LearnedAlpha, alpha_from
-from hf_colearn.alpha.schedules import Alpha
+from hf_colearn.alpha.alpha import Alpha
 from hf_colearn.arguments import CoLearningArguments
-from hf_colearn.evaluation.modality_metrics import ModalityMetrics
-from hf_colearn.hub.trainer_hub import PublishingTrainer
-from hf_colearn.objectives.objectives import LatentMatching, Objective
+from hf_colearn.hub.trainer_hub import HubRecord
+from hf_colearn.objectives.latent_matching import LatentMatching
+from hf_colearn.objectives.objective import CoLearningBatch, Objective
 from hf_colearn.teachers.bank import TeacherBank
-from hf_colearn.teachers.collator import TARGETS, EpochClock, TargetCollator
-from hf_colearn.teachers.pairing import Paired, Pairing
-from hf_colearn.training import checks
-from hf_colearn.training.checkpoints import load_weights, position_in_stream
-from hf_colearn.training.learning_rates import LearningRateTrainer
-from hf_colearn.training.weight_average import AveragingTrainer
-from hf_colearn.utils import distributed
-from hf_colearn.utils.rng import preserve_rng_state
+from hf_colearn.teachers.pairing import Pairing
+from hf_colearn.teachers.teacher import Teacher
+from hf_colearn.training import (
+    argument_checks,
+    batch_checks,
+    checkpoints,
+    data_checks,
+    learning_rates,
+    sharding,
+    streams,
+)
+from hf_colearn.training.batches import Batches
+from hf_colearn.training.first_batch import try_first_batch
+from hf_colearn.training.hooks import Hooks
+from hf_colearn.training.term_log import TermLog
+from hf_colearn.training.weight_average import AveragedWeights
+from hf_colearn.utils.callback import colearning_callbacks
 
 
-logger = logging.get_logger(__name__)
-
-ALPHA_STATE = "alpha.json"
-
-
-class CoLearningTrainer(BilevelTrainer, AveragingTrainer, LearningRateTrainer, PublishingTrainer):
-    r"""Trains a student with latent targets of a frozen teacher of another modality, or several modalities together.
+class CoLearningTrainer(Trainer):
+    r"""Trains a student with latent targets of frozen teachers of other modalities, or several modalities together.
 
     The loss is \\((1 - \sum_k \alpha_k) L_{task} + \sum_k \alpha_k L_k\\). Training logs carry every term unweighted
     (`loss_task`, `loss_latent`, ...) and `alpha`, averaged over steps and processes; `eval_loss` is the task loss
-    alone, so that it compares between arms. Without a bank and an objective this *is* transformers' Trainer. Under
+    alone, so that it compares between arms. Without a teacher and an objective this *is* transformers' Trainer. Under
     gradient accumulation every term is a mean over its micro-batch.
 
     With `ema_decay` the averaged weights are what is evaluated, predicted with and saved, as `model.safetensors` in a
     checkpoint; after `train()` the model holds them, and another `train()` without resuming goes on from them.
 
-    A training stream ([`datasets.IterableDataset`]) is split between the processes by
-    `datasets.distributed.split_dataset_by_node`, unless it is split already or `dispatch_batches` is set; all processes
-    end an epoch together. A resumed run reads the current epoch of the stream again up to where it was, and goes on with
-    the very samples that would have come, if the stream is the same and its shuffle has a seed.
+    A training stream ([`datasets.IterableDataset`]) is split between the processes, unless it is split already or
+    `dispatch_batches` is set; all end an epoch together. A resumed run reads the current epoch again up to where it was,
+    and goes on with the samples that would have come, if the stream is the same and its shuffle has a seed.
 
     Args:
         model: As in [`~transformers.Trainer`]; a co-learning student, or any model whose output has `loss`, `logits`
             `[B, C]` and `latents` `[B, D]`; for objectives between modalities, such as [`ContrastiveAlignment`], a
             [`CoLearningForMultimodalClassification`].
         args ([`CoLearningArguments`], *optional*): As in [`~transformers.Trainer`].
-        bank ([`TeacherBank`], *optional*): The teacher's latents.
+        bank ([`TeacherBank`], *optional*): The latents of a single teacher.
         pairing ([`Pairing`], *optional*): Which row of the bank a sample sees; `Paired()` by default.
-        objective (*optional*): The auxiliary terms; `LatentMatching` by the arguments where there is a bank.
+        teachers (`dict[str, Teacher]`, *optional*): Several teachers by name instead, each with a bank, a pairing and a
+            term (`latent_text`, ...), hence an alpha. A teacher whose latents have another width than the student's needs
+            a training head of the student with the term's name: `training_heads={"latent_text": bank.dim}`.
+        objective ([`Objective`], *optional*): The auxiliary terms; `LatentMatching` by the arguments where there is a
+            teacher.
         alpha ([`Alpha`], *optional*): The terms' weights; by the arguments where it is not given. [`LearnedAlpha`]
             takes its outer split from the training set: `trainer.outer_dataset`.
-        augment (`Callable[[dict], dict]`, *optional*): Changes every training batch, on the device, before the loss:
-            the student's inputs, `labels`, and `teacher_latents` `[B, D]` where there is a bank, so that mixup can mix
-            all three. It draws from torch's generators, if a resumed run is to be the same. Evaluation never sees it.
-        trainer_kwargs: Everything else that [`~transformers.Trainer`] takes.
+        augment (`Callable[[dict], dict]`, *optional*): Changes every training batch, on the device, before the loss: the
+            student's inputs, `labels`, and `teacher_latents` `[B, D]` (`teacher_latents_text`, ... of several teachers).
+            It draws from torch's generators, if a resumed run is to be the same.
+        trainer_kwargs: Everything else that [`~transformers.Trainer`] takes; among its `callbacks` may be
+            [`CoLearningCallback`]s.
 
     Raises:
-        TypeError: If `args` are not [`CoLearningArguments`].
-        ValueError: If the bank, pairing, objective and alpha do not fit each other or the student.
+        TypeError: If an argument is of another kind, such as a class or a number where an object belongs.
+        ValueError: If teachers, objective and alpha do not fit each other or the student.
+        FloatingPointError: In `train()`, if a loss is not finite.
 
     Example:
 
@@ -82,7 +83,7 @@ class CoLearningTrainer(BilevelTrainer, AveragingTrainer, LearningRateTrainer, P
     """
 
     data_collator: Any
-    accelerator: Any
+    lr_scheduler: Any
 
     def __init__(
         self,
@@ -91,111 +92,87 @@ class CoLearningTrainer(BilevelTrainer, AveragingTrainer, LearningRateTrainer, P
         *trainer_args: Any,
         bank: TeacherBank | None = None,
         pairing: Pairing | None = None,
+        teachers: Mapping[str, Teacher] | None = None,
         objective: Objective | None = None,
         alpha: Alpha | None = None,
         augment: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
         **trainer_kwargs: Any,
     ):
         args = CoLearningArguments("tmp_trainer") if args is None else args
-        if not isinstance(args, CoLearningArguments):
-            raise TypeError(f"args is a {type(args).__name__}: pass CoLearningArguments, which take the same fields.")
-        if bank is None and pairing is not None:
-            raise ValueError(f"pairing={type(pairing).__name__} needs a bank to draw from: pass `bank=` as well.")
-        self.bank = bank
-        self.pairing = Paired() if bank is not None and pairing is None else pairing
-        if objective is None and bank is not None:
-            objective = LatentMatching(args.latent_loss, args.latent_reduction)
-        self.auxiliary_objective = objective  # `objective` is a name of Trainer's hyperparameter search
-        checks.alpha_has_its_terms(args, objective, alpha)
+        argument_checks.model_and_arguments(model, args)
+        self.teachers = argument_checks.named_teachers(teachers, bank, pairing)
+        if objective is None and self.teachers:
+            objective = LatentMatching(args.latent_loss, args.latent_reduction, tuple(teachers or ()))
+        argument_checks.objective_is_one(objective)
+        argument_checks.alpha_is_one(alpha, args, objective)
+        self.auxiliary_objective: Any = objective  # `objective` is a name of Trainer's hyperparameter search
         super().__init__(model, args, *trainer_args, **trainer_kwargs)
-        shards = "DeepSpeed" if self.is_deepspeed_enabled else "FSDP" if self.is_fsdp_enabled else None
-        checks.arguments_fit(args, self.optimizer is not None, self.lr_scheduler is not None, shards)
-        self.augment = augment.to(args.device) if isinstance(augment, torch.nn.Module) else augment
-        self._in_step = distributed.SynchronisedBatches()
-        self.alpha: Any = None  # an Alpha, where there are terms to weigh
-        self._terms: tuple[str, ...] = () if objective is None else objective.terms
+        argument_checks.arguments_fit(args, self.optimizer is not None, self.lr_scheduler is not None, self.sharded_by)
+        self.alpha: Any = None  # where there are terms to weigh
+        self.outer_dataset: Any = None  # the samples that a learned alpha is fitted to
         self._alpha_is_given = alpha is not None
-        self._uncut = self.train_dataset
+        self._whole_train_dataset = self.train_dataset
+        self._steps_per_epoch: int | None = None
+        self.batches, self.hooks = Batches(self, augment), Hooks(self.callback_handler)
+        self._averaged, self._hub = AveragedWeights(self), HubRecord(self)
+        self._synchronised = streams.SynchronisedBatches()
+        self.hooks.setup(self)
         if objective is not None:
             # Every term is a mean over its micro-batch, so Trainer must divide by the accumulation steps: a task loss
             # that is normalised over the accumulated batch would not mix with them.
             self.loss_is_scaled_for_ga = False
             self.model_accepts_loss_kwargs = False
-            self._clock = EpochClock()
-            self.add_callback(self._clock)
-            self._set_alpha(alpha if alpha is not None else alpha_from(args, self._terms))
-            self._sums: torch.Tensor | None = None
-            self._alpha_sums = dict.fromkeys(self._terms, 0.0)
-            self._count = 0
-        if bank is not None and self.model is not None:
-            checks.latent_width(self.model, bank)
-            checks.latent_head_learns(self.model)
+            self.add_callback(self.batches.clock)
+            self._term_log = TermLog(objective.terms)
+            self._set_alpha(alpha or args.make_alpha(objective.terms))
+        if self.teachers and self.model is not None:
+            argument_checks.latent_widths(self.model, self.teachers, objective)
+            argument_checks.latent_head_learns(self.model)
 
     def _set_alpha(self, alpha: Alpha) -> None:
         if self.alpha is not None:
             self.remove_callback(self.alpha)
-        assert self.auxiliary_objective is not None
-        checks.weights_match_terms(alpha, self.auxiliary_objective)
-        self.alpha = alpha
+        argument_checks.weights_match_terms(alpha, self.auxiliary_objective)
+        self.alpha, self.train_dataset = alpha, self._whole_train_dataset
         self.add_callback(alpha)
-        if isinstance(alpha, LearnedAlpha):
-            self._learn_alpha(alpha, self._uncut)
+
+    @property
+    def sharded_by(self) -> str | None:
+        """What spreads the weights over the processes, `"FSDP"` or `"DeepSpeed"`; None where all hold them whole."""
+        return sharding.sharded_by(self)
+
+    @property
+    def bank(self) -> TeacherBank | None:
+        """The bank of the only teacher; None without a teacher, or with several."""
+        return next(iter(self.teachers.values())).bank if len(self.teachers) == 1 else None
+
+    @property
+    def pairing(self) -> Pairing | None:
+        """The pairing of the only teacher; None without a teacher, or with several."""
+        return next(iter(self.teachers.values())).pairing if len(self.teachers) == 1 else None
 
     # ---- before training ----
+    def add_callback(self, callback):
+        # A callback of ours is given the trainer, to look at what it was added to.
+        super().add_callback(callback)
+        for added in colearning_callbacks(self.callback_handler.callbacks[-1:]):
+            added.setup(self)
+
     def train(self, *args, **kwargs):
         # Bad input must show before anything is written, so the data, the ids and one small batch are looked at first.
         if self.train_dataset is not None and self.model is not None:  # no model yet in a hyperparameter search
-            checks.training_data(self.train_dataset, self.args, self.model, self.bank, self.pairing)
-            evaluated = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"eval": self.eval_dataset}
-            for dataset in evaluated.values():
-                if isinstance(dataset, Dataset):
-                    checks.labels_fit(dataset, self.model)
-            self._try_one_batch()
+            data_checks.training_data(self.train_dataset, self.args, self.model, self.teachers)
+            data_checks.evaluation_labels(self.eval_dataset, self.model)
+            try_first_batch(self)
         return super().train(*args, **kwargs)
-
-    def _try_one_batch(self) -> None:
-        """Sends the first few samples through the student, to see whether its outputs fit the targets and the terms."""
-        is_sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
-        nothing_to_try = self.auxiliary_objective is None and self.augment is None
-        if nothing_to_try or is_sharded or not hasattr(self.train_dataset, "__len__"):
-            return  # then the first step looks
-        device = next(self.model.parameters()).device
-        was_training = self.model.training
-        with preserve_rng_state(self.args.device), torch.no_grad():
-            dataset, collator = self.train_dataset, self._collator(with_targets=True)
-            if isinstance(dataset, Dataset):
-                dataset = self._remove_unused_columns(dataset)
-            else:
-                collator = self._get_collator_with_removed_columns(collator)
-            batch = collator([dataset[i] for i in range(min(4, self.args.train_batch_size, len(dataset)))])
-            if self.augment is not None:
-                batch = self._augmented(self._prepare_input(batch))
-                checks.augmented_labels_fit(batch, self.label_smoother is not None)
-            batch = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-            targets = batch.pop(TARGETS, None)
-            with self.accelerator.autocast():
-                outputs = self.model.eval()(**batch)
-            self.model.train(was_training)
-            checks.outputs_fit(outputs, targets, type(self.model).__name__)
-            if self.auxiliary_objective is not None:
-                self.auxiliary_objective(outputs, targets)
-        if self.compute_loss_func is None and self.label_smoother is None:
-            checks.has_task_loss(outputs, list(batch), type(self.model).__name__)
 
     def _hp_search_setup(self, trial):
         # A search sets `args.alpha` for every trial, after the trainer was built.
         super()._hp_search_setup(trial)
         if self.auxiliary_objective is not None and not self._alpha_is_given:
-            self._set_alpha(alpha_from(self.args, self._terms))
+            self._set_alpha(self.args.make_alpha(self.auxiliary_objective.terms))
 
-    # ---- targets ----
-    def _collator(self, with_targets: bool) -> TargetCollator:
-        if self.bank is None or not with_targets:
-            return TargetCollator(self.data_collator, self.args.id_column)
-        return TargetCollator(
-            self.data_collator, self.args.id_column, self.bank, self.pairing, self.args.seed, self._clock.epoch
-        )
-
+    # ---- batches ----
     def _set_signature_columns_if_needed(self):
         # Trainer drops the columns that `forward` does not name; the ids must reach the collator, and a multimodal
         # model's forward takes any of its `input_names`.
@@ -204,38 +181,24 @@ class CoLearningTrainer(BilevelTrainer, AveragingTrainer, LearningRateTrainer, P
             if column not in self._signature_columns:
                 self._signature_columns.append(column)
 
-    def _get_dataloader(self, dataset, description, *args, is_training=False, **kwargs):
-        # Adds the targets in the workers of the training loader, and keeps the ids out of the student's inputs.
-        share = self._share_of_stream(dataset, is_training)
-        collator, accelerator = self.data_collator, self.accelerator
-        self.data_collator = self._collator(with_targets=is_training)
-        if share is not None:  # accelerate would shard it again, or read it on the main process alone
-            dataset, self.accelerator = share, SimpleNamespace(prepare=lambda loader: loader)
+    def _get_dataloader(self, dataset, description, batch_size, *args, is_training=False, **kwargs):
+        # Adds targets in the workers, keeps the ids out of the student's inputs, and reads this process's share.
+        share, collator = streams.share_for(self, dataset, is_training), self.data_collator
+        self.data_collator = self.batches.collator(with_targets=is_training)
         try:
-            loader = super()._get_dataloader(dataset, description, *args, is_training=is_training, **kwargs)
+            if share is None:
+                return super()._get_dataloader(
+                    dataset, description, batch_size, *args, is_training=is_training, **kwargs
+                )
+            collate = self._get_collator_with_removed_columns(self.data_collator, description=description)
+            return streams.share_loader(share, self.args, batch_size, collate, self.accelerator)
         finally:
-            self.data_collator, self.accelerator = collator, accelerator
-        if share is None:
-            return loader
-        alone = {"num_processes": 1, "process_index": 0, "dispatch_batches": False}
-        return prepare_data_loader(
-            loader, accelerator.device, put_on_device=True, non_blocking=accelerator.non_blocking, **alone
-        )
-
-    # ---- streams ----
-    def _share_of_stream(self, dataset: Any, is_training: bool) -> IterableDataset | None:
-        if not isinstance(dataset, IterableDataset) or self.accelerator.parallelism_config is not None:
-            return None
-        config = self.args.accelerator_config
-        if is_training:
-            return distributed.share_of_stream(dataset, config.dispatch_batches, config.split_batches)
-        checks.evaluated_stream(dataset, config.dispatch_batches)
-        return None
+            self.data_collator = collator
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         # The shares of a stream may differ in length, and a process that went on alone would wait for ever.
         if not hasattr(self.train_dataset, "__len__"):
-            epoch_iterator = iter(self._in_step.take(epoch_iterator, num_batches))
+            epoch_iterator = iter(self._synchronised.take(epoch_iterator, num_batches))
         return super().get_batch_samples(epoch_iterator, num_batches, device)
 
     def _init_training_state(
@@ -245,27 +208,9 @@ class CoLearningTrainer(BilevelTrainer, AveragingTrainer, LearningRateTrainer, P
         position = super()._init_training_state(
             max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
         )
-        is_stream = not hasattr(self.train_dataset, "__len__")
-        if resume_from_checkpoint is None or not is_stream or self.args.ignore_data_skip:
+        if resume_from_checkpoint is None or hasattr(self.train_dataset, "__len__") or self.args.ignore_data_skip:
             return position
-        return position_in_stream(resume_from_checkpoint, self.args.gradient_accumulation_steps)
-
-    # ---- the loss ----
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        # Mixes the auxiliary terms in while training; evaluation is the task's alone.
-        if self.auxiliary_objective is None or not model.training:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        targets = inputs.pop(TARGETS, None)
-        task, outputs = super().compute_loss(model, inputs, return_outputs=True)
-        task = task.mean()  # under DataParallel one a device
-        checks.outputs_fit(outputs, targets, type(model).__name__)
-        terms = self.auxiliary_objective(outputs, targets)
-        alphas = self.alpha.weights()
-        loss = (1 - sum(alphas.values())) * task + sum(alphas[name] * terms[name] for name in self._terms)
-        self._track(task, terms, alphas)
-        if self.compute_loss_func is not None and not hasattr(Trainer, "loss_is_scaled_for_ga"):
-            loss = loss / self.current_gradient_accumulation_steps  # older versions leave that to the user's function
-        return (loss, outputs) if return_outputs else loss
+        return streams.position_in_stream(resume_from_checkpoint, self.args.gradient_accumulation_steps)
 
     def _prepare_input(self, data):
         # Convolutions read images with the channels innermost, too.
@@ -277,52 +222,63 @@ class CoLearningTrainer(BilevelTrainer, AveragingTrainer, LearningRateTrainer, P
     def _prepare_inputs(self, inputs):
         # Augments what trains: here the batch is on the device, and autocast does not reach it yet.
         inputs = super()._prepare_inputs(inputs)
-        return self._augmented(inputs) if self.augment is not None and self.model.training else inputs
+        return self.batches.augmented(inputs) if self.model.training else inputs
 
-    def _augmented(self, batch: dict[str, Any]) -> dict[str, Any]:
-        assert self.augment is not None
-        with torch.no_grad():
-            augmented = self.augment(batch)
-        if not isinstance(augmented, Mapping):
-            raise TypeError(f"augment returned a {type(augmented).__name__}: let it return the batch, a dictionary.")
-        return self._prepare_input(dict(augmented))
+    # ---- the loss ----
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        # Mixes the auxiliary terms in while training; evaluation is the task's alone. Callbacks see the outputs.
+        if self.auxiliary_objective is None or not model.training:
+            if not self.hooks.callbacks:
+                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            batch = CoLearningBatch.taken_from(inputs)
+            loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+            self.hooks.on_outputs(outputs, batch, model)
+            return (loss, outputs) if return_outputs else loss
+        losses, outputs, batch = self.losses(model, inputs)
+        self.hooks.on_outputs(outputs, batch, model)
+        losses = self.hooks.on_terms(losses)
+        alphas = self.alpha.weights()
+        loss = (1 - sum(alphas.values())) * losses["task"] + sum(alphas[term] * losses[term] for term in alphas)
+        self._term_log.add(losses, alphas)
+        if self.compute_loss_func is not None and not hasattr(Trainer, "loss_is_scaled_for_ga"):
+            loss = loss / self.current_gradient_accumulation_steps  # older versions leave that to the user's function
+        return (loss, outputs) if return_outputs else loss
 
-    def _track(self, task: torch.Tensor, terms: Mapping[str, torch.Tensor], alphas: Mapping[str, float]) -> None:
-        # Sums on the device: reading a value here would make the host wait for every step.
-        values = torch.stack([task.detach(), *(terms[name].detach() for name in self._terms)])
-        self._sums = values if self._sums is None else self._sums + values
-        for name in self._terms:
-            self._alpha_sums[name] += alphas[name]
-        self._count += 1
+    def losses(self, model: Any, inputs: dict[str, Any]) -> tuple[dict[str, torch.Tensor], Any, CoLearningBatch]:
+        """The losses of a training batch, `"task"` and every term; the model's outputs; what the objective was told."""
+        batch = CoLearningBatch.taken_from(inputs, int(self.batches.clock.epoch))
+        task, outputs = self.task_loss(model, inputs)
+        batch_checks.outputs_fit(outputs, batch.targets, type(model).__name__)
+        terms = self.auxiliary_objective(outputs, batch)
+        batch_checks.terms_fit(terms, self.auxiliary_objective)
+        return {"task": task, **terms}, outputs, batch
+
+    def task_loss(self, model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
+        """The task's loss as Trainer computes it, a scalar, and the model's outputs."""
+        CoLearningBatch.taken_from(inputs)  # the model takes no targets
+        task, outputs = super().compute_loss(model, inputs, return_outputs=True)
+        return task.mean(), outputs  # under DataParallel one a device
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        # `compute_metrics` expects logits, the latents are gathered only with `ignore_keys=[]`; without labels no loss is
+        # computed, and callbacks see the outputs here.
+        if ignore_keys is None:
+            config = getattr(self.model, "config", None)
+            ignore_keys = [*getattr(config, "keys_to_ignore_at_inference", []), "latents"]
+        if self.label_names and not any(inputs.get(name) is not None for name in self.label_names):
+            model = self.hooks.observing(model)
+        return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
 
     def log(self, logs, start_time=None):
-        # Adds the terms' means and the curves since the last log to the training logs (which have a key `loss`), and
-        # the curves of an evaluation to its logs.
-        trains = "loss" in logs
-        if self.auxiliary_objective is not None and trains and self._count:
-            logs = {**logs, **self._drain()}
-        if isinstance(self.alpha, LearnedAlpha) and trains:
-            logs = {**logs, **self.alpha.drain()}
-        evaluated = next((key.removesuffix("runtime") for key in logs if key.endswith("_runtime")), "train_")
-        if trains or evaluated != "train_":
-            for curves in self.callback_handler.callbacks:
-                if isinstance(curves, ModalityMetrics):
-                    drained = curves.drain(training=trains)
-                    logs = {
-                        **logs,
-                        **{f"{'' if trains else evaluated}{name}": value for name, value in drained.items()},
-                    }
+        # Adds what was averaged or measured since the last log: to training's logs (which have a key `loss`) the terms
+        # and the callbacks' metrics, to an evaluation's the callbacks' alone.
+        training = "loss" in logs
+        prefix = next((key.removesuffix("runtime") for key in logs if key.endswith("_runtime")), "train_")
+        if training and self.auxiliary_objective is not None:
+            logs = {**logs, **self._term_log.pop_metrics()}
+        if training or prefix != "train_":
+            logs = {**logs, **self.hooks.metrics(training, "" if training else prefix)}
         super().log(logs, start_time)
-
-    def _drain(self) -> dict[str, float]:
-        assert self._sums is not None  # something was tracked
-        means = (distributed.mean_over_processes(self._sums) / self._count).tolist()
-        names = self._terms
-        logs = {f"loss_{name}": mean for name, mean in zip(("task", *names), means, strict=True)}
-        for name in names:
-            logs["alpha" if len(names) == 1 else f"alpha_{name}"] = self._alpha_sums[name] / self._count
-        self._sums, self._count, self._alpha_sums = None, 0, dict.fromkeys(names, 0.0)
-        return logs
 
     def _wrap_model(self, model, *args, **kwargs):
         # Both training and evaluation come by here.
@@ -330,66 +286,115 @@ class CoLearningTrainer(BilevelTrainer, AveragingTrainer, LearningRateTrainer, P
             self.model.to(memory_format=torch.channels_last)
         return super()._wrap_model(model, *args, **kwargs)
 
-    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        # `compute_metrics` expects logits; the latents are gathered only when asked for with `ignore_keys=[]`.
-        if ignore_keys is None:
-            config = getattr(self.model, "config", None)
-            ignore_keys = [*getattr(config, "keys_to_ignore_at_inference", []), "latents"]
-        return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+    # ---- learning rates ----
+    def create_optimizer(self, model=None):
+        # Gives every layer its learning rate, in the groups that Trainer makes.
+        is_made_here = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if self.args.layer_decay is not None and is_made_here:
+            whole = self.model if model is None else model
+            learning_rates.decay_learning_rates(optimizer, whole, self.args.layer_decay)
+        return optimizer
+
+    def set_initial_training_values(self, args, dataloader):
+        # A schedule in epochs needs to know how many steps they have.
+        values = super().set_initial_training_values(args, dataloader)
+        self._steps_per_epoch = values[1] if hasattr(self.train_dataset, "__len__") else None
+        return values
+
+    def create_scheduler(self, num_training_steps, optimizer=None):
+        # Trainer has no schedule in steps of epochs.
+        if self.args.lr_step_epochs is None or self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        optimizer = self.optimizer if optimizer is None else optimizer
+        self.lr_scheduler = learning_rates.step_schedule(
+            optimizer, self.args.lr_step_epochs, self._steps_per_epoch, self.args.lr_step_gamma
+        )
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    # ---- averaged weights ----
+    def _prepare_for_training(self, max_steps, train_dataloader, resume_from_checkpoint):
+        # The average starts from the weights as they are now on their device, or goes on from the checkpoint's.
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        self._averaged.start(max_steps, resume_from_checkpoint)
+        return prepared
+
+    def _finalize_training(self, *args, **kwargs):
+        # From here on the model is its average, for the callbacks too, unless the best checkpoint takes its place.
+        self._averaged.finish()
+        return super()._finalize_training(*args, **kwargs)
+
+    def evaluate(self, *args, **kwargs):
+        # The averaged weights are the model.
+        with self._averaged.in_place(agree=True):
+            return super().evaluate(*args, **kwargs)
+
+    def predict(self, *args, **kwargs):
+        with self._averaged.in_place(agree=True):  # as above
+            return super().predict(*args, **kwargs)
 
     # ---- checkpoints ----
     def _save(self, output_dir=None, state_dict=None):
-        # safetensors takes plain layouts alone. The weights are the averaged ones, where there is an average.
-        with self._averaged():
+        # The averaged weights are the model; safetensors takes plain layouts alone; our record lies beside the weights.
+        with self._averaged.in_place():
             if self.args.channels_last and self.args.should_save:
                 state_dict = self.model.state_dict() if state_dict is None else state_dict
                 state_dict = {name: weight.contiguous() for name, weight in state_dict.items()}
             super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            self._hub.save(output_dir)
 
     def _save_optimizer_and_scheduler(self, output_dir):
-        # Alpha is a part of the run's state, as the optimizer is.
+        # The states of alpha and callbacks are a part of the run's, and the raw weights belong to the optimizer's.
         super()._save_optimizer_and_scheduler(output_dir)
-        if self.alpha is not None and self.args.should_save:
-            with open(os.path.join(output_dir, ALPHA_STATE), "w") as file:
-                json.dump({"class": type(self.alpha).__name__, "state": self.alpha.state_dict()}, file)
+        if self.args.should_save:
+            checkpoints.save_callback_states(self.callback_handler.callbacks, output_dir)
+            self._averaged.save(output_dir)
 
     def _load_optimizer_and_scheduler(self, checkpoint):
-        # The counterpart: the alpha object stays, its state comes back.
+        # The counterpart.
         super()._load_optimizer_and_scheduler(checkpoint)
-        if self.alpha is None or checkpoint is None:
-            return
-        path = os.path.join(checkpoint, ALPHA_STATE)
-        saved = {"class": "no alpha", "state": {}}
-        if os.path.isfile(path):
-            try:
-                with open(path) as file:
-                    saved = json.load(file)
-            except ValueError as error:
-                raise ValueError(f"'{path}' is damaged ({error}): resume from an earlier checkpoint.") from error
-        if saved["class"] == type(self.alpha).__name__:
-            self.alpha.load_state_dict(saved["state"])
-        elif saved["state"] or self.alpha.state_dict():
-            raise ValueError(
-                f"'{checkpoint}' holds the state of {saved['class']}, and the run has {type(self.alpha).__name__}: "
-                "resume with the alpha of that run, or start anew."
-            )
+        if checkpoint is not None:
+            checkpoints.load_callback_states(self.callback_handler.callbacks, checkpoint)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        # Trainer loads the names that match and only warns about the rest. Checkpoints of ViT and others hold the names
-        # of older versions, so that nothing would be loaded at all, and the run would go on from random weights.
-        model = self.model if model is None else model
-        if self._holds_plain_weights(resume_from_checkpoint):
-            load_weights(model, resume_from_checkpoint)
-        else:
+        # Trainer loads the names that match and only warns about the rest: of a ViT's, which are older ones, nothing.
+        if not checkpoints.load_whole_weights(self, resume_from_checkpoint, self.model if model is None else model):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_best_model(self):
         # As above.
-        if self._holds_plain_weights(self.state.best_model_checkpoint):
-            load_weights(self.model, self.state.best_model_checkpoint)
-        else:
+        if not checkpoints.load_whole_weights(self, self.state.best_model_checkpoint, self.model):
             super()._load_best_model()
 
-    def _holds_plain_weights(self, checkpoint: str) -> bool:
-        is_sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
-        return not is_sharded and os.path.isfile(os.path.join(checkpoint, SAFE_WEIGHTS_NAME))
+    # ---- the Hub ----
+    def _finish_current_push(self):
+        # Trainer drops what went wrong in a push in the background.
+        super()._finish_current_push()
+        self._hub.warn_of_lost_pushes()
+
+    def _push_from_checkpoint(self, checkpoint_folder):
+        # Trainer copies weights and configuration alone, and that configuration names the model's code.
+        self._hub.warn_of_lost_pushes()
+        if self.is_world_process_zero():
+            self._hub.copy_from(checkpoint_folder)
+        super()._push_from_checkpoint(checkpoint_folder)
+
+    def create_model_card(
+        self, language=None, license=None, tags=None, model_name=None, finetuned_from=None, tasks=None,
+        dataset_tags=None, dataset=None, dataset_args=None,
+    ):  # fmt: skip
+        """Writes the card of a student or multimodal model; that of another model, or of adapters, is Trainer's draft.
+
+        Args:
+            language, license, tags, model_name, finetuned_from: As in [`~transformers.Trainer`].
+            dataset (`str`, *optional*): Pretty name of what the last evaluation was on.
+            dataset_tags (`str`, *optional*): Its id on the Hub.
+            tasks, dataset_args: Of Trainer's draft alone.
+        """
+        ours = (language, license, tags, model_name, finetuned_from, dataset_tags, dataset)
+        if self.is_world_process_zero() and not self._hub.write_card(*ours):
+            super().create_model_card(
+                language, license, tags, model_name, finetuned_from, tasks, dataset_tags, dataset, dataset_args
+            )

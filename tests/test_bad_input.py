@@ -46,12 +46,13 @@ from hf_colearn import (
     classification_metrics,
     with_sample_ids,
 )
-from hf_colearn.alpha.schedules import Alpha
+from hf_colearn.alpha.alpha import Alpha
 from hf_colearn.analysis.runs import Run, Samples, compare_runs
 from hf_colearn.data.images import with_pixel_values
 from hf_colearn.data.splits import few_per_class
-from hf_colearn.experiments.experiment import ArmPlan, pick, run_arms
-from hf_colearn.training import checks
+from hf_colearn.experiments.arms import ArmPlan, pick
+from hf_colearn.experiments.runner import run_arms
+from hf_colearn.training import data_checks
 
 
 CASES = []
@@ -971,7 +972,7 @@ def test_good_input_that_looks_bad_trains(situation, tmp_path):
 
 def test_one_label_a_token_is_not_held_against_the_number_of_classes():
     data = Dataset.from_dict({"labels": [[0, 7], [1], [2, 3, 30]]})
-    assert checks.labels_fit(data, tiny.student()) is None
+    assert data_checks.labels_fit(data, tiny.student()) is None
 
 
 def test_looking_at_a_sample_does_not_move_the_random_numbers_of_its_transform():
@@ -983,5 +984,5 @@ def test_looking_at_a_sample_does_not_move_the_random_numbers_of_its_transform()
     expected = torch.rand(3)
     torch.manual_seed(0)
     with pytest.raises(ValueError, match="such as 4"):
-        checks.labels_fit(data.with_transform(noisy), student)  # looks at the sample whose label is 4
+        data_checks.labels_fit(data.with_transform(noisy), student)  # looks at the sample whose label is 4
     assert torch.equal(torch.rand(3), expected)

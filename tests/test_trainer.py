@@ -16,6 +16,7 @@ from hf_colearn import (
     Paired,
     classification_metrics,
 )
+from hf_colearn.training.first_batch import try_first_batch
 
 
 def trainer(student=None, digits=None, **kwargs):
@@ -186,8 +187,8 @@ def test_several_terms_have_one_alpha_each():
     class TwoTerms:
         terms = ("latent", "norm")
 
-        def __call__(self, outputs, targets):
-            latent = LatentMatching()(outputs, targets)["latent"]
+        def __call__(self, outputs, batch):
+            latent = LatentMatching()(outputs, batch)["latent"]
             return {"latent": latent, "norm": outputs["latents"].pow(2).mean()}
 
     run = trainer(objective=TwoTerms(), alpha_object=ConstantAlpha({"latent": 0.2, "norm": 0.1}))
@@ -298,7 +299,7 @@ def test_the_dry_run_before_training_moves_no_random_numbers_and_no_batch_statis
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
-    run._try_one_batch()
+    try_first_batch(run)
     assert torch.equal(torch.rand(4), expected)
     assert all(torch.equal(before[name], value) for name, value in student.state_dict().items())
     assert student.training
@@ -316,9 +317,9 @@ def test_evaluation_labels_and_missing_training_labels_show_before_training():
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda path: path.write_text("{"), "alpha.json' is damaged.*earlier checkpoint"),
-        (lambda path: path.unlink(), "holds the state of no alpha.*HeuristicAlpha"),
-        (lambda path: path.write_text('{"class": "FittedAlpha", "state": {"t": 1}}'), "FittedAlpha.*HeuristicAlpha"),
+        (lambda path: path.write_text("{"), "callback_states.pt' is damaged.*earlier checkpoint"),
+        (lambda path: path.unlink(), "holds the state of no callback.*HeuristicAlpha"),
+        (lambda path: torch.save({"FittedAlpha": {"t": 1}}, path), "FittedAlpha.*HeuristicAlpha"),
     ],
 )
 def test_resuming_without_the_state_of_alpha_is_refused(tmp_path, damage, message):
@@ -329,7 +330,7 @@ def test_resuming_without_the_state_of_alpha_is_refused(tmp_path, damage, messag
         "save_steps": 4,
     }
     trainer(**options).train()
-    damage(tmp_path / "out" / "checkpoint-4" / "alpha.json")
+    damage(tmp_path / "out" / "checkpoint-4" / "callback_states.pt")
     with pytest.raises(ValueError, match=message):
         trainer(**options).train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-4"))
 
@@ -415,7 +416,7 @@ def test_the_dry_run_of_an_augmentation_moves_no_random_numbers_and_shows_what_i
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
-    run._try_one_batch()
+    try_first_batch(run)
     assert torch.equal(torch.rand(4), expected)
     with pytest.raises(TypeError, match="augment returned a NoneType: let it return the batch"):
         augmented(lambda batch: None, with_bank=False).train()

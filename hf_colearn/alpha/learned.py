@@ -1,30 +1,20 @@
-"""`LearnedAlpha`: the weights of the terms, learned while training by implicit differentiation.
-
-The trainer measures (its batches, its model, [`~hf_colearn.alpha.hypergradient.implicit_gradient`]); this is what it is
-asked for, and what becomes of the answer.
-"""
+"""`LearnedAlpha`: the weights of the terms, learned while training by implicit differentiation."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate.optimizer import AcceleratedOptimizer
 from datasets import Dataset
 from transformers.utils import logging
 
-from hf_colearn.alpha.hypergradient import (
-    HESSIANS,
-    AdamDiagonal,
-    ConjugateGradient,
-    Identity,
-    ImplicitGradient,
-    Neumann,
-    Solver,
-    adam_diagonal,
-)
-from hf_colearn.alpha.schedules import Alpha, ConstantAlpha, FittedAlpha, HeuristicAlpha, check_weights
-from hf_colearn.arguments import CoLearningArguments
+from hf_colearn.alpha.alpha import Alpha, check_weights
+from hf_colearn.alpha.hypergradient import HESSIANS, ImplicitGradient
+from hf_colearn.alpha.outer_split import split_outer
+from hf_colearn.alpha.solvers import AdamDiagonal, ConjugateGradient, Identity, Neumann, Solver, adam_diagonal
+from hf_colearn.alpha.training_hypergradient import owned_weights, training_hypergradient
 from hf_colearn.utils import distributed
 
 
@@ -145,14 +135,39 @@ class LearnedAlpha(Alpha):
         self.relative_step = relative_step
         self.outer_split, self.batch_size = outer_split, batch_size
         self.updates = 0
-        self.measure: Callable[[torch.optim.Optimizer], ImplicitGradient] | None = None  # the trainer's
+        self._trainer: Any = None
         self._measured: dict[str, float] = {}
 
     def weights(self) -> dict[str, float]:
         return dict(self._weights)
 
+    def setup(self, trainer: Any) -> None:
+        """Cuts the outer split off the training set.
+
+        Raises:
+            ValueError: If the weights are sharded, or the outer split is not apart.
+            TypeError: If the training set is a stream.
+        """
+        if trainer.sharded_by is not None:
+            raise ValueError(
+                f"LearnedAlpha perturbs whole weights, and {trainer.sharded_by} shards or wraps them: train with plain "
+                "data parallelism, or with a constant, heuristic or fitted alpha."
+            )
+        self._trainer = trainer
+        if trainer.train_dataset is None:
+            return  # evaluation alone
+        trainer.train_dataset, trainer.outer_dataset = split_outer(
+            trainer.train_dataset, trainer.eval_dataset, self.outer_split, self.seed, trainer.args.id_column
+        )
+        num_labels = getattr(getattr(trainer.model, "config", None), "num_labels", None)
+        if isinstance(self.outer_split, Dataset) and len(trainer.outer_dataset) < (num_labels or 1):
+            raise ValueError(
+                f"outer_split has {len(trainer.outer_dataset)} samples for {num_labels} classes: give it at least one of "
+                "each."
+            )
+
     def on_train_begin(self, args, state, control, optimizer=None, **kwargs):
-        if self.measure is None:
+        if self._trainer is None:
             raise ValueError("LearnedAlpha needs CoLearningTrainer, which gives it batches and gradients.")
         optimizer = optimizer.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer
         if self.solver == "adam" and not isinstance(optimizer, (torch.optim.Adam, torch.optim.AdamW)):
@@ -162,8 +177,20 @@ class LearnedAlpha(Alpha):
             )
 
     def on_step_end(self, args, state, control, optimizer=None, **kwargs):
-        if state.global_step % self.interval == 0 and self.measure is not None and optimizer is not None:
+        if state.global_step % self.interval == 0 and self._trainer is not None and optimizer is not None:
             self.update(self.measure(optimizer))
+
+    def measure(self, optimizer: torch.optim.Optimizer) -> ImplicitGradient:
+        """The hypergradient at the run's current weights, on batches that are drawn for this update; a collective."""
+        return training_hypergradient(
+            self._trainer,
+            self.weights(),
+            self.solver_for(optimizer, list(owned_weights(self._trainer.model).values())),
+            np.random.default_rng([self.seed, self.updates]),
+            self.batch_size,
+            self.hessian,
+            self.relative_step,
+        )
 
     def solver_for(self, optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor]) -> Solver:
         """The solver by its name, with what it takes from the optimizer; `parameters` are the optimizer's own."""
@@ -197,8 +224,10 @@ class LearnedAlpha(Alpha):
         moved = {name: self._weights[name] - min(max(steps[name], -self.max_step), self.max_step) for name in names}
         self._weights = _within(moved, low, high)
 
-    def drain(self) -> dict[str, float]:
-        """What the last update measured, for the logs, once; nothing where there was none since."""
+    def metrics(self, training: bool) -> dict[str, float]:
+        # What the last update measured, once; nothing where there was none since.
+        if not training:
+            return {}
         measured, self._measured = self._measured, {}
         return measured
 
@@ -238,31 +267,3 @@ def _within(alphas: Mapping[str, float], low: float, high: float) -> dict[str, f
         else:
             enough = middle
     return shifted(enough)
-
-
-def alpha_from(args: CoLearningArguments, terms: Sequence[str]) -> Alpha:
-    """The alpha that the arguments describe; several terms share a constant or learned one in equal parts.
-
-    Raises:
-        ValueError: If several terms are to follow a schedule, which is of one.
-    """
-    alpha = 0.5 if args.alpha is None else args.alpha
-    if args.alpha_schedule == "constant":
-        return ConstantAlpha({term: alpha / len(terms) for term in terms})
-    if args.alpha_schedule == "learned":
-        return LearnedAlpha(
-            terms,
-            alpha,
-            args.alpha_learning_rate,
-            args.alpha_interval,
-            args.alpha_solver,
-            outer_split=args.alpha_outer_split,
-            batch_size=args.alpha_batch_size,
-            seed=args.data_seed if args.data_seed is not None else args.seed,
-        )
-    if len(terms) > 1:
-        raise ValueError(
-            f"alpha_schedule='{args.alpha_schedule}' weighs one term, and there are {list(terms)}: set 'constant' or "
-            "'learned', or pass an `alpha=` of your own."
-        )
-    return HeuristicAlpha(terms[0]) if args.alpha_schedule == "heuristic" else FittedAlpha.released(terms[0])

@@ -1,48 +1,15 @@
-"""Alpha: the weights of the auxiliary terms, L = (1 - sum_k alpha_k) * L_task + sum_k alpha_k * L_k.
-
-An alpha gives `weights()` as plain floats, follows training through `TrainerCallback`'s hooks, and has a state that
-the trainer writes into every checkpoint and puts back on resume.
-"""
+"""Alphas that are the same throughout, or a function of the epoch."""
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from transformers import TrainerCallback
 from transformers.utils import logging
+
+from hf_colearn.alpha.alpha import Alpha, check_weights
 
 
 logger = logging.get_logger(__name__)
-
-
-def check_weights(weights: Mapping[str, float]) -> None:
-    """Refuses weights outside [0, 1], alone or summed: L would stop being a mixture of its terms."""
-    for term, alpha in weights.items():
-        if not 0.0 <= alpha <= 1.0:  # NaN fails this, too
-            raise ValueError(
-                f"alpha={alpha} for the term '{term}' is outside [0, 1]: it is the share of the loss that the term "
-                "gets. Choose a value from 0 (the task alone) to 1 (the term alone)."
-            )
-    if sum(weights.values()) > 1.0 + 1e-9:
-        raise ValueError(
-            f"the alphas {dict(weights)} sum to {sum(weights.values()):g}, which leaves a negative weight for the "
-            "task loss: scale them down so that their sum is at most 1."
-        )
-
-
-class Alpha(TrainerCallback):
-    """What the trainer asks of an alpha (contract 4 of the design). Subclasses give `weights()`."""
-
-    def weights(self) -> dict[str, float]:
-        """The weight of every term at this moment, by the term's name."""
-        raise NotImplementedError
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must hold to go on from here; plain JSON values."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Puts back what `state_dict` gave."""
 
 
 class ConstantAlpha(Alpha):

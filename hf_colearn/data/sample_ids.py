@@ -4,8 +4,15 @@ import numpy as np
 from datasets import Dataset
 
 
-TARGETS = "teacher_latents"  # the key of the targets [B, D] in a training batch
 LABELS = ("labels", "label", "label_ids")  # what Trainer's collators take for labels, the first one that is there
+# Entries of a training batch that are not the model's inputs.
+TARGETS = "teacher_latents"  # the targets [B, D] of a single teacher, and the start of the names of several teachers'
+SAMPLE_IDS = "sample_ids"  # [B]
+
+
+def is_target(entry: str) -> bool:
+    """Whether an entry of a batch holds the targets of a teacher."""
+    return entry == TARGETS or entry.startswith(f"{TARGETS}_")
 
 
 def with_sample_ids(dataset: Dataset, column: str = "sample_id") -> Dataset:

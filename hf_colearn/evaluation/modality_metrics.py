@@ -1,10 +1,9 @@
-"""Metrics of the modalities of a multimodal run in the trainer's logs, and so in whatever `report_to` names.
+"""Metrics of the modalities of a run in the trainer's logs, and so in whatever `report_to` names.
 
 Shape legend: B samples of a batch, M modalities, D dimensions of a latent, C classes.
 """
 
 import itertools
-import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,53 +11,50 @@ import torch
 import torch.nn.functional as F
 from peft.utils import ModulesToSaveWrapper
 from torch import nn
-from transformers import TrainerCallback
 
 from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
 from hf_colearn.models.student import CoLearningStudent
 from hf_colearn.utils import distributed
+from hf_colearn.utils.callback import CoLearningCallback
 
 
-class ModalityMetrics(TrainerCallback):
-    """What [`CoLearningTrainer`] asks of a callback that adds curves to its logs. Subclasses give `sums` and `curves`.
+class ModalityMetrics(CoLearningCallback):
+    """Base of the metrics of single modalities. Subclasses give `sums` and `curves`.
 
-    Pass it in the trainer's `callbacks=`, so that it sees the model's outputs from the first step on. Sums over samples
-    are kept on the device and read once a log. What counts is the last forward of every training step and of every
-    evaluation step; other forwards (a trial batch, the hypergradient of a learned alpha, a user's own) do not.
-    Training's curves go over the samples since the last log, while the weights move; evaluation's go over the evaluation
-    set, of which the rows that fill up the last batch of a distributed evaluation count, too.
-
-    The model keeps working alone: a copy of it, or a pickle, tells this callback nothing.
+    Pass them in the trainer's `callbacks`. Sums over samples are kept on the device and read once a log. Training's
+    metrics go over the samples since the last log, while the weights move; evaluation's go over the evaluation set, of
+    which the rows that fill up the last batch of a distributed evaluation count, too.
     """
 
     reads: tuple[str, ...] = ()  # what the model's output must hold
 
     def __init__(self):
-        self._handle: Any = None  # of the hook; neither the model nor this keeps the other alive
-        self._last: dict[bool, dict[str, torch.Tensor]] = {}  # of the last forward while training, and evaluating
-        self._sums: dict[bool, dict[str, torch.Tensor]] = {True: {}, False: {}}
+        self._sums: dict[bool, dict[str, torch.Tensor]] = {True: {}, False: {}}  # of training, of evaluation
 
-    def sums(self, outputs: Mapping[str, Any], training: bool) -> dict[str, torch.Tensor]:
+    def sums(
+        self, outputs: Mapping[str, Any], labels: torch.Tensor | None, model: nn.Module, training: bool
+    ) -> dict[str, torch.Tensor]:
         """What a batch adds, by modality: vectors of one length. Called without gradients."""
         raise NotImplementedError
 
-    def sums_of(self, model: nn.Module, outputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-        """As `sums`, for curves that read the model's weights, too, as they are at this step."""
-        return self.sums(outputs, model.training)
-
     def curves(self, sums: Mapping[str, torch.Tensor]) -> dict[str, float]:
-        """The curves' values, of the sums over all steps and processes, on the CPU."""
+        """The values, of the sums over all steps and processes, on the CPU."""
         raise NotImplementedError
 
-    def drain(self, training: bool) -> dict[str, float]:
-        """The curves since the last call; a collective.
+    def on_outputs(self, outputs, batch, model, training):
+        # Raises a ValueError if the outputs lack what is read; it names the model.
+        found = [key for key in outputs if outputs[key] is not None] if isinstance(outputs, Mapping) else []
+        if missing := [key for key in self.reads if key not in found]:
+            raise ValueError(
+                f"{type(self).__name__} reads {', '.join(missing)} of the model's output, and {type(model).__name__} gives "
+                f"{found or type(outputs).__name__}: pass a CoLearningForMultimodalClassification, or leave the callback out."
+            )
+        total = self._sums[training]
+        with torch.no_grad():
+            for name, value in self.sums(outputs, batch.labels, model, training).items():
+                total[name] = total[name] + value if name in total else value
 
-        Args:
-            training (`bool`): Whether those of training steps, or those of evaluation steps.
-
-        Returns:
-            `dict[str, float]`: By name; empty where nothing was counted.
-        """
+    def metrics(self, training: bool) -> dict[str, float]:
         sums, self._sums[training] = self._sums[training], {}
         values = torch.stack(list(sums.values())).cpu() if sums else torch.empty(0)
         total: dict[str, torch.Tensor] = {}
@@ -68,57 +64,11 @@ class ModalityMetrics(TrainerCallback):
                 total[name] = total[name] + value if name in total else value
         return self.curves(total) if total else {}
 
-    # ---- which forwards count ----
-    def on_init_end(self, args, state, control, *, model, **kwargs):
-        self._watch(model)
-
-    def on_train_begin(self, args, state, control, *, model, **kwargs):
-        self._watch(model)  # another one in a trial of a hyperparameter search, or where added to a finished trainer
-        self._last, self._sums = {}, {True: {}, False: {}}
-
-    def on_substep_end(self, args, state, control, **kwargs):
-        self._count(training=True)
-
-    def on_pre_optimizer_step(self, args, state, control, **kwargs):
-        self._count(training=True)
-
-    def on_prediction_step(self, args, state, control, **kwargs):
-        self._count(training=False)
+    def on_train_begin(self, args, state, control, **kwargs):
+        self._sums = {True: {}, False: {}}
 
     def on_predict(self, args, state, control, metrics, **kwargs):
         self._sums[False] = {}  # predictions are not logged
-
-    def _watch(self, model: nn.Module) -> None:
-        if self._handle is not None:
-            self._handle.remove()
-        self._handle = model.register_forward_hook(_Watch(self), with_kwargs=True)
-
-    def see(self, model: nn.Module, outputs: Any, labels: torch.Tensor | None = None) -> None:
-        """Takes note of a forward.
-
-        Args:
-            model (`nn.Module`): That which ran.
-            outputs (`Mapping`): What it returned.
-            labels (`torch.Tensor`, *optional*): What it was given, where it does not return them, as a student.
-
-        Raises:
-            ValueError: If the outputs lack what the curves read; it names the model.
-        """
-        found = [key for key in outputs if outputs[key] is not None] if isinstance(outputs, Mapping) else []
-        if missing := [key for key in self.reads if key not in found]:
-            raise ValueError(
-                f"{type(self).__name__} reads {', '.join(missing)} of the model's output, and {type(model).__name__} gives "
-                f"{found or type(outputs).__name__}: pass a CoLearningForMultimodalClassification, or leave the callback out."
-            )
-        if labels is not None:
-            outputs = {**outputs, "labels": labels}
-        with torch.no_grad():
-            self._last[model.training] = self.sums_of(model, outputs)
-
-    def _count(self, training: bool) -> None:
-        total = self._sums[training]
-        for name, value in self._last.pop(training, {}).items():
-            total[name] = total[name] + value if name in total else value
 
 
 class ModalityGap(ModalityMetrics):
@@ -140,7 +90,7 @@ class ModalityGap(ModalityMetrics):
 
     reads = ("modality_latents",)
 
-    def sums(self, outputs: Mapping[str, Any], training: bool) -> dict[str, torch.Tensor]:
+    def sums(self, outputs, labels, model, training):
         latents = outputs["modality_latents"]
         if len({z_BD.shape[-1] for z_BD in latents.values()}) > 1:
             widths = {name: z_BD.shape[-1] for name, z_BD in latents.items()}
@@ -168,11 +118,11 @@ class ModalityAccuracy(ModalityMetrics):
 
     reads = ("modality_logits",)
 
-    def sums(self, outputs: Mapping[str, Any], training: bool) -> dict[str, torch.Tensor]:
+    def sums(self, outputs, labels, model, training):
         if not training:
             return {}
         logits = outputs["modality_logits"]
-        labels_B = _classes(outputs, "ModalityAccuracy")
+        labels_B = _classes(labels, "ModalityAccuracy")
         return {
             name: _sum_and_count(
                 (logits[name].argmax(dim=-1) == labels_B).float()[:, None], present_B & (labels_B != -100)
@@ -207,8 +157,8 @@ class LabelAlignment(ModalityMetrics):
 
     reads = ("latents",)
 
-    def sums_of(self, model: nn.Module, outputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-        if not model.training and outputs.get("labels") is None:
+    def sums(self, outputs, labels, model, training):
+        if not training and labels is None:
             return {}
         owner, students = _students(model)
         if owner.config.problem_type in ("multi_label_classification", "regression"):
@@ -217,7 +167,7 @@ class LabelAlignment(ModalityMetrics):
                 f"trained with problem_type='{owner.config.problem_type}': leave the callback out."
             )
         latents = outputs["modality_latents"] if "" not in students else {"": outputs["latents"]}
-        labels_B = _classes(outputs, "LabelAlignment")
+        labels_B = _classes(labels, "LabelAlignment")
         return {
             name: _sum_and_count(
                 label_cosines(latents[name], _class_weights(students[name], latents[name]), labels_B)[:, None],
@@ -283,13 +233,12 @@ def _class_weights(student: CoLearningStudent, z_BD: torch.Tensor) -> torch.Tens
     return layer.weight
 
 
-def _classes(outputs: Mapping[str, Any], reader: str) -> torch.Tensor:
+def _classes(labels_B: torch.Tensor | None, reader: str) -> torch.Tensor:
     """The labels `(B,)`; of soft ones the largest entry."""
-    labels_B = outputs.get("labels")
     if labels_B is None:
         raise ValueError(
-            f"{reader} found no labels in the model's output: label_smoothing_factor and compute_loss_func keep "
-            "them from the model, so leave those or this callback out."
+            f"{reader} found no labels in a training batch: give the training set a column `labels`, or leave the callback "
+            "out."
         )
     return labels_B.argmax(dim=-1) if labels_B.is_floating_point() else labels_B
 
@@ -306,18 +255,3 @@ def _sum_and_count(values_BD: torch.Tensor, counts_B: torch.Tensor) -> torch.Ten
     """The sum of the rows that count and, at its end, their number: `(D + 1,)`."""
     kept_BD = torch.where(counts_B[:, None], values_BD, 0.0)
     return torch.cat([kept_BD.sum(dim=0), counts_B.sum()[None].to(values_BD.dtype)])
-
-
-class _Watch:
-    """A forward hook that tells a callback, for as long as that lives; a copy or a pickle of it tells nobody."""
-
-    def __init__(self, curves: ModalityMetrics | None = None):
-        self._curves: Any = (lambda: None) if curves is None else weakref.ref(curves)
-
-    def __call__(self, model: nn.Module, inputs: Any, kwargs: Mapping[str, Any], outputs: Any) -> None:
-        curves = self._curves()
-        if curves is not None:
-            curves.see(model, outputs, kwargs.get("labels"))
-
-    def __reduce__(self):
-        return _Watch, ()

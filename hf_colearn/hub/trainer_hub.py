@@ -1,4 +1,4 @@
-"""What a trained student is published with: the record of its training beside the weights, and a card that tells it."""
+"""What a trainer publishes a student with: the record of its training beside the weights, and its card."""
 
 import os
 import shutil
@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from transformers import Trainer
 from transformers.utils import logging
 
 from hf_colearn.hub.card import AUTO_CLASSES, student_card
@@ -20,90 +19,70 @@ logger = logging.get_logger(__name__)
 _NO_SCORES = ("loss", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
 
 
-class PublishingTrainer(Trainer):
-    """Writes `colearning.json` wherever it saves a model, and the card of a student that it pushes."""
+class HubRecord:
+    """Writes `colearning.json` beside a trainer's model, its card, and a warning where a push was lost.
 
-    auxiliary_objective: Any
-    alpha: Any
+    Args:
+        trainer ([`CoLearningTrainer`]): Whose student it is.
+    """
 
-    def __init__(self, *args, **kwargs):
-        self._told: list[Any] = []  # pushes whose loss was told
-        super().__init__(*args, **kwargs)
-
-    def _save(self, output_dir=None, state_dict=None):
-        # How a student was trained lies beside its weights, as the arguments do.
-        super()._save(output_dir, state_dict)
-        if self.args.should_save:
-            self._record().save(self.args.output_dir if output_dir is None else output_dir)
+    def __init__(self, trainer: Any):
+        self._trainer = trainer
+        self._warned: list[Any] = []  # pushes that were lost, and were warned of
 
     def _record(self) -> TrainingRecord:
-        return TrainingRecord.of(
-            self.args, self.state.log_history, self.auxiliary_objective, self.alpha, self.accelerator.unwrap_model(self.model)
-        )  # fmt: skip
+        trainer = self._trainer
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        history = trainer.state.log_history
+        return TrainingRecord.of(trainer.args, history, trainer.auxiliary_objective, trainer.alpha, model)
 
-    def _finish_current_push(self):
-        # Trainer pushes in the background and drops what went wrong there.
-        super()._finish_current_push()
-        self._tell_of_lost_pushes()
+    def save(self, folder: str | None) -> None:
+        """Writes the record beside a model that was saved; the output folder by default."""
+        self._record().save(self._trainer.args.output_dir if folder is None else folder)
 
-    def _tell_of_lost_pushes(self) -> None:
-        push = getattr(self, "push_in_progress", None)
+    def warn_of_lost_pushes(self) -> None:
+        """Trainer pushes in the background and drops what went wrong there."""
+        push = getattr(self._trainer, "push_in_progress", None)
         for job in [] if push is None else push.jobs:
-            if job.done() and job.exception() is not None and job not in self._told:
-                self._told.append(job)
+            if job.done() and job.exception() is not None and job not in self._warned:
+                self._warned.append(job)
                 reason = str(job.exception()).splitlines()[0]
                 logger.warning(
-                    f"A push to '{self.hub_model_id}' was lost ({type(job.exception()).__name__}: {reason}); the training goes "
-                    "on, and the next push sends everything again."
+                    f"A push to '{self._trainer.hub_model_id}' was lost ({type(job.exception()).__name__}: {reason}); the "
+                    "training goes on, and the next push sends everything again."
                 )
 
-    def _push_from_checkpoint(self, checkpoint_folder):
-        self._tell_of_lost_pushes()
-        # Trainer copies weights and configuration alone, and that configuration names the model's code.
-        if self.is_world_process_zero():
-            for path in (*Path(checkpoint_folder).glob("*.py"), Path(checkpoint_folder) / RECORD):
-                if path.is_file():
-                    shutil.copy(path, self.args.output_dir)
-        super()._push_from_checkpoint(checkpoint_folder)
+    def copy_from(self, checkpoint: str) -> None:
+        """Copies the record and the model's code beside the weights that Trainer copies out of a checkpoint."""
+        for path in (*Path(checkpoint).glob("*.py"), Path(checkpoint) / RECORD):
+            if path.is_file():
+                shutil.copy(path, self._trainer.args.output_dir)
 
-    def create_model_card(
+    def write_card(
         self,
-        language: str | None = None,
-        license: str | None = None,
-        tags: str | list[str] | None = None,
-        model_name: str | None = None,
-        finetuned_from: str | None = None,
-        tasks: str | list[str] | None = None,
-        dataset_tags: str | list[str] | None = None,
-        dataset: str | list[str] | None = None,
-        dataset_args: str | list[str] | None = None,
-    ) -> None:
-        """Writes the card of a student or multimodal model; that of another model, or of adapters, is Trainer's draft.
-
-        Args:
-            language, license, tags, model_name, finetuned_from: As in [`~transformers.Trainer`].
-            dataset (`str`, *optional*): Pretty name of what the last evaluation was on.
-            dataset_tags (`str`, *optional*): Its id on the Hub.
-            tasks, dataset_args: Of Trainer's draft alone.
-        """
-        model = self.accelerator.unwrap_model(self.model)
+        language: str | None,
+        license: str | None,
+        tags: str | list[str] | None,
+        model_name: str | None,
+        finetuned_from: str | None,
+        dataset_tags: str | list[str] | None,
+        dataset: str | list[str] | None,
+    ) -> bool:
+        """Writes the card of a student or a multimodal model; False for another model, which has none of ours."""
+        trainer = self._trainer
+        model = trainer.accelerator.unwrap_model(trainer.model)
         if not isinstance(model, (CoLearningStudent, CoLearningForMultimodalClassification)):
-            super().create_model_card(
-                language, license, tags, model_name, finetuned_from, tasks, dataset_tags, dataset, dataset_args
-            )
-            return
-        if not self.is_world_process_zero():
-            return
-        folder, record = self.args.output_dir, self._record()
+            return False
+        folder, record = trainer.args.output_dir, self._record()
         evaluated: dict[str, Any] = next(
-            (entry for entry in reversed(self.state.log_history) if "eval_runtime" in entry), {}
+            (entry for entry in reversed(trainer.state.log_history) if "eval_runtime" in entry), {}
         )
         scores = {name.removeprefix("eval_"): value for name, value in evaluated.items() if name.startswith("eval_")}
         scores = {name: value for name, value in scores.items() if name not in _NO_SCORES}
-        if scores and hasattr(self.eval_dataset, "__len__") and not isinstance(self.eval_dataset, dict):
+        if scores and hasattr(trainer.eval_dataset, "__len__") and not isinstance(trainer.eval_dataset, dict):
             record = replace(record, scores=scores, dataset={
                 "name": _first(dataset) or "the evaluation data", "type": _first(dataset_tags) or "evaluation-data",
-                "split": "evaluation", "samples": len(self.eval_dataset),
+                "split": "evaluation", "samples": len(trainer.eval_dataset),
             })  # fmt: skip
         if finetuned_from is not None:
             record = replace(record, base_model=[finetuned_from])
@@ -112,11 +91,12 @@ class PublishingTrainer(Trainer):
             folder,
             title=model_name or os.path.basename(os.path.abspath(folder)),
             pipeline_tag=_pipeline_tag(model),
-            repo_id=self.hub_model_id,
+            repo_id=trainer.hub_model_id,
             license=license or "apache-2.0",
             language=language,
             tags=[tags] if isinstance(tags, str) else tags or [],
         ).save(os.path.join(folder, "README.md"))
+        return True
 
 
 def _pipeline_tag(model: Any) -> str | None:

@@ -8,6 +8,8 @@ import math
 import torch
 import torch.nn.functional as F
 
+from hf_colearn.objectives.objective import have_target
+
 
 def latent_distance(
     z_BD: torch.Tensor, t_BD: torch.Tensor, loss: str = "mse", reduction: str = "mean"
@@ -44,11 +46,6 @@ def latent_distance(
         distances_BD = _ELEMENTWISE[loss](z_BD, t_BD, reduction="none")
         distance = distances_BD.mean() if reduction == "mean" else distances_BD.sum(dim=-1).mean()
     return distance / share_of(has_B).clamp(min=LEAST_SHARE)  # the mean over all becomes that over those that count
-
-
-def have_target(t_BD: torch.Tensor) -> torch.Tensor:
-    """Which samples have a target, `(B,)` booleans: a row of nothing but NaN is none; one with some NaN is a broken one."""
-    return ~t_BD.isnan().all(dim=-1)
 
 
 def share_of(has_B: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Collation: takes the sample ids out of a batch and puts the teacher's targets in.
+"""Collation: takes the sample ids out of a batch and puts the teachers' targets in.
 
 This runs in the data loader's workers, so that neither the look-up nor the ids' way to the CPU costs the training
 step.
@@ -11,20 +11,20 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
-from hf_colearn.data.sample_ids import TARGETS
-from hf_colearn.teachers.bank import TeacherBank
-from hf_colearn.teachers.pairing import Pairing
+from hf_colearn.data.sample_ids import SAMPLE_IDS
+from hf_colearn.teachers.teacher import Teacher
 
 
 class TargetCollator:
-    """Wraps a collator: drops the id column and, for training, adds the targets `[B, D]` of this epoch.
+    """Wraps a collator: drops the id column and, for training, adds the ids and the targets `[B, D]` of this epoch.
 
     Args:
         collator (`Callable`): Makes a batch of the features without their ids.
         id_column (`str`): The column of the sample ids; ignored where it is absent and no targets are needed.
-        bank ([`TeacherBank`], *optional*): With `pairing`, where the targets come from; without it none are added.
-        pairing ([`Pairing`], *optional*): Which row a sample sees.
-        seed (`int`, *optional*, defaults to 0): The pairing's.
+        teachers (`Mapping[str, Teacher]`, *optional*): Where the targets come from, by the entry of the batch that they
+            become; without one none are added.
+        with_ids (`bool`, *optional*, defaults to `False`): Whether the batch gets the ids, where there are any.
+        seed (`int`, *optional*, defaults to 0): The pairings'.
         epoch (`torch.Tensor`, *optional*): The current epoch in shared memory, so that living workers see it change;
             epoch 0 by default.
     """
@@ -33,29 +33,34 @@ class TargetCollator:
         self,
         collator: Callable[[list[Any]], dict[str, Any]],
         id_column: str,
-        bank: TeacherBank | None = None,
-        pairing: Pairing | None = None,
+        teachers: Mapping[str, Teacher] | None = None,
+        with_ids: bool = False,
         seed: int = 0,
         epoch: torch.Tensor | None = None,
     ):
-        self.collator, self.id_column = collator, id_column
-        self.bank, self.pairing, self.seed = bank, pairing, seed
+        self.collator, self.id_column, self.seed = collator, id_column, seed
+        self.teachers, self.with_ids = dict(teachers or {}), with_ids
         self.epoch = torch.zeros((), dtype=torch.int64) if epoch is None else epoch
 
     def __call__(self, features: list[Any]) -> dict[str, Any]:
         if not isinstance(features[0], Mapping):
-            if self.bank is None:
+            if not self.teachers:
                 return self.collator(features)
             raise ValueError(
                 f"a training sample is of type {type(features[0]).__name__}, so it has no '{self.id_column}': let the "
                 "dataset give dictionaries with that key."
             )
         batch = self.collator([{key: value for key, value in f.items() if key != self.id_column} for f in features])
-        if self.bank is not None and self.pairing is not None:
-            if self.id_column not in features[0]:
+        if self.id_column not in features[0]:
+            if self.teachers:
                 raise ValueError(missing_ids(self.id_column, list(features[0])))
+            return batch
+        if self.teachers or self.with_ids:
             sample_ids = np.array([int(feature[self.id_column]) for feature in features], dtype=np.int64)
-            batch[TARGETS] = self.pairing.targets(self.bank, sample_ids, int(self.epoch), self.seed)
+            for key, teacher in self.teachers.items():
+                batch[key] = teacher.targets(sample_ids, int(self.epoch), self.seed)
+            if self.with_ids:
+                batch[SAMPLE_IDS] = torch.from_numpy(sample_ids)
         return batch
 
 

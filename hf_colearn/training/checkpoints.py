@@ -1,13 +1,24 @@
-"""A checkpoint back into a run: all of its weights, or an error, and the place in a stream."""
+"""What a checkpoint holds beside Trainer's files, and its weights put back whole or not at all."""
 
 import copy
+import json
 import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import PreTrainedModel, TrainerState
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.utils import SAFE_WEIGHTS_NAME
+from transformers import PreTrainedModel
+from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_NAME
+
+from hf_colearn.models.lora import load_adapter
+from hf_colearn.utils.callback import CoLearningCallback, colearning_callbacks
+
+
+CALLBACK_STATES = "callback_states.pt"
+_STATE_OF_ALPHA = "alpha.json"  # what the first version wrote, of alpha alone
 
 
 def load_weights(model: torch.nn.Module, checkpoint: str) -> None:
@@ -41,12 +52,66 @@ def load_weights(model: torch.nn.Module, checkpoint: str) -> None:
         ) from error
 
 
-def position_in_stream(checkpoint: str, accumulation_steps: int) -> tuple[int, int]:
-    """How many whole epochs of a stream a checkpoint has seen, and how many batches of the next one.
+def load_whole_weights(trainer: Any, checkpoint: str, model: torch.nn.Module) -> bool:
+    """Loads a checkpoint's plain weights; False where weights are sharded, or the checkpoint has none of that form."""
+    name, load = (
+        (ADAPTER_SAFE_WEIGHTS_NAME, load_adapter)
+        if isinstance(model, PeftModel)
+        else (SAFE_WEIGHTS_NAME, load_weights)
+    )
+    if trainer.sharded_by is not None or not os.path.isfile(os.path.join(checkpoint, name)):
+        return False
+    load(model, checkpoint)
+    return True
 
-    Trainer does not know how long an epoch of a stream is, and counts one as the part of a run that it has got through:
-    `TrainerState.epoch` is its number plus batches / (max_steps * accumulation steps).
+
+def save_callback_states(callbacks: Sequence[Any], checkpoint: str) -> None:
+    """Writes the states of alpha and of the other callbacks of ours."""
+    states = {name: callback.state_dict() for name, callback in _named(callbacks).items()}
+    torch.save(states, os.path.join(checkpoint, CALLBACK_STATES))
+
+
+def load_callback_states(callbacks: Sequence[Any], checkpoint: str) -> None:
+    """Restores them; the callbacks stay the objects that they are.
+
+    Raises:
+        ValueError: If the file is damaged, or holds the states of other callbacks than the run's.
     """
-    state = TrainerState.load_from_json(os.path.join(checkpoint, TRAINER_STATE_NAME))
-    epochs = int(state.epoch)
-    return epochs, round((state.epoch - epochs) * state.max_steps * accumulation_steps)
+    states, ours = _read_states(Path(checkpoint)), _named(callbacks)
+    saved = {name for name, state in states.items() if state}
+    if saved != {name for name, callback in ours.items() if name in saved or callback.state_dict()}:
+        raise ValueError(
+            f"'{checkpoint}' holds the state of {', '.join(states) or 'no callback'}, and the run has "
+            f"{', '.join(ours) or 'no callback with a state'}: resume with the alpha of that run and with its callbacks, or "
+            "start anew."
+        )
+    for name in saved:
+        ours[name].load_state_dict(states[name])
+
+
+def _named(callbacks: Sequence[Any]) -> dict[str, CoLearningCallback]:
+    """By class, and from the second one of a class on by its number."""
+    named: dict[str, CoLearningCallback] = {}
+    for callback in colearning_callbacks(callbacks):
+        name, number = type(callback).__name__, 1
+        while name in named:
+            number += 1
+            name = f"{type(callback).__name__} {number}"
+        named[name] = callback
+    return named
+
+
+def _read_states(checkpoint: Path) -> dict[str, Any]:
+    path = checkpoint / CALLBACK_STATES
+    path = path if path.is_file() else checkpoint / _STATE_OF_ALPHA
+    if not path.is_file():
+        return {}
+    try:
+        if path.name == CALLBACK_STATES:
+            return torch.load(path, weights_only=True)
+        saved = json.loads(path.read_text())
+    except Exception as error:  # torch names no common class of what it raises for a damaged file
+        raise ValueError(
+            f"'{path}' is damaged ({type(error).__name__}): resume from an earlier checkpoint."
+        ) from error
+    return {saved["class"]: saved["state"]}

@@ -1,13 +1,11 @@
 """Learning rates: by layer, and in steps of epochs."""
 
-from typing import Any
-
 import torch
 from peft import PeftModel
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.optim.lr_scheduler import StepLR
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel
 from transformers.utils import logging
 
 
@@ -118,37 +116,3 @@ def step_schedule(
     for group in optimizer.param_groups:  # StepLR multiplies what it finds, which a train() before may have left
         group["lr"] = group.setdefault("initial_lr", group["lr"])
     return StepLR(optimizer, step_size=max(1, round(epochs * steps_per_epoch)), gamma=gamma)
-
-
-class LearningRateTrainer(Trainer):
-    """Trainer with `layer_decay` and `lr_step_epochs` of `CoLearningArguments`; a base of [`CoLearningTrainer`]."""
-
-    lr_scheduler: Any
-    _steps_per_epoch: int | None = None
-
-    def create_optimizer(self, model=None):
-        # Gives every layer its learning rate, in the groups that Trainer makes.
-        is_made_here = self.optimizer is None
-        optimizer = super().create_optimizer(model)
-        if self.args.layer_decay is not None and is_made_here:
-            decay_learning_rates(optimizer, self.model if model is None else model, self.args.layer_decay)
-        return optimizer
-
-    def set_initial_training_values(self, args, dataloader):
-        # A schedule in epochs needs to know how many steps they have.
-        values = super().set_initial_training_values(args, dataloader)
-        self._steps_per_epoch = values[1] if hasattr(self.train_dataset, "__len__") else None
-        return values
-
-    def create_scheduler(self, num_training_steps, optimizer=None):
-        # Trainer has no schedule in steps of epochs.
-        if self.args.lr_step_epochs is None or self.lr_scheduler is not None:
-            return super().create_scheduler(num_training_steps, optimizer)
-        self.lr_scheduler = step_schedule(
-            self.optimizer if optimizer is None else optimizer,
-            self.args.lr_step_epochs,
-            self._steps_per_epoch,
-            self.args.lr_step_gamma,
-        )
-        self._created_lr_scheduler = True
-        return self.lr_scheduler

@@ -1,14 +1,16 @@
 """An exponential moving average of the weights: what is evaluated and saved, while the raw weights train on."""
 
 import os
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch.optim.swa_utils import get_ema_multi_avg_fn
-from transformers import Trainer, TrainerCallback
+from transformers import TrainerCallback
 from transformers.utils import logging
 
+from hf_colearn.models.checkpoint import current_names
 from hf_colearn.utils import distributed
 
 
@@ -103,7 +105,7 @@ class WeightAverage(TrainerCallback):
                     f"'{folder}' has no {name}: it was written without `ema_decay` or with `save_only_model`. Resume "
                     "without `ema_decay`, or start anew from the weights alone with `from_pretrained`."
                 )
-            saved = load_file(path)
+            saved = current_names(load_file(path), tensors)
             wrong = {key: tuple(tensor.shape) for key, tensor in saved.items()}.items() ^ {
                 (key, tuple(tensor.shape)) for key, tensor in tensors.items()
             }
@@ -151,61 +153,50 @@ def _write(source: dict[str, torch.Tensor], target: dict[str, torch.Tensor]) -> 
         target[name].copy_(tensor)
 
 
-class AveragingTrainer(Trainer):
-    """Trainer with `CoLearningArguments.ema_decay`; the base of [`CoLearningTrainer`]."""
+class AveragedWeights:
+    """The average of a trainer's weights while it trains with `ema_decay`; does nothing without.
 
-    _average: WeightAverage | None = None  # while training
+    Args:
+        trainer ([`CoLearningTrainer`]): Whose model is averaged.
+    """
 
-    def _prepare_for_training(self, max_steps, train_dataloader, resume_from_checkpoint):
-        # The average starts from the weights as they are now on their device, or goes on from the checkpoint's.
-        prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
-        self._end_average()
-        if self.args.ema_decay is not None:
-            warn_of_initial_weights(self.args.ema_decay, max_steps)
-            self._average = WeightAverage(self.model, self.args.ema_decay)
-            self.add_callback(self._average)
-            if resume_from_checkpoint is not None:
-                self._average.load(resume_from_checkpoint)
-        elif resume_from_checkpoint is not None:
-            refuse_to_lose_average(resume_from_checkpoint)
-        return prepared
+    def __init__(self, trainer: Any):
+        self._trainer = trainer
+        self._average: WeightAverage | None = None
 
-    def _end_average(self) -> None:
-        if self._average is not None:
-            self.remove_callback(self._average)
-            self._average = None
+    def start(self, max_steps: int, checkpoint: str | None) -> None:
+        """From the weights as they are now on their device, or from where a checkpoint's average was."""
+        self._end()
+        decay = self._trainer.args.ema_decay
+        if decay is not None:
+            warn_of_initial_weights(decay, max_steps)
+            self._average = WeightAverage(self._trainer.model, decay)
+            self._trainer.add_callback(self._average)
+            if checkpoint is not None:
+                self._average.load(checkpoint)
+        elif checkpoint is not None:
+            refuse_to_lose_average(checkpoint)
 
-    def _finalize_training(self, *args, **kwargs):
-        # From here on the model is its average: for the callbacks, and unless the best checkpoint's takes its place.
+    def finish(self) -> None:
+        """Leaves the averages in the model for good; a collective."""
         if self._average is not None:
             self._average.finish()
-            self._end_average()
-        return super()._finalize_training(*args, **kwargs)
+            self._end()
 
-    def _averaged(self):
-        return nullcontext() if self._average is None else self._average.in_place()
-
-    def evaluate(self, *args, **kwargs):
-        # The averaged weights are the model.
+    def _end(self) -> None:
         if self._average is not None:
-            self._average.agree()
-        with self._averaged():
-            return super().evaluate(*args, **kwargs)
+            self._trainer.remove_callback(self._average)
+            self._average = None
 
-    def predict(self, *args, **kwargs):
-        # As above.
+    def in_place(self, agree: bool = False) -> AbstractContextManager:
+        """Within, the model holds the averages; with `agree` the same ones on every process, which is a collective."""
+        if self._average is None:
+            return nullcontext()
+        if agree:
+            self._average.agree()
+        return self._average.in_place()
+
+    def save(self, folder: str) -> None:
+        """Writes raw weights and averages into a checkpoint."""
         if self._average is not None:
-            self._average.agree()
-        with self._averaged():
-            return super().predict(*args, **kwargs)
-
-    def _save(self, output_dir=None, state_dict=None):
-        # As above.
-        with self._averaged():
-            super()._save(output_dir, state_dict)
-
-    def _save_optimizer_and_scheduler(self, output_dir):
-        # The raw weights belong to the optimizer's state.
-        super()._save_optimizer_and_scheduler(output_dir)
-        if self._average is not None and self.args.should_save:
-            self._average.save(output_dir)
+            self._average.save(folder)

@@ -15,10 +15,10 @@ from transformers import PrinterCallback
 
 import processes
 import tiny
-from hf_colearn import CoLearningTrainer, ConstantAlpha, LatentMatching
-from hf_colearn.alpha.bilevel import split_outer
+from hf_colearn import CoLearningBatch, CoLearningTrainer, ConstantAlpha, LatentMatching
 from hf_colearn.alpha.hypergradient import ConjugateGradient, ImplicitGradient, Neumann
-from hf_colearn.alpha.learned import LearnedAlpha, alpha_from
+from hf_colearn.alpha.learned import LearnedAlpha
+from hf_colearn.alpha.outer_split import split_outer
 from scripts import learn_alpha
 
 
@@ -116,14 +116,14 @@ def test_the_hypergradient_is_that_of_retraining_at_other_alphas():
         """The outer loss after training at this alpha with LBFGS, from the same weights; and the trainer."""
         alpha._weights = {TERM: value}
         run = trainer(alpha, student=_linear_student(), train=digits)
-        batch = run._prepare_input(run._collator(True)([run.train_dataset[i] for i in range(64)]))
-        targets = batch.pop("teacher_latents")
+        batch = run._prepare_input(run.batches.collator(True)([run.train_dataset[i] for i in range(64)]))
+        seen = CoLearningBatch.taken_from(batch)
         weights = [weight for weight in run.model.parameters() if weight.requires_grad]
         optimizer = torch.optim.LBFGS(weights, max_iter=3000, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
 
         def loss():
             outputs = run.model(**batch)
-            terms = run.auxiliary_objective(outputs, targets)
+            terms = run.auxiliary_objective(outputs, seen)
             return (1 - value) * outputs.loss + value * terms[TERM]
 
         def closure():
@@ -133,13 +133,13 @@ def test_the_hypergradient_is_that_of_retraining_at_other_alphas():
             return total
 
         optimizer.step(closure)
-        outer = run._prepare_input(run._collator(False)([run.outer_dataset[i] for i in range(64)]))
+        outer = run._prepare_input(run.batches.collator(False)([run.outer_dataset[i] for i in range(64)]))
         with torch.no_grad():
             return run.model(**outer).loss.item(), run
 
     higher, lower = converged(0.52)[0], converged(0.48)[0]
     _, run = converged(0.5)
-    found = run._hypergradient(alpha, torch.optim.SGD(run.model.parameters(), 0.1)).gradients[TERM].item()
+    found = alpha.measure(torch.optim.SGD(run.model.parameters(), 0.1)).gradients[TERM].item()
     retrained = (higher - lower) / 0.04
     assert found == pytest.approx(retrained, rel=0.1)
     assert abs(retrained) > 1e-3
@@ -206,7 +206,7 @@ def test_an_update_leaves_the_state_of_the_run_bit_identical(kind, solver):
         )
 
     before = state()
-    found = run._hypergradient(run.alpha, run.optimizer)
+    found = run.alpha.measure(run.optimizer)
     after = state()
     assert math.isfinite(found.gradients[TERM].item()) and found.gradients[TERM].item() != 0
     for name in before:
@@ -265,7 +265,7 @@ def test_a_resumed_run_goes_on_with_the_same_alphas():
 
 
 def _one(run):
-    return run._hypergradient(run.alpha, torch.optim.SGD(run.model.parameters(), 0.1)).gradients[TERM].item()
+    return run.alpha.measure(torch.optim.SGD(run.model.parameters(), 0.1)).gradients[TERM].item()
 
 
 def test_under_bf16_autocast_the_differences_are_float32():
@@ -404,7 +404,7 @@ def test_the_arguments_describe_a_learned_alpha():
         alpha=0.2, alpha_schedule="learned", alpha_interval=7, alpha_learning_rate=0.01, alpha_solver="cg",
         alpha_outer_split=0.2,
     )  # fmt: skip
-    alpha = alpha_from(args, ("contrastive", "latent"))
+    alpha = args.make_alpha(("contrastive", "latent"))
     assert alpha.weights() == {"contrastive": 0.1, "latent": 0.1}
     assert (alpha.interval, alpha.learning_rate, alpha.solver, alpha.outer_split) == (7, 0.01, "cg", 0.2)
     run = trainer(None, objective=LatentMatching(), alpha_schedule="learned", alpha_interval=2)
@@ -420,4 +420,4 @@ def test_the_arguments_refuse_what_learns_nothing():
     with pytest.raises(ValueError, match="alpha_schedule='fitted'"):
         tiny.arguments(alpha_schedule="fitted", alpha=0.3)
     with pytest.raises(ValueError, match="weighs one term"):
-        alpha_from(tiny.arguments(alpha_schedule="heuristic"), ("a", "b"))
+        tiny.arguments(alpha_schedule="heuristic").make_alpha(("a", "b"))

@@ -8,7 +8,7 @@ from transformers import TrainerControl, TrainerState
 
 import tiny
 from hf_colearn import CoLearningTrainer, ConstantAlpha, FittedAlpha, HeuristicAlpha
-from hf_colearn.alpha.schedules import check_weights
+from hf_colearn.alpha.alpha import check_weights
 
 
 # The curve that was fitted to learned weights and released: ascending, t in epochs.

@@ -94,10 +94,10 @@ def rows(quick: bool) -> list[Row]:
 
     for name, make_solver in SOLVERS.items():
         learned.solver = make_solver()
-        cost = trainer._hypergradient(learned, trainer.optimizer).cost / 3
+        cost = learned.measure(trainer.optimizer).cost / 3
         seconds = paired(
             lambda: timed(forward_and_backward),
-            lambda: timed(lambda: trainer._hypergradient(learned, trainer.optimizer)),
+            lambda: timed(lambda: learned.measure(trainer.optimizer)),
             1 if quick else 20,
         )
         what = f"one update of alpha, {name} / a forward and backward pass"

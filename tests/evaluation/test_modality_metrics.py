@@ -1,8 +1,6 @@
 import copy
-import gc
 import json
 import os
-import pickle
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -13,11 +11,12 @@ import pytest
 import torch
 from datasets import Dataset
 from torch import nn
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback
 from transformers.modeling_outputs import ModelOutput
 
 import tiny
 from hf_colearn import (
+    CoLearningBatch,
     CoLearningForFeatureClassification,
     CoLearningForMultimodalClassification,
     CoLearningTrainer,
@@ -28,7 +27,6 @@ from hf_colearn.evaluation.modality_metrics import (
     LabelAlignment,
     ModalityAccuracy,
     ModalityGap,
-    ModalityMetrics,
     label_cosines,
 )
 from hf_colearn.models.lora import with_lora
@@ -62,17 +60,9 @@ class TwoSenses(nn.Module):
         return Output(loss, fused, logits, latents, modality_mask, labels)
 
 
-class LoggingTrainer(Trainer):
-    """Drains curves as CoLearningTrainer does."""
-
-    def log(self, logs, start_time=None):
-        prefix = "" if "loss" in logs else "eval_"
-        if "loss" in logs or "eval_runtime" in logs:
-            for curves in self.callback_handler.callbacks:
-                if isinstance(curves, ModalityMetrics):
-                    drained = curves.drain(training="loss" in logs)
-                    logs = {**logs, **{prefix + name: value for name, value in drained.items()}}
-        super().log(logs, start_time)
+def see(metrics, model, outputs, labels=None):
+    """As the trainer shows a callback the outputs of a step."""
+    metrics.on_outputs(outputs, CoLearningBatch(labels), model, model.training)
 
 
 def senses(image, audio, labels=None, mask=None):
@@ -84,9 +74,9 @@ def senses(image, audio, labels=None, mask=None):
 
 def trainer_of(callbacks, train=None, evaluated=None, model=None, compute_loss_func=None, **kwargs):
     settings = {"max_steps": 2, "per_device_train_batch_size": 2, "per_device_eval_batch_size": 2, **kwargs}
-    args = tiny.arguments("out", TrainingArguments, **settings)
+    args = tiny.arguments("out", **settings)
     data = {"train_dataset": train, "eval_dataset": evaluated}
-    return LoggingTrainer(model or TwoSenses(), args, callbacks=callbacks, compute_loss_func=compute_loss_func, **data)
+    return CoLearningTrainer(model or TwoSenses(), args, callbacks=callbacks, compute_loss_func=compute_loss_func, **data)
 
 
 def logged(trainer, key):
@@ -145,14 +135,14 @@ def test_three_modalities_have_three_gaps():
     one = torch.eye(3).repeat_interleave(2, dim=0)
     latents = dict(zip(("image", "text", "speech"), one.split(2), strict=True))
     gap = ModalityGap()
-    assert gap.curves(gap.sums({"modality_latents": latents}, training=True)) == pytest.approx(
+    assert gap.curves(gap.sums({"modality_latents": latents}, None, None, training=True)) == pytest.approx(
         {f"modality_gap_{pair}": 2**0.5 for pair in ("image_text", "image_speech", "text_speech")}
     )
 
 
 def test_latents_of_several_widths_are_refused():
     with pytest.raises(ValueError, match=r"one width, and they have \{'image': 2, 'audio': 3\}"):
-        ModalityGap().sums({"modality_latents": {"image": torch.ones(1, 2), "audio": torch.ones(1, 3)}}, True)
+        ModalityGap().sums({"modality_latents": {"image": torch.ones(1, 2), "audio": torch.ones(1, 3)}}, None, None, True)
 
 
 # ---- the modalities' accuracy ----
@@ -175,7 +165,7 @@ def test_soft_labels_count_by_their_largest_entry_and_ignored_or_absent_samples_
     accuracy = ModalityAccuracy()
 
     def of(labels, **kwargs):
-        return accuracy.curves(accuracy.sums({**outputs, "labels": labels, **kwargs}, training=True))
+        return accuracy.curves(accuracy.sums({**outputs, **kwargs}, labels, None, training=True))
 
     soft = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]])
     assert of(soft) == pytest.approx({"accuracy_image": 2 / 3, "accuracy_audio": 1 / 3})
@@ -188,9 +178,10 @@ def test_labels_that_a_loss_function_keeps_from_the_model_are_missed_with_a_reas
     def loss(outputs, labels, **kwargs):
         return outputs.logits.sum()
 
-    trainer = trainer_of([ModalityAccuracy()], senses(*HALF), compute_loss_func=loss)
-    with pytest.raises(ValueError, match="ModalityAccuracy found no labels .* compute_loss_func keep"):
-        trainer.train()
+    # Image says class 0, 1, 0, 1 and the labels are 0, which Trainer takes from the model, not from the callbacks.
+    trainer = trainer_of([ModalityAccuracy()], senses(*HALF), compute_loss_func=loss, logging_steps=2)
+    trainer.train()
+    assert logged(trainer, "accuracy_image") == [0.5]
 
 
 # ---- which forwards count ----
@@ -217,18 +208,6 @@ def test_forwards_that_are_no_step_do_not_count(order):
     assert logged(trainer, "eval_modality_gap_image_audio") == pytest.approx([2**0.5] * 2)
 
 
-def test_an_evaluating_forward_within_a_training_step_does_not_count():
-    gap, model = ModalityGap(), nn.Identity()
-    across, half = ({"image": torch.tensor(a), "audio": torch.tensor(b)} for a, b in (ACROSS, HALF))
-    gap.see(model.train(), {"modality_latents": across})
-    gap.see(model.eval(), {"modality_latents": half})  # as of a teacher that is the student's own past
-    gap.on_pre_optimizer_step(None, None, None)
-    gap.on_pre_optimizer_step(None, None, None)  # a step without a forward adds nothing
-    assert gap._sums[True]["image"][-1] == 4
-    assert gap.drain(training=True) == pytest.approx({"modality_gap_image_audio": 2**0.5})
-    assert gap.drain(training=False) == {}
-
-
 def test_predictions_do_not_reach_the_next_evaluation_and_training_not_the_evaluation_after_it():
     trainer = trainer_of([ModalityGap()], senses(*ACROSS), senses(*HALF))
     trainer.predict(senses(*ACROSS))
@@ -243,15 +222,7 @@ def test_a_second_training_counts_every_sample_once():
     trainer = trainer_of([gap := ModalityGap()], senses(*HALF), max_steps=1, logging_steps=5)
     trainer.train()
     trainer.train()
-    assert len(trainer.model._forward_hooks) == 1
     assert gap._sums[True]["image"][-1] == 2  # a step of 2, of the second training alone
-
-
-def test_a_callback_follows_the_model_of_every_trial():
-    trainer = trainer_of([gap := ModalityGap()], senses(*ACROSS))
-    first, second = trainer.model, TwoSenses()
-    gap.on_train_begin(trainer.args, trainer.state, trainer.control, model=second)
-    assert not first._forward_hooks and len(second._forward_hooks) == 1
 
 
 def test_a_model_without_the_outputs_is_named_at_its_first_forward(digits):
@@ -262,44 +233,18 @@ def test_a_model_without_the_outputs_is_named_at_its_first_forward(digits):
         trainer.train()
     gap = ModalityGap()
     with pytest.raises(ValueError, match="Linear gives Tensor"):
-        gap.see(nn.Linear(1, 1), torch.ones(1))
-
-
-# ---- the model stays its own ----
-
-
-def test_copies_and_pickles_of_the_model_tell_the_callback_nothing():
-    trainer = trainer_of([gap := ModalityGap()], senses(*ACROSS))
-    inputs = [torch.tensor(part, dtype=torch.float32) for part in ACROSS]
-    for other in (copy.deepcopy(trainer.model), pickle.loads(pickle.dumps(trainer.model))):
-        other(*inputs)
-        assert not gap._last
-    trainer.model(*inputs)
-    assert gap._last
-
-
-def test_the_model_outlives_the_callback_and_keeps_nothing_of_it():
-    model = TwoSenses()
-    trainer = trainer_of([ModalityGap()], senses(*ACROSS), model=model)
-    trainer.train()
-    assert list(model.state_dict()) == ["scale"]
-    watch = next(iter(model._forward_hooks.values()))
-    del trainer
-    gc.collect()
-    assert watch._curves() is None
-    assert model(*(torch.tensor(part, dtype=torch.float32) for part in ACROSS)).loss is None
+        see(gap, nn.Linear(1, 1), torch.ones(1))
 
 
 def test_nothing_is_drained_where_nothing_was_counted():
-    assert ModalityGap().drain(training=True) == {}
+    assert ModalityGap().metrics(training=True) == {}
 
 
 def test_sums_carry_no_graph():
-    trainer = trainer_of([gap := ModalityGap()], senses(*ACROSS))
-    model = trainer.model
+    gap, model = ModalityGap(), TwoSenses()
     image = torch.tensor(ACROSS[0], dtype=torch.float32, requires_grad=True)
-    model(image, torch.tensor(ACROSS[1], dtype=torch.float32))
-    assert not any(value.requires_grad for value in gap._last[True].values())
+    see(gap, model, model(image, torch.tensor(ACROSS[1], dtype=torch.float32)))
+    assert not any(value.requires_grad for value in gap._sums[True].values())
 
 
 # ---- the library's own model and trainer ----
@@ -457,8 +402,8 @@ def test_soft_labels_align_by_their_largest_entry_and_ignored_ones_not_at_all():
         with torch.no_grad():
             outputs = model(features=features)
         curves = LabelAlignment()
-        curves.see(model, outputs, labels)
-        return curves.curves(curves._last[model.training])
+        see(curves, model, outputs, labels)
+        return curves.metrics(model.training)
 
     soft = torch.full((6, 3), 0.2).scatter(1, torch.tensor(CLASSES)[:, None], 0.6)
     expected = alignment_by_hand(feature_student(), FEATURES, CLASSES)
@@ -529,19 +474,19 @@ def test_a_model_without_a_row_of_weights_for_the_latent_is_refused(model, messa
     latents = torch.ones(2, 4)
     outputs = {"latents": latents, "modality_latents": {"image": latents, "audio": latents}}
     with pytest.raises(ValueError, match=message):
-        LabelAlignment().see(model, outputs, torch.tensor([0, 1]))
+        see(LabelAlignment(), model, outputs, torch.tensor([0, 1]))
 
 
 def test_another_model_missing_labels_and_sharded_weights_are_named():
     alignment, labels = LabelAlignment(), torch.tensor([0, 1])
     with pytest.raises(ValueError, match="co-learning student's classifier, and Identity is none"):
-        alignment.see(nn.Identity(), {"latents": torch.ones(2, 4)}, labels)
-    with pytest.raises(ValueError, match="LabelAlignment found no labels .* compute_loss_func keep"):
-        alignment.see(feature_student(), {"latents": torch.ones(2, 4)})
+        see(alignment, nn.Identity(), {"latents": torch.ones(2, 4)}, labels)
+    with pytest.raises(ValueError, match="LabelAlignment found no labels in a training batch"):
+        see(alignment, feature_student(), {"latents": torch.ones(2, 4)})
     sharded = feature_student()
     sharded.classifier.weight.data = torch.empty(0)
     with pytest.raises(ValueError, match=r"of shape \(0,\), and not \(3, 4\): they are spread over processes"):
-        alignment.see(sharded, {"latents": torch.ones(2, 4)}, labels)
+        see(alignment, sharded, {"latents": torch.ones(2, 4)}, labels)
 
 
 # ---- several processes ----
@@ -553,6 +498,12 @@ import torch.distributed as dist
 from hf_colearn.evaluation.modality_metrics import LabelAlignment, ModalityGap
 from hf_colearn.models.configuration import FeatureBackboneConfig
 from hf_colearn.models.features import CoLearningForFeatureClassification
+from hf_colearn.objectives.objective import CoLearningBatch
+
+
+def see(metrics, model, outputs, labels=None):
+    metrics.on_outputs(outputs, CoLearningBatch(labels), model, model.training)
+
 
 rank = int(sys.argv[1])
 dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
@@ -561,19 +512,16 @@ model = torch.nn.Identity().train()
 share = slice(0, 3) if rank == 0 else slice(3, 4)
 image = torch.tensor([[4.0, 0], [0, 7], [1, 0], [0, 1]])[share]
 audio = torch.tensor([[0.0, 2], [0, 3], [0, -1], [0, 1]])[share]
-gap.see(model, {"modality_latents": {"image": image, "audio": audio}})
-gap.on_pre_optimizer_step(None, None, None)
-found = [gap.drain(training=True)]
+see(gap, model, {"modality_latents": {"image": image, "audio": audio}})
+found = [gap.metrics(training=True)]
 if rank == 0:
-    gap.see(model.eval(), {"modality_latents": {"image": image, "audio": audio}})
-    gap.on_prediction_step(None, None, None)
-found.append(gap.drain(training=False))
+    see(gap, model.eval(), {"modality_latents": {"image": image, "audio": audio}})
+found.append(gap.metrics(training=False))
 alignment = LabelAlignment()
 student = CoLearningForFeatureClassification.from_backbone(FeatureBackboneConfig(feature_dim=1), 2, num_labels=2)
 student.classifier.weight.data = torch.eye(2)
-alignment.see(student.train(), {"latents": image}, torch.tensor([0, 1, 1, 1])[share])
-alignment.on_pre_optimizer_step(None, None, None)
-found.append(alignment.drain(training=True))
+see(alignment, student.train(), {"latents": image}, torch.tensor([0, 1, 1, 1])[share])
+found.append(alignment.metrics(training=True))
 json.dump(found, open(f"found_{rank}.json", "w"))
 dist.destroy_process_group()
 """

@@ -12,16 +12,23 @@ import families
 import processes
 import tiny
 from hf_colearn import CoLearningTrainer, ConstantAlpha, LatentMatching, Paired
+from hf_colearn.objectives.contrastive_alignment import ContrastiveAlignment
 from hf_colearn.objectives.distances import jensen_shannon, latent_distance
+from hf_colearn.objectives.distribution_alignment import DistributionAlignment
 from hf_colearn.objectives.info_nce import info_nce
-from hf_colearn.objectives.objectives import ContrastiveAlignment, DistributionAlignment, MisalignedPairs
+from hf_colearn.objectives.misaligned_pairs import MisalignedPairs
+from hf_colearn.objectives.objective import CoLearningBatch
 from hf_colearn.teachers.pairing import PairedFraction
 from scripts.match_two import SAMPLES, WITH_TARGET, gradients, student
 
 
+def batch_of(targets):
+    return CoLearningBatch(targets={"teacher": targets})
+
+
 def test_latent_matching_gives_the_term_that_it_names():
     objective = LatentMatching(reduction="sum")
-    terms = objective({"latents": torch.zeros(2, 3)}, torch.ones(2, 3))
+    terms = objective({"latents": torch.zeros(2, 3)}, batch_of(torch.ones(2, 3)))
     assert tuple(terms) == objective.terms == ("latent",)
     assert terms["latent"].item() == 3  # 1 + 1 + 1, the same for both samples
 
@@ -38,14 +45,14 @@ def test_latent_matching_gives_the_term_that_it_names():
 )
 def test_latent_matching_hands_its_options_to_the_loss(options, expected):
     outputs = ModelOutput(latents=torch.tensor([[1.0, 2.0]]))
-    assert LatentMatching(**options)(outputs, torch.zeros(1, 2))["latent"].item() == expected
+    assert LatentMatching(**options)(outputs, batch_of(torch.zeros(1, 2)))["latent"].item() == expected
 
 
 def test_latent_matching_reads_a_students_output():
     student = families.student("vit")
     with torch.no_grad():
         output = student(**families.inputs("vit"))
-        term = LatentMatching(loss="cosine")(output, torch.ones(2, 24))["latent"]
+        term = LatentMatching(loss="cosine")(output, batch_of(torch.ones(2, 24)))["latent"]
     torch.testing.assert_close(term, latent_distance(output.latents, torch.ones(2, 24), "cosine"))
 
 
@@ -112,8 +119,8 @@ class Spread:
 
     terms = ("near", "small")
 
-    def __call__(self, outputs, targets):
-        return {"near": latent_distance(outputs["latents"], targets), "small": outputs["latents"].pow(2).mean()}
+    def __call__(self, outputs, batch):
+        return {"near": latent_distance(outputs["latents"], batch.target), "small": outputs["latents"].pow(2).mean()}
 
 
 def test_any_object_with_terms_can_be_trained(digits):
@@ -155,7 +162,7 @@ def key_of(alignment):
     return {"contrastive": "modality_latents", "distribution": "modality_logits"}[alignment.terms[0]]
 
 
-@pytest.mark.parametrize("modality_mask", [None, PRESENCE])
+@pytest.mark.parametrize("presence", [None, PRESENCE])
 def test_contrastive_alignment_is_the_sum_over_the_pairs_of_modalities(presence):
     given = outputs(modality_mask=presence, labels=LABELS)
     z = given["modality_latents"]
@@ -165,17 +172,17 @@ def test_contrastive_alignment_is_the_sum_over_the_pairs_of_modalities(presence)
         both = torch.ones(6, dtype=torch.bool) if presence is None else presence[:, i] & presence[:, j]
         expected = expected + info_nce(z[one][both], z[other][both], 1 / 0.2, labels_B=LABELS[both])
 
-    terms = ContrastiveAlignment(0.2, mask_same_class=True)(given, None)
+    terms = ContrastiveAlignment(0.2, mask_same_class=True)(given, CoLearningBatch(LABELS))
 
     assert tuple(terms) == ContrastiveAlignment.terms == ("contrastive",)
     torch.testing.assert_close(terms["contrastive"], expected)
     torch.testing.assert_close(
-        ContrastiveAlignment(0.2, mask_same_class=True, direct=True)(given, None)["contrastive"], expected
+        ContrastiveAlignment(0.2, mask_same_class=True, direct=True)(given, CoLearningBatch(LABELS))["contrastive"], expected
     )
-    assert ContrastiveAlignment(0.2)(given, None)["contrastive"] > expected  # more negatives
+    assert ContrastiveAlignment(0.2)(given, CoLearningBatch())["contrastive"] > expected  # more negatives
 
 
-@pytest.mark.parametrize("modality_mask", [None, PRESENCE])
+@pytest.mark.parametrize("presence", [None, PRESENCE])
 def test_distribution_alignment_is_the_sum_over_the_pairs_of_heads(presence):
     given = outputs(modality_mask=presence)
     logits = given["modality_logits"]
@@ -185,7 +192,7 @@ def test_distribution_alignment_is_the_sum_over_the_pairs_of_heads(presence):
         both = torch.ones(6, dtype=torch.bool) if presence is None else presence[:, i] & presence[:, j]
         expected = expected + jensen_shannon(logits[one][both], logits[other][both])
 
-    terms = DistributionAlignment()(given, None)
+    terms = DistributionAlignment()(given, CoLearningBatch())
 
     assert tuple(terms) == DistributionAlignment.terms == ("distribution",)
     torch.testing.assert_close(terms["distribution"], expected)
@@ -193,12 +200,12 @@ def test_distribution_alignment_is_the_sum_over_the_pairs_of_heads(presence):
 
 def test_a_learned_temperature_gets_a_gradient():
     log_scale = torch.tensor(math.log(1 / 0.2), requires_grad=True)
-    loss = ContrastiveAlignment("learned")(outputs(logit_scale=log_scale.exp()), None)["contrastive"]
+    loss = ContrastiveAlignment("learned")(outputs(logit_scale=log_scale.exp()), CoLearningBatch())["contrastive"]
     loss.backward()
-    torch.testing.assert_close(loss, ContrastiveAlignment(0.2)(outputs(), None)["contrastive"])
+    torch.testing.assert_close(loss, ContrastiveAlignment(0.2)(outputs(), CoLearningBatch())["contrastive"])
     # By a central difference in the logarithm of the scale.
     above, below = (
-        ContrastiveAlignment(0.2 * math.exp(-step))(outputs(), None)["contrastive"] for step in (0.01, -0.01)
+        ContrastiveAlignment(0.2 * math.exp(-step))(outputs(), CoLearningBatch())["contrastive"] for step in (0.01, -0.01)
     )
     assert log_scale.grad.item() == pytest.approx((above - below).item() / 0.02, rel=1e-2)
     assert abs(log_scale.grad.item()) > 0.1
@@ -212,12 +219,12 @@ def test_a_temperature_that_cannot_divide_is_refused_by_its_value(temperature):
 
 def test_a_learned_temperature_that_the_model_lacks_is_refused_with_the_way_out():
     with pytest.raises(ValueError, match="build the model with `learned_temperature=True`"):
-        ContrastiveAlignment("learned")(outputs(), None)
+        ContrastiveAlignment("learned")(outputs(), CoLearningBatch())
 
 
 def test_masking_a_class_without_labels_is_refused():
     with pytest.raises(ValueError, match="mask_same_class=True needs the `labels`"):
-        ContrastiveAlignment(mask_same_class=True)(outputs(), None)
+        ContrastiveAlignment(mask_same_class=True)(outputs(), CoLearningBatch())
 
 
 @pytest.mark.parametrize("wrap", [lambda objective: objective, MisalignedPairs])
@@ -225,21 +232,21 @@ def test_masking_a_class_without_labels_is_refused():
 def test_modalities_that_do_not_fit_are_refused_by_name_and_size(alignment, wrap):
     key, objective = key_of(alignment), wrap(alignment)
     with pytest.raises(ValueError, match=f"output `{key}` holds only 'image'"):
-        objective(outputs(names=("image",)), None)
+        objective(outputs(names=("image",)), CoLearningBatch())
     with pytest.raises(ValueError, match=f"output `{key}` holds nothing"):
-        objective({"latents": torch.ones(2, 3)}, None)
+        objective({"latents": torch.ones(2, 3)}, CoLearningBatch())
     with pytest.raises(ValueError, match="6 samples of 'image' but 5 of 'text'"):
-        objective({key: {"image": torch.ones(6, 3), "text": torch.ones(5, 3)}}, None)
+        objective({key: {"image": torch.ones(6, 3), "text": torch.ones(5, 3)}}, CoLearningBatch())
     with pytest.raises(ValueError, match="of 'image' are 3 wide and those of 'text' 4"):
-        objective({key: {"image": torch.ones(6, 3), "text": torch.ones(6, 4)}}, None)
+        objective({key: {"image": torch.ones(6, 3), "text": torch.ones(6, 4)}}, CoLearningBatch())
     with pytest.raises(ValueError, match=r"`modality_mask` has the shape \(6, 2\).*image, text, speech"):
-        objective(outputs(modality_mask=PRESENCE[:, :2]), None)
+        objective(outputs(modality_mask=PRESENCE[:, :2]), CoLearningBatch())
 
 
 def test_a_batch_of_one_pair_is_told_once(caplog):
     one = {"modality_latents": {"image": torch.ones(1, 3), "audio": torch.ones(1, 3)}}
     logging.Logger.warning_once.cache_clear()  # another test may have had the warning
-    losses = [ContrastiveAlignment()(one, None)["contrastive"].item() for _ in range(2)]
+    losses = [ContrastiveAlignment()(one, CoLearningBatch())["contrastive"].item() for _ in range(2)]
     assert losses == [0, 0]
     assert sum("has no negatives" in record.message for record in caplog.records) == 1
 
@@ -251,10 +258,10 @@ def test_a_modality_that_no_sample_has_costs_nothing():
     both = presence[:, 0] & presence[:, 1]
     z, logits = given["modality_latents"], given["modality_logits"]
     torch.testing.assert_close(
-        ContrastiveAlignment(0.5)(given, None)["contrastive"], info_nce(z["image"], z["text"], 2.0, both)
+        ContrastiveAlignment(0.5)(given, CoLearningBatch())["contrastive"], info_nce(z["image"], z["text"], 2.0, both)
     )
     torch.testing.assert_close(
-        DistributionAlignment()(given, None)["distribution"], jensen_shannon(logits["image"], logits["text"], both)
+        DistributionAlignment()(given, CoLearningBatch())["distribution"], jensen_shannon(logits["image"], logits["text"], both)
     )
 
 
@@ -270,19 +277,19 @@ def test_misaligned_pairs_are_pairs_of_other_samples(alignment):
     by_hand["modality_mask"] = torch.stack([PRESENCE[orders[name], i] for i, name in enumerate(NAMES)], dim=1)
 
     objective = MisalignedPairs(alignment)
-    terms = objective(given, None)
+    terms = objective(given, CoLearningBatch())
 
     assert tuple(terms) == objective.terms == alignment.terms
     (term,) = terms.values()
-    torch.testing.assert_close(term, alignment(by_hand, None)[alignment.terms[0]])
-    assert abs(term - alignment(given, None)[alignment.terms[0]]) > 1e-3
+    torch.testing.assert_close(term, alignment(by_hand, CoLearningBatch())[alignment.terms[0]])
+    assert abs(term - alignment(given, CoLearningBatch())[alignment.terms[0]]) > 1e-3
     assert given["modality_mask"].equal(PRESENCE)  # left as they were
     assert given["modality_latents"]["text"].equal(outputs()["modality_latents"]["text"])
 
 
 def test_a_batch_too_small_to_misalign_counts_for_nothing_and_says_so(caplog):
     two = {"modality_latents": {name: torch.ones(2, 3, requires_grad=True) for name in NAMES}}
-    term = MisalignedPairs(ContrastiveAlignment())(two, None)["contrastive"]
+    term = MisalignedPairs(ContrastiveAlignment())(two, CoLearningBatch())["contrastive"]
     term.backward()
     assert term.item() == 0
     assert all(z.grad.count_nonzero() == 0 for z in two["modality_latents"].values())

@@ -12,7 +12,9 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from hf_colearn.objectives.objectives import ContrastiveAlignment, DistributionAlignment
+from hf_colearn.objectives.contrastive_alignment import ContrastiveAlignment
+from hf_colearn.objectives.distribution_alignment import DistributionAlignment
+from hf_colearn.objectives.objective import CoLearningBatch
 
 
 SAMPLES, CASES = 128, ("plain", "same class", "unequal masks", "a mask on one process", "direct", "distribution")
@@ -61,7 +63,7 @@ def gradients(case, model, own):
     model.zero_grad()
     outputs = model(samples["image"][own], samples["audio"][own])
     outputs |= {"modality_mask": presence(case, own), "labels": samples["labels"][own]}
-    (loss,) = objective_of(case)(outputs, None).values()
+    (loss,) = objective_of(case)(outputs, CoLearningBatch(outputs.get("labels"))).values()
     loss.backward()
     # The distribution's heads have no temperature
     found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
@@ -72,7 +74,7 @@ def hessian_products(model, own):
     """The Hessian of the direct form times ones, before any average over processes."""
     samples = batch()
     outputs = model(samples["image"][own], samples["audio"][own])
-    loss = ContrastiveAlignment("learned", direct=True)(outputs, None)["contrastive"]
+    loss = ContrastiveAlignment("learned", direct=True)(outputs, CoLearningBatch(outputs.get("labels")))["contrastive"]
     weights = [model.image.weight, model.audio.weight, model.log_scale]
     slope = sum(grad.sum() for grad in torch.autograd.grad(loss, weights, create_graph=True))
     return list(torch.autograd.grad(slope, weights))

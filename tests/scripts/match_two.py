@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from hf_colearn import LatentMatching
+from hf_colearn import CoLearningBatch, LatentMatching
 
 
 SAMPLES = 32
@@ -38,7 +38,7 @@ def gradients(case, loss, model, own):
     """The term and its gradients."""
     x, t = batch(case)
     model.zero_grad()
-    term = LatentMatching(loss, "sum")({"latents": model(x[own])}, t[own])["latent"]
+    term = LatentMatching(loss, "sum")({"latents": model(x[own])}, CoLearningBatch(targets={"teacher": t[own]}))["latent"]
     term.backward()
     return {"loss": term.detach(), "gradients": [p.grad.clone() for p in model.parameters()]}
 

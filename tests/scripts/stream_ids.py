@@ -21,7 +21,7 @@ from transformers import TrainerCallback
 
 import tiny
 from hf_colearn import CoLearningTrainer, Paired, classification_metrics
-from hf_colearn.teachers.collator import TARGETS
+from hf_colearn.data.sample_ids import TARGETS
 
 
 SAMPLES = 32

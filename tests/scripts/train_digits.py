@@ -23,7 +23,7 @@ from accelerate import PartialState  # noqa: E402
 from transformers import TrainerCallback  # noqa: E402
 
 from hf_colearn import CoLearningTrainer, HeuristicAlpha, Noisy, Shuffled  # noqa: E402
-from hf_colearn.teachers.collator import TARGETS  # noqa: E402
+from hf_colearn.data.sample_ids import TARGETS  # noqa: E402
 from hf_colearn.utils.distributed import destroy_process_group  # noqa: E402
 
 

@@ -19,8 +19,10 @@ from hf_colearn import (
     TeacherBank,
     with_sample_ids,
 )
-from hf_colearn.teachers.collator import TARGETS, TargetCollator
+from hf_colearn.data.sample_ids import SAMPLE_IDS, TARGETS
+from hf_colearn.teachers.collator import TargetCollator
 from hf_colearn.teachers.pairing import Mismatched, PairedFraction, draw_bits
+from hf_colearn.teachers.teacher import Teacher
 
 
 ROWS = 10
@@ -79,7 +81,9 @@ class EveryPairing:
 
     def __init__(self, bank, epoch):
         self.collators = {
-            name: TargetCollator(torch.utils.data.default_collate, "sample_id", bank, fresh(name), 7, epoch)
+            name: TargetCollator(
+                torch.utils.data.default_collate, "sample_id", {TARGETS: Teacher(bank, fresh(name))}, seed=7, epoch=epoch
+            )
             for name in PAIRINGS
         }
 
@@ -412,7 +416,9 @@ FEATURES = [{"sample_id": torch.tensor(4), "labels": 0}, {"sample_id": 1, "label
 
 def test_the_collator_drops_the_ids_and_adds_the_targets():
     bank, epoch = tiny.bank(ROWS), torch.tensor(3)
-    collator = TargetCollator(collate, "sample_id", bank, tiny.random_prompt(ROWS), seed=5, epoch=epoch)
+    collator = TargetCollator(
+        collate, "sample_id", {TARGETS: Teacher(bank, tiny.random_prompt(ROWS))}, seed=5, epoch=epoch
+    )
 
     batch = collator(FEATURES)
 
@@ -425,9 +431,19 @@ def test_the_collator_drops_the_ids_and_adds_the_targets():
 def test_the_collator_begins_with_epoch_0_where_nobody_counts():
     bank = tiny.bank(ROWS)
 
-    batch = TargetCollator(collate, "sample_id", bank, Shuffled(), seed=5)(FEATURES)
+    batch = TargetCollator(collate, "sample_id", {TARGETS: Teacher(bank, Shuffled())}, seed=5)(FEATURES)
 
     assert torch.equal(batch[TARGETS], Shuffled().targets(bank, np.array([4, 1]), epoch=0, seed=5))
+
+
+def test_the_collator_gives_several_teachers_targets_and_the_ids():
+    first, second = tiny.bank(ROWS), tiny.bank(ROWS, dim=3, seed=1)
+    teachers = {"teacher_latents_text": Teacher(first), "teacher_latents_audio": Teacher(second, Shuffled())}
+    batch = TargetCollator(collate, "sample_id", teachers, with_ids=True, seed=5)(FEATURES)
+    assert list(batch) == ["labels", *teachers, SAMPLE_IDS]
+    assert batch[SAMPLE_IDS].tolist() == [4, 1]
+    assert torch.equal(batch["teacher_latents_text"], first.lookup(np.array([4, 1])))
+    assert torch.equal(batch["teacher_latents_audio"], Shuffled().targets(second, np.array([4, 1]), epoch=0, seed=5))
 
 
 def test_the_collator_without_a_bank_only_drops_the_ids():
@@ -439,7 +455,7 @@ def test_the_collator_without_a_bank_only_drops_the_ids():
 
 
 def test_the_collator_refuses_samples_without_ids():
-    collator = TargetCollator(collate, "sample_id", tiny.bank(ROWS), Paired())
+    collator = TargetCollator(collate, "sample_id", {TARGETS: Teacher(tiny.bank(ROWS), Paired())})
 
     with pytest.raises(
         ValueError, match="no column 'sample_id' \\(they have 'pixel_values', 'labels'\\).*with_sample_ids"

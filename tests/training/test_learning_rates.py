@@ -11,7 +11,7 @@ from transformers import AutoModelForImageClassification, SwinConfig
 import families
 import tiny
 from hf_colearn import CoLearningArguments, CoLearningTrainer
-from hf_colearn.training.checks import arguments_fit
+from hf_colearn.training.argument_checks import arguments_fit
 from hf_colearn.training.learning_rates import layers_above
 
 

@@ -25,7 +25,7 @@ from hf_colearn import (
 )
 from hf_colearn.data.multimodal import only_modality, without_modality
 from hf_colearn.models.lora import save_student, with_lora
-from hf_colearn.objectives.objectives import MisalignedPairs
+from hf_colearn.objectives.misaligned_pairs import MisalignedPairs
 from scripts.learn_alpha import digits_in_halves
 
 

@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 
 import tiny
 from hf_colearn import CoLearningArguments, CoLearningForImageClassification, CoLearningTrainer
-from hf_colearn.training.checks import arguments_fit
+from hf_colearn.training.argument_checks import arguments_fit
 from hf_colearn.training.weight_average import WeightAverage, warn_of_initial_weights
 
 

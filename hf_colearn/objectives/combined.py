@@ -1,0 +1,40 @@
+"""Several objectives at once."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from hf_colearn.objectives.objective import CoLearningBatch, Objective
+
+
+class Combined:
+    """Several objectives at once, with the terms of all: each term has an alpha of its own.
+
+    Args:
+        objectives (`Objective`): Two or more, of different terms.
+
+    Raises:
+        ValueError: If a term is computed by two of them.
+
+    Example:
+
+    ```python
+    trainer = CoLearningTrainer(
+        model=multimodal, args=args, train_dataset=train, alpha=LearnedAlpha(("contrastive", "distribution")),
+        objective=Combined(ContrastiveAlignment(), DistributionAlignment()),
+    )
+    ```
+    """
+
+    def __init__(self, *objectives: Objective):
+        self.objectives = objectives
+        self.terms = tuple(term for objective in objectives for term in objective.terms)
+        if doubled := sorted({term for term in self.terms if self.terms.count(term) > 1}):
+            raise ValueError(f"the term '{doubled[0]}' is computed by two objectives: leave one of them out.")
+
+    def __call__(self, outputs: Mapping[str, Any], batch: CoLearningBatch) -> dict[str, torch.Tensor]:
+        return {term: loss for each in self.objectives for term, loss in each(outputs, batch).items()}
+
+    def __repr__(self) -> str:
+        return f"Combined({', '.join(map(repr, self.objectives))})"

@@ -1,0 +1,98 @@
+"""Latents of one sample are pulled together, those of different samples apart. Shapes: B samples, D dimensions."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from transformers.utils import logging
+
+from hf_colearn.objectives.info_nce import info_nce
+from hf_colearn.objectives.modality_pairs import modality_pairs
+from hf_colearn.objectives.objective import CoLearningBatch
+from hf_colearn.utils.distributed import world_size
+
+
+logger = logging.get_logger(__name__)
+
+
+class ContrastiveAlignment:
+    r"""Pulls the latents of one sample together and those of different samples apart: the term `contrastive`.
+
+    Symmetric InfoNCE, summed over all pairs of modalities; a pair counts the samples that have both. Over several
+    processes all samples of all processes are negatives; gradient accumulation adds none. See
+    [`~hf_colearn.objectives.info_nce.info_nce`].
+
+    Source: the matching loss of "Facilitating Multimodal Classification via Dynamically Learning Modality Gap"
+    (NeurIPS 2024), which its released code replaces by a divergence, [`DistributionAlignment`].
+
+    Args:
+        temperature (`float` or `"learned"`, *optional*, defaults to 0.07): What the cosines are divided by, or the
+            model's own `logit_scale` (one over the temperature).
+        mask_same_class (`bool`, *optional*, defaults to `False`): Whether samples of the same class are no negatives of
+            each other.
+        direct (`bool`, *optional*, defaults to `False`): Whether to keep all logits of a batch, which takes memory
+            quadratic in the batch and allows exact Hessian products (double backward).
+
+    Raises:
+        ValueError: If `temperature` is not above 0; when called, if the outputs lack what is needed or do not fit.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from hf_colearn import ContrastiveAlignment
+    >>> from hf_colearn.objectives.objective import CoLearningBatch
+
+    >>> latents = {"image": torch.eye(2), "audio": torch.eye(2)}
+    >>> ContrastiveAlignment(temperature=1.0)({"modality_latents": latents}, CoLearningBatch())
+    {'contrastive': tensor(0.3133)}
+    ```
+    """
+
+    terms: tuple[str, ...] = ("contrastive",)
+
+    def __init__(self, temperature: float | str = 0.07, mask_same_class: bool = False, direct: bool = False):
+        if temperature != "learned" and (isinstance(temperature, str) or not 0 < temperature < math.inf):
+            raise ValueError(
+                f"temperature={temperature!r} cannot divide cosines: pass a finite number above 0, such as 0.07, or "
+                "'learned'."
+            )
+        self.temperature, self.mask_same_class, self.direct = temperature, mask_same_class, direct
+
+    def __call__(self, outputs: Mapping[str, Any], batch: CoLearningBatch) -> dict[str, torch.Tensor]:
+        scale, labels_B = self._scale(outputs), self._labels(batch)
+        losses = []
+        for x_BD, y_BD, both_B in modality_pairs("ContrastiveAlignment", outputs, "modality_latents"):
+            if len(x_BD) * world_size() == 1:
+                logger.warning_once(
+                    "ContrastiveAlignment got a batch of one sample, which has no negatives: its loss is 0 whatever the "
+                    "latents. Use a larger per_device_train_batch_size; gradient accumulation adds no negatives."
+                )
+            losses.append(info_nce(x_BD, y_BD, scale, both_B, labels_B, direct=self.direct))
+        return {"contrastive": torch.stack(losses).sum()}
+
+    def _scale(self, outputs: Mapping[str, Any]) -> float | torch.Tensor:
+        if not isinstance(self.temperature, str):
+            return 1 / self.temperature
+        scale = outputs.get("logit_scale")
+        if scale is None:
+            raise ValueError(
+                "temperature='learned' needs the model's output `logit_scale`, which is not there: build the model with "
+                "`learned_temperature=True`, or give ContrastiveAlignment a number."
+            )
+        return scale
+
+    def _labels(self, batch: CoLearningBatch) -> torch.Tensor | None:
+        if not self.mask_same_class:
+            return None
+        if batch.labels is None:
+            raise ValueError(
+                "mask_same_class=True needs the `labels` of the batch, and it has none: give the data set a column "
+                "`labels`, or leave mask_same_class out."
+            )
+        return batch.labels
+
+    def __repr__(self) -> str:
+        options = f"mask_same_class={self.mask_same_class}, direct={self.direct}"
+        return f"ContrastiveAlignment(temperature={self.temperature!r}, {options})"

@@ -1,0 +1,70 @@
+"""The student's latents are pulled to its teachers'. Shapes: B samples, D dimensions."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from hf_colearn.objectives.distances import LATENT_LOSSES, REDUCTIONS, latent_distance
+from hf_colearn.objectives.objective import CoLearningBatch, have_target
+
+
+class LatentMatching:
+    r"""Pulls the student's latents to the teacher's: the term `latent`, \\(\|g(x) - \hat z\|^2\\).
+
+    The mean over the samples that have a target, of all processes; without one in the batch the term is 0. See
+    [`PairedFraction`].
+
+    With several `teachers` there is a term for each, such as `latent_text`. Where the student has a training head of that
+    name, the head's output is what is pulled, so that teachers may have latents of other widths than the student's.
+
+    Source: equation 2 of "Can One Modality Model Synergize Training of Other Modality Models?" (ICLR 2025).
+
+    Args:
+        loss (`str`, *optional*, defaults to `"mse"`): `"mse"`, `"cosine"` or `"smooth_l1"`.
+        reduction (`str`, *optional*, defaults to `"mean"`): `"mean"` over the latent's dimensions (the released code)
+            or `"sum"` (the paper's squared norm, D times as large).
+        teachers (`Sequence[str]`, *optional*): The names of `CoLearningTrainer(teachers=...)`. By default there is one
+            teacher, and its term is `latent`.
+
+    Raises:
+        ValueError: If `loss` or `reduction` is not one of the above.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from hf_colearn import LatentMatching
+    >>> from hf_colearn.objectives.objective import CoLearningBatch
+
+    >>> batch = CoLearningBatch(targets={"teacher": torch.ones(2, 3)})
+    >>> LatentMatching(reduction="sum")({"latents": torch.zeros(2, 3)}, batch)
+    {'latent': tensor(3.)}
+    ```
+    """
+
+    def __init__(self, loss: str = "mse", reduction: str = "mean", teachers: Sequence[str] = ()):
+        if loss not in LATENT_LOSSES:
+            raise ValueError(f"loss='{loss}' is unknown to LatentMatching: choose one of {', '.join(LATENT_LOSSES)}.")
+        if reduction not in REDUCTIONS:
+            raise ValueError(f"reduction='{reduction}' is unknown to LatentMatching: choose 'mean' or 'sum'.")
+        self.loss, self.reduction, self.teachers = loss, reduction, tuple(teachers)
+        self.terms = tuple(map(latent_term, self.teachers)) or ("latent",)
+
+    def __call__(self, outputs: Mapping[str, Any], batch: CoLearningBatch) -> dict[str, torch.Tensor]:
+        targets = [batch.targets[name] for name in self.teachers] if self.teachers else [batch.target]
+        return {term: self._term(term, outputs, t_BD, batch) for term, t_BD in zip(self.terms, targets, strict=True)}
+
+    def _term(self, term: str, outputs: Mapping[str, Any], t_BD: torch.Tensor, batch: CoLearningBatch) -> torch.Tensor:
+        z_BD = (outputs.get("training_outputs") or {}).get(term, outputs["latents"])
+        distance = latent_distance(z_BD, t_BD, self.loss, self.reduction)
+        return distance * batch.weight(have_target(t_BD))
+
+    def __repr__(self) -> str:
+        teachers = f", teachers={self.teachers}" if self.teachers else ""
+        return f"LatentMatching(loss='{self.loss}', reduction='{self.reduction}'{teachers})"
+
+
+def latent_term(teacher: str) -> str:
+    """The name of a teacher's term, and of the training head for it."""
+    return f"latent_{teacher}"

@@ -1,0 +1,146 @@
+"""What an objective is, and what it is told of a batch. Shapes: B samples of a batch, D dimensions of a latent, C classes."""
+
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from hf_colearn.data.sample_ids import LABELS, SAMPLE_IDS, TARGETS, is_target
+from hf_colearn.utils.distributed import is_distributed, mean_over_processes
+
+
+TEACHER = "teacher"  # the name of a single teacher, `CoLearningTrainer(bank=..., pairing=...)`
+
+
+@dataclass(frozen=True)
+class CoLearningBatch:
+    """What an [`Objective`] is told of a batch beside the model's outputs.
+
+    Args:
+        labels (`torch.Tensor`, *optional*): As the model gets them: classes `(B,)`, soft or several labels `(B, C)`.
+        targets (`dict[str, torch.Tensor]`, *optional*): Every teacher's latents `(B, D)` by the teacher's name; a row of
+            NaN is no target. A single teacher, given as `bank=` and `pairing=`, has the name `"teacher"`.
+        sample_ids (`torch.Tensor` of shape `(B,)`, *optional*): Where the training set has a column of ids.
+        epoch (`int`, *optional*, defaults to 0): The current one.
+        other (`dict`, *optional*): The batch of another modality, in training without pairs.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from hf_colearn.objectives.objective import CoLearningBatch
+
+    >>> batch = CoLearningBatch(torch.tensor([3, -100]), {"text": torch.tensor([[torch.nan], [0.5]])})
+    >>> batch.labelled.tolist(), batch.paired["text"].tolist()
+    ([True, False], [False, True])
+    ```
+    """
+
+    labels: torch.Tensor | None = None
+    targets: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    sample_ids: torch.Tensor | None = None
+    epoch: int = 0
+    other: Mapping[str, Any] | None = None
+
+    @classmethod
+    def taken_from(cls, inputs: MutableMapping[str, Any], epoch: int = 0) -> "CoLearningBatch":
+        """Takes what is not the model's out of a batch, and reads its labels."""
+        names = {key: key.removeprefix(TARGETS).removeprefix("_") or TEACHER for key in inputs if is_target(key)}
+        return cls(
+            labels=next((inputs[name] for name in LABELS if name in inputs), None),
+            targets={name: inputs.pop(key) for key, name in names.items()},
+            sample_ids=inputs.pop(SAMPLE_IDS, None),
+            epoch=epoch,
+        )
+
+    @property
+    def labelled(self) -> torch.Tensor | None:
+        """Which samples have a label, `(B,)` booleans; None without labels. -100 and NaN are none."""
+        if self.labels is None:
+            return None
+        is_label = ~self.labels.isnan() if self.labels.is_floating_point() else self.labels != -100
+        return is_label.flatten(1).any(dim=1) if is_label.ndim > 1 else is_label
+
+    @property
+    def paired(self) -> dict[str, torch.Tensor]:
+        """Which samples have a target of each teacher, `(B,)` booleans."""
+        return {name: have_target(targets) for name, targets in self.targets.items()}
+
+    @property
+    def target(self) -> torch.Tensor:
+        """The only teacher's targets.
+
+        Raises:
+            ValueError: If there is none, or more than one.
+        """
+        if len(self.targets) != 1:
+            raise ValueError(
+                f"the batch has targets of {list(self.targets) or 'no teacher'}, where one teacher is expected: name the "
+                "teachers, such as `LatentMatching(teachers=('text', 'audio'))`, or pass a `bank`."
+            )
+        return next(iter(self.targets.values()))
+
+    def weight(self, counts_B: torch.Tensor) -> torch.Tensor | float:
+        """What the mean over this process's samples that count is multiplied with, to be a share of the mean over all.
+
+        Processes may have unequal numbers of samples that count, and their losses and gradients are averaged. A mean
+        that is weighted so becomes the mean over all samples that count, of all processes.
+
+        Args:
+            counts_B (`torch.Tensor` of shape `(B,)`): Booleans.
+        """
+        if not is_distributed():
+            return 1.0
+        count = counts_B.sum().float()
+        return count / mean_over_processes(count).clamp(min=1e-9)
+
+
+def target_key(teacher: str) -> str:
+    """The entry of a batch that holds a teacher's targets."""
+    return TARGETS if teacher == TEACHER else f"{TARGETS}_{teacher}"
+
+
+def have_target(targets: torch.Tensor) -> torch.Tensor:
+    """Which samples have a target, `(B,)` booleans: one that is NaN throughout is none; one with some NaN is a broken one."""
+    return ~targets.isnan().flatten(1).all(dim=1)
+
+
+class Objective(Protocol):
+    """Computes named auxiliary terms of the loss; what `CoLearningTrainer(objective=...)` takes.
+
+    Any object with `terms` and a call is one, there is no base class. Each term is a scalar tensor, a mean over the samples
+    that count; alpha weighs the terms by name. The task loss is not an objective's business. An objective has no weights of
+    its own: what it needs to learn is a training head of the student (`training_heads` of its configuration), so that it
+    is saved, resumed and the same on all processes.
+
+    Attributes:
+        terms (`tuple[str, ...]`): The names of what a call returns.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from hf_colearn.objectives.objective import CoLearningBatch
+
+    >>> class SmallLatents:
+    ...     terms = ("size",)
+    ...
+    ...     def __call__(self, outputs, batch):
+    ...         return {"size": outputs["latents"].pow(2).mean()}
+
+    >>> SmallLatents()({"latents": torch.ones(2, 3)}, CoLearningBatch())
+    {'size': tensor(1.)}
+    ```
+    """
+
+    terms: tuple[str, ...]
+
+    def __call__(self, outputs: Mapping[str, Any], batch: CoLearningBatch) -> dict[str, torch.Tensor]:
+        """The terms of a batch.
+
+        Args:
+            outputs (`Mapping`): The model's, such as `latents` `(B, D)` and `logits` `(B, C)`.
+            batch ([`CoLearningBatch`]): Labels, targets and what else is known of the samples.
+        """
+        ...

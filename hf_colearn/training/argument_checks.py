@@ -1,0 +1,177 @@
+"""What the trainer refuses when it is built, each with the value at fault and the way out."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from transformers.utils import logging
+
+from hf_colearn.alpha.alpha import Alpha, check_weights
+from hf_colearn.arguments import CoLearningArguments
+from hf_colearn.objectives.latent_matching import latent_term
+from hf_colearn.objectives.objective import TEACHER, Objective
+from hf_colearn.teachers.teacher import Teacher
+
+
+logger = logging.get_logger(__name__)
+
+
+def model_and_arguments(model: Any, args: Any) -> None:
+    """A text names a model, and Trainer does not load it; the arguments have our fields."""
+    if isinstance(model, str):
+        raise TypeError(
+            f"model='{model}' is a text: load the model, such as "
+            f"`CoLearningForImageClassification.from_backbone('{model}', latent_dim=bank.dim)`, and pass it."
+        )
+    if not isinstance(args, CoLearningArguments):
+        raise TypeError(f"args is a {type(args).__name__}: pass CoLearningArguments, which take the same fields.")
+
+
+def named_teachers(teachers: Any, bank: Any, pairing: Any) -> dict[str, Teacher]:
+    """The teachers by name; a single one, given by its bank and pairing, is `"teacher"`."""
+    if teachers is None:
+        if bank is None and pairing is not None:
+            raise ValueError(f"pairing={type(pairing).__name__} needs a bank to draw from: pass `bank=` as well.")
+        return {} if bank is None else {TEACHER: Teacher(bank, pairing)}
+    if bank is not None or pairing is not None:
+        raise ValueError("teachers= and bank= or pairing= both give teachers: put the bank among the teachers.")
+    if not isinstance(teachers, Mapping) or not teachers:
+        raise TypeError(
+            f"teachers is {'empty' if teachers == {} else f'a {type(teachers).__name__}'}: pass them by name, "
+            "`teachers={'text': Teacher(bank, pairing)}`, or a single one as `bank=` and `pairing=`."
+        )
+    for name, teacher in teachers.items():
+        if not isinstance(teacher, Teacher):
+            raise TypeError(
+                f"teachers['{name}'] is a {type(teacher).__name__}: make a teacher of a bank and a pairing, "
+                "`Teacher(bank, pairing)`."
+            )
+        if not isinstance(name, str) or not name.isidentifier():
+            raise ValueError(
+                f"a teacher cannot be called {name!r}: its name becomes part of logged names, such as 'text'."
+            )
+    return dict(teachers)
+
+
+def objective_is_one(objective: Any) -> None:
+    """An objective names its terms, can be called, and has no weights of its own."""
+    if objective is None:
+        return
+    if isinstance(objective, type):
+        raise TypeError(f"objective={objective.__name__} is a class: pass an object of it, `{objective.__name__}()`.")
+    terms = getattr(objective, "terms", None)
+    if not callable(objective) or not terms or isinstance(terms, str) or not all(isinstance(t, str) for t in terms):
+        raise TypeError(
+            f"objective is a {type(objective).__name__} with terms={terms!r}: an objective has `terms`, a tuple of names "
+            "such as ('latent',), and a call `(outputs, batch) -> {term: loss}`; see `hf_colearn.Objective`."
+        )
+    if weights := next(_own_weights(objective, set()), None):
+        raise ValueError(
+            f"{type(objective).__name__} has weights of its own ({weights}), which would neither be trained nor saved: make "
+            "them a training head of the student, such as `from_backbone(..., training_heads={'name': width})`, whose "
+            "output an objective reads as `outputs['training_outputs']['name']`."
+        )
+
+
+def _own_weights(part: Any, seen: set[int]) -> Iterator[str]:
+    """Where an objective, or one within it, holds parameters."""
+    if id(part) in seen:
+        return
+    seen.add(id(part))
+    if isinstance(part, torch.nn.Module) and next(part.parameters(), None) is not None:
+        yield type(part).__name__
+    elif isinstance(part, torch.nn.Parameter) or (isinstance(part, torch.Tensor) and part.requires_grad):
+        yield f"a tensor of shape {tuple(part.shape)}"
+    elif isinstance(part, Mapping):
+        for value in part.values():
+            yield from _own_weights(value, seen)
+    elif isinstance(part, (list, tuple)):
+        for value in part:
+            yield from _own_weights(value, seen)
+    elif hasattr(part, "terms"):  # an objective: its attributes, and the objectives that it wraps
+        yield from _own_weights(vars(part), seen)
+
+
+def alpha_is_one(alpha: Any, args: CoLearningArguments, objective: Objective | None) -> None:
+    """An alpha is an object; without a term it would do nothing, and two alphas would contradict each other."""
+    if isinstance(alpha, type):
+        raise TypeError(f"alpha={alpha.__name__} is a class: pass an object of it, such as `{alpha.__name__}(...)`.")
+    if alpha is not None and not isinstance(alpha, Alpha):
+        raise TypeError(
+            f"alpha={alpha!r} is a {type(alpha).__name__}: pass a number as `CoLearningArguments(alpha=...)`, or an object "
+            "such as `ConstantAlpha(0.3)`."
+        )
+    if objective is None and (alpha is not None or args.alpha or args.alpha_schedule != "constant"):
+        shown = f"alpha={args.alpha}" if args.alpha else f"alpha_schedule='{args.alpha_schedule}'"
+        shown = shown if alpha is None else f"alpha={type(alpha).__name__}"
+        raise ValueError(
+            f"{shown} has no auxiliary term to weigh: pass `bank=` (or `objective=`), or leave alpha out."
+        )
+    if alpha is not None and (args.alpha is not None or args.alpha_schedule != "constant"):
+        raise ValueError(
+            f"alpha is given twice, as alpha={type(alpha).__name__} and in the arguments (alpha={args.alpha}, "
+            f"alpha_schedule='{args.alpha_schedule}'): leave one out."
+        )
+
+
+def weights_match_terms(alpha: Alpha, objective: Objective) -> None:
+    """Every term needs exactly one weight, and the task's share is what they leave."""
+    weighed, terms = set(alpha.weights()), set(objective.terms)
+    if weighed != terms:
+        raise ValueError(
+            f"{type(alpha).__name__} weighs the terms {sorted(weighed)}, but {type(objective).__name__} computes "
+            f"{sorted(terms)}: give one weight a term, such as `ConstantAlpha({dict.fromkeys(sorted(terms), 0.5)})`."
+        )
+    check_weights(alpha.weights())
+
+
+def arguments_fit(args: CoLearningArguments, has_optimizer: bool, has_scheduler: bool, sharded_by: str | None) -> None:
+    """What the arguments ask for must be possible with the user's own optimizer and with sharded weights."""
+    if args.layer_decay is not None and (has_optimizer or sharded_by == "DeepSpeed"):
+        whose = "an optimizer of your own" if has_optimizer else "DeepSpeed"
+        raise ValueError(
+            f"layer_decay={args.layer_decay} splits the optimizer that Trainer makes, and here it is {whose}: leave "
+            "layer_decay out and set the learning rates there."
+        )
+    if args.lr_step_epochs is not None and has_scheduler:
+        raise ValueError(
+            f"lr_step_epochs={args.lr_step_epochs:g} is a schedule, and you pass one of your own: leave one of them out."
+        )
+    if args.ema_decay is not None and sharded_by is not None:
+        raise ValueError(
+            f"ema_decay={args.ema_decay} needs whole weights on every process, and {sharded_by} shards them: train with "
+            "plain data parallelism, or leave ema_decay out."
+        )
+
+
+def latent_widths(model: Any, teachers: Mapping[str, Teacher], objective: Objective | None) -> None:
+    """A student of ours tells the widths of its latent and its training heads, and a bank the teacher's."""
+    config = getattr(model, "config", None)
+    width, heads = getattr(config, "latent_dim", None), getattr(config, "training_heads", None) or {}
+    terms = getattr(objective, "terms", ())
+    for name, teacher in teachers.items():
+        term = "latent" if name == TEACHER else latent_term(name)
+        if name != TEACHER and term not in terms:
+            continue  # an objective of the user's own, which knows what to do with it
+        found = heads[term]["out_features"] if term in heads else width
+        if found is not None and found != teacher.dim:
+            raise ValueError(wrong_width(found, teacher.dim, term))
+
+
+def wrong_width(student: int, teacher: int, term: str) -> str:
+    """What to say where latents and targets are of different widths."""
+    return (
+        f"the student's latents are {student} wide, the teacher's {teacher}: build the student with "
+        f"`latent_dim={teacher}` (`latent_dim=bank.dim`), or give it a training head for the term '{term}', "
+        f"`training_heads={{'{term}': {teacher}}}`."
+    )
+
+
+def latent_head_learns(model: Any) -> None:
+    """Warns of a frozen latent head, which LoRA leaves behind unless it is told to train it."""
+    heads = [weight for name, weight in model.named_parameters() if "latent_head" in name]
+    if heads and not any(weight.requires_grad for weight in heads):
+        logger.warning(
+            "The student's latent head is frozen: it stays as it is, which is random in a new student. With LoRA, "
+            'train it with `modules_to_save=["latent_head", "latent_norm", "classifier"]`.'
+        )

@@ -1,0 +1,166 @@
+"""What the trainer refuses in data sets before it starts, each with the value at fault and the way out."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import ClassLabel, Dataset, IterableDataset, Value
+from peft import PeftModel
+
+from hf_colearn.arguments import CoLearningArguments
+from hf_colearn.data.multimodal import check_modalities
+from hf_colearn.data.sample_ids import LABELS
+from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
+from hf_colearn.teachers.collator import missing_ids
+from hf_colearn.teachers.teacher import Teacher
+from hf_colearn.utils import distributed
+from hf_colearn.utils.rng import preserve_rng_state
+
+
+def training_data(dataset: Any, args: CoLearningArguments, model: Any, teachers: Mapping[str, Teacher]) -> None:
+    """The training set must have samples, labels within the student's classes, and ids that the pairing can serve."""
+    if hasattr(dataset, "__len__") and len(dataset) == 0:
+        raise ValueError("the training set is empty: nothing to train on. Look at its split, filter or selection.")
+    if isinstance(dataset, IterableDataset):
+        stream(dataset, args, model, teachers)
+    if not isinstance(dataset, Dataset):
+        return
+    labels_fit(dataset, model)
+    model = model.get_base_model() if isinstance(model, PeftModel) else model
+    if isinstance(model, CoLearningForMultimodalClassification):
+        check_modalities(dataset, model.modalities)
+        if args.label_smoothing_factor:
+            raise ValueError(
+                f"label_smoothing_factor={args.label_smoothing_factor} takes the labels away from the model, whose heads "
+                "need them: pass `augment=SmoothedLabels(num_classes, share)` of data.soft_labels instead."
+            )
+    else:
+        inputs_are_there(dataset, model)
+    if not teachers:
+        return
+    if args.id_column in dataset.column_names:
+        ids = _plain(dataset, args.id_column)
+        if not np.issubdtype(ids.dtype, np.integer):
+            raise ValueError(
+                f"the ids in column '{args.id_column}' are {ids.dtype}, such as {_odd(ids)!r}: a sample id is an "
+                "integer, from 0. Number the samples with `with_sample_ids`."
+            )
+        for teacher in teachers.values():
+            teacher.check(ids)
+    elif args.id_column not in _sample(dataset, 0):  # a transform may pass it on
+        raise ValueError(missing_ids(args.id_column, dataset.column_names))
+
+
+def inputs_are_there(dataset: Dataset, model: Any) -> None:
+    """Trainer drops columns that the model does not read, so a misnamed one would be missing without a word."""
+    wanted = [name for name in getattr(model, "input_names", ()) if name != "attention_mask"]
+    found = list(_sample(dataset, 0)) if _has_transform(dataset) else dataset.column_names
+    if wanted and not set(wanted) & set(found):
+        near = [match for name in wanted for match in difflib.get_close_matches(name, found, n=1)]
+        meant = f"rename '{near[0]}'" if near else "rename or make one"
+        raise ValueError(
+            f"the training set has no column {' or '.join(map(repr, wanted))}, which {type(model).__name__} reads (it has "
+            f"{', '.join(map(repr, found))}): {meant}."
+        )
+
+
+def stream(dataset: IterableDataset, args: CoLearningArguments, model: Any, teachers: Mapping[str, Teacher]) -> None:
+    """Of a stream, what shows without reading it: the columns, the classes' names, and whether bank and pairing fit."""
+    column = next((name for name in LABELS if name in (dataset.column_names or [])), None)
+    if column is not None and dataset.features is not None:
+        _named_classes_fit(dataset.features[column], column, model)
+    if not teachers:
+        return
+    if dataset.column_names is not None and args.id_column not in dataset.column_names:
+        raise ValueError(
+            f"the stream has no column '{args.id_column}' (it has {', '.join(map(repr, dataset.column_names))}), so no "
+            "teacher target can be found for its samples: number them where it is made, in an order that never changes, "
+            f"such as `stream.map(lambda row, i: {{**row, '{args.id_column}': i}}, with_indices=True)`, or set `id_column`."
+        )
+    for teacher in teachers.values():
+        teacher.check(np.zeros(0, dtype=np.int64))
+
+
+def evaluated_stream(dataset: IterableDataset, dispatch_batches: bool | None) -> None:
+    """accelerate reads a stream for evaluation on the main process and hands the batches out."""
+    if distributed.is_distributed() and dispatch_batches is not False and dataset._distributed is not None:
+        raise ValueError(
+            f"the evaluation stream is split for process {dataset._distributed.rank} of "
+            f"{dataset._distributed.world_size}, but the main process reads it for all, so the other shares would be "
+            "left out: pass it whole."
+        )
+
+
+def _named_classes_fit(feature: Any, column: str, model: Any) -> None:
+    num_labels = getattr(getattr(model, "config", None), "num_labels", None)
+    if num_labels not in (None, 1) and isinstance(feature, ClassLabel) and feature.num_classes > num_labels:
+        raise ValueError(
+            f"column '{column}' names {feature.num_classes} classes, but the student has num_labels={num_labels}: build "
+            f"it with `num_labels={feature.num_classes}`."
+        )
+
+
+def evaluation_labels(evaluated: Any, model: Any) -> None:
+    """The labels of every evaluation set must be within the student's classes."""
+    for dataset in evaluated.values() if isinstance(evaluated, dict) else [evaluated]:
+        if isinstance(dataset, Dataset):
+            labels_fit(dataset, model)
+
+
+def labels_fit(dataset: Dataset, model: Any) -> None:
+    """The labels of a classification must be integers within the student's classes."""
+    config = getattr(model, "config", None)
+    num_labels, problem = getattr(config, "num_labels", None), getattr(config, "problem_type", None)
+    if num_labels in (None, 1) or problem not in (None, "single_label_classification"):
+        return
+    column = next((name for name in LABELS if name in dataset.column_names), None)
+    if column is None or not isinstance(dataset.features[column], (Value, ClassLabel)):
+        return  # no labels, one a token, or soft ones
+    labels, feature = _plain(dataset, column), dataset.features[column]
+    if not np.issubdtype(labels.dtype, np.integer):
+        if _reaches_the_student(dataset, column, 0):
+            raise ValueError(
+                f"the labels in column '{column}' are {labels.dtype}, such as {_odd(labels)!r}: class labels are "
+                "integers. Encode them with `dataset.class_encode_column`, and drop samples without one."
+            )
+        return
+    if not _has_transform(dataset):
+        _named_classes_fit(feature, column, model)
+    is_outside = ((labels < 0) | (labels >= num_labels)) & (labels != -100)  # -100 is what cross-entropy ignores
+    if is_outside.any() and _reaches_the_student(dataset, column, int(is_outside.argmax())):
+        raise ValueError(
+            f"{is_outside.sum()} labels in column '{column}' are out of range, such as {labels[is_outside][0]}: the "
+            f"student has num_labels={num_labels} (0 to {num_labels - 1}). Mend the labels or `num_labels`."
+        )
+
+
+def _has_transform(dataset: Dataset) -> bool:
+    return dataset.format["type"] == "custom"
+
+
+def _reaches_the_student(dataset: Dataset, column: str, row: int) -> bool:
+    """Whether a stored label is the one that the student gets: a transform may encode it in another way."""
+    if not _has_transform(dataset):
+        return True
+    stored, sample = _plain(dataset.select([row]), column)[0], _sample(dataset, row)
+    given = [sample[name] for name in LABELS if name in sample]
+    return bool(given) and np.array_equal(given[0], stored)
+
+
+def _sample(dataset: Dataset, row: int) -> dict[str, Any]:
+    """A sample as training sees it, without moving the random numbers that a transform draws."""
+    with preserve_rng_state(torch.device("cpu")):
+        return dataset[row]
+
+
+def _plain(dataset: Dataset, column: str) -> np.ndarray:
+    """A column's stored values, without the dataset's transform."""
+    return np.asarray(dataset.select_columns(column).with_format("numpy")[column][:])
+
+
+def _odd(values: np.ndarray) -> Any:
+    """The value that shows best what is wrong: an empty cell, or else the first."""
+    plain = values.tolist()
+    return next((value for value in plain if value is None or value != value), plain[0])

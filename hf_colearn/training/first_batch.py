@@ -1,0 +1,50 @@
+"""The first few samples through the student before training, to see whether its outputs fit the targets and the terms."""
+
+from typing import Any
+
+import torch
+from datasets import Dataset
+
+from hf_colearn.objectives.objective import CoLearningBatch
+from hf_colearn.training import batch_checks
+from hf_colearn.utils.rng import preserve_rng_state
+
+
+def try_first_batch(trainer: Any) -> None:
+    """Computes all losses of a small batch without a trace: no gradients, no statistics, no random numbers are moved.
+
+    Nothing is tried where weights are sharded or the training set is a stream; the first step looks at its batch, too.
+
+    Args:
+        trainer ([`CoLearningTrainer`]): Before its training.
+
+    Raises:
+        ValueError: If outputs, targets, labels and terms do not fit together.
+    """
+    dataset, objective = trainer.train_dataset, trainer.auxiliary_objective
+    nothing_to_try = objective is None and trainer.batches.augment is None
+    if nothing_to_try or trainer.sharded_by is not None or not hasattr(dataset, "__len__"):
+        return
+    device = next(trainer.model.parameters()).device
+    was_training = trainer.model.training
+    with preserve_rng_state(trainer.args.device), torch.no_grad():
+        collator = trainer.batches.collator(with_targets=True)
+        if isinstance(dataset, Dataset):
+            dataset = trainer._remove_unused_columns(dataset)
+        else:
+            collator = trainer._get_collator_with_removed_columns(collator)
+        batch = collator([dataset[i] for i in range(min(4, trainer.args.train_batch_size, len(dataset)))])
+        if trainer.batches.augment is not None:
+            batch = trainer.batches.augmented(trainer._prepare_input(batch))
+            batch_checks.augmented_labels_fit(batch, trainer.label_smoother is not None)
+        batch = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+        seen = CoLearningBatch.taken_from(batch)
+        with trainer.accelerator.autocast():
+            outputs = trainer.model.eval()(**batch)
+        trainer.model.train(was_training)
+        name = type(trainer.model).__name__
+        batch_checks.outputs_fit(outputs, seen.targets, name)
+        if objective is not None:
+            batch_checks.terms_fit(objective(outputs, seen), objective)
+    if trainer.compute_loss_func is None and trainer.label_smoother is None:
+        batch_checks.has_task_loss(outputs, list(batch), name)

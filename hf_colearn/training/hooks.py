@@ -1,0 +1,60 @@
+"""Calls the hooks of a run's co-learning callbacks."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from transformers.trainer_callback import CallbackHandler
+
+from hf_colearn.objectives.objective import CoLearningBatch
+from hf_colearn.utils.callback import CoLearningCallback, colearning_callbacks
+
+
+class Hooks:
+    """The hooks of [`CoLearningCallback`], called on all callbacks of a run that have them, in their order.
+
+    Args:
+        handler ([`~transformers.trainer_callback.CallbackHandler`]): Of the trainer.
+    """
+
+    def __init__(self, handler: CallbackHandler):
+        self._handler = handler
+
+    @property
+    def callbacks(self) -> list[CoLearningCallback]:
+        """Those of the run's callbacks that have these hooks."""
+        return colearning_callbacks(self._handler.callbacks)
+
+    def setup(self, trainer: Any) -> None:
+        """Gives the callbacks that the trainer was built with the trainer."""
+        for callback in self.callbacks:
+            callback.setup(trainer)
+
+    def on_outputs(self, outputs: Any, batch: CoLearningBatch, model: Any) -> None:
+        """After a forward of a training step or of an evaluation."""
+        for callback in self.callbacks:
+            callback.on_outputs(outputs, batch, model, model.training)
+
+    def observing(self, model: Any) -> Callable[..., Any]:
+        """A call of the model whose outputs the callbacks see, for evaluation without labels."""
+
+        def call(**inputs: Any) -> Any:
+            outputs = model(**inputs)
+            self.on_outputs(outputs, CoLearningBatch(), model)
+            return outputs
+
+        return call
+
+    def on_terms(self, losses: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        """The losses of a micro-batch after every callback has seen and perhaps replaced them."""
+        for callback in self.callbacks:
+            losses = callback.on_terms(losses) or losses
+        return losses
+
+    def metrics(self, training: bool, prefix: str = "") -> dict[str, float]:
+        """What all callbacks add to a log; a collective."""
+        return {
+            f"{prefix}{name}": value
+            for callback in self.callbacks
+            for name, value in callback.metrics(training).items()
+        }

@@ -1,0 +1,66 @@
+"""The means of the task loss, of every term and of alpha between two logs."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from hf_colearn.utils import distributed
+
+
+class TermLog:
+    """Sums on the device, which are read once a log.
+
+    Args:
+        terms (`Sequence[str]`): The names of the objective's terms.
+    """
+
+    def __init__(self, terms: Sequence[str]):
+        self.names = ("task", *terms)
+        self._is_first = True
+        self._reset()
+
+    def _reset(self) -> None:
+        self._sums: torch.Tensor | None = None
+        self._alphas = dict.fromkeys(self.names[1:], 0.0)
+        self._count = 0
+
+    def add(self, losses: Mapping[str, torch.Tensor], alphas: Mapping[str, float]) -> None:
+        """Adds a micro-batch's losses, `"task"` and every term, and their weights.
+
+        Raises:
+            FloatingPointError: On every process, if a loss of the run's first micro-batch is not finite.
+        """
+        values = torch.stack([losses[name].detach().float() for name in self.names])
+        if self._is_first:  # the only one that the host waits for
+            self._is_first = False
+            self._check_finite(distributed.mean_over_processes(values).tolist(), "in the first step")
+        self._sums = values if self._sums is None else self._sums + values
+        for name in self._alphas:
+            self._alphas[name] += alphas[name]
+        self._count += 1
+
+    def pop_metrics(self) -> dict[str, float]:
+        """The means since the last call, over processes, too; empty where nothing was added.
+
+        Raises:
+            FloatingPointError: On every process, if a mean is not finite.
+        """
+        if self._sums is None:
+            return {}
+        means = (distributed.mean_over_processes(self._sums) / self._count).tolist()
+        self._check_finite(means, "since the last log")
+        logs = {f"loss_{name}": mean for name, mean in zip(self.names, means, strict=True)}
+        for name, total in self._alphas.items():
+            logs["alpha" if len(self._alphas) == 1 else f"alpha_{name}"] = total / self._count
+        self._reset()
+        return logs
+
+    def _check_finite(self, means: Sequence[float], when: str) -> None:
+        for name, mean in zip(self.names, means, strict=True):
+            if not math.isfinite(mean):
+                what = "task loss" if name == "task" else f"term '{name}'"
+                raise FloatingPointError(
+                    f"the {what} is {mean} {when}: from there on no weight would be a number, so training stops. Look for "
+                    "values that are not finite in the inputs, labels and targets, or lower the learning rate."
+                )
