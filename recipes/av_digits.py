@@ -1,25 +1,21 @@
 """Handwritten and spoken digits together: the label loss and a contrastive loss, mixed by a constant, heuristic, fitted or
 learned alpha (Yang et al., NeurIPS 2024), on small real data.
 
-    accelerate launch recipes/av_digits.py --small                      # a first try: handwritten and dialled digits
+    accelerate launch recipes/av_digits.py --small                      # a smoke test: handwritten and dialled digits
     accelerate launch recipes/av_digits.py --audio_dir FSDD --seeds 5   # handwritten digits, and FSDD's spoken ones
     accelerate launch recipes/av_digits.py --audio_dir FSDD --fusion film --arms ce learned --alpha_solver cg
 """
 
 from dataclasses import dataclass
 
-import hf_colearn  # noqa: F401  (before transformers: the torchaudio guard)
-
-
-# isort: split
-
-from hf_colearn import CoLearningForMultimodalClassification
-from hf_colearn.corpora.av_digits import AVDigitsOptions, av_processors, with_av_inputs
-from hf_colearn.experiments.multimodal import MultimodalOptions, multimodal_arms, run_multimodal_recipe
+from hf_colearn import CoLearningArguments, CoLearningTrainer
+from hf_colearn.corpora.image_audio import AVDigitsOptions, av_processors, with_av_inputs
+from hf_colearn.experiments.arms import ArmPlan, chosen_arms
+from hf_colearn.experiments.info import ExperimentInfo
+from hf_colearn.experiments.multimodal import MultimodalOptions, multimodal_arms, multimodal_trainer
 from hf_colearn.experiments.options import parse_recipe
-from hf_colearn.experiments.recipe import ExperimentInfo, chosen_arms, quiet
+from hf_colearn.experiments.runner import quiet, run_recipe
 from hf_colearn.experiments.tiny_models import resnet_tiny
-from hf_colearn.utils.distributed import destroy_process_group
 
 
 MODALITIES = ("image", "audio")
@@ -38,25 +34,21 @@ def main() -> None:
     processors = av_processors(options.spectrogram_size)
     data = with_av_inputs(raw, processors)
 
-    def make_model() -> CoLearningForMultimodalClassification:
+    def make_trainer(arm: ArmPlan, args: CoLearningArguments) -> CoLearningTrainer:
         backbones = {modality: resnet_tiny(num_channels=1) for modality in MODALITIES}
-        return options.make_model(backbones, id2label={digit: str(digit) for digit in range(10)})
+        model = options.make_model(backbones, id2label={digit: str(digit) for digit in range(10)})
+        return multimodal_trainer(options, arm, args, model, data, dict.fromkeys(MODALITIES), ("accuracy", "map"))
 
-    facts = ExperimentInfo(
+    info = ExperimentInfo(
         recipe="av_digits",
         title="Digits, handwritten and spoken",
         pipeline_tag="image-classification",
         dataset_name=f"AV-digits (handwritten and {options.sound})",
         dataset_type="av-digits",
-        teacher="none",
         pairing="by class, at random within a split",
     )
-    run_multimodal_recipe(
-        options, training, facts=facts, plans=plans, data=data, make_model=make_model,
-        collators=dict.fromkeys(MODALITIES), processors=processors, metrics=("accuracy", "map"),
-        groups={"speaker": raw["test"]["speaker"]} if options.audio_dir else None,
-    )  # fmt: skip
-    destroy_process_group()
+    groups = {"speaker": raw["test"]["speaker"]} if options.audio_dir else None
+    run_recipe(options, training, info, plans, make_trainer, data, processors, groups=groups)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ CVPR 2022), in which every test actor is a training actor, too. Ours: a tenth of
 (there is no published validation split), and the learned alpha takes another tenth. Hyperparameters are in cremad_av.yaml;
 each can be given on the command line, too.
 
-    accelerate launch recipes/cremad_av.py --data_dir CREMA-D --small            # a first try: tiny ResNets, few epochs
+    accelerate launch recipes/cremad_av.py --data_dir CREMA-D --small            # a smoke test: tiny ResNets, few epochs
     accelerate launch recipes/cremad_av.py --data_dir CREMA-D --seeds 5          # as published
     accelerate launch recipes/cremad_av.py --data_dir CREMA-D --split actor --fusion film --arms ce learned
     accelerate launch recipes/cremad_av.py --hub_id USER/CREMA-D                 # a mirror: columns video, audio, label
@@ -14,22 +14,15 @@ each can be given on the command line, too.
 
 from dataclasses import dataclass, field
 
-import hf_colearn  # noqa: F401  (before transformers: the torchaudio guard)
-
-
-# isort: split
-
-from hf_colearn import CoLearningForMultimodalClassification
-from hf_colearn.corpora.audio_visual import MODALITIES, ClipOptions, resnet18
+from hf_colearn import CoLearningArguments, CoLearningTrainer
+from hf_colearn.corpora.audio_visual import MODALITIES, ClipOptions
 from hf_colearn.corpora.cremad import load_cremad
-from hf_colearn.experiments.multimodal import MultimodalOptions, multimodal_arms, run_multimodal_recipe
+from hf_colearn.experiments.arms import ArmPlan, chosen_arms
+from hf_colearn.experiments.info import ExperimentInfo
+from hf_colearn.experiments.multimodal import MultimodalOptions, multimodal_arms, multimodal_trainer
 from hf_colearn.experiments.options import parse_recipe
-from hf_colearn.experiments.recipe import ExperimentInfo, chosen_arms, quiet
-from hf_colearn.experiments.tiny_models import resnet_tiny
-from hf_colearn.utils.distributed import destroy_process_group
-
-
-RESNETS = {"resnet18": resnet18, "resnet_tiny": resnet_tiny}
+from hf_colearn.experiments.runner import quiet, run_recipe
+from hf_colearn.experiments.tiny_models import RESNETS
 
 
 @dataclass
@@ -51,25 +44,23 @@ def main() -> None:
         min_frames=options.frames,
     )
     names = dict(enumerate(raw["train"].features["label"].names))
+    data = options.inputs(raw, processor)
 
-    def make_model() -> CoLearningForMultimodalClassification:
-        return options.make_model(options.backbones(RESNETS), id2label=names)
+    def make_trainer(arm: ArmPlan, args: CoLearningArguments) -> CoLearningTrainer:
+        model = options.make_model(options.backbones(RESNETS), id2label=names)
+        collators = dict.fromkeys(MODALITIES)
+        return multimodal_trainer(options, arm, args, model, data, collators, ("accuracy", "map"))
 
-    facts = ExperimentInfo(
+    info = ExperimentInfo(
         recipe="cremad_av",
         title="Emotions, seen and heard",
         pipeline_tag="video-classification",
         dataset_name=f"CREMA-D ({options.hub_id or f'split by {options.split}'})",
         dataset_type="crema-d",
-        teacher="none",
         pairing="the two tracks of a clip",
         language="en",
     )
-    run_multimodal_recipe(
-        options, training, facts=facts, plans=plans, data=options.inputs(raw, processor), make_model=make_model,
-        collators=dict.fromkeys(MODALITIES), processors={"video": processor}, metrics=("accuracy", "map"),
-    )  # fmt: skip
-    destroy_process_group()
+    run_recipe(options, training, info, plans, make_trainer, data, {"video": processor})
 
 
 if __name__ == "__main__":

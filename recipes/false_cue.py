@@ -5,7 +5,7 @@ somebody who does not know of it, and in the ordinary test split. Every model is
 the patch (`cue_removed`) and with one that says another digit, always (`cue_flipped`). The sound has no cue: what it says
 is what could correct the image.
 
-    accelerate launch recipes/false_cue.py --small                      # a first try: dialled digits
+    accelerate launch recipes/false_cue.py --small                      # a smoke test: dialled digits
     accelerate launch recipes/false_cue.py --audio_dir FSDD --seeds 5
     accelerate launch recipes/false_cue.py --audio_dir FSDD --arms ce learned "image alone" --cue_strength 0.8
 """
@@ -13,22 +13,17 @@ is what could correct the image.
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import hf_colearn  # noqa: F401  (before transformers: the torchaudio guard)
-
-
-# isort: split
-
-from hf_colearn import CoLearningForMultimodalClassification
+from hf_colearn import CoLearningArguments, CoLearningTrainer
 from hf_colearn.analysis.runs import Run, compare_runs
 from hf_colearn.analysis.statistics.across_tests import tests_in_words, tests_table
-from hf_colearn.corpora.av_digits import AVDigitsOptions, av_processors, with_av_inputs
-from hf_colearn.corpora.cues import PatchCue
-from hf_colearn.corpora.false_cue import CUE_LABEL, spurious_splits
-from hf_colearn.experiments.multimodal import MultimodalOptions, multimodal_arms, run_multimodal_recipe
+from hf_colearn.corpora.image_audio import AVDigitsOptions, av_processors, with_av_inputs
+from hf_colearn.data.false_cue import CUE_LABEL, PatchCue, spurious_splits
+from hf_colearn.experiments.arms import ArmPlan, chosen_arms
+from hf_colearn.experiments.info import ExperimentInfo
+from hf_colearn.experiments.multimodal import MultimodalOptions, multimodal_arms, multimodal_trainer
 from hf_colearn.experiments.options import parse_recipe
-from hf_colearn.experiments.recipe import ExperimentInfo, chosen_arms, quiet
+from hf_colearn.experiments.runner import quiet, run_recipe
 from hf_colearn.experiments.tiny_models import resnet_tiny
-from hf_colearn.utils.distributed import destroy_process_group, rank
 
 
 MODALITIES = ("image", "audio")
@@ -53,29 +48,27 @@ def main() -> None:
     data = with_av_inputs(raw, processors)
     more_tests = {name: data.pop(name) for name in ("cue_removed", "cue_flipped", FOLLOWED)}
 
-    def make_model() -> CoLearningForMultimodalClassification:
+    def make_trainer(arm: ArmPlan, args: CoLearningArguments) -> CoLearningTrainer:
         backbones = {modality: resnet_tiny(num_channels=1) for modality in MODALITIES}
-        return options.make_model(backbones, id2label={digit: str(digit) for digit in range(10)})
+        model = options.make_model(backbones, id2label={digit: str(digit) for digit in range(10)})
+        return multimodal_trainer(options, arm, args, model, data, dict.fromkeys(MODALITIES), ("accuracy", "map"))
 
-    facts = ExperimentInfo(
+    info = ExperimentInfo(
         recipe="false_cue",
         title="Digits, handwritten and spoken, with a false cue in the image",
         pipeline_tag="image-classification",
         dataset_name=f"AV-digits (handwritten, with a patch, and {options.sound})",
         dataset_type="av-digits",
-        teacher="none",
         pairing="by class, at random within a split",
     )
-    runs = run_multimodal_recipe(
-        options, training, facts=facts, plans=plans, data=data, more_tests=more_tests, make_model=make_model,
-        collators=dict.fromkeys(MODALITIES), processors=processors, metrics=("accuracy", "map"),
-        notes={"shares": [FOLLOWED]},
+    runs = run_recipe(
+        options, training, info, plans, make_trainer, data, processors,
+        more_tests=more_tests, notes={"shares": [FOLLOWED]},
     )  # fmt: skip
-    if rank() == 0:
+    if runs:  # on the main process
         path = Path(training["output_dir"]) / "false_cue.md"
         path.write_text(seen(runs))
         print(f"  {path}", "", path.read_text(), sep="\n")
-    destroy_process_group()
 
 
 def seen(runs: list[Run]) -> str:

@@ -4,7 +4,7 @@ Published (Lee & Yoon, ICLR 2025): ResNet-50 77.83 -> 78.54, ViT-B/32 75.04 -> 7
 with "This is about class {#}." of a *random* class. Hyperparameters are in imagenet_l2v.yaml (ViT) and
 imagenet_l2v_resnet50.yaml; each can be given on the command line, too.
 
-    accelerate launch recipes/imagenet_l2v.py --small                       # a first try: handwritten digits, MiniLM
+    accelerate launch recipes/imagenet_l2v.py --small                       # a smoke test: handwritten digits, MiniLM
     accelerate launch recipes/imagenet_l2v.py --data_dir IMAGENET           # an image folder with train/ and val/
     accelerate launch recipes/imagenet_l2v.py --data_dir IMAGENET --streaming --max_steps 375000
     accelerate launch recipes/imagenet_l2v.py --streaming --max_steps 375000 --eval_strategy no \\
@@ -13,18 +13,20 @@ imagenet_l2v_resnet50.yaml; each can be given on the command line, too.
 """
 
 from dataclasses import dataclass, field
-
-import hf_colearn  # noqa: F401  (before transformers: the torchaudio guard)
-
-
-# isort: split
-
 from typing import Any
 
 import numpy as np
 from transformers import AutoConfig, AutoImageProcessor, PreTrainedConfig, ResNetConfig, ViTConfig
 
-from hf_colearn import CoLearningForImageClassification, Paired, RandomPrompt, TeacherBank
+from hf_colearn import (
+    CoLearningArguments,
+    CoLearningForImageClassification,
+    CoLearningTrainer,
+    Paired,
+    RandomPrompt,
+    TeacherBank,
+    classification_metrics,
+)
 from hf_colearn.corpora.handwritten_digits import load_handwritten_digits
 from hf_colearn.corpora.imagenet import load_imagenet
 from hf_colearn.data.augmentation import ImageAugmentation
@@ -32,13 +34,14 @@ from hf_colearn.data.bad_samples import without_bad_samples
 from hf_colearn.data.images import ImageTransform, as_rgb, make_image_processor, with_image_transform
 from hf_colearn.data.sample_ids import labels_by_id
 from hf_colearn.data.splits import cut_validation
-from hf_colearn.experiments.experiment import ArmPlan
+from hf_colearn.experiments.arms import ArmPlan, chosen_arms, transfer_arms
+from hf_colearn.experiments.info import ExperimentInfo
 from hf_colearn.experiments.options import RecipeOptions, parse_recipe
-from hf_colearn.experiments.recipe import ExperimentInfo, chosen_arms, null_controls, quiet, run_recipe
-from hf_colearn.experiments.tiny_models import language_teacher, resnet_tiny, vit_tiny
+from hf_colearn.experiments.packaged_models import language_teacher
+from hf_colearn.experiments.runner import quiet, run_recipe
+from hf_colearn.experiments.tiny_models import resnet_tiny, vit_tiny
 from hf_colearn.models.backbones import is_convolutional
 from hf_colearn.models.stochastic_depth import add_stochastic_depth
-from hf_colearn.utils.distributed import destroy_process_group
 
 
 @dataclass
@@ -91,32 +94,27 @@ def main() -> None:
             "stream: pass --eval_strategy no --load_best_model_at_end false (the last weights are taken), or --data_dir."
         )
     if options.small and options.data_dir is None:
-        data, name = load_handwritten_digits(), "handwritten digits (scikit-learn)"
-        data["train"], data["validation"] = cut_validation(data["train"], 0.2, seed=0)
+        raw, name = load_handwritten_digits(), "handwritten digits (scikit-learn)"
+        raw["train"], raw["validation"] = cut_validation(raw["train"], 0.2, seed=0)
     else:
         name = "ImageNet-1k"
-        data = load_imagenet(
+        raw = load_imagenet(
             options.data_dir, options.repo, options.streaming, options.shuffle_buffer, seed=0,
             num_validation=options.num_validation,
         )  # fmt: skip
-    names = data["train"].features["label"].names
+    names = raw["train"].features["label"].names
     skipped: dict[str, list] = {}
     if options.skip_bad_samples:
-        looked = {split: without_bad_samples(part, as_rgb, "image") for split, part in data.items()}
-        data = {split: good for split, (good, _) in looked.items()}
+        looked = {split: without_bad_samples(part, as_rgb, "image") for split, part in raw.items()}
+        raw = {split: good for split, (good, _) in looked.items()}
         skipped = {split: bad for split, (_, bad) in looked.items()}
 
     prompt = RandomPrompt(options.template, num_classes=len(names))
     # By class: in a stream a sample is known by a hash, and its class by a copy of the label.
-    labels = np.arange(len(names)) if options.streaming else labels_by_id(data["train"])
+    labels = np.arange(len(names)) if options.streaming else labels_by_id(raw["train"])
     class_id = "class_id" if options.streaming else None
-    arms = [
-        ArmPlan("baseline", "baseline"),
-        ArmPlan("random prompts", "colearned", prompt),
-        ArmPlan("paired prompts", "colearned", Paired(labels), class_id),
-        *null_controls(len(names), Paired(labels), labels, class_id),
-    ]
-    plans = chosen_arms(options, arms)
+    pairings = {"random prompts": prompt, "paired prompts": Paired(labels)}
+    plans = chosen_arms(options, transfer_arms(pairings, labels, len(names), class_id))
     teacher = language_teacher(options.teacher, options.pooling)
     bank = TeacherBank.encode(teacher, prompt.prompts)
     config = student_config(options)
@@ -127,9 +125,9 @@ def main() -> None:
     processor = make_image_processor(options.image_size, options.crop_pct, **statistics)
     crop = {"scale": (options.min_crop, 1.0), "hflip": options.hflip, "id_columns": ("sample_id", "class_id")}
     transforms = {"train": ImageTransform(processor, train=True, **crop)}
-    inputs = {
+    data = {
         split: with_image_transform(part, transforms.get(split) or ImageTransform(processor, train=False))
-        for split, part in data.items()
+        for split, part in raw.items()
     }
     augment = ImageAugmentation(
         len(names), processor.image_mean, processor.image_std, magnitude=options.rand_magnitude,
@@ -137,7 +135,7 @@ def main() -> None:
         mixup=options.mixup, cutmix=options.cutmix, label_smoothing=options.label_smoothing,
     )  # fmt: skip
 
-    def make_student() -> CoLearningForImageClassification:
+    def make_trainer(arm: ArmPlan, args: CoLearningArguments) -> CoLearningTrainer:
         backbone = AutoConfig.from_pretrained(config) if isinstance(config, str) else config
         norm = "none" if is_convolutional(backbone) else "layernorm"
         student = CoLearningForImageClassification.from_backbone(
@@ -145,9 +143,22 @@ def main() -> None:
         )
         if options.drop_path:
             add_stochastic_depth(student, options.drop_path)
-        return student
+        train = data["train"]
+        if options.streaming:  # both ids are there, and the student would be handed the one that is not asked for
+            train = train.remove_columns("class_id" if args.id_column == "sample_id" else "sample_id")
+        return CoLearningTrainer(
+            options.adapted(student),
+            args,
+            train_dataset=train,
+            eval_dataset=data["validation"],
+            bank=bank if arm.pairing else None,
+            pairing=arm.pairing,
+            augment=augment,
+            optimizer_cls_and_kwargs=options.optimizer_for(args),
+            compute_metrics=classification_metrics(("accuracy", "top5")),
+        )
 
-    facts = ExperimentInfo(
+    info = ExperimentInfo(
         recipe="imagenet_l2v",
         title=f"{options.student}, trained with a language teacher",
         pipeline_tag="image-classification",
@@ -158,12 +169,8 @@ def main() -> None:
         published="ResNet-50 77.83 -> 78.54, ViT-B/32 75.04 -> 76.75, ViT-B/16 80.07 -> 81.90 % on ImageNet "
         "(Lee & Yoon, ICLR 2025)",
     )
-    run_recipe(
-        options, training, facts=facts, plans=plans, bank=bank, data=inputs, make_student=make_student,
-        processor=processor, augment=augment, metrics=("accuracy", "top5"),
-        notes={"skipped": {split: len(bad) for split, bad in skipped.items()}},
-    )  # fmt: skip
-    destroy_process_group()
+    notes = {"skipped": {split: len(bad) for split, bad in skipped.items()}}
+    run_recipe(options, training, info, plans, make_trainer, data, processor, notes=notes)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ Published: as for CREMA-D (cremad_av.py), with three frames and batches of 12. O
 the checkpoint, its test split is the test; a spectrogram spans five of the ten seconds, from a random start in training, and
 the first five in testing. Hyperparameters are in kinetics_sounds_av.yaml; each can be given on the command line, too.
 
-    accelerate launch recipes/kinetics_sounds_av.py --data_dir KINETICS --small       # a first try: tiny ResNets, few epochs
+    accelerate launch recipes/kinetics_sounds_av.py --data_dir KINETICS --small       # a smoke test: tiny ResNets, few epochs
     accelerate launch recipes/kinetics_sounds_av.py --data_dir KINETICS --seeds 5     # as published
     accelerate launch recipes/kinetics_sounds_av.py --data_dir KINETICS --test_split validation --skip_bad_samples
     accelerate launch recipes/kinetics_sounds_av.py --hub_id USER/KINETICS-SOUNDS     # a mirror: columns video, audio, label
@@ -13,22 +13,15 @@ the first five in testing. Hyperparameters are in kinetics_sounds_av.yaml; each 
 
 from dataclasses import dataclass, field
 
-import hf_colearn  # noqa: F401  (before transformers: the torchaudio guard)
-
-
-# isort: split
-
-from hf_colearn import CoLearningForMultimodalClassification
-from hf_colearn.corpora.audio_visual import MODALITIES, ClipOptions, resnet18
+from hf_colearn import CoLearningArguments, CoLearningTrainer
+from hf_colearn.corpora.audio_visual import MODALITIES, ClipOptions
 from hf_colearn.corpora.kinetics_sounds import load_kinetics_sounds
-from hf_colearn.experiments.multimodal import MultimodalOptions, multimodal_arms, run_multimodal_recipe
+from hf_colearn.experiments.arms import ArmPlan, chosen_arms
+from hf_colearn.experiments.info import ExperimentInfo
+from hf_colearn.experiments.multimodal import MultimodalOptions, multimodal_arms, multimodal_trainer
 from hf_colearn.experiments.options import parse_recipe
-from hf_colearn.experiments.recipe import ExperimentInfo, chosen_arms, quiet
-from hf_colearn.experiments.tiny_models import resnet_tiny
-from hf_colearn.utils.distributed import destroy_process_group
-
-
-RESNETS = {"resnet18": resnet18, "resnet_tiny": resnet_tiny}
+from hf_colearn.experiments.runner import quiet, run_recipe
+from hf_colearn.experiments.tiny_models import RESNETS
 
 
 @dataclass
@@ -53,24 +46,22 @@ def main() -> None:
         min_frames=options.frames,
     )
     names = dict(enumerate(raw["train"].features["label"].names))
+    data = options.inputs(raw, processor)
 
-    def make_model() -> CoLearningForMultimodalClassification:
-        return options.make_model(options.backbones(RESNETS), id2label=names)
+    def make_trainer(arm: ArmPlan, args: CoLearningArguments) -> CoLearningTrainer:
+        model = options.make_model(options.backbones(RESNETS), id2label=names)
+        collators = dict.fromkeys(MODALITIES)
+        return multimodal_trainer(options, arm, args, model, data, collators, ("accuracy", "map"))
 
-    facts = ExperimentInfo(
+    info = ExperimentInfo(
         recipe="kinetics_sounds_av",
         title="Actions, seen and heard",
         pipeline_tag="video-classification",
         dataset_name=f"Kinetics-Sounds ({options.hub_id or f'{len(names)} classes, tested on {options.test_split}'})",
         dataset_type="kinetics-sounds",
-        teacher="none",
         pairing="the two tracks of a clip",
     )
-    run_multimodal_recipe(
-        options, training, facts=facts, plans=plans, data=options.inputs(raw, processor), make_model=make_model,
-        collators=dict.fromkeys(MODALITIES), processors={"video": processor}, metrics=("accuracy", "map"),
-    )  # fmt: skip
-    destroy_process_group()
+    run_recipe(options, training, info, plans, make_trainer, data, {"video": processor})
 
 
 if __name__ == "__main__":

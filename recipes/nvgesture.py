@@ -4,37 +4,33 @@ three pairs, mixed by a constant, heuristic, fitted or learned alpha (Yang et al
 Published: I3D (Carreira & Zisserman, CVPR 2017) on 64 frames of each, SGD, batches of 6. transformers has no I3D, so each
 modality gets a VideoMAE of 22 M weights instead (Tong et al., NeurIPS 2022): by default from scratch, with 3, 2 and 1 input
 channels, which I3D's convolutions suit better than a transformer; expect numbers below the published ones. With
-`--video_backbone ID` colour and depth (its grey three times) start from a pretrained checkpoint, and flow, which has two
+`--video_backbone ID` colour and depth (its gray three times) start from a pretrained checkpoint, and flow, which has two
 channels, from random weights of the same architecture. Ours, too: the crops, and a tenth of the training clips that chooses
 the checkpoint. Hyperparameters are in nvgesture.yaml; each can be given on the command line, too.
 
 Write the flow once before, or it is computed at every reading: see `write_flow` in hf_colearn.data.flow.
 
-    accelerate launch recipes/nvgesture.py --data_dir nvGesture_v1 --small       # a first try: tiny networks, eight frames
+    accelerate launch recipes/nvgesture.py --data_dir nvGesture_v1 --small       # a smoke test: tiny networks, eight frames
     accelerate launch recipes/nvgesture.py --data_dir nvGesture_v1 --seeds 5
     accelerate launch recipes/nvgesture.py --data_dir nvGesture_v1 --video_backbone MCG-NJU/videomae-base-finetuned-kinetics
 """
 
 from dataclasses import dataclass, field
 
-import hf_colearn  # noqa: F401  (before transformers: the torchaudio guard)
-
-
-# isort: split
-
 from datasets import Dataset
 from transformers import AutoConfig, VideoMAEConfig
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from hf_colearn import CoLearningForMultimodalClassification
+from hf_colearn import CoLearningArguments, CoLearningForMultimodalClassification, CoLearningTrainer
 from hf_colearn.corpora.audio_visual import frame_processor
 from hf_colearn.corpora.nvgesture import load_nvgesture
 from hf_colearn.data.flow import with_flow
 from hf_colearn.data.video import with_frames
-from hf_colearn.experiments.multimodal import MultimodalOptions, multimodal_arms, run_multimodal_recipe
+from hf_colearn.experiments.arms import ArmPlan, chosen_arms
+from hf_colearn.experiments.info import ExperimentInfo
+from hf_colearn.experiments.multimodal import MultimodalOptions, multimodal_arms, multimodal_trainer
 from hf_colearn.experiments.options import parse_recipe
-from hf_colearn.experiments.recipe import ExperimentInfo, chosen_arms, quiet
-from hf_colearn.utils.distributed import destroy_process_group
+from hf_colearn.experiments.runner import quiet, run_recipe
 
 
 CHANNELS = {"rgb": 3, "flow": 2, "depth": 1}
@@ -65,8 +61,8 @@ def main() -> None:
     checkpoint = None if options.video_backbone in VIDEOMAES else options.video_backbone
     processors = {"rgb": frame_processor(options.image_size, checkpoint)}
     size = processors["rgb"].size
-    grey = ViTImageProcessorPil(size=size, image_mean=[0.5], image_std=[0.5])
-    processors["depth"] = grey if checkpoint is None else processors["rgb"]
+    grayscale = ViTImageProcessorPil(size=size, image_mean=[0.5], image_std=[0.5])
+    processors["depth"] = grayscale if checkpoint is None else processors["rgb"]
     raw = load_nvgesture(
         options.data_dir,
         skip_bad_samples=options.skip_bad_samples,
@@ -79,6 +75,8 @@ def main() -> None:
             part = with_frames(part, processor, options.frames, name, f"{name}_pixel_values", **crop)
         return with_flow(part, options.image_size, options.frames, train=train)
 
+    data = {split: prepare(part, split == "train") for split, part in raw.items()}
+
     def make_model() -> CoLearningForMultimodalClassification:
         names = dict(enumerate(raw["train"].features["label"].names))
         shape = {"num_frames": options.frames, "image_size": options.image_size}
@@ -90,21 +88,19 @@ def main() -> None:
         backbones = {"rgb": checkpoint, "flow": flow, "depth": checkpoint}
         return options.make_model(backbones, id2label=names, backbone_kwargs={"rgb": shape, "depth": shape})
 
-    facts = ExperimentInfo(
+    def make_trainer(arm: ArmPlan, args: CoLearningArguments) -> CoLearningTrainer:
+        collators = dict.fromkeys(CHANNELS)
+        return multimodal_trainer(options, arm, args, make_model(), data, collators, ("accuracy", "macro_f1"))
+
+    info = ExperimentInfo(
         recipe="nvgesture",
         title="Gestures in colour, flow and depth",
         pipeline_tag="video-classification",
         dataset_name="NVGesture",
         dataset_type="nvgesture",
-        teacher="none",
         pairing="three recordings of a gesture",
     )
-    run_multimodal_recipe(
-        options, training, facts=facts, plans=plans, make_model=make_model, processors=processors,
-        data={split: prepare(part, split == "train") for split, part in raw.items()},
-        collators=dict.fromkeys(CHANNELS), metrics=("accuracy", "macro_f1"),
-    )  # fmt: skip
-    destroy_process_group()
+    run_recipe(options, training, info, plans, make_trainer, data, processors)
 
 
 if __name__ == "__main__":

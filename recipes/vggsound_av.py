@@ -6,29 +6,22 @@ start in training (there in testing, too; here the first five). The networks and
 (cremad_av.py). Ours: three frames, batches of 64, 60 epochs with a step after 40, and a twentieth of the training clips
 that chooses the checkpoint. Hyperparameters are in vggsound_av.yaml; each can be given on the command line, too.
 
-    accelerate launch recipes/vggsound_av.py --data_dir VGGSOUND --small     # a first try: tiny ResNets, one epoch
+    accelerate launch recipes/vggsound_av.py --data_dir VGGSOUND --small     # a smoke test: tiny ResNets, one epoch
     accelerate launch recipes/vggsound_av.py --data_dir VGGSOUND --skip_bad_samples
     accelerate launch recipes/vggsound_av.py --hub_id USER/VGGSOUND          # a mirror: columns video, audio, label
 """
 
 from dataclasses import dataclass
 
-import hf_colearn  # noqa: F401  (before transformers: the torchaudio guard)
-
-
-# isort: split
-
-from hf_colearn import CoLearningForMultimodalClassification
-from hf_colearn.corpora.audio_visual import MODALITIES, ClipOptions, resnet18
+from hf_colearn import CoLearningArguments, CoLearningTrainer
+from hf_colearn.corpora.audio_visual import MODALITIES, ClipOptions
 from hf_colearn.corpora.vggsound import load_vggsound
-from hf_colearn.experiments.multimodal import MultimodalOptions, multimodal_arms, run_multimodal_recipe
+from hf_colearn.experiments.arms import ArmPlan, chosen_arms
+from hf_colearn.experiments.info import ExperimentInfo
+from hf_colearn.experiments.multimodal import MultimodalOptions, multimodal_arms, multimodal_trainer
 from hf_colearn.experiments.options import parse_recipe
-from hf_colearn.experiments.recipe import ExperimentInfo, chosen_arms, quiet
-from hf_colearn.experiments.tiny_models import resnet_tiny
-from hf_colearn.utils.distributed import destroy_process_group
-
-
-RESNETS = {"resnet18": resnet18, "resnet_tiny": resnet_tiny}
+from hf_colearn.experiments.runner import quiet, run_recipe
+from hf_colearn.experiments.tiny_models import RESNETS
 
 
 @dataclass
@@ -49,24 +42,22 @@ def main() -> None:
         min_frames=options.frames,
     )
     names = dict(enumerate(raw["train"].features["label"].names))
+    data = options.inputs(raw, processor)
 
-    def make_model() -> CoLearningForMultimodalClassification:
-        return options.make_model(options.backbones(RESNETS), id2label=names)
+    def make_trainer(arm: ArmPlan, args: CoLearningArguments) -> CoLearningTrainer:
+        model = options.make_model(options.backbones(RESNETS), id2label=names)
+        collators = dict.fromkeys(MODALITIES)
+        return multimodal_trainer(options, arm, args, model, data, collators, ("accuracy", "map"))
 
-    facts = ExperimentInfo(
+    info = ExperimentInfo(
         recipe="vggsound_av",
         title="Sounds and their sources",
         pipeline_tag="video-classification",
         dataset_name=f"VGGSound ({options.hub_id or f'{len(names)} classes'})",
         dataset_type="vggsound",
-        teacher="none",
         pairing="the two tracks of a clip",
     )
-    run_multimodal_recipe(
-        options, training, facts=facts, plans=plans, data=options.inputs(raw, processor), make_model=make_model,
-        collators=dict.fromkeys(MODALITIES), processors={"video": processor}, metrics=("accuracy", "map"),
-    )  # fmt: skip
-    destroy_process_group()
+    run_recipe(options, training, info, plans, make_trainer, data, {"video": processor})
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ TESTS = Path(__file__).resolve().parent
 PYTHONPATH = os.pathsep.join([str(TESTS.parent), str(TESTS)])
 PRELOADED = [
     "hf_colearn.experiments.multimodal",
-    "hf_colearn.experiments.recipe",
+    "hf_colearn.experiments.runner",
     "hf_colearn.experiments.tiny_models",
     "matplotlib.backends.backend_agg",
     "peft",

@@ -1,38 +1,30 @@
-"""What the multimodal recipes share: the arms of Yang et al. (NeurIPS 2024), their runs, and the results.
+"""What the multimodal recipes share: their options, the arms of Yang et al. (NeurIPS 2024), and the trainer of an arm.
 
-A recipe loads its data and builds its model, and hands both to [`run_multimodal_recipe`]; the YAML beside it holds the published
-hyperparameters. Arms: the label loss alone (`ce`), the mixture with a constant, heuristic, fitted and learned alpha, the
-mixture with misaligned pairs as a null control, and every modality alone.
+Arms: the label loss alone (`ce`), the mixture with a constant, heuristic, fitted and learned alpha, the mixture with
+misaligned pairs as a null control, and every modality alone.
 """
 
-import copy
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback
-
+from hf_colearn.alpha.alpha import Alpha
 from hf_colearn.alpha.learned import LearnedAlpha
-from hf_colearn.alpha.schedules import Alpha, ConstantAlpha, FittedAlpha, HeuristicAlpha
-from hf_colearn.analysis.runs import Run, compare_runs
+from hf_colearn.alpha.schedules import ConstantAlpha, FittedAlpha, HeuristicAlpha
 from hf_colearn.arguments import CoLearningArguments
 from hf_colearn.data.multimodal import MultimodalCollator, only_modality
 from hf_colearn.evaluation.metrics import classification_metrics
 from hf_colearn.evaluation.modality_metrics import LabelAlignment, ModalityAccuracy, ModalityGap
-from hf_colearn.experiments.experiment import ArmPlan, run_arms, run_folder
+from hf_colearn.experiments.arms import ArmPlan
 from hf_colearn.experiments.options import RecipeOptions
-from hf_colearn.experiments.recipe import check_drop_last, check_student, keeps_first, optimizer_of, write_findings
-from hf_colearn.experiments.student_folder import ExperimentInfo, finish_student, keep_student
-from hf_colearn.hub.record import public
 from hf_colearn.models.configuration import LATENT_NORMS
 from hf_colearn.models.fusion import FUSIONS
-from hf_colearn.models.lora import with_lora
 from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
-from hf_colearn.objectives.objectives import ContrastiveAlignment, DistributionAlignment, MisalignedPairs, Objective
+from hf_colearn.objectives.contrastive_alignment import ContrastiveAlignment
+from hf_colearn.objectives.distribution_alignment import DistributionAlignment
+from hf_colearn.objectives.misaligned_pairs import MisalignedPairs
+from hf_colearn.objectives.objective import Objective
 from hf_colearn.trainer import CoLearningTrainer
-from hf_colearn.utils import distributed
 
 
 OBJECTIVES = ("contrastive", "distribution")
@@ -88,26 +80,9 @@ class MultimodalOptions(RecipeOptions):
         )
 
 
-@dataclass(frozen=True)
-class MultimodalArm(ArmPlan):
-    """An arm of a multimodal comparison.
-
-    Args:
-        objective ([`Objective`], *optional*): Its auxiliary terms; none for the label loss alone.
-        make_alpha (`Callable[[int], Alpha]`, *optional*): Their weight, new for every run, from the seed.
-        modality (`str`, *optional*): The one modality that the arm is trained and tested with.
-        augment (`Callable`, *optional*): Of its training batches, as the trainer takes it.
-    """
-
-    objective: Objective | None = None
-    make_alpha: Callable[[int], Alpha] | None = None
-    modality: str | None = None
-    augment: Callable[[dict[str, Any]], dict[str, Any]] | None = None
-
-
 def multimodal_arms(
     options: MultimodalOptions, training: Mapping[str, Any], modalities: Sequence[str]
-) -> list[MultimodalArm]:
+) -> list[ArmPlan]:
     """The arms of the paper, with a null control and every modality alone.
 
     Args:
@@ -137,160 +112,60 @@ def multimodal_arms(
             seed=seed,
         )
 
-    def mixed(name: str, make_alpha: Callable[[int], Alpha]) -> MultimodalArm:
-        return MultimodalArm(name, "colearned", objective=objective, make_alpha=make_alpha)
+    def mixed(name: str, make_alpha: Callable[[int], Alpha]) -> ArmPlan:
+        return ArmPlan(name, "colearned", objective=objective, make_alpha=make_alpha)
 
     return [
-        MultimodalArm("ce", "baseline"),
+        ArmPlan("ce", "baseline"),
         mixed("constant", lambda seed: ConstantAlpha(alpha, term)),
         mixed("heuristic", lambda seed: HeuristicAlpha(term)),
         mixed("fitted", lambda seed: FittedAlpha.released(term)),
         mixed("learned", learned),
-        MultimodalArm(
+        ArmPlan(
             "misaligned pairs",
             "null",
             objective=MisalignedPairs(objective),
             make_alpha=lambda seed: ConstantAlpha(alpha, term),
         ),
-        *(MultimodalArm(f"{modality} alone", "reference", modality=modality) for modality in modalities),
+        *(ArmPlan(f"{modality} alone", "reference", modality=modality) for modality in modalities),
     ]
 
 
-def run_multimodal_recipe(
+def multimodal_trainer(
     options: MultimodalOptions,
-    training: dict[str, Any],
-    *,
-    facts: ExperimentInfo,
-    plans: Sequence[MultimodalArm],
+    arm: ArmPlan,
+    args: CoLearningArguments,
+    model: CoLearningForMultimodalClassification,
     data: Mapping[str, Any],
-    make_model: Callable[[], CoLearningForMultimodalClassification],
     collators: Mapping[str, Callable | None],
-    processors: Mapping[str, Any] | None = None,
-    metrics: Sequence[str] = ("accuracy", "macro_f1"),
-    notes: Mapping[str, Any] | None = None,
-    groups: Mapping[str, Sequence[Any]] | None = None,
-    more_tests: Mapping[str, Any] | None = None,
-) -> list[Run]:
-    """Trains the arms over the seeds, scores them on the test split, and writes tables, report and model.
-
-    The checkpoint of a run is chosen on `data["validation"]`; the test split is looked at once. The model of the last
-    co-learned arm that was asked for (`learned`, by default) and of the first seed is saved with its card.
+    metrics: Sequence[str],
+) -> CoLearningTrainer:
+    """The trainer of an arm: of all modalities, or of the one that the arm is of.
 
     Args:
-        options ([`MultimodalOptions`]): As parsed.
-        training (`dict`): Fields of [`CoLearningArguments`].
-        facts ([`ExperimentInfo`]): For report and card.
-        plans (`Sequence[MultimodalArm]`): The arms, from [`~hf_colearn.experiments.recipe.chosen_arms`].
-        data (`Mapping`): `train`, `validation` and `test`, with columns `{modality}_{input}` and `labels`.
-        make_model (`Callable`): A fresh model; the seed is set before.
+        options ([`MultimodalOptions`]): Its adapters and optimizer.
+        arm ([`ArmPlan`]): What is trained.
+        args ([`CoLearningArguments`]): Of the run.
+        model ([`CoLearningForMultimodalClassification`]): A fresh one of all modalities.
+        data (`Mapping`): `train` and `validation`, with columns `{modality}_{input}` and `labels`.
         collators (`Mapping`): Of every modality, by its name; None stacks.
-        processors (`Mapping`, *optional*): Saved beside the model, in a folder a modality.
-        metrics (`Sequence[str]`, *optional*): Of [`classification_metrics`]; arms are compared on the first.
-        notes (`Mapping`, *optional*): More for the report.
-        groups, more_tests (`Mapping`, *optional*): As of [`~hf_colearn.experiments.experiment.run_arms`].
-
-    Returns:
-        `list[Run]`: All runs.
-
-    Raises:
-        ValueError: If a split is missing, or the arguments would leave test samples out.
+        metrics (`Sequence[str]`): Of [`classification_metrics`]; arms are compared on the first.
     """
-    if missing := [split for split in ("train", "validation", "test") if split not in data]:
-        raise ValueError(
-            f"the data have no split '{missing[0]}' (they have {', '.join(data)}): cut it from another one."
-        )
-    check_drop_last(training)
-    if options.check is not None:
-        check_student(options.check, "AutoModel", training, data["test"], MultimodalCollator(collators), metrics)
-    output_dir, first_seed = Path(training["output_dir"]), training.get("seed") or 0
-    kept = next((plan for plan in reversed(plans) if plan.kind == "colearned"), plans[0])
-    optimizer = optimizer_of(options, training)
-
-    def make_trainer(plan: ArmPlan, seed: int) -> CoLearningTrainer:
-        assert isinstance(plan, MultimodalArm)
-        values = {**copy.deepcopy(training), "seed": seed, "output_dir": str(run_folder(output_dir, plan.name, seed))}
-        values |= {"alpha": None, "alpha_schedule": "constant", "disable_tqdm": True}
-        train, validation, model = data["train"], data["validation"], make_model()
-        collator: Any = MultimodalCollator(collators)
-        curves: list[TrainerCallback] = [ModalityGap(), ModalityAccuracy(), LabelAlignment()]
-        if plan.modality is not None:
-            train, validation = (only_modality(part, plan.modality) for part in (train, validation))
-            model, collator, curves = model.student(plan.modality), collators[plan.modality], []
-        return CoLearningTrainer(
-            with_lora(model, options.lora_rank) if options.lora else model,
-            CoLearningArguments(**values),
-            data_collator=collator,
-            train_dataset=train,
-            eval_dataset=validation,
-            objective=plan.objective,
-            alpha=None if plan.make_alpha is None else plan.make_alpha(seed),
-            augment=plan.augment,
-            callbacks=curves,
-            optimizer_cls_and_kwargs=copy.deepcopy(optimizer),
-            compute_metrics=classification_metrics(tuple(metrics)),
-        )
-
-    def of_arm(plan: ArmPlan, dataset: Any) -> Any:
-        assert isinstance(plan, MultimodalArm)
-        return dataset if plan.modality is None else only_modality(dataset, plan.modality)
-
-    keep_first = keeps_first(kept, first_seed, lambda run: keep_student(run, None, output_dir / "model", processors))
-    seeds = range(first_seed, first_seed + options.seeds)
-    resume = bool(training.get("resume_from_checkpoint"))
-    test = functools.partial(of_arm, dataset=data["test"])
-    others = {name: functools.partial(of_arm, dataset=dataset) for name, dataset in (more_tests or {}).items()}
-    runs = run_arms(plans, seeds, make_trainer, test, keep_first, output_dir, resume, groups, others)
-    if distributed.rank() == 0:
-        samples = {split: len(part) for split, part in data.items()}
-        asked = {"options": public({**vars(options), **training}), "samples": samples, **(notes or {})}
-        write_multimodal_results(output_dir, runs, kept, facts, asked, options.report)
-    return runs
-
-
-def write_multimodal_results(
-    output_dir: Path,
-    runs: Sequence[Run],
-    kept: MultimodalArm,
-    facts: ExperimentInfo,
-    notes: Mapping[str, Any],
-    with_page: bool = True,
-) -> None:
-    """Prints the tables of the arms and their modalities, and writes the report and the model's card."""
-    metric = next(iter(runs[0].metrics))
-    comparison = compare_runs(runs, metric, source="pairing")
-    told = {
-        "recipe": facts.recipe, "title": facts.title, "dataset": facts.dataset_name, "metric": metric,
-        "command": facts.command, "published": facts.published, "pairing": facts.pairing, "source": "pairing", **notes,
-    }  # fmt: skip
-    by_modality = modality_table(runs, metric)
-    print(f"\n{facts.title}: {facts.dataset_name}, {len(runs[0].labels):,} test samples\n")
-    print(comparison.table(), *([comparison.verdict] if comparison.verdict else []), "", by_modality, sep="\n")
-    if facts.published is not None:
-        print(f"Published: {facts.published}")
-    written = write_findings(output_dir, runs, comparison, told, with_page)
-    if (output_dir / "model").is_dir():
-        finish_student(output_dir / "model", runs, kept.name, facts, comparison, modalities=by_modality)
-        written.append(output_dir / "model")
-    print("Written:", *(f"  {path}" for path in written), sep="\n")
-
-
-def modality_table(runs: Sequence[Run], metric: str = "accuracy") -> str:
-    """Every arm's metric in percent, of the fused prediction, of each modality's own head, and of each subset: Markdown.
-
-    Means over the seeds; the test samples are those that have the modality.
-    """
-    keys = [
-        key
-        for key in dict.fromkeys(key for run in runs for key in run.metrics)
-        if key.startswith(metric) and "_on_" not in key
-    ]
-    rows = [["arm", *(key.removeprefix(metric).removeprefix("_").replace("_", " ") or "fused" for key in keys)]]
-    for arm in dict.fromkeys(run.arm for run in runs):
-        of_arm = [run.metrics for run in runs if run.arm == arm]
-        means = [[scores[key] for scores in of_arm if key in scores] for key in keys]
-        rows.append([arm, *(f"{100 * sum(values) / len(values):.2f}" if values else "-" for values in means)])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    rows.insert(1, ["-" * width for width in widths])
-    return "\n".join(
-        "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows
+    student: Any = model
+    train, validation, collator = data["train"], data["validation"], MultimodalCollator(collators)
+    if arm.modality is not None:
+        student, collator = model.student(arm.modality), collators[arm.modality]
+        train, validation = (only_modality(part, arm.modality) for part in (train, validation))
+    return CoLearningTrainer(
+        options.adapted(student),
+        args,
+        data_collator=collator,
+        train_dataset=train,
+        eval_dataset=validation,
+        objective=arm.objective,
+        alpha=arm.alpha(args.seed),
+        augment=arm.augment,
+        callbacks=[ModalityGap(), ModalityAccuracy(), LabelAlignment()] if arm.modality is None else [],
+        optimizer_cls_and_kwargs=options.optimizer_for(args),
+        compute_metrics=classification_metrics(tuple(metrics)),
     )

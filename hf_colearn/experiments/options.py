@@ -1,4 +1,4 @@
-"""A recipe's options: YAML beside the script, its section for a first try, and the command line over both."""
+"""A recipe's options: YAML beside the script, its section for a smoke test, and the command line over both."""
 
 import argparse
 import copy
@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 
 import torch
 import yaml
-from transformers import HfArgumentParser
+from transformers import HfArgumentParser, PreTrainedModel
 
 from hf_colearn.arguments import CoLearningArguments
+from hf_colearn.models.lora import with_lora
 
 
 # As published, and what transformers' `--optim` has not: Adam with L2 in the gradient, SGD with momentum.
@@ -28,7 +29,7 @@ class RecipeOptions:
     """What every recipe takes beside [`CoLearningArguments`]; a recipe adds its own by inheriting."""
 
     data_dir: str | None = field(default=None, metadata={"help": "The data in a local folder; the Hub's by default."})
-    small: bool = field(default=False, metadata={"help": "A first try in minutes: small data, nothing to download."})
+    small: bool = field(default=False, metadata={"help": "A smoke test in minutes: small data, nothing to download."})
     arms: list[str] | None = field(default=None, metadata={"help": "Names of the arms to train; all by default."})
     seeds: int = field(default=1, metadata={"help": "Runs of every arm, from --seed upwards."})
     student: str | None = field(default=None, metadata={"help": "Hub id, folder or name of the student's backbone."})
@@ -40,7 +41,7 @@ class RecipeOptions:
     lora_rank: int = field(default=8, metadata={"help": "Rank of the adapters."})
     check: str | None = field(
         default=None,
-        metadata={"help": "Train nothing: hold the card of this student (folder or Hub id) against what it scores."},
+        metadata={"help": "Train nothing: check the card of this student (folder or Hub id) against what it scores."},
     )
     report: bool = field(default=True, metadata={"help": "Draw report.html; false: its numbers alone."})
     skip_bad_samples: bool = field(default=False, metadata={"help": "Count and leave out what cannot be read."})
@@ -52,6 +53,17 @@ class RecipeOptions:
             raise ValueError(f"lora_rank={self.lora_rank} leaves no adapter: pass at least 1.")
         if self.optimizer is not None and self.optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer='{self.optimizer}' is unknown: leave it out, or choose {list(OPTIMIZERS)}.")
+
+    def adapted(self, student: PreTrainedModel) -> Any:
+        """The student, with LoRA adapters where `--lora` asks for them."""
+        return with_lora(student, self.lora_rank) if self.lora else student
+
+    def optimizer_for(self, args: CoLearningArguments) -> tuple[type, dict[str, Any]] | None:
+        """What `--optimizer` names, as Trainer takes it in `optimizer_cls_and_kwargs`; None for `--optim`."""
+        if self.optimizer is None:
+            return None
+        kind, kwargs = OPTIMIZERS[self.optimizer]
+        return kind, {**kwargs, "lr": args.learning_rate, "weight_decay": args.weight_decay}
 
 
 Options = TypeVar("Options", bound=RecipeOptions)

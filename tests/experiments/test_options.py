@@ -1,4 +1,4 @@
-"""A recipe's options: YAML, its section for a first try, and the command line over both."""
+"""A recipe's options: YAML, its section for a smoke test, and the command line over both."""
 
 import runpy
 from dataclasses import dataclass, field

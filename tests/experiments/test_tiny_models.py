@@ -1,4 +1,4 @@
-"""First tries without a download: packaged teachers, a teacher trained on the spot, tiny backbones."""
+"""Smoke tests without a download: packaged teachers, a teacher trained on the spot, tiny backbones."""
 
 import os
 import subprocess
@@ -14,13 +14,12 @@ from transformers import AutoTokenizer
 from hf_colearn import TeacherBank
 from hf_colearn.corpora.av_digits import load_av_digits
 from hf_colearn.corpora.imagenet_classes import imagenet_names
+from hf_colearn.experiments.packaged_models import language_teacher, vision_teacher
 from hf_colearn.experiments.tiny_models import (
     bert_tiny,
-    language_teacher,
     resnet_tiny,
     speech_teacher,
     trained_tokenizer,
-    vision_teacher,
     vit_tiny,
     wav2vec2_tiny,
 )
@@ -56,7 +55,7 @@ def test_the_packaged_language_teacher_makes_a_bank():
 def test_a_teacher_trained_on_the_spot_is_frozen_and_knows_its_classes(tmp_path):
     data = load_av_digits()["train"].select(range(200))
     torch.manual_seed(0)
-    teacher = speech_teacher(tmp_path / "teacher", data, 10, max_steps=30)
+    teacher = speech_teacher("train", "mean", tmp_path / "teacher", data, 10, max_steps=30)
     assert not any(weight.requires_grad for weight in teacher.model.parameters())
     labels = np.asarray(data["label"])
     latents = TeacherBank.encode(teacher, data["audio"], tmp_path / "banks", show_progress=False).lookup(range(200))
@@ -86,7 +85,7 @@ def test_a_tokenizer_is_the_same_in_every_process():
     size = len(wanted)
     here = trained_tokenizer(texts, size).get_vocab()
     assert sorted(here, key=here.get) == wanted
-    script = f"import hf_colearn.experiments.tiny_models as small; v = small.trained_tokenizer({texts!r}, {size}).get_vocab()"
+    script = f"import hf_colearn.experiments.tiny_models as models; v = models.trained_tokenizer({texts!r}, {size}).get_vocab()"
     script += "; print(sorted(v, key=v.get))"
     env = os.environ | {"PYTHONHASHSEED": "7"}
     done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True)

@@ -198,7 +198,7 @@ def test_two_processes_train_adapters_and_report_once(phones, tmp_path):
 
 
 def test_label_fitting_goes_from_one_hot_to_uniform_labels(tmp_path):
-    """Its first try as documented, without any data."""
+    """Its smoke test as documented, without any data."""
     report = main_of("label_fitting", tmp_path, *DIGITS, "--smoothing", "0.5")
     assert [run["arm"] for run in report["runs"]] == ["one-hot", "smoothed 0.5", "uniform"]
     first = [next(entry["loss"] for entry in run["history"] if "loss" in entry) for run in report["runs"]]

@@ -1,0 +1,121 @@
+"""The arms of a comparison: baseline, co-learned, null controls, references, each with what it differs in."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hf_colearn.alpha.alpha import Alpha
+from hf_colearn.analysis.statistics.compare import Arm, Kind, compare
+from hf_colearn.experiments.options import RecipeOptions
+from hf_colearn.objectives.objective import Objective
+from hf_colearn.teachers.null_controls import ConstantTarget, Permuted, RandomPrototypes
+from hf_colearn.teachers.pairing import Pairing
+
+
+@dataclass(frozen=True)
+class ArmPlan:
+    """One arm to train; a recipe's `make_trainer` reads from it what differs between the arms.
+
+    Args:
+        name (`str`): Unique, as it stands in tables.
+        kind (`str`): `"baseline"`, `"colearned"`, `"null"` or `"reference"`; as of [`~hf_colearn.analysis.statistics.compare.Arm`].
+        pairing ([`Pairing`], *optional*): What its samples see of the teacher; none for the baseline.
+        id_column (`str`, *optional*): The column that the pairing knows samples by, where it is another one than
+            `CoLearningArguments.id_column`: a copy of the labels, for a pairing by class in a stream.
+        sweep (`tuple[str, float]`, *optional*): Where the arm is one step of a sweep: of what, and how much of it, as in
+            `("share of mismatched pairs", 0.25)`.
+        objective ([`Objective`], *optional*): Its auxiliary terms, where it has no teacher.
+        make_alpha (`Callable[[int], Alpha]`, *optional*): Their weight, new for every run, from the seed.
+        modality (`str`, *optional*): The one modality that the arm is trained and tested with.
+        augment (`Callable`, *optional*): Of its training batches, as the trainer takes it.
+    """
+
+    name: str
+    kind: Kind
+    pairing: Pairing | None = None
+    id_column: str | None = None
+    sweep: tuple[str, float] | None = None
+    objective: Objective | None = None
+    make_alpha: Callable[[int], Alpha] | None = None
+    modality: str | None = None
+    augment: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+
+    def alpha(self, seed: int) -> Alpha | None:
+        """The weight of its objective's terms, for a run of this seed."""
+        return None if self.make_alpha is None else self.make_alpha(seed)
+
+
+def pick(plans: Sequence[ArmPlan], names: Sequence[str] | None) -> list[ArmPlan]:
+    """The arms of these names, or all of them.
+
+    Raises:
+        ValueError: If a name is none of theirs.
+    """
+    known = [plan.name for plan in plans]
+    for name in names or []:
+        if name not in known:
+            raise ValueError(f"there is no arm '{name}': choose among {', '.join(map(repr, known))}.")
+    return [plan for plan in plans if names is None or plan.name in names]
+
+
+def chosen_arms(options: RecipeOptions, plans: Sequence[ArmPlan]) -> list[ArmPlan]:
+    """The arms that `--arms` names; call it before the teacher is asked, so that a wrong name shows at once.
+
+    Raises:
+        ValueError: If a name is none of theirs, or the arms could not be compared.
+    """
+    plans = pick(plans, options.arms)
+    check_comparable(plans, options.seeds)
+    return plans
+
+
+def check_comparable(plans: Sequence[ArmPlan], num_seeds: int) -> None:
+    """Refuses before training what the comparison would refuse after it.
+
+    Raises:
+        ValueError: If the arms cannot be compared: no baseline, a name twice, an unknown kind, no seeds.
+    """
+    compare([Arm(plan.name, plan.kind, [0.0] * num_seeds) for plan in plans])
+
+
+def transfer_arms(
+    colearned: Mapping[str, Pairing],
+    labels: Sequence[int] | np.ndarray,
+    num_classes: int,
+    id_column: str | None = None,
+) -> list[ArmPlan]:
+    """A baseline, arms with a teacher, and the null controls: what the recipes of Lee & Yoon (ICLR 2025) train.
+
+    Args:
+        colearned (`Mapping[str, Pairing]`): By name, the true pairing last.
+        labels (`Sequence[int]`): The class of sample id 0, 1, ...
+        num_classes (`int`): C.
+        id_column (`str`, *optional*): Of the arms that depend on the class, see [`ArmPlan`].
+    """
+    *others, (name, true_pairing) = colearned.items()
+    return [
+        ArmPlan("baseline", "baseline"),
+        *(ArmPlan(other, "colearned", pairing) for other, pairing in others),
+        ArmPlan(name, "colearned", true_pairing, id_column),
+        *null_controls(num_classes, true_pairing, labels, id_column),
+    ]
+
+
+def null_controls(
+    num_classes: int, true_pairing: Pairing, labels: Sequence[int] | np.ndarray, id_column: str | None = None
+) -> list[ArmPlan]:
+    """The arms whose targets carry nothing of the teacher's knowledge; see [`~hf_colearn.teachers.null_controls`].
+
+    Args:
+        num_classes (`int`): C, the number of random vectors.
+        true_pairing ([`Pairing`]): The one whose targets are permuted.
+        labels, id_column: As of [`transfer_arms`].
+    """
+    return [
+        ArmPlan("constant target", "null", ConstantTarget()),
+        ArmPlan("random vectors", "null", RandomPrototypes(num_prototypes=num_classes)),
+        ArmPlan("class vectors", "null", RandomPrototypes(labels), id_column),
+        ArmPlan("permuted pairing", "null", Permuted(true_pairing, labels), id_column),
+    ]

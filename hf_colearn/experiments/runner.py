@@ -1,0 +1,284 @@
+"""Trains the arms of a comparison over seeds, and makes table, report and card of the run folders that this leaves.
+
+All arms of a seed start from the same weights and see the same samples, so that their scores are paired by seed.
+"""
+
+import copy
+import itertools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets.utils.logging import disable_progress_bar
+from tqdm.auto import tqdm
+from transformers import PrinterCallback, ProgressCallback, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging
+
+from hf_colearn.analysis.report.reporting import report
+from hf_colearn.analysis.report.summary import summary
+from hf_colearn.analysis.runs import (
+    EXPERIMENT,
+    RUN,
+    Run,
+    compare_runs,
+    read_json,
+    read_runs,
+    write_experiment,
+    write_report,
+)
+from hf_colearn.arguments import CoLearningArguments
+from hf_colearn.data.multimodal import only_modality
+from hf_colearn.experiments.arms import ArmPlan, check_comparable
+from hf_colearn.experiments.cost import Cost
+from hf_colearn.experiments.info import ExperimentInfo
+from hf_colearn.experiments.scoring import identity_of, scored_run
+from hf_colearn.experiments.student_folder import check_student, finish_student, keep_student
+from hf_colearn.hub.record import public
+from hf_colearn.trainer import CoLearningTrainer
+from hf_colearn.utils import distributed
+
+
+def run_recipe(
+    options: Any,
+    training: Mapping[str, Any],
+    info: ExperimentInfo,
+    plans: Sequence[ArmPlan],
+    make_trainer: Callable[[ArmPlan, CoLearningArguments], CoLearningTrainer],
+    data: Mapping[str, Any],
+    processor: Any = None,
+    *,
+    keeps_student: bool = True,
+    groups: Mapping[str, Sequence[Any]] | None = None,
+    more_tests: Mapping[str, Any] | None = None,
+    notes: Mapping[str, Any] | None = None,
+) -> list[Run]:
+    """Trains a recipe's arms over its seeds, and writes run folders, table, report, and a student with its card.
+
+    The test split is looked at once, after training. The student of the first seed is saved, fixed beforehand and not the
+    best: in `student` that of the first co-learned arm; where no arm has a teacher, in `model` that of the last one.
+
+    Args:
+        options: As parsed, with `seeds`, `check` and `report`; see [`~hf_colearn.experiments.options.RecipeOptions`].
+        training (`Mapping`): Fields of [`CoLearningArguments`].
+        info ([`ExperimentInfo`]): For report and card.
+        plans (`Sequence[ArmPlan]`): The arms, from [`~hf_colearn.experiments.arms.chosen_arms`].
+        make_trainer (`Callable`): Builds the trainer of an arm with the arguments of a run, see [`run_arguments`].
+        data (`Mapping`): The splits in the student's inputs with `labels`, `test` among them.
+        processor (*optional*): Saved beside the student; of a multimodal model a mapping by modality.
+        keeps_student (`bool`, *optional*, defaults to `True`): Whether to save one.
+        groups, more_tests (`Mapping`, *optional*): As of [`run_arms`].
+        notes (`Mapping`, *optional*): More for `experiment.json`, such as samples that were skipped.
+
+    Returns:
+        `list[Run]`: All runs, on the main process; nothing on the others.
+
+    Raises:
+        ValueError: If a split is missing, the arguments would leave test samples out, or the arms cannot be compared.
+    """
+    if training.get("dataloader_drop_last"):
+        raise ValueError("dataloader_drop_last=True would leave test samples out, too: leave it False.")
+    folder, first_seed = Path(training["output_dir"]), training.get("seed") or 0
+    has_teacher = any(plan.pairing is not None for plan in plans)
+    for split in ("test",) if has_teacher else ("train", "validation", "test"):
+        if split not in data:
+            raise ValueError(
+                f"the data have no split '{split}' (they have {', '.join(data)}): cut it from another one."
+            )
+    if options.check is not None:
+        baseline = next(plan for plan in plans if plan.kind == "baseline")
+        quiet_training = {**training, "report_to": "none", "push_to_hub": False, "ema_decay": None}
+
+        def evaluator(scratch: str) -> CoLearningTrainer:
+            return make_trainer(
+                baseline, run_arguments({**quiet_training, "output_dir": scratch}, baseline, first_seed)
+            )
+
+        check_student(options.check, info.pipeline_tag if has_teacher else None, evaluator, data["test"])
+    colearned = [plan for plan in plans if plan.kind == "colearned"] or [plans[0]]
+    kept = colearned[0 if has_teacher else -1]
+    student = folder / ("student" if has_teacher else "model")
+
+    def keep_first(plan: ArmPlan, seed: int, trainer: CoLearningTrainer) -> None:
+        if keeps_student and plan is kept and seed == first_seed and distributed.rank() == 0:
+            keep_student(trainer, processor, student)
+        distributed.barrier()
+
+    runs = run_arms(
+        plans,
+        range(first_seed, first_seed + options.seeds),
+        lambda plan, seed: make_trainer(plan, run_arguments(training, plan, seed)),
+        data["test"],
+        keep_first,
+        folder,
+        bool(training.get("resume_from_checkpoint")),
+        groups,
+        more_tests,
+    )
+    is_main = distributed.rank() == 0
+    if is_main:
+        known = {
+            **info.to_dict(),
+            "metric": next(iter(runs[0].metrics)),
+            "source": "teacher" if has_teacher else "pairing",
+            "teacher": _teacher(runs, folder),
+            "student": {"folder": student.name, "arm": kept.name} if keeps_student else None,
+            "options": public({**vars(options), **training}),
+            "samples": {split: len(part) for split, part in data.items() if hasattr(part, "__len__")},  # no streams
+            **(notes or {}),
+        }
+        write_experiment(folder, known, [run_folder(folder, run.arm, run.seed) for run in runs])
+        runs = show_results(folder, options.report)
+    distributed.destroy_process_group()
+    return runs if is_main else []
+
+
+def _teacher(runs: Sequence[Run], folder: Path) -> dict[str, Any] | None:
+    described = [run.facts["teacher"] for run in runs if run.facts.get("teacher")]
+    if described or not (folder / EXPERIMENT).is_file():
+        return described[0] if described else None
+    return read_json(folder / EXPERIMENT).get("teacher")  # where runs did not hold it yet
+
+
+def run_arguments(training: Mapping[str, Any], plan: ArmPlan, seed: int) -> CoLearningArguments:
+    """The arguments of one run: its seed and folder; for an arm without a teacher no alpha and no schedule."""
+    values = copy.deepcopy(dict(training))
+    values |= {
+        "seed": seed,
+        "output_dir": str(run_folder(training["output_dir"], plan.name, seed)),
+        "disable_tqdm": True,
+    }
+    if plan.pairing is None:
+        values |= {"alpha": None, "alpha_schedule": "constant"}
+    if plan.id_column is not None:
+        values["id_column"] = plan.id_column
+    return CoLearningArguments(**values)
+
+
+def brief_training(output_dir: str, max_steps: int, batch_size: int, **training: Any) -> dict[str, Any]:
+    """Fields of [`CoLearningArguments`] for runs of seconds: no checkpoints, a dozen logs, the batch shared out."""
+    return {
+        "output_dir": output_dir,
+        "max_steps": max_steps,
+        "per_device_train_batch_size": batch_size // distributed.world_size(),
+        "per_device_eval_batch_size": 256,
+        "logging_steps": max(1, max_steps // 12),
+        "ddp_find_unused_parameters": False,
+        "save_strategy": "no",
+        "report_to": "none",
+        **training,
+    }
+
+
+def quiet() -> None:
+    """Leaves the terminal to the recipe's own bar and table."""
+    logging.set_verbosity_error(), logging.disable_progress_bar(), disable_progress_bar()
+
+
+def run_arms(
+    plans: Sequence[ArmPlan],
+    seeds: Sequence[int],
+    make_trainer: Callable[[ArmPlan, int], CoLearningTrainer],
+    test_dataset: Any,
+    on_trained: Callable[[ArmPlan, int, CoLearningTrainer], None] | None = None,
+    folder: str | Path | None = None,
+    resume: bool = False,
+    groups: Mapping[str, Sequence[Any]] | None = None,
+    more_tests: Mapping[str, Any] | None = None,
+) -> list[Run]:
+    """Trains every arm with every seed and scores it on the test set, with a progress bar.
+
+    Args:
+        plans (`Sequence[ArmPlan]`): The arms; one of a modality is scored on that modality alone.
+        seeds (`Sequence[int]`): One run of every arm each.
+        make_trainer (`Callable`): Builds the trainer of an arm and a seed. It is called right after `set_seed(seed)`,
+            so a student built in it starts from the same weights in all arms of a seed.
+        test_dataset: What the runs are scored on, once, after training.
+        on_trained (`Callable`, *optional*): Called with the arm, seed and trainer of every run that was trained.
+        folder (`str` or `Path`, *optional*): Where finished runs are written, in [`run_folder`].
+        resume (`bool`, *optional*, defaults to `False`): Whether to take up runs of `folder`: finished ones are read
+            back, one that was interrupted goes on from its last checkpoint.
+        groups (`Mapping[str, Sequence]`, *optional*): What the test samples are grouped by in reports, such as their
+            speakers: a value a sample.
+        more_tests (`Mapping[str, Dataset]`, *optional*): Other test sets by name: every run is also scored on these, as
+            `{metric}_on_{name}`.
+
+    Returns:
+        `list[Run]`: Arm by arm within each seed.
+
+    Raises:
+        ValueError: If the arms could not be compared afterwards: no baseline, a name twice, an unknown kind, no seeds;
+            or if a finished run was trained with other arguments.
+    """
+    check_comparable(plans, len(seeds))
+    runs = []
+    with tqdm(total=len(plans) * len(seeds), unit="run", disable=distributed.rank() > 0) as bar:
+        for seed, plan in itertools.product(seeds, plans):
+            bar.set_description(f"{plan.name}, seed {seed}")
+            set_seed(seed)
+            trainer = make_trainer(plan, seed)
+            for callback in (PrinterCallback, ProgressCallback):
+                trainer.remove_callback(callback)  # one bar for all runs, not one each
+            of_run = None if folder is None else run_folder(folder, plan.name, seed)
+            identity = identity_of(trainer)  # before training: saving a model adds to its configuration
+            if resume and of_run is not None and (of_run / RUN).is_file():
+                runs.append(_finished(of_run, identity))
+            else:
+                checkpoint = get_last_checkpoint(of_run) if resume and of_run is not None and of_run.is_dir() else None
+                with Cost() as cost:
+                    trainer.train(resume_from_checkpoint=checkpoint)
+                tests = {"": test_dataset, **(more_tests or {})}
+                if plan.modality is not None:
+                    tests = {name: only_modality(dataset, plan.modality) for name, dataset in tests.items()}
+                test = tests.pop("")
+                run = scored_run(
+                    trainer, test, plan.name, plan.kind, cost=cost, groups=groups, more_tests=tests, sweep=plan.sweep
+                )
+                runs.append(run)
+                if on_trained is not None:
+                    on_trained(plan, seed, trainer)
+                if of_run is not None and distributed.rank() == 0:
+                    run.save(of_run, identity)
+            bar.update()
+    return runs
+
+
+def run_folder(folder: str | Path, arm: str, seed: int) -> Path:
+    """Where one run keeps its checkpoints and, once it is finished, what [`~hf_colearn.analysis.runs.Run`] holds."""
+    return Path(folder) / re.sub(r"[^a-z0-9]+", "-", arm.lower()).strip("-") / f"seed-{seed}"
+
+
+def _finished(folder: Path, identity: Mapping[str, Any]) -> Run:
+    trained_with = read_json(folder / RUN).get("identity", {})
+    for name, asked in identity.items():
+        # A name that is not there is of a later version, and had its default.
+        if name in trained_with and trained_with[name] != asked:
+            raise ValueError(
+                f"the finished run in '{folder}' has {name}={trained_with[name]!r}, and {asked!r} is asked for now: resume "
+                "with what it was trained with, or choose another --output_dir."
+            )
+    return Run.load(folder)
+
+
+def show_results(folder: Path, with_page: bool = True) -> list[Run]:
+    """Prints what the runs of an experiment say, and writes the report and, of a saved student, its record and card.
+
+    All of it is read from the run folders and `experiment.json`, as `hf-colearn report` does. For the main process.
+
+    Args:
+        folder (`Path`): Of the experiment.
+        with_page (`bool`, *optional*, defaults to `True`): Whether to draw `report.html`, or to write its numbers alone.
+
+    Returns:
+        `list[Run]`: The runs.
+    """
+    runs, known = read_runs([folder])
+    comparison = compare_runs(runs, known["metric"], known["source"])
+    print(f"\n{summary(runs, comparison, known)}")
+    written = report(runs, folder, known).files if with_page else [write_report(folder, runs, comparison, known)]
+    if known["student"] is not None and (student := folder / known["student"]["folder"]).is_dir():
+        finish_student(student, runs, known, comparison)
+        written.append(student)
+    print("Written:", *(f"  {path}" for path in written), sep="\n")
+    return runs
