@@ -6,8 +6,8 @@ Shapes: T samples of a clip, C channels.
 import io
 import operator
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from datasets import Dataset
 
 from hf_colearn.data.columns import map_columns, with_lazy_input
+from hf_colearn.utils.extras import extra
 
 
 # ---- reading ----
@@ -103,10 +104,8 @@ def _as_floats(array: Any, name: str) -> np.ndarray:
 
 
 def _read_file(cell: Mapping, name: str) -> tuple[np.ndarray, int]:
-    try:
+    with extra("audio", "reading audio files needs soundfile"):
         import soundfile
-    except ImportError as error:
-        raise ImportError("reading audio files needs soundfile: pip install 'hf-colearn[audio]'") from error
     content = cell.get("bytes")
     if content is None and not os.path.isfile(cell["path"]):
         raise ValueError(f"{name} is no audio that can be decoded (there is no such file): remove or mend it.")
@@ -240,28 +239,24 @@ def with_log_magnitude(
         ValueError: If the numbers give no spectrogram or there is no such column; when a sample is read, if its clip
             is bad, naming the file.
     """
-    if not (n_fft > 1 and hop_length > 0 and round(seconds * sampling_rate) >= n_fft):
+    length = round(seconds * sampling_rate)
+    if not (n_fft > 1 and hop_length > 0 and length >= n_fft):
         raise ValueError(
             f"seconds={seconds} at sampling_rate={sampling_rate} with n_fft={n_fft} and hop_length={hop_length} give no "
             "spectrogram: pass a hop of at least 1 sample, and a time that holds n_fft samples."
         )
-    make = _LogMagnitude(round(seconds * sampling_rate), sampling_rate, n_fft, hop_length, random_start)
+    spectrogram = partial(log_magnitude, n_fft=n_fft, hop_length=hop_length)
+    make = partial(_spectrogram_of, spectrogram, length, sampling_rate, random_start)
     return with_lazy_input(dataset, column, out, make)
 
 
-@dataclass(frozen=True)
-class _LogMagnitude:
-    length: int
-    sampling_rate: int
-    n_fft: int
-    hop_length: int
-    random_start: bool
-
-    def __call__(self, cell: Any) -> torch.Tensor:
-        wave_T = torch.from_numpy(read_waveform(cell, "the audio", self.sampling_rate)[0])
-        wave_T = wave_T.repeat(-(-self.length // len(wave_T)))
-        start = int(torch.randint(len(wave_T) - self.length + 1, ())) if self.random_start else 0
-        return log_magnitude(wave_T[start : start + self.length], self.n_fft, self.hop_length)
+def _spectrogram_of(
+    spectrogram: Callable[[torch.Tensor], torch.Tensor], length: int, sampling_rate: int, random_start: bool, cell: Any
+) -> torch.Tensor:
+    wave_T = torch.from_numpy(read_waveform(cell, "the audio", sampling_rate)[0])
+    wave_T = wave_T.repeat(-(-length // len(wave_T)))
+    start = int(torch.randint(len(wave_T) - length + 1, ())) if random_start else 0
+    return spectrogram(wave_T[start : start + length])
 
 
 # ---- noise ----

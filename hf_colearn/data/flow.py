@@ -8,7 +8,7 @@ al., "Temporal Segment Networks", ECCV 2016): the first pair is field 0, a displ
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -148,21 +148,14 @@ def with_flow(
             f"size={size}, count={count} and crop_pct={crop_pct} make no input: pass a size and a count of at least 1, and "
             "a share above 0, up to 1."
         )
-    return with_lazy_input(dataset, column, out, _Flow(size, count, train, crop_pct))
+    make = partial(_flow_input, size=size, count=count, train=train, crop_pct=crop_pct)
+    return with_lazy_input(dataset, column, out, make)
 
 
-@dataclass(frozen=True)
-class _Flow:
-    size: int
-    count: int
-    train: bool
-    crop_pct: float
-
-    def __call__(self, cell: Any) -> torch.Tensor:
-        flow_T2HW = read_flow(cell, self.count, generator=torch.default_generator if self.train else None) / BOUND
-        scale = self.size / self.crop_pct / min(flow_T2HW.shape[2:])
-        height, width = (max(self.size, round(length * scale)) for length in flow_T2HW.shape[2:])
-        flow_T2HW = torch.nn.functional.interpolate(flow_T2HW, (height, width), mode="bilinear", antialias=True)
-        free = (height - self.size, width - self.size)
-        top, left = (int(torch.randint(n + 1, ())) if self.train else n // 2 for n in free)
-        return flow_T2HW[..., top : top + self.size, left : left + self.size].contiguous()
+def _flow_input(cell: Any, size: int, count: int, train: bool, crop_pct: float) -> torch.Tensor:
+    flow_T2HW = read_flow(cell, count, generator=torch.default_generator if train else None) / BOUND
+    scale = size / crop_pct / min(flow_T2HW.shape[2:])
+    height, width = (max(size, round(length * scale)) for length in flow_T2HW.shape[2:])
+    flow_T2HW = torch.nn.functional.interpolate(flow_T2HW, (height, width), mode="bilinear", antialias=True)
+    top, left = (int(torch.randint(n + 1, ())) if train else n // 2 for n in (height - size, width - size))
+    return flow_T2HW[..., top : top + size, left : left + size].contiguous()

@@ -6,6 +6,7 @@ the columns, the stored column `{modality}` tells who has it, and the transform 
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -211,23 +212,19 @@ def only_modality(dataset: Dataset, name: str, id_column: str = "sample_id") -> 
         transform = dataset.format["format_kwargs"]["transform"]
         if isinstance(transform, LazyInputs):  # the others need not be made
             transform = LazyInputs(tuple(step for step in transform.steps if step[1].startswith(f"{name}_")))
-        return dataset.with_transform(_Only(transform, name, id_column))
+        return dataset.with_transform(partial(_keep_only, transform=transform, prefix=f"{name}_", id_column=id_column))
     columns = _columns_of(dataset.column_names, name, or_raw=False)
     kept = [column for column in (*LABELS, id_column) if column in dataset.column_names]
     dataset = dataset.select_columns([*columns, *kept])
     return dataset.rename_columns({column: column[len(name) + 1 :] for column in columns})
 
 
-class _Only:
-    """A transform after another: keeps one modality's columns, without their prefix. It can be pickled for workers."""
-
-    def __init__(self, transform: Callable[[dict[str, Any]], dict[str, Any]], name: str, id_column: str):
-        self.transform, self.prefix, self.kept = transform, f"{name}_", (*LABELS, id_column)
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        made = self.transform(batch)
-        columns = {column[len(self.prefix) :]: made[column] for column in made if column.startswith(self.prefix)}
-        return columns | {column: made[column] for column in self.kept if column in made}
+def _keep_only(
+    batch: dict[str, Any], transform: Callable[[dict[str, Any]], dict[str, Any]], prefix: str, id_column: str
+):
+    made = transform(batch)
+    kept = {column: made[column] for column in (*LABELS, id_column) if column in made}
+    return {column[len(prefix) :]: made[column] for column in made if column.startswith(prefix)} | kept
 
 
 def check_modalities(dataset: Any, modalities: tuple[str, ...] | list[str]) -> None:

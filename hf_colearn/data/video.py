@@ -6,6 +6,7 @@ Shapes: T frames of a clip, C channels, H x W pixels.
 import os
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -252,30 +253,24 @@ def with_frames(
         ValueError: If the count or scale is none, or there is no such column; when a sample is read, if its clip cannot
             be decoded or is too short, naming the file.
     """
-    frames = _Frames(processor, count, train, scale, hflip)
-    return with_lazy_input(dataset, column, out, frames)
+    if count < 1:
+        raise ValueError(f"count={count} takes no frame: pass at least 1.")
+    transform = ImageTransform(processor, train=True, scale=scale, hflip=hflip) if train else None
+    make = partial(_frames_input, processor=processor, count=count, transform=transform)
+    return with_lazy_input(dataset, column, out, make)
 
 
-class _Frames:
-    def __init__(self, processor: Any, count: int, train: bool, scale: tuple[float, float], hflip: bool):
-        if count < 1:
-            raise ValueError(f"count={count} takes no frame: pass at least 1.")
-        self.processor, self.count = processor, count
-        self.grayscale = is_grayscale(processor)
-        self.transform = ImageTransform(processor, train=True, scale=scale, hflip=hflip) if train else None
-
-    def __call__(self, cell: Any) -> torch.Tensor:
-        generator = torch.default_generator if self.transform else None
-        frames_T3HW = read_frames(cell, self.count, generator=generator)
-        images = [Image.fromarray(frame_3HW.permute(1, 2, 0).numpy()) for frame_3HW in frames_T3HW]
-        if self.grayscale:
-            images = [image.convert("L") for image in images]
-        if self.transform is None:
-            pixels = self.processor(images=images, return_tensors="np")["pixel_values"]
-            return torch.from_numpy(np.asarray(pixels, dtype=np.float32))
-        state, frames = torch.get_rng_state(), []
-        for image in images:
-            torch.set_rng_state(state)  # the same draws, so the same crop and flip, for every frame
-            frames.append(self.transform({"image": [image], "label": [0]})["pixel_values"][0])
-        frames_TCHW = torch.stack(frames)
-        return frames_TCHW[:, :1].contiguous() if self.grayscale else frames_TCHW
+def _frames_input(cell: Any, processor: Any, count: int, transform: ImageTransform | None) -> torch.Tensor:
+    frames_T3HW = read_frames(cell, count, generator=torch.default_generator if transform else None)
+    images = [Image.fromarray(frame_3HW.permute(1, 2, 0).numpy()) for frame_3HW in frames_T3HW]
+    if is_grayscale(processor):
+        images = [image.convert("L") for image in images]
+    if transform is None:
+        pixels = processor(images=images, return_tensors="np")["pixel_values"]
+        return torch.from_numpy(np.asarray(pixels, dtype=np.float32))
+    state, frames = torch.get_rng_state(), []
+    for image in images:
+        torch.set_rng_state(state)  # the same draws, so the same crop and flip, for every frame
+        frames.append(transform({"image": [image], "label": [0]})["pixel_values"][0])
+    frames_TCHW = torch.stack(frames)
+    return frames_TCHW[:, :1].contiguous() if is_grayscale(processor) else frames_TCHW
