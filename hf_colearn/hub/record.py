@@ -1,5 +1,4 @@
-"""`colearning.json`: how a student was trained, beside its weights. Plain JSON, without tokens and without folders of the
-machine, since it is published."""
+"""`colearning.json`: how a student was trained, beside its weights; plain JSON, since published without tokens and folders."""
 
 import json
 import math
@@ -17,9 +16,11 @@ from torch import nn
 from transformers import PreTrainedModel, TrainingArguments
 
 from hf_colearn import __version__
+from hf_colearn.teachers.bank_card import without_folders
 
 
 RECORD = "colearning.json"
+HUB_ID = r"[\w.-]+(/[\w.-]+)?"
 # Of the machine and the session, not of the training.
 _OF_THE_MACHINE = {"output_dir", "logging_dir", "resume_from_checkpoint", "run_name"}
 
@@ -30,8 +31,8 @@ class TrainingRecord:
 
     Args:
         hf_colearn (`str`): The version of this package.
-        recipe (`str`, *optional*): Name of the recipe, `"digits_l2v"`, and
-        argv (`list[str]`): its command line, see [`public_argv`].
+        recipe (`str`, *optional*): Name of the recipe, such as `"digits_l2v"`.
+        argv (`list[str]`): The recipe's command line, see [`public_argv`].
         arm (`str`, *optional*): Which of the recipe's arms the student is.
         seed (`int`): Of the training.
         base_model (`list[str]`): Hub ids of the pretrained backbones that the training started from.
@@ -90,8 +91,7 @@ class TrainingRecord:
         Example:
 
         ```python
-        state, objective = trainer.state, trainer.auxiliary_objective
-        record = TrainingRecord.of(trainer.args, state.log_history, objective, trainer.alpha, trainer.model)
+        record = TrainingRecord.of(trainer.args, trainer.state.log_history, model=trainer.model)
         record.save("runs/mine/student")
         ```
         """
@@ -128,12 +128,11 @@ class TrainingRecord:
         content = {**public(asdict(self)), "argv": public_argv(self.argv)}
         unfinished = path.with_suffix(".part")
         unfinished.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-        unfinished.replace(path)
-        return path
+        return unfinished.replace(path)
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> "TrainingRecord":
-        """Reads it back; it may come from anywhere, so what the code relies on is looked at.
+        """Reads a record, which may come from anywhere, and checks what the code relies on.
 
         Raises:
             FileNotFoundError: If there is none.
@@ -147,8 +146,8 @@ class TrainingRecord:
             )
         try:
             content = json.loads(path.read_text())
-            record = cls(**{name.name: content[name.name] for name in fields(cls)})
-            _check(record)
+            record = cls(**{entry.name: content[entry.name] for entry in fields(cls)})
+            record._check()
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"'{path}' is no record of a training of this version ({type(error).__name__}: {error}): train the "
@@ -156,18 +155,17 @@ class TrainingRecord:
             ) from error
         return record
 
-
-def _check(record: TrainingRecord) -> None:
-    texts = [*record.argv, *record.terms, *record.base_model, *([record.recipe] if record.recipe is not None else [])]
-    if wrong := [text for text in texts if not isinstance(text, str)]:
-        raise TypeError(f"{wrong[0]!r} is no text")
-    for name, value in record.scores.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise TypeError(f"the score {name} is {value!r}")
-    if record.scores and not {"name", "type", "split", "samples"} <= record.dataset.keys():
-        raise ValueError(f"the dataset of the scores is {record.dataset}")
-    if record.scores and (type(record.dataset["samples"]) is not int or record.dataset["samples"] < 1):
-        raise ValueError(f"the scores were measured on {record.dataset['samples']!r} samples")
+    def _check(self) -> None:
+        for text in (*self.argv, *self.terms, *self.base_model, "" if self.recipe is None else self.recipe):
+            if not isinstance(text, str):
+                raise TypeError(f"{text!r} is no text")
+        for name, value in self.scores.items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise TypeError(f"the score {name} is {value!r}")
+        if self.scores and not {"name", "type", "split", "samples"} <= self.dataset.keys():
+            raise ValueError(f"the dataset of the scores is {self.dataset}")
+        if self.scores and (type(self.dataset["samples"]) is not int or self.dataset["samples"] < 1):
+            raise ValueError(f"the scores were measured on {self.dataset['samples']!r} samples")
 
 
 def public(value: Any) -> Any:
@@ -182,7 +180,7 @@ def public(value: Any) -> Any:
         return [public(entry) for entry in value]
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
-    return value if value is None or isinstance(value, (bool, int)) else _without_folders(str(value))
+    return value if value is None or isinstance(value, (bool, int)) else without_folders(str(value))
 
 
 def public_argv(argv: Sequence[str]) -> list[str]:
@@ -195,9 +193,9 @@ def public_argv(argv: Sequence[str]) -> list[str]:
         option, equals, value = word.partition("=")
         if option.startswith("--"):
             private = _is_private(option[2:].replace("-", "_"))
-            word = f"{option}={_without_folders(value)}" if equals else option
+            word = f"{option}={without_folders(value)}" if equals else option
         if not private:
-            kept.append(word if option.startswith("--") else _without_folders(word))
+            kept.append(word if option.startswith("--") else without_folders(word))
     return kept
 
 
@@ -205,25 +203,15 @@ def _is_private(name: str) -> bool:
     return name in _OF_THE_MACHINE or name == "token" or name.endswith("_token")
 
 
-def _without_folders(text: str) -> str:
-    is_path = os.path.isabs(os.path.expanduser(text)) or re.match(r"([A-Za-z]:|\.\.)[\\/]", text)
-    return re.split(r"[\\/]", text.rstrip("\\/"))[-1] if is_path else text
-
-
 def base_models(model: nn.Module) -> list[str]:
-    """Hub ids of the checkpoints that a model's parts come from, as their configurations tell; no folders."""
+    """Hub ids of the checkpoints that a model's parts come from, by their configurations; no folders."""
     names = [part.config._name_or_path or "" for part in model.modules() if isinstance(part, PreTrainedModel)]
-    ids = [name for name in dict.fromkeys(names) if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name)]
+    ids = [name for name in dict.fromkeys(names) if re.fullmatch(HUB_ID, name)]
     return [name for name in ids if not Path(name).exists()]
 
 
 def hardware(device: torch.device, count: int = 1) -> str:
-    """What was computed on, in words: the accelerators, or the processor and the threads that torch used of it.
-
-    Args:
-        device (`torch.device`): Of a process.
-        count (`int`, *optional*, defaults to 1): How many of them.
-    """
+    """What was computed on, in words: `count` accelerators, or the processor and the threads that torch used of it."""
     if device.type != "cpu":
         return f"{count} x {torch.cuda.get_device_name(device) if device.type == 'cuda' else device.type}"
     threads = torch.get_num_threads()

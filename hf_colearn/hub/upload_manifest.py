@@ -11,13 +11,14 @@ import safetensors  # as a module: `datasets` could not hash its class `safe_ope
 from huggingface_hub import ModelCard
 from yaml import YAMLError
 
+from hf_colearn.hub.record import HUB_ID
+
 
 Files = dict[str, Path | bytes]
 """By the path in the repository: the local file or, where it differs from that, the content."""
 
 # Loading any of these may run code that it holds; `.distcp` and names with "optimizer" are a checkpoint's.
 UNSAFE = (".bin", ".ckpt", ".distcp", ".joblib", ".npz", ".pickle", ".pkl", ".pt", ".pth", ".pyc", ".pyo")
-HUB_ID = r"[\w.-]+(/[\w.-]+)?"
 REPORT = ("report.html", "report.md", "report.json", "figures")
 
 

@@ -18,7 +18,7 @@ from datasets import Dataset, concatenate_datasets, load_dataset
 from huggingface_hub import CommitOperationAdd, DatasetCard, HfApi, constants, hf_hub_download
 
 from hf_colearn.teachers import fingerprint
-from hf_colearn.teachers.bank_card import bank_card, without_folder
+from hf_colearn.teachers.bank_card import bank_card, without_folders
 from hf_colearn.teachers.encoder import FrozenEncoder
 from hf_colearn.teachers.encoding import (
     CHUNK_BYTES,
@@ -254,7 +254,7 @@ class TeacherBank:
             Dataset.from_dict({"row": self._index}).push_to_hub(repo_id, "index", split="train", token=token)
         description = {**self.description, "format": FORMAT, "has_index": has_index}
         if "teacher" in description:
-            description["teacher"] = without_folder(description["teacher"])
+            description["teacher"] = without_folders(description["teacher"])
         numbers = {"num_rows": len(self), "num_distinct": self.num_distinct, "dim": self.dim}
         card = bank_card(description, repo_id, inputs, license, language, source_datasets, **numbers)
         metadata = DatasetCard.load(repo_id, token=token).data  # where `datasets` has put the configurations

@@ -1,6 +1,7 @@
 """The dataset card of a published teacher bank."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def bank_card(
         template_path=str(Path(__file__).parent / "bank_card.md"),
         bank_name=data.pretty_name,
         repo_id=repo_id,
-        teacher=without_folder(description.get("teacher", "not named")),
+        teacher=without_folders(description.get("teacher", "not named")),
         revision=description.get("revision") or "none: local weights",
         inputs="; ".join(filter(None, [inputs or (None if origin else known), origin and f"from {origin}"])),
         pooling=description.get("pooling", "not recorded"),
@@ -54,6 +55,7 @@ def bank_card(
     )
 
 
-def without_folder(teacher: str) -> str:
-    """The teacher's name without the folder of the machine that it was read from."""
-    return os.path.basename(teacher.rstrip("/")) if os.path.isabs(teacher) else teacher
+def without_folders(text: str) -> str:
+    """The last part of a path from elsewhere (absolute, or `../`), which names a folder of the machine; other text as it is."""
+    is_path = os.path.isabs(os.path.expanduser(text)) or re.match(r"([A-Za-z]:|\.\.)[\\/]", text)
+    return re.split(r"[\\/]", text.rstrip("\\/"))[-1] if is_path else text
