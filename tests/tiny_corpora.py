@@ -16,9 +16,9 @@ def write_dtmf_digits(folder, clips_per_digit=120, seed=0, sampling_rate=8000):
     """DTMF digits as files in FSDD's layout; gives their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for name, content in dtmf_digits(clips_per_digit, seed, sampling_rate):
+    for name, samples in dtmf_digits(clips_per_digit, seed, sampling_rate):
         paths.append(folder / name)
-        paths[-1].write_bytes(content)
+        soundfile.write(paths[-1], samples, sampling_rate)
     return paths
 
 

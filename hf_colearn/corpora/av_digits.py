@@ -108,7 +108,12 @@ def load_av_digits(
     digits = load_av_digits()  # or load_av_digits("free-spoken-digit-dataset/recordings")
     ```
     """
-    lowest, highest = _snr_range(noise_snr_db)
+    lowest, highest = np.broadcast_to(np.inf if noise_snr_db is None else noise_snr_db, 2).tolist()
+    if noise_snr_db is not None and not -40 <= lowest <= highest <= 80:
+        raise ValueError(
+            f"noise_snr_db={noise_snr_db} is no range of ratios: pass dB between -40 and 80, the lower one first, or "
+            "`None` for no noise."
+        )
     if not 0 < image_energy <= 1:
         raise ValueError(f"image_energy={image_energy} is no share of the variance: pass a number in (0, 1].")
     if sampling_rate < 1000:
@@ -138,7 +143,7 @@ def load_av_digits(
         rng, rows = np.random.default_rng([seed, 3, number]), []
         for row, other in _pair(pictures[split], clips[split], rng):
             picture, clip = pictures[split][row], clips[split][other]
-            snr_db = rng.uniform(lowest, highest) if noise_snr_db is not None else float("inf")
+            snr_db = lowest if noise_snr_db is None else rng.uniform(lowest, highest)
             if noises is not None:
                 sources = [noises[split][rng.integers(len(noises[split]))]]
             else:
@@ -149,18 +154,6 @@ def load_av_digits(
             rows.append(dict(zip(features, (*cells, picture.image_id, clip.clip_id), strict=True)))
         built[split] = dataset_of(rows, features)
     return finish(built, {}, skip_bad_samples=False)
-
-
-def _snr_range(noise_snr_db: float | tuple[float, float] | None) -> tuple[float, float]:
-    if noise_snr_db is None:
-        return float("inf"), float("inf")
-    lowest, highest = noise_snr_db if isinstance(noise_snr_db, (tuple, list)) else (noise_snr_db, noise_snr_db)
-    if not -40 <= lowest <= highest <= 80:
-        raise ValueError(
-            f"noise_snr_db={noise_snr_db} is no range of ratios: pass dB between -40 and 80, the lower one first, or "
-            "`None` for no noise."
-        )
-    return float(lowest), float(highest)
 
 
 def _drawn_by_class(items: Sequence[Item], share: float, what: str, rng: np.random.Generator) -> np.ndarray:
@@ -243,9 +236,9 @@ def _reduce_energy(pictures: dict[str, list[Picture]], image_energy: float) -> N
 def _dtmf_clips(sampling_rate: int) -> list[Clip]:
     """What [`read_spoken_digits`] would read of them from a folder, in its order."""
     clips = []
-    for name, content in sorted(dtmf_digits(sampling_rate=sampling_rate)):
+    for name, samples_T in sorted(dtmf_digits(sampling_rate=sampling_rate)):
         digit, speaker, take = Path(name).stem.split("_")
-        clips.append(Clip(name, int(digit), speaker, int(take), read_waveform(content, name)[0]))
+        clips.append(Clip(name, int(digit), speaker, int(take), read_waveform(samples_T, name, sampling_rate)[0]))
     return clips
 
 

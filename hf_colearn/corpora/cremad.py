@@ -50,17 +50,14 @@ def load_cremad(
             its splits are taken as they are.
         split (`str`, *optional*, defaults to `"auto"`): `"lists"` takes `train.csv` and `test.csv` of the folder (lines
             `1001_DFA_ANG_XX,ANG`): a random split in which *every test actor is in the training set too*. `"actor"` tests
-            on actors unseen in training, drawn by the seed, and validates on others. `"auto"` takes the lists where they
-            are, else the actors, and says which.
+            on actors unseen in training and validates on others. `"auto"` takes the lists where they are, else the actors.
         frames (`str`, *optional*): The folder of videos or frames, by default `VideoFlash`, or the one `Image-*-FPS`.
         test_share (`float`, *optional*, defaults to 0.2): Of the actors.
-        validation_share (`float`, *optional*, defaults to 0.1): Of the listed training clips, or of all actors; 0 for no
-            validation split.
+        validation_share (`float`, *optional*, defaults to 0.1): Of the listed training clips, or of all actors; 0: none.
         seed (`int`, *optional*, defaults to 0): Draws actors and the validation split.
-        skip_bad_samples (`bool`, *optional*, defaults to `False`): Leaves out, with a warning that counts them, clips
-            without a video or a recording and, after reading each, those that cannot be decoded, are silent, or have
-            fewer frames than `min_frames`.
-        min_frames (`int`, *optional*, defaults to 1): See there; what training takes of a clip.
+        skip_bad_samples (`bool`, *optional*, defaults to `False`): Leaves out and counts clips that lack a file and, after
+            reading each, those that cannot be decoded, are silent, or have fewer frames than `min_frames`.
+        min_frames (`int`, *optional*, defaults to 1): What training takes of a clip.
 
     Returns:
         [`datasets.DatasetDict`]: `train`, `validation` (if any) and `test` with `video` (`Video(decode=False)`), `audio`

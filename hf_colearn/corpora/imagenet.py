@@ -78,10 +78,7 @@ def load_imagenet(
     train = with_image_transform(data["train"], ImageTransform(processor, train=True))
     ```
     """
-    if data_dir is not None:
-        train, test = _from_folder(Path(data_dir))
-    else:
-        train, test = _from_hub(repo, streaming)
+    train, test = _from_hub(repo, streaming) if data_dir is None else _from_folder(Path(data_dir))
     features = train.features or {}  # those of all splits: a builder has one set
     if not isinstance(features.get("image"), Image) or not isinstance(features.get("label"), ClassLabel):
         raise ValueError(
@@ -103,15 +100,13 @@ def load_imagenet(
         return DatasetDict(splits)
     # The files lie class by class, so that a buffer would hold only a few classes at a time.
     splits["train"] = train.shuffle(seed=seed)
-    streams = {
-        name: dataset.to_iterable_dataset(num_shards=min(SHARDS, len(dataset))) for name, dataset in splits.items()
-    }
+    streams = {name: part.to_iterable_dataset(num_shards=min(SHARDS, len(part))) for name, part in splits.items()}
     streams["train"] = streams["train"].shuffle(seed=seed, buffer_size=shuffle_buffer)
     return IterableDatasetDict(streams)
 
 
 # ---- a folder ----
-def _from_folder(folder: Path) -> tuple[Dataset, Dataset]:
+def _from_folder(folder: Path) -> list[Dataset]:
     if not folder.is_dir():
         raise FileNotFoundError(f"data_dir='{folder}' is no folder: pass the one that holds 'train' and 'val'.")
     found = sorted(path.name for path in folder.iterdir() if path.is_dir())
@@ -122,18 +117,17 @@ def _from_folder(folder: Path) -> tuple[Dataset, Dataset]:
         )
     classes = {name: _class_folders(folder / name) for name in ("train", test)}
     for name, other in (("train", test), (test, "train")):
-        alone = sorted(set(classes[name]) - set(classes[other]))
-        if alone:
+        if alone := sorted(classes[name] - classes[other]):
             raise ValueError(
                 f"'{folder / name}' has {len(alone)} class folders that '{folder / other}' has not, such as "
                 f"{alone[:3]}: both splits need the same classes."
             )
     files = {"train": str(folder / "train" / "**"), "test": str(folder / test / "**")}
     loaded = load_dataset("imagefolder", data_files=files, drop_labels=False, drop_metadata=True)
-    return loaded["train"], loaded["test"]
+    return [loaded["train"], loaded["test"]]
 
 
-def _class_folders(split: Path) -> list[str]:
+def _class_folders(split: Path) -> set[str]:
     """The names of the classes, each of which must have an image."""
     folders = sorted(path for path in split.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not folders:
@@ -141,23 +135,21 @@ def _class_folders(split: Path) -> list[str]:
             f"'{split}' has no class folders: sort its images into one folder a class (ImageNet's validation images come "
             "in one heap, with their classes in the devkit)."
         )
-    endings = set(ImageFolder.EXTENSIONS)
     for path in folders:
-        if not any(file.suffix.lower() in endings for file in path.rglob("*")):
+        if not any(file.suffix.lower() in ImageFolder.EXTENSIONS for file in path.rglob("*")):
             raise ValueError(f"the class folder '{path}' holds no image: remove it in both splits, or fill it.")
-    return [path.name for path in folders]
+    return {path.name for path in folders}
 
 
 # ---- the Hub ----
-def _from_hub(repo: str, streaming: bool) -> tuple[Dataset, Dataset] | tuple[IterableDataset, IterableDataset]:
+def _from_hub(repo: str, streaming: bool) -> list[Dataset] | list[IterableDataset]:
     try:
-        train, test = (load_dataset(repo, split=split, streaming=streaming) for split in ("train", "validation"))
+        return [load_dataset(repo, split=split, streaming=streaming) for split in ("train", "validation")]
     except DatasetNotFoundError as error:
         raise PermissionError(
             f"'{repo}' cannot be read from the Hub ({error}) If it is gated, as ImageNet is: accept its terms on its page "
             "once, log in with `hf auth login` on this machine, and check the spelling; or pass `data_dir=`."
         ) from error
-    return train, test
 
 
 def _stream_by_hash(

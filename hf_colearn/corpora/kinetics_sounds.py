@@ -77,9 +77,9 @@ def load_kinetics_sounds(
         validation_share (`float`, *optional*, defaults to 0): Of the training clips, stratified by class, where there is
             no validation split otherwise.
         seed (`int`, *optional*, defaults to 0): Draws that split.
-        skip_bad_samples (`bool`, *optional*, defaults to `False`): After reading each, leaves out, with a warning that
-            counts them, clips that cannot be decoded, have no sound, or have fewer frames than `min_frames`.
-        min_frames (`int`, *optional*, defaults to 1): See there; what training takes of a clip.
+        skip_bad_samples (`bool`, *optional*, defaults to `False`): After reading each, leaves out and counts clips that
+            cannot be decoded, have no sound, or have fewer frames than `min_frames`.
+        min_frames (`int`, *optional*, defaults to 1): What training takes of a clip.
 
     Returns:
         [`datasets.DatasetDict`]: `train`, `validation` (if any) and `test` with `video` (`Video(decode=False)`), `audio`

@@ -47,9 +47,8 @@ def load_nvgesture(
         validation_share (`float`, *optional*, defaults to 0.1): Of the training clips, stratified by class; its subjects
             are those of the training set. 0 for none.
         seed (`int`, *optional*, defaults to 0): Draws the validation split.
-        skip_bad_samples (`bool`, *optional*, defaults to `False`): Leaves out, with a warning that counts them, clips
-            without a video and, after reading each, those that cannot be decoded or are shorter than their list or
-            `min_frames` says.
+        skip_bad_samples (`bool`, *optional*, defaults to `False`): Leaves out and counts clips without a video and, after
+            reading each, those that cannot be decoded or are shorter than their list or `min_frames` says.
         min_frames (`int`, *optional*, defaults to 1): What training takes of a clip.
 
     Returns:

@@ -49,8 +49,8 @@ def load_sarcasm(
         config (`str`, *optional*): The mirror's configuration, where it has several.
         texts (`str`, *optional*): The folder of texts: `"text"` (Cai et al.), `"text_json_final"` (MMSD2.0) or
             `"text_json_clean"` (Cai et al.'s, as MMSD2.0 ships them); by default the one that is there.
-        skip_bad_samples (`bool`, *optional*, defaults to `False`): Leaves out, with a warning that counts them, tweets
-            without a picture or a text and, after reading each, those whose picture cannot be decoded.
+        skip_bad_samples (`bool`, *optional*, defaults to `False`): Leaves out and counts tweets without a picture or a
+            text and, after reading each, those whose picture cannot be decoded.
 
     Returns:
         [`datasets.DatasetDict`]: `train`, `validation` and `test` with `image`, `text`, `label` and, in `train`,
@@ -77,17 +77,14 @@ def load_sarcasm(
 
 
 def _name_of_texts(folder: Path, texts: str | None) -> str:
-    known = ", ".join(_TEXTS)
-    if texts is not None:
-        if texts not in _TEXTS:
-            raise ValueError(f"texts='{texts}' is unknown: choose one of {known}.")
-        return texts
-    found = [name for name in _TEXTS if (folder / name).is_dir()]
-    if not found:
+    known, found = ", ".join(_TEXTS), [name for name in _TEXTS if (folder / name).is_dir()]
+    if texts is not None and texts not in _TEXTS:
+        raise ValueError(f"texts='{texts}' is unknown: choose one of {known}.")
+    if texts is None and not found:
         raise FileNotFoundError(f"'{folder}' has none of the folders {known}: pass the parent of one as data_dir.")
-    if len(found) > 1:
+    if texts is None and len(found) > 1:
         raise ValueError(f"'{folder}' has the folders {', '.join(found)}: say which with texts='{found[0]}'.")
-    return found[0]
+    return texts or found[0]
 
 
 def _samples(file: Path, images: Path, seen: dict[str, str]) -> Iterator[Sample]:

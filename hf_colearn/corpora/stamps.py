@@ -45,11 +45,11 @@ def load_stamps(
 
     They are read as Debian installs them, `{category}/.../{name}.png` (fitted into 128 x 128 pixels, on white) with
     `{name}.txt` and `{name}_desc_fr.ogg`, or from a folder with `metadata.csv`, `images/{id}.jpg` and
-    `speech_fr/{id}.ogg`, where that was done before. Both number them by their paths, so that a seed splits both alike.
+    `speech_fr/{id}.ogg`. Both number them by their paths, so that a seed splits both alike.
 
-    Several stamps show the same thing ("A frog." twice, "The letter a." and "The letter A." in several fonts, the same
-    fireman as military and as people): all whose sentences agree in either language, but for upper and lower case, are
-    on one side, so that no split's text or speech is known from another. Categories are stratified as far as that allows.
+    All stamps whose sentences agree in either language, but for upper and lower case, are in one split ("A frog." twice,
+    "The letter A." in several fonts), so that no split's text or speech is known from another. Categories are stratified
+    as far as that allows.
 
     Args:
         data_dir (`str` or `Path`): The folder, such as `/usr/share/tuxpaint/stamps` after
@@ -117,10 +117,11 @@ def _from_table(folder: Path) -> list[Stamp]:
             for path in (image, audio):
                 if not path.is_file():
                     raise ValueError(f"'{path}' of {where} is missing: restore the file, or remove the line.")
-            stamp_id, *texts = (row[name].strip() for name in _COLUMNS)
+            stamp_id, category, text_en, text_fr = (row[name].strip() for name in _COLUMNS)
             if stamp_id in stamps:
                 raise ValueError(f"'{table}' has id '{stamp_id}' more than once: number the stamps anew.")
-            stamps[stamp_id] = Stamp(stamp_id, *texts, {"bytes": None, "path": str(image)}, audio)
+            cell = {"bytes": None, "path": str(image)}
+            stamps[stamp_id] = Stamp(stamp_id, category, text_en, text_fr, cell, audio)
     return list(stamps.values())
 
 
@@ -162,16 +163,15 @@ def _on_white(path: Path) -> bytes:
 
 def _frequent(stamps: list[Stamp], min_per_class: int, folder: Path) -> list[Stamp]:
     counts = Counter(stamp.category for stamp in stamps)
-    rare = {category: count for category, count in counts.items() if count < min_per_class}
+    rare = [f"{category} ({count})" for category, count in counts.items() if count < min_per_class]
     if len(counts) - len(rare) < 2:
         raise ValueError(
             f"min_per_class={min_per_class} leaves {len(counts) - len(rare)} categories of '{folder}' ({dict(counts)}): "
             "lower it."
         )
     if rare:
-        shown = ", ".join(f"{category} ({count})" for category, count in rare.items())
-        warn(f"categories with fewer than {min_per_class} stamps are left out: {shown}.")
-    return [stamp for stamp in stamps if stamp.category not in rare]
+        warn(f"categories with fewer than {min_per_class} stamps are left out: {', '.join(rare)}.")
+    return [stamp for stamp in stamps if counts[stamp.category] >= min_per_class]
 
 
 # ---- the split ----

@@ -30,9 +30,9 @@ def load_vggsound(
         validation_share (`float`, *optional*, defaults to 0.05): Of the training clips, stratified by class, as the
             release has no validation split; 0 for none.
         seed (`int`, *optional*, defaults to 0): Draws the validation split.
-        skip_bad_samples (`bool`, *optional*, defaults to `False`): After reading each, leaves out, with a warning that
-            counts them, clips that cannot be decoded, have no sound, or have fewer frames than `min_frames`.
-        min_frames (`int`, *optional*, defaults to 1): See there; what training takes of a clip.
+        skip_bad_samples (`bool`, *optional*, defaults to `False`): After reading each, leaves out and counts clips that
+            cannot be decoded, have no sound, or have fewer frames than `min_frames`.
+        min_frames (`int`, *optional*, defaults to 1): What training takes of a clip.
 
     Returns:
         [`datasets.DatasetDict`]: `train`, `validation` (if any) and `test` with `video` (`Video(decode=False)`), `audio`
