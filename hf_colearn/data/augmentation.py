@@ -11,7 +11,7 @@ from torch import nn
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from hf_colearn.data.rand_augment import rand_augment, to_device
-from hf_colearn.data.sample_ids import TARGETS
+from hf_colearn.data.sample_ids import is_target
 from hf_colearn.data.soft_labels import smoothed
 
 
@@ -185,8 +185,8 @@ def _mix(batch: dict[str, Any], weight: float, box: tuple[slice, slice] | None) 
     else:
         batch["pixel_values"] = images.clone()
         batch["pixel_values"][..., box[0], box[1]] = images.flip(0)[..., box[0], box[1]]
-    for name in ("labels", TARGETS):
-        if name in batch:
+    for name in batch:
+        if name == "labels" or is_target(name):
             batch[name] = _blend(batch[name], weight)
 
 

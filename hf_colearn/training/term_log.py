@@ -22,6 +22,7 @@ class TermLog:
 
     def _reset(self) -> None:
         self._sums: torch.Tensor | None = None
+        self._broken: torch.Tensor | None = None  # the micro-batch since which a loss is not finite, infinity if none
         self._alphas = dict.fromkeys(self.names[1:], 0.0)
         self._count = 0
 
@@ -32,13 +33,15 @@ class TermLog:
             FloatingPointError: On every process, if a loss of the run's first micro-batch is not finite.
         """
         values = torch.stack([losses[name].detach().float() for name in self.names])
-        if self._is_first:  # the only one that the host waits for
-            self._is_first = False
-            self._check_finite(distributed.mean_over_processes(values).tolist(), "in the first step")
+        broken = torch.where(values.isfinite(), math.inf, float(self._count))
+        self._broken = broken if self._broken is None else torch.minimum(self._broken, broken)
         self._sums = values if self._sums is None else self._sums + values
         for name in self._alphas:
             self._alphas[name] += alphas[name]
         self._count += 1
+        if self._is_first:  # the only micro-batch that the host waits for
+            self._is_first = False
+            self._check_finite(distributed.mean_over_processes(values).tolist(), "in the first step")
 
     def pop_metrics(self) -> dict[str, float]:
         """The means since the last call, over processes, too; empty where nothing was added.
@@ -57,10 +60,15 @@ class TermLog:
         return logs
 
     def _check_finite(self, means: Sequence[float], when: str) -> None:
-        for name, mean in zip(self.names, means, strict=True):
-            if not math.isfinite(mean):
-                what = "task loss" if name == "task" else f"term '{name}'"
-                raise FloatingPointError(
-                    f"the {what} is {mean} {when}: from there on no weight would be a number, so training stops. Look for "
-                    "values that are not finite in the inputs, labels and targets, or lower the learning rate."
-                )
+        if all(map(math.isfinite, means)):
+            return
+        assert self._broken is not None
+        # Weights that are no numbers break every loss after it, so the first one is named.
+        since = [min(found) for found in zip(*distributed.from_all_processes(self._broken.tolist()), strict=True)]
+        first = min(range(len(since)), key=since.__getitem__)
+        name = "task loss" if first == 0 else f"term '{self.names[first]}'"
+        raise FloatingPointError(
+            f"the {name} is not finite {when} (micro-batch {since[first] + 1:.0f} of it): from there on no weight would be a "
+            "number, so training stops. Look for values that are not finite in the inputs, labels and targets, or lower the "
+            "learning rate."
+        )
