@@ -54,7 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--streaming", action="store_true", help="read datasets of the Hub without downloading them")
     parser.add_argument("--batch_size", type=int, default=64, help="images a forward pass, on every process")
     parser.add_argument("--num_workers", type=int, default=2, help="processes that decode, beside each that computes")
-    parser.add_argument("--max_samples", type=int, help="a first look at so many images of every set")
+    parser.add_argument("--max_samples", type=int, help="score only so many images of every set")
     parser.add_argument("--skip_bad_samples", action="store_true", help="count images that cannot be read, go on")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"], help="of the model")
     parser.add_argument("--output_dir", default="runs/evaluate_robustness", help="where report.json goes")
@@ -86,7 +86,7 @@ def main() -> None:
     sources = sources_of(options)
     if "c" in sources and "c" not in dict(options.data):
         check_can_corrupt()
-    # On a machine without a GPU, accelerate brings processes together only when told so.
+    # On a machine without a GPU, accelerate forms a process group only with `cpu=True`.
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
     logging.set_verbosity_error(), logging.disable_progress_bar(), disable_progress_bar()
     model = AutoModelForImageClassification.from_pretrained(options.model, dtype=options.dtype).to(state.device)
@@ -117,7 +117,7 @@ def main() -> None:
 
 def report(options: argparse.Namespace, sources: dict, results: dict, processes: int) -> None:
     """The table, and report.json with every count."""
-    facts = {
+    info = {
         "recipe": "evaluate_robustness",
         "options": vars(options),
         "sources": sources,
@@ -128,7 +128,7 @@ def report(options: argparse.Namespace, sources: dict, results: dict, processes:
     }
     path = Path(options.output_dir) / "report.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(facts, indent=1))
+    path.write_text(json.dumps(info, indent=1))
     print(f"\n{options.model}\n\n{table(results)}\nWritten:\n  {path}")
 
 

@@ -51,9 +51,9 @@ def read_waveform(
     wave, rate = _decode(cell, name, sampling_rate)
     if wave.ndim not in (1, 2) or not wave.size:
         raise ValueError(f"{name} is a waveform of shape {wave.shape}: pass at least one sample, mono or stereo.")
-    strange = np.count_nonzero(~np.isfinite(wave))
-    if check and strange:
-        raise ValueError(f"{name} has {strange} samples of {wave.size} that are NaN or infinite: remove or mend it.")
+    invalid = np.count_nonzero(~np.isfinite(wave))
+    if check and invalid:
+        raise ValueError(f"{name} has {invalid} samples of {wave.size} that are NaN or infinite: remove or mend it.")
     wave = wave.mean(axis=int(np.argmin(wave.shape))) if wave.ndim == 2 else wave
     if check and np.ptp(wave) == 0:
         raise ValueError(f"{name} is silent (all its {len(wave)} samples are {wave[0]:g}): remove or mend it.")
@@ -113,7 +113,7 @@ def _read_file(cell: Mapping, name: str) -> tuple[np.ndarray, int]:
         wave, rate = soundfile.read(io.BytesIO(content) if content is not None else cell["path"], dtype="float32")
         return wave if wave.ndim == 1 else wave.mean(axis=1), rate
     except (soundfile.LibsndfileError, OSError) as error:
-        # A LibsndfileError tells its cause apart from the name of the object that it read.
+        # Its own text would name the object that was read, too.
         reason = error.error_string if isinstance(error, soundfile.LibsndfileError) else str(error)
     try:
         from torchcodec.decoders import AudioDecoder
@@ -261,10 +261,9 @@ def _spectrogram_of(
 
 # ---- noise ----
 class WaveformNoise:
-    """Adds Gaussian noise to the student's audio, drawn anew for every batch; a trainer's `augment`.
+    """Adds Gaussian noise to the student's audio, as the released code of Lee & Yoon (ICLR 2025); a trainer's `augment`.
 
-    The released code of Lee & Yoon (ICLR 2025) adds `1e-3 * torch.randn` to the student's audio as well. Where the
-    batch has an `attention_mask` of the inputs' shape, the padding stays as it is.
+    It is drawn anew for every batch. Where that has an `attention_mask` of the inputs' shape, the padding stays as it is.
 
     Args:
         std (`float`, *optional*, defaults to 1e-3): The noise's standard deviation in the units of the batch: an extractor
@@ -293,8 +292,8 @@ class WaveformNoise:
 class NoisyWaveforms(Sequence[Any]):
     """The teacher's recordings with Gaussian noise, drawn once for every row, read when they are asked for.
 
-    A bank is exact only for inputs that stay the same, so the noise is a function of the seed and the row alone.
-    The released code of Lee & Yoon (ICLR 2025) draws it anew at every step.
+    A bank is exact only for inputs that stay the same, so the noise is a function of the seed and the row alone; the
+    released code of Lee & Yoon (ICLR 2025) draws it anew at every step.
 
     Args:
         recordings (`Sequence`): Cells that [`read_waveform`] reads, such as `dataset["audio"]`.

@@ -60,23 +60,23 @@ def without_bad_samples(
         check_columns(dataset, column)
     if isinstance(dataset, IterableDataset):
         bad: list[BadSample] = []
-        watch = _Watch(read, column, bad)
-        return as_stored(dataset, column).filter(watch, with_indices=True, input_columns=[column]), bad
+        is_good = _StreamFilter(read, column, bad)
+        return as_stored(dataset, column).filter(is_good, with_indices=True, input_columns=[column]), bad
 
-    def look(cell: Any, row: int) -> dict[str, str | None]:
+    def check(cell: Any, row: int) -> dict[str, str | None]:
         return {"problem": _problem(read, cell, row)}
 
-    looked = as_stored(dataset.with_format(None).select_columns(column), column).map(
-        look,
+    checked = as_stored(dataset.with_format(None).select_columns(column), column).map(
+        check,
         with_indices=True,
         input_columns=[column],
         remove_columns=[column],
         features=Features({"problem": Value("string")}),
         num_proc=num_proc,
         keep_in_memory=True,  # nothing is cached: a file may have been mended since
-        desc=f"Looking for bad samples of '{column}'",
+        desc=f"Checking the samples of '{column}'",
     )
-    problems = looked["problem"][:]
+    problems = checked["problem"][:]
     bad = [BadSample(row, problem) for row, problem in enumerate(problems) if problem is not None]
     if not bad:
         return dataset, bad
@@ -97,8 +97,8 @@ def _problem(read: Callable[[Any, int], Any], cell: Any, row: int) -> str | None
     return None
 
 
-class _Watch:
-    """The filter of a stream: whether a sample is good. It counts what it leaves out in the pass that is going on."""
+class _StreamFilter:
+    """Whether a sample of a stream is good; it counts what it leaves out in the current pass."""
 
     def __init__(self, read: Callable[[Any, int], Any], column: str, bad: list[BadSample]):
         self.read, self.column, self.bad = read, column, bad

@@ -70,7 +70,7 @@ def write_flow(cell: Any, folder: str | Path, position: int | str = "the video")
     """Computes the flow of a whole video once and writes it as extracted flow.
 
     Args:
-        cell: As in [`read_flow`]; `start` and `end` are not looked at, so that frames keep their numbers.
+        cell: As in [`read_flow`]; `start` and `end` are ignored, so that frames keep their numbers.
         folder (`str` or `Path`): Is made; `flow_x_*.jpg` and `flow_y_*.jpg` in it are written over.
         position (`int` or `str`, *optional*): The row, or what to call the clip in errors.
 

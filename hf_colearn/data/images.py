@@ -138,7 +138,7 @@ class ImageTransform:
     [`~hf_colearn.data.augmentation.ImageAugmentation`].
 
     Args:
-        processor: The student's image processor, which tells size, filter, mean and standard deviation.
+        processor: The student's image processor, which has the size, filter, mean and standard deviation.
         train (`bool`): Whether to crop and flip at random.
         scale (`tuple[float, float]`, *optional*, defaults to `(0.08, 1.0)`): A crop's share of the area.
         ratio (`tuple[float, float]`, *optional*, defaults to `(3 / 4, 4 / 3)`): Its width over its height.
@@ -148,7 +148,7 @@ class ImageTransform:
         column, label_column (`str`, *optional*): The images' and the labels'.
 
     Raises:
-        ValueError: If a range is none, or the processor tells no size.
+        ValueError: If a range is none, or the processor has no fixed size.
 
     Example:
 

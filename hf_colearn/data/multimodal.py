@@ -2,7 +2,7 @@
 
 A modality's columns are `{modality}_{input}`, such as `image_pixel_values`; a sample without it has `None` in all of
 them. What a dataset lacks is read from Arrow's validity bits: nothing is decoded or loaded for it. Where a transform makes
-the columns, the stored column `{modality}` tells who has it, and the transform passes its `None` on.
+the columns, the stored column `{modality}` is read instead, and the transform passes its `None` on.
 """
 
 from collections.abc import Callable, Mapping
@@ -231,8 +231,8 @@ def check_modalities(dataset: Any, modalities: tuple[str, ...] | list[str]) -> N
     """Refuses a dataset that cannot train or evaluate a model of these modalities.
 
     Args:
-        dataset: A [`datasets.Dataset`], of which Arrow's validity is read; of a stream the column names are, where it
-            tells them.
+        dataset: A [`datasets.Dataset`], of which Arrow's validity is read; of a stream the column names are, where they
+            are known.
         modalities (`tuple[str, ...]`): The model's.
 
     Raises:

@@ -138,7 +138,7 @@ class VideoFrames:
     """The frames of a video by number, from 0: of a file, which torchcodec decodes, or of a folder of images.
 
     Args:
-        cell: As in [`read_frames`]; its `start` and `end` are not looked at.
+        cell: As in [`read_frames`]; its `start` and `end` are ignored.
         position (`int` or `str`): The row, or what to call the clip in errors.
 
     Raises:

@@ -81,7 +81,7 @@ def corrupt_image(image: Image.Image, corruption: str, severity: int) -> Image.I
 
     pixels_HWC = np.asarray(image)
     seed = xxhash.xxh32_intdigest(pixels_HWC.tobytes() + f"{corruption}{severity}".encode())
-    if corruption == "impulse_noise":  # corrupt-tta's own draws from a generator that nobody can seed
+    if corruption == "impulse_noise":  # corrupt-tta draws it from a generator that cannot be seeded
         from skimage.util import random_noise
 
         amount = _IMPULSE_AMOUNTS[severity - 1]

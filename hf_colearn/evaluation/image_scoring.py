@@ -58,7 +58,7 @@ def columns_of(dataset: Dataset | IterableDataset, label: str | None = None) -> 
         ValueError: If the dataset has no features, not exactly one `Image` column, or no column of labels.
     """
     if dataset.features is None:
-        raise ValueError("the stream does not tell its features: pass them to `load_dataset(..., features=...)`.")
+        raise ValueError("the stream has no known features: pass them to `load_dataset(..., features=...)`.")
     names = list(dataset.features)
     images = [name for name in names if isinstance(dataset.features[name], Image)]
     if len(images) != 1:
@@ -126,14 +126,14 @@ class ScoringSamples(data.IterableDataset):
         self.image_column, self.label_column = image_column, label_column
         self.class_of, self.processor = class_of, processor
         self.conditions, self.is_cropped, self.max_samples = list(conditions), is_cropped, max_samples
-        self.as_it_is: dict[str, bool] = {}
+        self.processor_options: dict[str, bool] = {}
         if (is_cropped or self.conditions) and _input_size(processor) == (CROP, CROP):
-            self.as_it_is = {"do_resize": False, "do_center_crop": False}
+            self.processor_options = {"do_resize": False, "do_center_crop": False}
 
     def loader(self, batch_size: int, num_workers: int) -> data.DataLoader:
         """Batches of this process's share."""
         if isinstance(self.dataset, IterableDataset):
-            # A stream is divided among workers by its shards, which knows nothing of "the first n".
+            # Workers share a stream by its shards, so that "the first n" is not defined for several.
             num_workers = min(num_workers, self.dataset.num_shards if self.max_samples is None else 1)
         return data.DataLoader(self, batch_size, num_workers=num_workers, collate_fn=self.collate)
 
@@ -189,7 +189,7 @@ class ScoringSamples(data.IterableDataset):
         pixel_values = None
         if good:
             images = [sample.image for sample in good]
-            pixel_values = self.processor(images=images, return_tensors="pt", **self.as_it_is)["pixel_values"]
+            pixel_values = self.processor(images=images, return_tensors="pt", **self.processor_options)["pixel_values"]
         return Batch(
             pixel_values,
             torch.tensor([sample.target for sample in good], dtype=torch.int64),

@@ -96,7 +96,7 @@ class RobustnessResult:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's 95% interval of the accuracy, over images; it knows nothing of the spread over training seeds."""
+        """Wilson's 95% interval of the accuracy, over images, not over training seeds."""
         interval = binomtest(self.correct, self.samples).proportion_ci(method="wilson")
         return float(interval.low), float(interval.high)
 

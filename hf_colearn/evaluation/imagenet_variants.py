@@ -1,7 +1,7 @@
-"""How well does an ImageNet classifier of transformers hold up on ImageNet's variants?
+"""The accuracy of an ImageNet classifier of transformers on ImageNet's variants.
 
-Sound counting first: every image once on any number of processes, an interval beside every accuracy, and whatever is
-not the whole benchmark says so. Shapes: B images, C outputs of the model, K classes that may be the answer.
+Every image is counted once on any number of processes, every accuracy has an interval, and a result that is not that of
+the whole benchmark has a caveat. Shapes: B images, C outputs of the model, K classes that may be the answer.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -61,7 +61,7 @@ class EvaluationOptions:
     Args:
         batch_size (`int`, *optional*, defaults to 64): Images a forward pass, on every process.
         num_workers (`int`, *optional*, defaults to 0): Processes that decode, beside each process that computes.
-        max_samples (`int`, *optional*): A first look only: the first of a stream, else evenly spread ones.
+        max_samples (`int`, *optional*): The first of a stream, else evenly spread ones; the result has a caveat.
         skip_bad_samples (`bool`, *optional*, defaults to `False`): Count images that cannot be read instead of
             stopping at the first.
         label_column (`str`, *optional*): By default the first of `wnid`, `label`, `labels`, `cls`.
