@@ -30,9 +30,12 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 
 import tiny
 from hf_colearn import (
+    CoLearningForFeatureClassification,
     CoLearningForImageClassification,
     CoLearningTrainer,
+    Combined,
     ConstantAlpha,
+    FeatureBackboneConfig,
     FittedAlpha,
     FrozenEncoder,
     HeuristicAlpha,
@@ -230,6 +233,135 @@ def alpha_given_twice(folder):
 def alpha_for_another_term(folder):
     yield
     trainer(folder, alpha=ConstantAlpha(0.5, term="contrastive"))
+
+
+# ---- what is no object of the right kind ----
+
+
+class Named:
+    """An objective of the given terms, which returns what it is given."""
+
+    def __init__(self, terms, returned):
+        self.terms, self.returned = terms, returned
+
+    def __call__(self, outputs, batch):
+        return self.returned(outputs["latents"])
+
+
+@case(TypeError, "model='microsoft/resnet-50' is a text", "from_backbone('microsoft/resnet-50'")
+def a_model_by_its_name(folder):
+    yield
+    trainer(folder, student="microsoft/resnet-50")
+
+
+@case(TypeError, "alpha=0.3 is a float", "CoLearningArguments(alpha=...)", "ConstantAlpha(0.3)")
+def a_number_as_alpha(folder):
+    yield
+    trainer(folder, alpha=0.3)
+
+
+@case(TypeError, "alpha=HeuristicAlpha is a class", "`HeuristicAlpha(...)`")
+def a_class_as_alpha(folder):
+    yield
+    trainer(folder, alpha=HeuristicAlpha)
+
+
+@case(TypeError, "objective is a function with terms=None", "(outputs, batch) -> {term: loss}")
+def a_function_as_objective(folder):
+    yield
+    trainer(folder, objective=lambda outputs, batch: {"latent": outputs["latents"].mean()})
+
+
+@case(TypeError, "objective=LatentMatching is a class", "`LatentMatching()`")
+def a_class_as_objective(folder):
+    yield
+    trainer(folder, objective=LatentMatching)
+
+
+@case(TypeError, "terms='latent'", "a tuple of names such as ('latent',)")
+def terms_that_are_one_text(folder):
+    yield
+    trainer(folder, objective=Named("latent", None))
+
+
+@case(ValueError, "has weights of its own (Linear)", "training head of the student", "training_heads=")
+def an_objective_with_weights(folder):
+    objective = Named(("latent",), None)
+    objective.projector = torch.nn.Linear(3, 3)
+    yield
+    trainer(folder, objective=objective)
+
+
+@case(ValueError, "Combined has weights of its own (a tensor of shape (2,))", "training head")
+def weights_in_an_objective_within_another(folder):
+    inner = LatentMatching()
+    inner.scales = [torch.ones(2, requires_grad=True)]
+    yield
+    trainer(folder, objective=Combined(inner))
+
+
+@case(ValueError, "Named returned the terms ['other']", "its `terms` are ['latent']")
+def a_term_that_was_not_announced(folder):
+    run = trainer(folder, objective=Named(("latent",), lambda z: {"other": z.mean()}))
+    yield
+    run.train()
+
+
+@case(ValueError, "Named returned shape (4,) for the term 'latent'", "a scalar tensor")
+def a_term_per_sample(folder):
+    run = trainer(folder, objective=Named(("latent",), lambda z: {"latent": z.mean(dim=1)}))
+    yield
+    run.train()
+
+
+@case(ValueError, "Named returned float for the term 'latent'", "a scalar tensor")
+def a_term_that_is_no_tensor(folder):
+    run = trainer(folder, objective=Named(("latent",), lambda z: {"latent": 0.5}))
+    yield
+    run.train()
+
+
+@case(TypeError, "Named returned a Tensor", "return a dictionary")
+def a_loss_without_a_name(folder):
+    run = trainer(folder, objective=Named(("latent",), lambda z: z.mean()))
+    yield
+    run.train()
+
+
+@case(TypeError, "bank is a dict", 'teachers={"text": Teacher(...), "audio": Teacher(...)}')
+def a_dictionary_of_banks(folder):
+    yield
+    trainer(folder, bank={"text": tiny.bank(), "audio": tiny.bank()}, pairing=None)
+
+
+@case(TypeError, "pairing=Shuffled is a class", "`Shuffled()`")
+def a_class_as_pairing(folder):
+    yield
+    trainer(folder, pairing=Shuffled)
+
+
+@case(TypeError, "pairing is a list", "`Paired(rows)`")
+def rows_as_pairing(folder):
+    yield
+    trainer(folder, pairing=[0, 1, 2])
+
+
+@case(ValueError, "no column 'pixel_values'", "'pixel_value'", "rename 'pixel_value'")
+def a_misnamed_column(folder):
+    run = trainer(folder, data=tiny.digits(16).rename_column("pixel_values", "pixel_value"))
+    yield
+    run.train()
+
+
+@case(ValueError, "no column 'features'", "CoLearningForFeatureClassification reads", "rename 'feature'")
+def a_misnamed_column_of_features(folder):
+    student = CoLearningForFeatureClassification.from_backbone(
+        FeatureBackboneConfig(feature_dim=64), latent_dim=24, num_labels=10
+    )
+    data = tiny.digits(16).rename_column("pixel_values", "feature")
+    run = trainer(folder, student, data)
+    yield
+    run.train()
 
 
 @case(ValueError, "alpha=0.5", "alpha_schedule='heuristic'", "leave alpha out")
