@@ -1,15 +1,17 @@
-"""The command `hf-colearn`: what is done with finished runs."""
+"""The command `hf-colearn`: reports on, publishes and checks what finished runs left."""
 
 import argparse
 import sys
 from collections.abc import Sequence
+
+from hf_colearn import _prepare
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="hf-colearn", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    one = commands.add_parser("report", help="one page on whether co-learning worked, of finished runs")
+    one = commands.add_parser("report", help="one page on whether co-learning worked, from finished runs")
     one.add_argument(
         "runs", nargs="+", metavar="RUN", help="folder of an experiment, an arm or a run, as runs/digits_l2v"
     )
@@ -22,29 +24,31 @@ def make_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     one.set_defaults(run=_report)
 
-    one = commands.add_parser("publish", help="a run's student with its card and report, to the Hub")
+    one = commands.add_parser("publish", help="upload a run's student with its card and report to the Hub")
     one.add_argument("folder", metavar="RUN", help="folder of a finished run, as runs/digits_l2v, or of a student")
-    one.add_argument("--repo_id", required=True, help="owner/name; the repository is made if it is not there")
-    one.add_argument("--private", action="store_true", default=None, help="it must be private")
-    one.add_argument("--revision", help="a branch, which is made if it is not there; main by default")
+    one.add_argument("--repo_id", required=True, help="owner/name; created if it does not exist")
+    one.add_argument("--private", action="store_true", default=None, help="the repository must be private")
+    one.add_argument("--revision", help="branch, created if it does not exist; main by default")
     one.add_argument("--adapter", action="store_true", help="the LoRA adapter alone, as a PEFT repository")
     one.add_argument("--base", help="with --adapter: the repository of its base model")
     one.set_defaults(run=_publish)
 
     one = commands.add_parser(
         "card",
-        help="the card of a student, or whether it is true",
-        epilog="What follows -- goes to the recipe that measures again, such as: -- --data_dir MINE",
+        help="print a student's card, or check its numbers",
+        epilog="Arguments after -- go to the recipe that measures again, such as: -- --data_dir MINE",
     )
     one.add_argument("student", help="folder or repository of a student, as runs/digits_l2v/student")
-    one.add_argument("--check", action="store_true", help="measure again: exit status 1 where the card says otherwise")
+    one.add_argument(
+        "--check", action="store_true", help="measure again; exit status 1 if a number of the card differs"
+    )
     one.add_argument("--recipes", default="recipes", help="folder of the recipes; ./recipes by default")
     one.set_defaults(run=_card)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns the exit status: 0, 1 for a card that is not true, or 2 with one line on stderr."""
+    """Runs the command and returns its exit status: 0, 1 for a card that differs, or 2 with one line on stderr."""
     argv = sys.argv[1:] if argv is None else list(argv)
     end = argv.index("--") if "--" in argv else len(argv)
     parser = make_parser()
@@ -52,13 +56,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.extra = argv[end + 1 :]
     if options.extra and options.command != "card":
         parser.error(f"'{' '.join(options.extra)}' after -- is for a recipe, which only `hf-colearn card` runs")
-    from hf_colearn.hub.publish import PublishError
-
+    try:
+        _prepare()
+        from hf_colearn.hub.publish import PublishError
+    except ImportError as error:
+        return _fail(error)
     try:
         return options.run(options)
     except (FileNotFoundError, ValueError, ImportError, PublishError) as error:
-        print(f"hf-colearn: {error}", file=sys.stderr)
-        return 2
+        return _fail(error)
+
+
+def _fail(error: Exception) -> int:
+    print(f"hf-colearn: {error}", file=sys.stderr)
+    return 2
 
 
 def _report(options: argparse.Namespace) -> int:

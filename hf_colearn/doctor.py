@@ -1,8 +1,8 @@
-"""Diagnoses the installation and says what to do: `python -m hf_colearn.doctor [--fix]`.
+"""Diagnoses the installation and says what to do: `python -m hf_colearn.doctor [--fix] [--online] [--quiet]`.
 
-One line a finding, `ok`, `warn` or `FAIL`; the exit code is 1 when anything failed. `--fix` mends torchaudio in place
-(reversibly) and lists the commands for the rest. At import time only the standard library is needed, so that a broken
-installation can still be diagnosed.
+One line a finding, `ok`, `warn` or `FAIL`; the exit status is 1 when anything failed. `--fix` mends torchaudio in place
+(reversibly) and lists the commands for the rest, `--online` asks the Hub whether it answers, `--quiet` prints what is
+not ok. At import time only the standard library is needed, so that a broken installation can still be diagnosed.
 """
 
 import argparse
@@ -119,12 +119,13 @@ def check_torch() -> list[Finding]:
             message = f"nvidia-smi is here, but this torch ({build}) sees no GPU"
             findings.append(Finding("warn", "accelerators", message, "install a torch build that fits the driver"))
         else:
-            findings.append(Finding("ok", "accelerators", "none, training runs on the CPU"))
+            message = "torch sees none (CUDA, ROCm, XPU, MPS), training runs on the CPU"
+            findings.append(Finding("ok", "accelerators", message))
     return findings
 
 
 def check_torchaudio() -> Finding:
-    """Whether a plain script can import torchaudio, which peft, evaluate and parts of transformers do."""
+    """Whether a plain script can import torchaudio, as peft, evaluate and `transformers.pipeline` do."""
     if importlib.util.find_spec("torchaudio") is None:
         return Finding("FAIL", "torchaudio", "not installed", _pip("install", "torchaudio"))
 
@@ -134,11 +135,11 @@ def check_torchaudio() -> Finding:
     if "torch" not in done.stdout:
         return Finding("FAIL", "torchaudio", "needs a torch that can be imported", "mend torch first")
     if done.returncode == 0 and "True" in done.stdout:
-        return Finding("ok", "torchaudio", "loads with its compiled part")
+        return Finding("ok", "torchaudio", "can be imported, with its compiled part")
     if done.returncode == 0:
         set_aside = _libraries(SET_ASIDE)
         origin = f"set aside by --fix ({_how_to_undo()})" if set_aside else "not installed"
-        return Finding("ok", "torchaudio", f"runs in PyTorch alone, its compiled part is {origin}")
+        return Finding("ok", "torchaudio", f"can be imported, its compiled part is {origin}")
 
     if "different CUDA versions" in done.stderr:
         reason = "its compiled part was built for another CUDA version than torch"
@@ -149,7 +150,7 @@ def check_torchaudio() -> Finding:
     else:
         way_out = _pip("install", "--force-reinstall", "--no-deps", "torchaudio")
         return Finding("FAIL", "torchaudio", f"cannot be imported: {_error_in(done.stderr)}", way_out)
-    effect = "so plain `import peft` and `import evaluate` fail (after `import hf_colearn` they work)"
+    effect = "so `import peft` and `from transformers import pipeline` fail (after `import hf_colearn` they work)"
     return Finding("FAIL", "torchaudio", f"{reason}, {effect}", FIX)
 
 
@@ -170,22 +171,27 @@ def check_unwanted() -> list[Finding]:
 
 
 def check_optional_tools() -> list[Finding]:
-    """Tools that only some uses need."""
+    """Which tools that only some uses need are installed, and whether torchcodec finds FFmpeg's libraries."""
     findings = []
     for name, purpose in OPTIONAL_TOOLS.items():
         version = _version(name)
         if version is None:
             findings.append(Finding("ok", name, f"not installed, optional, for {purpose}", _pip("install", name)))
-        elif name == "torchcodec" and shutil.which("ffmpeg") is None:
-            message = f"{version}, but no ffmpeg on PATH, which it decodes with"
-            findings.append(Finding("warn", name, message, "install FFmpeg with the system's package manager"))
+        elif name == "torchcodec" and (done := _python("import torchcodec")).returncode != 0:
+            message = f"{version} is installed, but cannot be imported: {_error_in(done.stderr)}"
+            way_out = "install FFmpeg's libraries with the system's package manager, such as: apt-get install ffmpeg"
+            findings.append(Finding("warn", name, message, way_out))
         else:
             findings.append(Finding("ok", name, version))
     return findings
 
 
-def check_hub() -> list[Finding]:
-    """The cache of models and datasets, offline mode, and whether there is a token (never the token itself)."""
+def check_hub(online: bool = False) -> list[Finding]:
+    """The cache of models and datasets, offline mode, and whether there is a token (never the token itself).
+
+    Args:
+        online (`bool`, *optional*, defaults to `False`): Send the Hub a request and report whether it answers.
+    """
     try:
         from huggingface_hub import constants, get_token
     except Exception as error:
@@ -204,22 +210,41 @@ def check_hub() -> list[Finding]:
         cache = Finding("warn", "cache", message, "export HF_HOME=<a folder with more space>, or run `hf cache prune`")
     else:
         cache = Finding("ok", "cache", f"{home}, writable, {free / 2**30:.0f} GiB free")
-    offline = "HF_HUB_OFFLINE is set: only what is in the cache is used" if constants.HF_HUB_OFFLINE else "online"
-    token = "yes" if get_token() else "no (only needed to publish and to read private repositories: `hf auth login`)"
-    return [cache, Finding("ok", "hub", offline), Finding("ok", "token", token)]
+    if constants.HF_HUB_OFFLINE:
+        hub = Finding("ok", "hub", "HF_HUB_OFFLINE is set: only what is in the cache is used")
+    elif online:
+        hub = _ask_hub(constants.ENDPOINT)
+    else:
+        hub = Finding("ok", "hub", f"{constants.ENDPOINT}, not asked whether it answers (--online asks)")
+    token = "found" if get_token() else "none (needed to publish and to read private repositories: `hf auth login`)"
+    return [cache, hub, Finding("ok", "token", token)]
+
+
+def _ask_hub(endpoint: str) -> Finding:
+    from huggingface_hub.utils import get_session
+
+    try:
+        status = get_session().head(endpoint, timeout=10).status_code
+    except Exception as error:  # of whichever HTTP library huggingface_hub uses
+        reason = f"does not answer: {type(error).__name__}: {error}"
+        return Finding("warn", "hub", f"{endpoint} {reason}", "export HF_HUB_OFFLINE=1 to use the cache alone")
+    return Finding("ok" if status < 400 else "warn", "hub", f"{endpoint} answers with HTTP status {status}")
 
 
 def check_package() -> Finding:
-    """Whether hf_colearn itself can be loaded, whatever the checks before this one found."""
+    """Whether hf_colearn itself can be imported, whatever the checks before this one found."""
     try:
         from hf_colearn import CoLearningTrainer  # noqa: F401
     except Exception as error:
         return Finding("FAIL", "hf_colearn", f"{type(error).__name__}: {error}", "mend the failures above first")
-    return Finding("ok", "hf_colearn", "can be loaded")
+    return Finding("ok", "hf_colearn", "can be imported")
 
 
-def diagnose() -> list[Finding]:
+def diagnose(online: bool = False) -> list[Finding]:
     """Runs every check.
+
+    Args:
+        online (`bool`, *optional*, defaults to `False`): Ask the Hub whether it answers.
 
     Returns:
         `list[Finding]`: The findings, in the order in which they are printed.
@@ -239,7 +264,7 @@ def diagnose() -> list[Finding]:
         check_torchaudio(),
         *check_unwanted(),
         *check_optional_tools(),
-        *check_hub(),
+        *check_hub(online),
         check_package(),
     ]
 
@@ -248,19 +273,16 @@ def fix_torchaudio() -> list[str]:
     """Sets torchaudio's compiled libraries aside, so that it imports everywhere and runs in PyTorch alone.
 
     Returns:
-        `list[str]`: What was done, how to undo it, and what a fresh process says, as lines to print.
+        `list[str]`: What was done and how to undo it, as lines to print.
     """
     lines: list[str] = []
     for path in _libraries(".so") + _libraries(".pyd"):
         try:
-            renamed = path.rename(path.with_name(path.name + SET_ASIDE))
+            renamed = path.replace(path.with_name(path.name + SET_ASIDE))
         except OSError as error:
             return [*lines, f"cannot rename {path} ({error}); run --fix as a user who may write there"]
         lines.append(f"renamed {path} to {renamed.name}")
-    lines.append(f"to undo: {_how_to_undo()}")
-    done = _python("import torchaudio, peft, evaluate")
-    result = "works" if done.returncode == 0 else f"still fails: {_error_in(done.stderr)}"
-    return [*lines, f"now `import torchaudio, peft, evaluate` in a fresh process {result}"]
+    return [*lines, f"to undo: {_how_to_undo()}"]
 
 
 def _libraries(suffix: str) -> list[Path]:
@@ -303,15 +325,21 @@ def _error_in(stderr: str) -> str:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m hf_colearn.doctor", description=__doc__.splitlines()[0])
     parser.add_argument("--fix", action="store_true", help="mend torchaudio in place, list the commands for the rest")
+    parser.add_argument("--online", action="store_true", help="ask the Hub whether it answers")
+    parser.add_argument("--quiet", action="store_true", help="print what is not ok, and nothing else")
     args = parser.parse_args(argv)
 
-    findings = diagnose()
-    if args.fix and any(finding.way_out == FIX for finding in findings):
-        print(*fix_torchaudio(), sep="\n")
-        findings = diagnose()
-    print(*findings, sep="\n")
+    if args.fix and check_torchaudio().way_out == FIX:
+        fixed = fix_torchaudio()
+        if not args.quiet:
+            print(*fixed, sep="\n")
+    findings = diagnose(args.online)
+    for finding in findings:
+        if finding.level != "ok" or not args.quiet:
+            print(finding)
     failed = [finding for finding in findings if finding.level == "FAIL"]
-    print(f"{len(findings)} checks, {len(failed)} failed")
+    if failed or not args.quiet:
+        print(f"{len(findings)} checks, {len(failed)} failed")
     if args.fix and failed:
         print("Left to do:", *(f"  {finding.way_out}" for finding in failed), sep="\n")
     return 1 if failed else 0

@@ -1,15 +1,20 @@
-"""`hf-colearn publish` and `card` as typed; `report` has its tests beside the report, `card --check` beside the cards."""
+"""The command starts at once, `publish` and `card` do what is typed; `report` and `card --check` have tests of their own."""
 
+import os
+import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import hf_colearn
 import tiny
 from hf_colearn.cli import main
 from hub_double import HubDouble, hub_env
 
 
+ROOT = Path(__file__).parents[1]
 CARD = "---\nlicense: apache-2.0\nlibrary_name: transformers\n---\n\n# Digits\n"
 
 
@@ -29,16 +34,7 @@ def run(tmp_path_factory):
 def test_a_run_is_published_by_one_command(run, tmp_path):
     (tmp_path / "home").mkdir()
     with HubDouble() as hub:
-        command = [
-            sys.executable,
-            "-m",
-            "hf_colearn.cli",
-            "publish",
-            str(run),
-            "--repo_id",
-            "tester/digits",
-            "--private",
-        ]
+        command = [sys.executable, "-m", "hf_colearn", "publish", str(run), "--repo_id", "tester/digits", "--private"]
         done = subprocess.run(command, env=hub_env(hub, tmp_path / "home"), capture_output=True, text=True)
         assert hub.repos["model", "tester/digits"].private
         files = set(hub.files("tester/digits"))
@@ -69,6 +65,56 @@ def test_what_is_wrong_is_told_in_one_line(run, arguments, message, capsys):
 def test_a_card_is_printed_as_it_is(run, capsys):
     assert main(["card", str(run / "student")]) == 0
     assert capsys.readouterr().out == CARD + "\n"
+
+
+COMMANDS = [[sys.executable, "-m", "hf_colearn"], [str(Path(sys.executable).with_name("hf-colearn"))]]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=["module", "script"])
+def test_help_answers_within_0_7_seconds_and_imports_no_torch(command):
+    if not Path(command[0]).exists():
+        pytest.skip("hf_colearn is not installed here")
+    env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONPROFILEIMPORTTIME": "1"}  # it prints every import
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([*command, "--help"], env=env, capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert "publish" in done.stdout and done.stdout.startswith("usage: hf-colearn ")
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "hf_colearn.cli" in imported and not imported & {"torch", "transformers", "numpy"}
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.7  # of a core, whatever else runs
+
+
+@pytest.mark.parametrize(
+    "arguments, own",
+    [
+        (["-m", "hf_colearn", "report"], True),
+        (["-m", "hf_colearn.doctor"], True),
+        (["/usr/bin/hf-colearn", "report"], True),
+        (["-m", "hf_colearning"], False),
+        (["train.py", "-m", "hf_colearn"], False),
+        (["hf-colearn.py"], False),
+        (["-c", "import hf_colearn"], False),
+        ([], False),
+    ],
+)
+def test_only_our_own_commands_put_off_what_import_hf_colearn_prepares(arguments, own, monkeypatch):
+    monkeypatch.setattr(sys, "orig_argv", [sys.executable, *arguments])
+    assert hf_colearn._is_own_command() is own
+
+
+def test_a_broken_installation_leads_to_the_doctor(run, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['torch'] = None")
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    command = [*COMMANDS[0], "card", str(run / "student")]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    told = done.stderr.splitlines()[-1]  # after what transformers says of a missing torch
+    assert told.startswith("hf-colearn: hf_colearn cannot be loaded: ModuleNotFoundError: ")
+    assert told.endswith("Run `python -m hf_colearn.doctor` to see what is wrong with the installation.")
+
+
+def test_dir_shows_the_public_names_alone():
+    assert dir(hf_colearn) == sorted(hf_colearn.__all__)
 
 
 def test_options_of_a_recipe_are_for_a_card_alone(run, capsys):
