@@ -11,7 +11,7 @@ TORCH := torch==2.13.0
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint bench doctor clean distclean
+.PHONY: help demo test lint bench docs doctor clean distclean
 
 help: ## this list
 	@echo "Usage: make TARGET [PYTHON=python3.12] [WORKERS=2] [ARGS='...']"
@@ -32,7 +32,11 @@ lint: $(VENV)/.test ## style, formatting, types, layers
 bench: $(VENV)/.test ## the benchmarks (ARGS: of the benchmarks)
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
-doctor: $(VENV)/.demo ## diagnose the installation (ARGS=--fix: mend torchaudio)
+docs: $(VENV)/.test ## the API reference, into build/docs
+	@rm -rf build/docs
+	@$(BIN)/python -m tests.docs --output build/docs
+
+doctor: $(VENV)/.demo ## diagnose the installation (ARGS=--online: ask the Hub, too)
 	@$(BIN)/python -m hf_colearn.doctor $(ARGS)
 
 clean: ## remove caches and builds
@@ -41,6 +45,10 @@ clean: ## remove caches and builds
 
 distclean: clean ## clean, and remove .venv
 	@rm -rf $(VENV)
+
+# The registry's torchaudio is compiled for one CUDA build of torch; beside any other torch, its libraries do not load and
+# `from transformers import pipeline` fails. The doctor sets them aside and ends the installation where more is wrong.
+MEND := $(BIN)/python -m hf_colearn.doctor --fix --quiet
 
 # A stamp is written last, so the next run takes up an installation that was interrupted. torch goes first and alone:
 # with it in place, nothing that follows pulls another build of it.
@@ -56,9 +64,11 @@ $(VENV)/.torch: constraints.txt
 $(VENV)/.demo: $(VENV)/.torch pyproject.toml
 	@echo "Installing hf_colearn and what the demo needs (once, one to three minutes)"
 	@$(PIP) --editable '.[demo]'
+	@$(MEND)
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.torch pyproject.toml
 	@echo "Installing hf_colearn, what the demo and the tests need (once, one to three minutes)"
 	@$(PIP) --editable '.[demo,test]'
+	@$(MEND)
 	@touch $(VENV)/.demo $@

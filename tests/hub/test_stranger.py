@@ -60,9 +60,20 @@ def test_the_wheel_has_every_module_and_template(wheel):
     assert {str(path.relative_to(ROOT)) for path in of_package} == {
         name for name in packed if name.startswith("hf_colearn/")
     }
-    assert {"hf_colearn/hub/student_card.md", "hf_colearn/analysis/report.html"} <= packed
+    assert {
+        "hf_colearn/hub/student_card.md",
+        "hf_colearn/analysis/report/report.html",
+        "hf_colearn/py.typed",
+    } <= packed
     assert any(name.endswith("dist-info/licenses/LICENSE") for name in packed)
     assert not any(name.startswith(("tests", "recipes")) for name in packed)
+
+
+def test_its_metadata_say_where_the_project_lives(wheel):
+    archive = zipfile.ZipFile(wheel)
+    (metadata,) = (archive.read(name).decode() for name in archive.namelist() if name.endswith("dist-info/METADATA"))
+    urls = dict(re.findall(r"^Project-URL: (\w+), (https://.+)$", metadata, flags=re.MULTILINE))
+    assert set(urls) == {"Homepage", "Documentation", "Repository", "Issues"}
 
 
 PUBLISH = """
