@@ -1,4 +1,4 @@
-"""Every collective of ours, each a no-op on one process."""
+"""Collective operations between the processes of a run; each is a no-op on one process."""
 
 import functools
 from contextlib import contextmanager
@@ -48,7 +48,7 @@ def mean_over_processes(values: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def raise_on_all_ranks():
-    """What one process raises within, every process raises at the end, so that none waits for ever for the others.
+    """Every process raises at the end what one of them raised within, so that no collective waits for a failed process.
 
     Raises:
         Exception: This process's own error, or a RuntimeError that names the first process that failed and why.

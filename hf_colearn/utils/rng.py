@@ -1,4 +1,4 @@
-"""Doing something on the side without moving the run's random numbers."""
+"""Random state of a run."""
 
 import random
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ import torch
 
 @contextmanager
 def preserve_rng_state(device: torch.device):
-    """Puts Python's, NumPy's, torch's and the device's random state back as they were."""
+    """Restores the random state of Python, NumPy, torch and the device afterwards."""
     python, numpy = random.getstate(), np.random.get_state()
     devices = [] if device.type == "cpu" else [device]
     try:

@@ -147,7 +147,9 @@ def test_classes_are_sorted_and_a_sure_change_is_filled():
 def test_of_many_classes_the_ends_are_shown_and_the_rest_is_counted():
     differences = np.arange(-50, 50) / 100
     names = [f"a class with a long name {i}" for i in range(100)]
-    figure = plot_class_changes(names, differences, differences - 0.1, differences + 0.1, np.arange(100), shown=10)
+    figure = plot_class_changes(
+        names, differences, differences - 0.1, differences + 0.1, 300 * np.arange(100), shown=10
+    )
     axis = figure.axes[0]
     drawn = sorted(line.get_xdata()[0] for line in axis.lines if line.get_marker() == "o")
     assert drawn == pytest.approx([-50, -49, -48, -47, -46, 45, 46, 47, 48, 49])

@@ -138,16 +138,13 @@ def test_target_variances_are_lines_named_at_their_ends_and_equal_ones_are_named
 # ---- any key ----
 
 
-def test_any_key_is_drawn_over_epochs_or_steps():
+def test_any_key_is_drawn_over_the_epochs():
     runs = [evaluations([0.25, 0.75]), evaluations([0.75, 1.0])]
     axis = plot_curves({"ce": runs}, "eval_accuracy", ylabel="accuracy", legend=False).axes[0]
     assert axis.lines[0].get_xydata().tolist() == [[1.0, 0.5], [2.0, 0.875]]
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("epoch", "accuracy")
-    figure = plot_curves({"ce": runs}, "eval_accuracy", along="step")
-    assert figure.axes[0].lines[0].get_xdata().tolist() == [2, 4]
+    figure = plot_curves({"ce": runs}, "eval_accuracy")
     assert figure.texts[0].get_text() == "Accuracy (evaluation)"
-    with pytest.raises(ValueError, match="along must be one of ..step., .epoch.., got 'time'"):
-        plot_curves({"ce": runs}, "eval_accuracy", along="time")
     with pytest.raises(ValueError, match="no arm logged 'label_alignment'"):
         plot_curves({"ce": runs}, "label_alignment")
 

@@ -1,1 +1,1 @@
-"""What a cloud of latents is like, and how far two are apart."""
+"""Measures of clouds of latents, and distances between them."""

@@ -166,8 +166,7 @@ def sampling_floor(
     Args:
         x (`np.ndarray` or `torch.Tensor` of shape `(N, D)`): The cloud, of at least 2 samples.
         num_batches (`int`, *optional*, defaults to 10): How many times it is halved at random.
-        method, max_exact, seed, options:
-            As of [`wasserstein2`].
+        method, max_exact, seed, options: As of [`wasserstein2`].
 
     Returns:
         `Wasserstein`: With the mean of the squared distance over the halvings and its interval.
@@ -177,9 +176,7 @@ def sampling_floor(
     """
     _at_least_one(max_exact=max_exact, num_batches=num_batches)
     x_ND = _clouds(x=x)["x"]
-    half = len(x_ND) // 2
-    if method in ("exact", "sinkhorn"):
-        half = min(max_exact, half)
+    half = min(len(x_ND) // 2, max_exact if method in ("exact", "sinkhorn") else len(x_ND))
     if half == 0:
         raise ValueError("a cloud of 1 sample has no halves to compare: give at least 2 samples")
     generator = np.random.default_rng(seed)
@@ -209,8 +206,7 @@ def transport_triple(
     Args:
         targets, baseline, colearned (`np.ndarray` or `torch.Tensor` of shape `(N, D)`, each its own N):
             The three clouds, of one width.
-        method, options:
-            As of [`wasserstein2`].
+        method, options: As of [`wasserstein2`].
 
     Raises:
         `ValueError`: As [`wasserstein2`], naming the cloud.
@@ -255,9 +251,8 @@ def _exact(x_ND: torch.Tensor, y_MD: torch.Tensor) -> float:
     scale = cost_NM.mean()
     if scale == 0:
         return 0.0  # one point
-    weights = [ot.unif(len(z), type_as=z) for z in (x_ND, y_MD)]
-    # The simplex stops at absolute differences, so that small latents would give a wrong plan, without a word.
-    plan_NM, log = ot.emd(*weights, cost_NM.div_(scale), numItermax=SIMPLEX_STEPS, log=True)
+    # The simplex stops at absolute differences, so that small latents would silently give a wrong plan.
+    plan_NM, log = ot.emd([], [], cost_NM.div_(scale), numItermax=SIMPLEX_STEPS, log=True)
     if log["warning"] is not None:
         raise ValueError(
             f"the exact transport was not solved ({log['warning']}): lower max_exact, or use another method"
@@ -296,7 +291,6 @@ def _sinkhorn(x_ND: torch.Tensor, y_MD: torch.Tensor, regularization: float) -> 
     strength = regularization * cost_NM.median().item()
     if strength == 0:
         raise ValueError("at least half of the pairs of x and y coincide, so the median cost is 0: use method='exact'")
-
     # Not POT's `empirical_sinkhorn_divergence`, which leaves the entropies out and is a tenth to a third larger.
     own = sum(_entropic_to_itself(ot.dist(z, z, metric="sqeuclidean"), strength) for z in (x_ND, y_MD))
     return max(0.0, _entropic(cost_NM, strength) - own / 2)

@@ -1,1 +1,1 @@
-"""Pictures of runs. They need the extra `report`."""
+"""Figures of runs. They need the extra `report`."""

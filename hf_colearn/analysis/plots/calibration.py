@@ -1,4 +1,4 @@
-"""Reliability diagrams: is a model as sure as it is right? Needs `pip install hf-colearn[report]`."""
+"""Reliability diagrams: accuracy against confidence. Need `pip install hf-colearn[report]`."""
 
 from collections.abc import Mapping
 from os import PathLike
@@ -17,7 +17,7 @@ FEW = 10  # samples of a bin whose accuracy says little
 def plot_reliability(
     curves: Mapping[str, Reliability], styles: Mapping[str, ArmStyle], path: str | PathLike | None = None
 ) -> "Figure":
-    """Draws how often predictions of a confidence are right; the larger a marker, the more samples are in its bin.
+    """Draws the accuracy of predictions by their confidence; the larger a marker, the more samples are in its bin.
 
     Bins of fewer than 10 samples are faint, and no line goes through them.
 
@@ -48,11 +48,11 @@ def plot_reliability(
             axis.scatter(*at, s=size, alpha=alpha, zorder=style.layer + 1, **marker)
             if len(curves) == 1:
                 axis.annotate(f"{of_bin.count:,}", at, (6, -6), textcoords="offset points", va="top", **font)
-    axis.text(0.03, 0.96, "right more often\nthan it believes", va="top", style="italic", **font)
-    axis.text(1.03, 0.0, "surer than right", ha="right", style="italic", **font)
-    axis.set(xlabel="confidence of the prediction", ylabel="share that is right", xlim=(0, 1.06), ylim=(-0.03, 1.05))
+    axis.text(0.03, 0.96, "underconfident", va="top", style="italic", **font)
+    axis.text(1.03, 0.0, "overconfident", ha="right", style="italic", **font)
+    axis.set(xlabel="confidence of the prediction", ylabel="accuracy", xlim=(0, 1.06), ylim=(-0.03, 1.05))
     plain_axes(axis)
     counts = sorted({curve.count for curve in curves.values()})
     samples = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
     below = f"{samples} predictions an arm; a larger marker holds more of them, a faint one fewer than {FEW}"
-    return finish(figure, "Is it as sure as it is right?", below, path)
+    return finish(figure, "Calibration", below, path)

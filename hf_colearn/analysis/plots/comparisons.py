@@ -34,7 +34,6 @@ from hf_colearn.analysis.statistics.compare import Comparison
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-BAND = "#D9D9D9"
 HATCHES = ["", "////", "....", "xxxx", "\\\\\\\\", "++++"]
 
 
@@ -71,7 +70,7 @@ def plot_differences(
         if gain.low is not None and gain.high is not None:
             axis.plot([100 * gain.low, 100 * gain.high], [y, y], color=style.colour, linewidth=2.2, zorder=3)
             if arm.name == comparison.strongest_null:
-                axis.axvspan(100 * gain.low, 100 * gain.high, color=BAND, alpha=0.6, linewidth=0, zorder=0)
+                axis.axvspan(100 * gain.low, 100 * gain.high, color="#D9D9D9", alpha=0.6, linewidth=0, zorder=0)
         by_seed = 100 * np.subtract(arm.scores, baseline.scores)
         if len(by_seed) > 1:
             axis.scatter(by_seed, np.full(len(by_seed), y - 0.27), s=7, color=style.colour, alpha=0.7, linewidths=0)
@@ -93,7 +92,7 @@ def plot_differences(
         below = f"mean, {100 * comparison.confidence:.4g}% interval{corrected}, {comparison.n_seeds} seeds as dots"
         if comparison.strongest_null is not None:
             below += f"; grey: interval of the strongest null control, {comparison.strongest_null}"
-    return finish(figure, f"What each arm adds to '{comparison.baseline}'", below, path)
+    return finish(figure, f"Difference of each arm to '{comparison.baseline}'", below, path)
 
 
 def plot_class_changes(
@@ -146,8 +145,10 @@ def plot_class_changes(
         face = colour if sure else "white"
         axis.plot(changes[row], y, "o", color=colour, markerfacecolor=face, markersize=5, zorder=3)
     axis.axvline(0, color=BLACK, linewidth=1.0, zorder=1)
-    short = [name if len(name) <= 18 else f"{name[:17]}…" for name in names]
-    label_rows(axis, heights, [f"{short[row]} ({counts[row]:,})" for row in rows], size=8)
+    numbers = [f" ({count:,})" for count in counts]
+    widths = [ROW_NAME - len(number) for number in numbers]  # a row has one line
+    short = [name if len(name) <= n else f"{name[: n - 1]}…" for name, n in zip(names, widths, strict=True)]
+    label_rows(axis, heights, [short[row] + numbers[row] for row in rows], size=8)
     axis.set(xlabel="accuracy minus the baseline's [percentage points]", ylim=(heights.min() - 0.7, 0.7))
     below = f"{len(changes)} {what} (test samples)"
     if len(rest):
@@ -157,7 +158,7 @@ def plot_class_changes(
         box: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
         axis.text(0.5, heights[top - 1] - 1.1, between, transform=axis.get_yaxis_transform(), bbox=box, **font)
     below += "; filled: the interval excludes 0" if ends is not None else "; 1 seed"
-    return finish(figure, "Who gained and who lost", below, path)
+    return finish(figure, "Change of accuracy", below, path)
 
 
 def plot_sweep(
@@ -255,7 +256,7 @@ def plot_modality_shares(
     figure.legend(loc="outside lower center", ncols=min(4, len(modalities)), frameon=False, fontsize=9)
     many = f"mean and 95% interval over {seeds(counts)}" if max(counts) > 1 else "1 seed"
     below = f"{many}; bars of an arm add up to its {metric} above chance"
-    return finish(figure, "What each modality contributes", below, path)
+    return finish(figure, "Contribution of each modality", below, path)
 
 
 def _interval(what: str, values: Sequence[float]) -> np.ndarray:

@@ -40,12 +40,7 @@ OTHERS = ArmStyle("#C4C4C4", "o", layer=1)  # of all other classes
 
 
 def project(
-    cloud_ND: np.ndarray,
-    method: Method = "tsne",
-    *,
-    perplexity: float = 30.0,
-    neighbours: int = 15,
-    seed: int = 0,
+    cloud_ND: np.ndarray, method: Method = "tsne", *, perplexity: float = 30.0, neighbours: int = 15, seed: int = 0
 ) -> np.ndarray:
     """Projects latents to two dimensions; on one thread and from a fixed seed, so always to the same points.
 
@@ -55,8 +50,8 @@ def project(
         cloud_ND (`np.ndarray` of shape `(N, D)`):
             At least 4 different latents of at least 2 dimensions; some hundred, see [`sample_rows`].
         method (`str`, *optional*, defaults to `"tsne"`):
-            `"pca"` (distances are those of the two widest directions, in latent units), `"tsne"` or `"umap"` (who is
-            whose neighbour, no distances).
+            `"pca"` (distances are those of the two widest directions, in latent units), `"tsne"` or `"umap"`
+            (neighbourhoods, no distances).
         perplexity (`float`, *optional*, defaults to 30):
             t-SNE's: about how many neighbours a point has; at most N / 3, see [`perplexities`].
         neighbours (`int`, *optional*, defaults to 15): UMAP's: how many neighbours a point has, from 2 to N - 1.
@@ -140,8 +135,8 @@ def class_styles(
     names = {label: str(label) if class_names is None else str(class_names[int(label)]) for label in coloured}
     if len(set(names.values())) < len(names):
         raise ValueError(f"two classes have the same name among {[*names.values()]}: give each its own")
-    looks = zip(names.values(), CLASS_COLOURS, cycle(MARKERS), strict=False)
-    styles = {name: ArmStyle(colour, marker) for name, colour, marker in looks}
+    given = zip(names.values(), CLASS_COLOURS, cycle(MARKERS), strict=False)
+    styles = {name: ArmStyle(colour, marker) for name, colour, marker in given}
     others = f"{len(classes) - len(names)} other classes"
     if len(classes) > len(names):
         styles[others] = OTHERS
@@ -167,8 +162,7 @@ def plot_map(
             One, or several of the same width for the same N samples, such as targets, baseline and co-learned. Rows of
             several are projected together, so that in PCA distances between the clouds mean something.
         labels (`np.ndarray` of shape `(N,)`): Class of each sample.
-        method, perplexity, neighbours, seed:
-            As of [`project`]; `seed` chooses the points, too.
+        method, perplexity, neighbours, seed: As of [`project`]; `seed` chooses the points, too.
         path (`str` or `PathLike`, *optional*): Where to write the figure; the ending gives the format.
         max_points (`int`, *optional*, defaults to 500):
             Of more samples, this many are drawn, the same ones in every map. 500 take t-SNE some seconds.

@@ -43,17 +43,16 @@ CLASS_COLOURS = [
     *("#332288", "#CC6677", "#117733", "#88CCEE", "#DDCC77"),
     *("#882255", "#44AA99", "#999933", "#AA4499", "#777777"),
 ]
-MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
-# Their outlines in a box from -1 to 1, y down, for a web page's legend.
-_OUTLINES = {
+_OUTLINES = {  # of the markers, in a box from -1 to 1, y down, for a web page's legend
     "o": "M-1 0A1 1 0 1 1 1 0A1 1 0 1 1 -1 0Z",
     "s": "M-.9-.9H.9V.9H-.9Z",
     "^": "M0-1L1 .9H-1Z",
-    "v": "M0 1L1-.9H-1Z",
     "D": "M0-1.1L1.1 0L0 1.1L-1.1 0Z",
+    "v": "M0 1L1-.9H-1Z",
     "P": "M-.4-1H.4V-.4H1V.4H.4V1H-.4V.4H-1V-.4H-.4Z",
     "X": "M-1-.5L-.5-1L0-.5L.5-1L1-.5L.5 0L1 .5L.5 1L0 .5L-.5 1L-1 .5L-.5 0Z",
 }
+MARKERS = list(_OUTLINES)
 PANEL = (4.8, 3.4)  # inches
 ROW_NAME = 24  # characters in a line of a row's name
 GREY = "#595959"  # of text that stands back
@@ -133,12 +132,11 @@ def arm_styles(arms: Mapping[str, Kind]) -> dict[str, ArmStyle]:
         i = seen[kind]
         seen[kind] += 1
         colours, dashes, markers = ARM_COLOURS[kind], ARM_DASHES[kind], ARM_MARKERS[kind]
-        # Co-learned arms run through the colours before the dashes change; the greys need their dashes at once.
-        dash = dashes[(i // len(colours) if kind == "colearned" else i) % len(dashes)]
         styles[arm] = ArmStyle(
             colour=colours[i % len(colours)],
             marker=markers[i % len(markers)],
-            dashes=dash,
+            # Co-learned arms run through the colours before the dashes change; the greys need their dashes at once.
+            dashes=dashes[(i // len(colours) if kind == "colearned" else i) % len(dashes)],
             filled=kind in ("baseline", "colearned"),
             width={"baseline": 3.0, "colearned": 1.8}.get(kind, 1.4),
             layer=LAYERS[kind],

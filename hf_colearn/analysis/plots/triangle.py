@@ -55,7 +55,7 @@ def plot_transport(
     else:
         _triangle(axis, sides, names)
         shown = f"{UNIT}, drawn to scale"
-    return finish(figure, "How far the latents lie apart", "; ".join(filter(None, [below, shown])), path)
+    return finish(figure, "Distances between latents", "; ".join(filter(None, [below, shown])), path)
 
 
 def _bars(axis: "Axes", sides: np.ndarray, names: Sequence[str]) -> None:
