@@ -100,7 +100,7 @@ def publish(
         [`Published`]: Page, commit and files.
 
     Raises:
-        FileNotFoundError, ValueError: If the folder is not whole or holds what must not travel; nothing was sent.
+        FileNotFoundError, ValueError: If the folder is incomplete or holds what must not be published; nothing was sent.
         PublishError: Saying what the Hub or the network refused, and the way out. It can be repeated.
 
     Example:
@@ -233,7 +233,7 @@ class _Repository:
             return (
                 f"There is no connection to {self.api.endpoint} ({_event(error)}): check the network and HF_ENDPOINT."
             )
-        # Xet tells a refusal from a lost connection only in words.
+        # Xet reports a refusal and a lost connection by the same exception.
         return f"The upload failed ({_event(error)}): check the network, and that the access token may write."
 
 
@@ -255,7 +255,7 @@ def _status(error: BaseException) -> int | None:
 
 
 def _event(error: BaseException) -> str:
-    """An error in half a line; a presigned URL's query stays out."""
+    """An error in a few words, without the query of a presigned URL."""
     if isinstance(error, json.JSONDecodeError):
         return "an answer that is not JSON"
     if isinstance(error, HfHubHTTPError):

@@ -188,15 +188,15 @@ def public_argv(argv: Sequence[str]) -> list[str]:
 
     Tokens and `--output_dir` are left out, and a path from elsewhere keeps its last part, as in `--data_dir IMAGENET`.
     """
-    kept, private = [], False
+    shown, private = [], False
     for word in argv:
         option, equals, value = word.partition("=")
         if option.startswith("--"):
             private = _is_private(option[2:].replace("-", "_"))
             word = f"{option}={without_folders(value)}" if equals else option
         if not private:
-            kept.append(word if option.startswith("--") else without_folders(word))
-    return kept
+            shown.append(word if option.startswith("--") else without_folders(word))
+    return shown
 
 
 def _is_private(name: str) -> bool:

@@ -75,8 +75,8 @@ def adapter_manifest(run: Path, repo_id: str, base: str | None) -> UploadManifes
     named = config.get("base_model_name_or_path") or ""
     if not re.fullmatch(HUB_ID, base or named) or (base is None and Path(named).exists()):
         raise ValueError(
-            f"'{base or named}' is no repository but a local base model, which nobody else has: publish the base model first, "
-            "and name its repository (base='me/base', or --base me/base)."
+            f"'{base or named}' is no repository but a local base model, which others cannot load: publish the base model "
+            "first, and name its repository (base='me/base', or --base me/base)."
         )
     config["base_model_name_or_path"] = base = base or named
     files["adapter_config.json"] = json.dumps(config, indent=2).encode()

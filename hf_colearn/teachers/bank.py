@@ -1,9 +1,10 @@
-"""The teacher's latents: encoded once, kept in Arrow with a fingerprint, read by row.
+"""The teacher's latents: encoded once, stored in Arrow with a fingerprint, read by row.
 
 Shapes: N inputs in the order given, U <= N distinct ones, D dimensions, B rows of a look-up.
 """
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from functools import cached_property
@@ -65,7 +66,7 @@ class TeacherBank:
         description: dict[str, Any],
         distinct_inputs: Sequence[str] | None = None,
     ):
-        if isinstance(rows, StoredRows) and len(rows) * rows.dim * 4 <= _IN_MEMORY:
+        if isinstance(rows, StoredRows) and math.prod(rows.shape) * 4 <= _IN_MEMORY:
             rows = np.concatenate(list(rows.chunks()))
         self._rows, self._index, self._distinct_inputs = rows, index, distinct_inputs
         self.description = description
@@ -88,7 +89,7 @@ class TeacherBank:
         Args:
             encoder ([`FrozenEncoder`]): The teacher.
             inputs (`Sequence` or column of a `datasets.Dataset`): N texts, images or waveforms, not augmented.
-            cache_dir (`str`, *optional*): Where banks are kept; `HF_HOME/colearn/banks` by default.
+            cache_dir (`str`, *optional*): Where banks are cached; `HF_HOME/colearn/banks` by default.
             batch_size (`int`, *optional*, defaults to 64): Inputs a forward pass; the longest ones come first.
             show_progress (`bool`, *optional*, defaults to `True`): Whether to draw a progress bar.
 
@@ -136,7 +137,7 @@ class TeacherBank:
     def from_latents(
         cls, latents: torch.Tensor | np.ndarray, inputs: Sequence[str] | None = None, **description: Any
     ) -> "TeacherBank":
-        """A bank of latents that were computed elsewhere, kept in memory.
+        """A bank in memory, of latents that were computed elsewhere.
 
         Args:
             latents (`torch.Tensor` or `np.ndarray` of shape `(N, D)`): One row an input, finite.
@@ -285,7 +286,7 @@ class TeacherBank:
     # ---- using it ----
     @property
     def dim(self) -> int:
-        return self._rows.shape[1] if isinstance(self._rows, np.ndarray) else self._rows.dim
+        return self._rows.shape[1]
 
     @property
     def num_distinct(self) -> int:
@@ -330,8 +331,7 @@ class TeacherBank:
             raise IndexError(
                 f"row {rows_B[outside][0]} is out of range: the bank has {len(self)} rows, so ask for 0 to {len(self) - 1}."
             )
-        stored_B = rows_B if self._index is None else self._index[rows_B]
-        latents_BD = self._rows[stored_B] if isinstance(self._rows, np.ndarray) else self._rows.take(stored_B)
+        latents_BD = self._rows[rows_B if self._index is None else self._index[rows_B]]
         return torch.from_numpy(latents_BD).to("cpu" if device is None else device)
 
     def mean(self) -> torch.Tensor:

@@ -108,7 +108,7 @@ def encode_to_folder(
 
 
 def _sweep(cache: Path) -> None:
-    """Removes what runs that were killed have left behind: folders that nobody has written to for a day."""
+    """Removes what killed runs have left behind: folders that were not written to for a day."""
     for partial in cache.glob("?" * 32 + "." + "?" * 32 + PARTIAL):
         with suppress(OSError):  # gone in the meantime
             if time.time() - max(path.stat().st_mtime for path in (partial, *partial.iterdir())) > _ABANDONED_S:

@@ -44,10 +44,10 @@ class StoredRows:
             raise ValueError(f"{self.paths} hold latents of the widths {sorted(dims)}: a bank has exactly one width.")
         self._starts = np.cumsum([0] + [rows for _, _, rows in self._chunks])
         self._offsets = np.array([offset for _, offset, _ in self._chunks])
-        self.dim = dims.pop()
+        self.shape = int(self._starts[-1]), dims.pop()
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return self.shape[0]
 
     def __getstate__(self) -> list[str]:
         return self.paths  # a spawned worker opens the files itself
@@ -55,11 +55,11 @@ class StoredRows:
     def __setstate__(self, paths: list[str]) -> None:
         self.__init__(paths)  # type: ignore[misc]
 
-    def take(self, rows_B: np.ndarray) -> np.ndarray:
+    def __getitem__(self, rows_B: np.ndarray) -> np.ndarray:
         """Reads rows, `(B, D)` float32; `rows_B` must be within range."""
-        out_BD = np.empty((len(rows_B), self.dim), dtype=np.float32)
+        out_BD = np.empty((len(rows_B), self.shape[1]), dtype=np.float32)
         chunk_of_B = np.searchsorted(self._starts, rows_B, side="right") - 1
-        offset_of_B = self._offsets[chunk_of_B] + (rows_B - self._starts[chunk_of_B]) * self.dim * 4
+        offset_of_B = self._offsets[chunk_of_B] + (rows_B - self._starts[chunk_of_B]) * self.shape[1] * 4
         for out_D, chunk, offset in zip(out_BD, chunk_of_B.tolist(), offset_of_B.tolist(), strict=True):
             _read(self._chunks[chunk][0], out_D, offset)
         return out_BD
@@ -67,7 +67,7 @@ class StoredRows:
     def chunks(self) -> Iterator[np.ndarray]:
         """Every stored row in order, piece by piece: arrays `(rows, D)`."""
         for file, offset, rows in self._chunks:
-            chunk = np.empty((rows, self.dim), dtype=np.float32)
+            chunk = np.empty((rows, self.shape[1]), dtype=np.float32)
             _read(file, chunk, offset)
             yield chunk
 

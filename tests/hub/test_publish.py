@@ -456,7 +456,7 @@ def test_an_adapter_names_its_base_model(hub, published, tmp_path):
     assert contents(run) == before
 
 
-# ---- what does not travel; this process is offline, and the folder is looked at before that is said
+# ---- what is not published; this process is offline, and the folder is looked at before that is said
 
 
 def refused(run, **options):
@@ -496,7 +496,7 @@ def test_everything_that_is_unsafe_is_named_at_once(tmp_path, finished):
 
     for name in ("weights.dat", "state", "optimizer.safetensors", ".env", "secret", "gone"):
         (student / name).unlink()
-    (student / "inside").symlink_to("config.json")  # a link that stays in the folder travels as a file
+    (student / "inside").symlink_to("config.json")  # a link that stays in the folder is published as a file
     (run / "figures" / "link.png").symlink_to("/etc/hostname")
     assert "'figures/link.png' is a link out of the folder" in refused(run)
 

@@ -462,7 +462,7 @@ def test_moments_of_a_bank_on_disk_leave_memory_flat(large_folder):
     assert psutil.Process().memory_info().rss - before < 110e6
 
 
-def test_a_bank_travels_to_a_spawned_worker(large_folder, worker):
+def test_a_bank_is_pickled_for_a_spawned_worker(large_folder, worker):
     on_disk, in_memory = TeacherBank.load(large_folder), encode()
     assert len(pickle.dumps(on_disk)) < 10_000  # the files' names, not their content
 

@@ -82,7 +82,11 @@ class EveryPairing:
     def __init__(self, bank, epoch):
         self.collators = {
             name: TargetCollator(
-                torch.utils.data.default_collate, "sample_id", {TARGETS: Teacher(bank, fresh(name))}, seed=7, epoch=epoch
+                torch.utils.data.default_collate,
+                "sample_id",
+                {TARGETS: Teacher(bank, fresh(name))},
+                seed=7,
+                epoch=epoch,
             )
             for name in PAIRINGS
         }
@@ -358,7 +362,7 @@ def test_wrong_pairs_need_another_row_and_samples_that_fit():
     Mismatched(Paired(), 0.5).check(tiny.bank(ROWS), IDS)
 
 
-# ---- a budget of pairs ----
+# ---- a fraction of the samples is paired ----
 def has_target(share, seed=0, epoch=0, ids=tuple(range(2000)), wrap=lambda pairing: pairing):
     bank = tiny.bank(2000)
     targets = wrap(PairedFraction(Paired(), share)).targets(bank, np.array(ids), epoch, seed)
@@ -392,7 +396,7 @@ def test_who_is_mismatched_does_not_depend_on_who_has_a_target():
     assert p_value_of_independence(wrong, has) > 1e-3
 
 
-def test_a_budget_checks_the_pairing_below_and_takes_any():
+def test_a_paired_fraction_checks_the_pairing_below_and_takes_any():
     with pytest.raises(ValueError, match="sample id 10 is paired with row 10"):
         PairedFraction(Paired(), 0.5).check(tiny.bank(ROWS), np.array([10]))
     mean = PairedFraction(ConstantTarget(), 0.5).targets(tiny.bank(ROWS), IDS, 0, 0)
