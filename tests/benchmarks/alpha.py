@@ -8,6 +8,7 @@ from datasets import Array3D, Dataset, Features, Value
 from transformers import PrinterCallback, ViTConfig
 
 from hf_colearn import (
+    CoLearningBatch,
     CoLearningForMultimodalClassification,
     CoLearningTrainer,
     ConstantAlpha,
@@ -85,11 +86,13 @@ def rows(quick: bool) -> list[Row]:
     ]  # fmt: skip
     trainer = turns[1].trainer
     trainer.max_steps = WARMUP
-    batch = trainer._prepare_inputs(trainer._collator(False)([trainer.train_dataset[i] for i in range(batch_size)]))
+    batch = trainer._prepare_inputs(
+        trainer.batches.collator(False)([trainer.train_dataset[i] for i in range(batch_size)])
+    )
 
     def forward_and_backward() -> None:
         outputs = trainer.model.eval()(**batch)
-        loss = outputs.loss + trainer.auxiliary_objective(outputs, None)["contrastive"]
+        loss = outputs.loss + trainer.auxiliary_objective(outputs, CoLearningBatch())["contrastive"]
         torch.autograd.grad(loss, [w for w in trainer.model.parameters() if w.requires_grad], allow_unused=True)
 
     for name, make_solver in SOLVERS.items():

@@ -6,7 +6,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedConfig, default_data_collator
 
 from hf_colearn import Noisy
+from hf_colearn.data.sample_ids import TARGETS
 from hf_colearn.teachers.collator import TargetCollator
+from hf_colearn.teachers.teacher import Teacher
 from tests.benchmarks.timing import Row, median_with_interval, paired, ratio_row, timed
 from tests.benchmarks.trainers import (
     IMAGES,
@@ -38,7 +40,8 @@ NOTE_COLLATOR = (
     "Collating with targets minus without: a part of the step above, hidden where the data loader has workers."
 )
 NOTE_READS = (
-    "Operations in `compute_loss` that hand a value to the host (`item`, `nonzero`); on a GPU each would make it wait."
+    "Operations in `compute_loss` that hand a value to the host (`item`, `nonzero`); on a GPU each would make it wait. The "
+    "losses of a run's first step are read once, to see whether they are finite; the step counted here comes after it."
 )
 
 
@@ -62,7 +65,8 @@ def collator_seconds(pairing, batch_size: int, pairs: int) -> np.ndarray:
     features = [samples[int(i)] for i in ids]
     without = TargetCollator(default_data_collator, "sample_id")
     epoch = torch.zeros((), dtype=torch.int64)
-    with_targets = TargetCollator(default_data_collator, "sample_id", make_bank(), pairing, 0, epoch)
+    teachers = {TARGETS: Teacher(make_bank(), pairing)}
+    with_targets = TargetCollator(default_data_collator, "sample_id", teachers, with_ids=True, epoch=epoch)
     return paired(lambda: timed(lambda: without(features)), lambda: timed(lambda: with_targets(features)), pairs)
 
 
@@ -86,8 +90,9 @@ def host_reads(batch_size: int = 2) -> int:
     trainer = colearning_trainer(student, make_arguments(batch_size, 1), make_bank())
     batch = next(iter(trainer.get_train_dataloader()))
     trainer.model.train()
+    trainer.compute_loss(trainer.model, dict(batch))
     with HostReads() as reads:
-        trainer.compute_loss(trainer.model, batch)
+        trainer.compute_loss(trainer.model, dict(batch))
     return reads.count
 
 
