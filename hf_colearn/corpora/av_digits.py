@@ -153,7 +153,7 @@ def load_av_digits(
             cells = (picture.pixels, {"bytes": audio, "path": None}, clip.label, clip.speaker, snr_db)
             rows.append(dict(zip(features, (*cells, picture.image_id, clip.clip_id), strict=True)))
         built[split] = dataset_of(rows, features)
-    return finish(built, {}, skip_bad_samples=False)
+    return finish(built)
 
 
 def _drawn_by_class(items: Sequence[Item], share: float, what: str, rng: np.random.Generator) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 Source: Vielzeuf et al., "CentralNet: a Multilayer Approach for Multimodal Fusion" (ECCV workshops, 2018), in the files
 that MultiBench reads (github.com/pliang279/MultiBench, `datasets/avmnist/get_data.py`) and that
-github.com/slyviacassell/_MFAS, `datasets/avmnist_gen.py`, made. The published code tells what they hold:
+github.com/slyviacassell/_MFAS, `datasets/avmnist_gen.py`, made. By the published code they hold:
 
 - images: MNIST's without 75 % of their energy, a PCA fitted on each file by itself, and *without the mean*: floats, with
   negative values, to which /255 gives no range;
@@ -87,7 +87,7 @@ def load_avmnist(data_dir: str | Path, seed: int = 0, num_validation: int = 5000
             "stamp": tuple(_stamp(Path(data_dir) / name) for name in _FILES[file_split]),
         }
         built[split] = Dataset.from_generator(_samples, features, gen_kwargs=arguments, split=NamedSplit(split))
-    return finish(built, {}, skip_bad_samples=False)
+    return finish(built)
 
 
 def _open(data_dir: Path, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -109,18 +109,10 @@ def complete_splits(
     features: Mapping[str, Any],
     skip_bad_samples: bool,
 ) -> dict[str, Dataset]:
-    """The datasets of listed samples, of which some may lack a file.
+    """The datasets of listed samples, of which some may lack a file; refuses these, or all of a split being so.
 
-    Args:
-        name (`str`): The corpus, for messages.
-        kind (`str`): What a sample is, such as `"clip"`.
-        parts (`str`): What it needs, such as `"both picture and text"`.
-        splits (`Mapping[str, Iterable]`): Of every sample its row, or a sentence on what it lacks.
-        features (`Mapping`): The columns.
-        skip_bad_samples (`bool`): Leaves out incomplete samples with a warning that counts them.
-
-    Raises:
-        ValueError: If samples are incomplete, or all of a split.
+    `name` is the corpus, `kind` what a sample is ("clip"), and `parts` what it needs ("both picture and text"), for
+    messages; `skip_bad_samples` leaves out incomplete samples with a warning that counts them.
     """
     problems: list[str] = []
     complete: dict[str, list[Mapping[str, Any]]] = {}
@@ -140,26 +132,18 @@ def complete_splits(
 
 def finish(
     splits: Mapping[str, Dataset],
-    readers: Mapping[str, Callable[[Any, int], Any]],
-    skip_bad_samples: bool,
+    readers: Mapping[str, Callable[[Any, int], Any]] | None = None,
     validation_share: float = 0.0,
     seed: int = 0,
 ) -> DatasetDict:
-    """Leaves out bad samples on request, cuts a validation split where there is none, and numbers `train`.
+    """Cuts a validation split off `train` where there is none and a share is given, and numbers `train`.
 
-    Args:
-        splits (`Mapping[str, Dataset]`): `train`, `test` and perhaps `validation`.
-        readers (`Mapping[str, Callable]`): By column, what raises a ValueError of a bad cell and its row.
-        skip_bad_samples (`bool`): Whether every sample is read, and the bad ones left out with a warning that counts them.
-        validation_share (`float`, *optional*, defaults to 0): Of `train`, stratified by class; 0 for none.
-        seed (`int`, *optional*, defaults to 0): Draws the validation split.
-
-    Raises:
-        ValueError: If no validation split can be cut.
+    With `readers`, by column what raises a ValueError of a bad cell and its row, every sample is read before, and the bad
+    ones are left out with a warning that counts them.
     """
     done = dict(splits)
-    for split in done if skip_bad_samples else ():
-        for column, read in readers.items():
+    for split in done:
+        for column, read in (readers or {}).items():
             done[split], _ = without_bad_samples(done[split], read, column)
     if "validation" not in done and validation_share:
         done["train"], done["validation"] = cut_validation(done["train"], float(validation_share), seed)
@@ -171,17 +155,8 @@ def finish(
 def hub_splits(
     repo: str, columns: Sequence[str], config: str | None = None, needed: Sequence[str] = tuple(SPLITS)
 ) -> dict[str, Dataset]:
-    """The splits of a dataset of the Hub, or of a folder that `datasets` reads, by our names.
-
-    Args:
-        repo (`str`): With the needed splits, under a name in `SPLITS`.
-        columns (`Sequence[str]`): What each must have.
-        config (`str`, *optional*): One of its configurations.
-        needed (`Sequence[str]`, *optional*): Splits that it must have; all three by default.
-
-    Raises:
-        ValueError: If a split or a column is missing.
-    """
+    """The splits of a dataset of the Hub, or of a folder that `datasets` reads, by our names; refuses one that lacks a
+    needed split, or one of the columns in any."""
     loaded = load_dataset(repo, config)
     found = {split: [name for name in names if name in loaded] for split, names in SPLITS.items()}
     if missing := [split for split in needed if not found[split]]:

@@ -85,7 +85,7 @@ def load_cremad(
         samples = {name: [_sample(clip, videos, sounds) for clip in of_split] for name, of_split in clips.items()}
         features = clip_features(class_names, actor=Value("int64"))
         built = complete_splits("CREMA-D", "clip", "both video and recording", samples, features, skip_bad_samples)
-    return finish(built, clip_readers(min_frames), skip_bad_samples, validation_share, seed)
+    return finish(built, clip_readers(skip_bad_samples, min_frames), validation_share, seed)
 
 
 def _sample(clip: str, videos: Mapping[str, Path], sounds: Path) -> Sample:
@@ -170,8 +170,7 @@ def _by_actor(
             f"test_share={test_share} and validation_share={validation_share} leave no training actor of the "
             f"{len(actors)} in '{folder}': pass shares between 0 and 1 with a sum below 1."
         )
-    drawn = np.random.default_rng(seed).permutation(actors).tolist()
-    ends = {"test": drawn[:num_test], "validation": drawn[num_test : num_test + num_validation]}
-    ends["train"] = drawn[num_test + num_validation :]
-    splits = {name: [clip for clip in clips if _facts(clip)[0] in of_split] for name, of_split in ends.items()}
-    return {name: splits[name] for name in ("train", "validation", "test") if ends[name]}
+    drawn = np.random.default_rng(seed).permutation(actors)
+    test, validation, train = np.split(drawn, [num_test, num_test + num_validation])
+    splits = {"train": train, "validation": validation, "test": test}
+    return {name: [clip for clip in clips if _facts(clip)[0] in part] for name, part in splits.items() if len(part)}

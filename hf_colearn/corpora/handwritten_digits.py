@@ -32,4 +32,4 @@ def load_handwritten_digits(test_size: float = 0.5) -> DatasetDict:
     dataset = dataset_of(rows, {"image": Image(), "label": DIGIT})
     split = dataset.train_test_split(test_size=test_size, stratify_by_column="label", seed=0)
     split["train"] = split["train"].flatten_indices()
-    return finish(split, {}, skip_bad_samples=False)
+    return finish(split)

@@ -58,19 +58,16 @@ def load_iemocap(
         repo (`str`, *optional*, defaults to `"AbstractTTS/IEMOCAP"`): A mirror as a dataset of the Hub.
         split (`str`, *optional*, defaults to `"session"`): `"session"` tests on the two speakers of one session, unseen
             in training. `"random"` tests on a stratified fifth of all utterances, as the released code of Lee & Yoon
-            (ICLR 2025) does: every test speaker, and most of the dialogue around a test utterance, is in the training
-            set too, which flatters the model.
+            (ICLR 2025) does: its speakers, and most of the dialogues around them, are in the training set too.
         test_session (`int`, *optional*, defaults to 5): The session, 1 to 5, of the session split.
         seed (`int`, *optional*, defaults to 0): Draws the validation split, and the random test split.
-        validation_share (`float`, *optional*, defaults to 0.1): Of what is not for testing, stratified by emotion. Its
-            speakers are those of the training set.
-        skip_bad_samples (`bool`, *optional*, defaults to `False`): Leaves out, with a warning that counts them,
-            utterances without a recording or transcript and, after reading each, those whose audio is bad.
+        validation_share (`float`, *optional*, defaults to 0.1): Of what is not for testing, stratified by emotion.
+        skip_bad_samples (`bool`, *optional*, defaults to `False`): Leaves out and counts utterances without a recording
+            or transcript and, after reading each, those whose audio is bad.
 
     Returns:
         [`datasets.DatasetDict`]: `train`, `validation` and `test` with `audio` (`Audio(decode=False)`), `text`, `label`
-        (six classes), `speaker` (such as `Ses05_F`), `session` (1 to 5), `utterance` and, in `train`, `sample_id` (its
-        row, so that row i of a bank of `train` belongs to sample i).
+        (six classes), `speaker` (such as `Ses05_F`), `session` (1 to 5), `utterance` and, in `train`, `sample_id`.
 
     Raises:
         FileNotFoundError: If the folder is not IEMOCAP's.
@@ -93,7 +90,7 @@ def load_iemocap(
         rest = dataset.select([row for row, session in enumerate(sessions) if session != test_session])
         test = dataset.select([row for row, session in enumerate(sessions) if session == test_session])
     train, validation = cut_validation(rest, validation_share, seed)
-    return finish({"train": train, "validation": validation, "test": test}, {}, skip_bad_samples=False)
+    return finish({"train": train, "validation": validation, "test": test})
 
 
 # ---- the folder as it is distributed ----
@@ -217,7 +214,7 @@ def _facts_of(name: str, where: str) -> dict[str, Any]:
         raise ValueError(
             f"'{name}' of {where} names no turn such as 'Ses01F_impro01_F000', so its session is unknown: mend the name."
         )
-    # The letter of the dialogue tells who wears the markers; that of the turn tells who speaks.
+    # The letter of the dialogue is who wears the markers, that of the turn who speaks.
     return {"utterance": found[0], "speaker": f"Ses{found[2]}_{found[3]}", "session": int(found[2])}
 
 

@@ -1,7 +1,7 @@
-"""A small synthetic folder in IEMOCAP's layout, for trying a recipe without the corpus's licence.
+"""A small synthetic folder in IEMOCAP's layout, for smoke tests of a recipe without the corpus's licence.
 
-Nobody speaks in it and nobody feels: the recordings are sums of harmonics under formants, the sentences are drawn from word
-lists. A score on it says that a program runs, and nothing about emotion.
+The recordings are sums of harmonics under formants, the sentences are drawn from word lists. A score on it says that a
+program runs, and nothing about emotion.
 """
 
 from pathlib import Path
@@ -24,9 +24,8 @@ _VOICES = {
     "sad": (-0.12, 0.04, -0.12, 1.7, -4, 3.5),
 }
 _SCATTER = np.array([0.10, 0.05, 0.10, 0.25, 2.0, 0.8])
-_VOWELS = np.array(
-    [[730, 1090, 2440], [270, 2290, 3010], [300, 870, 2240], [530, 1840, 2480]]
-)  # Hz, Peterson & Barney
+# Formants in Hz, by Peterson & Barney.
+_VOWELS = np.array([[730, 1090, 2440], [270, 2290, 3010], [300, 870, 2240], [530, 1840, 2480]])
 
 _WORDS = {
     "ang": "hate furious enough stop never liar shut",
@@ -42,9 +41,8 @@ _SHARED = "well really about them today thing you know time home maybe think"
 def write_smoke_test_tree(folder: str | Path, utterances_per_session: int = 60, seed: int = 0) -> Path:
     """Writes five sessions of two synthetic speakers each, as `load_iemocap(data_dir=folder)` reads them.
 
-    Pitch, loudness, timbre and tempo lean on the emotion and differ between speakers, as words do between emotions, with
-    enough scatter that neither tells it for sure. Every dialogue has one turn more, without agreement (`xxx`). Of several
-    processes the main one writes.
+    Pitch, loudness, timbre and tempo depend on the emotion and the speaker, words on the emotion, with scatter. Every
+    dialogue has one turn more, without agreement (`xxx`). Of several processes the main one writes.
 
     Args:
         folder (`str` or `Path`): Where `IEMOCAP_full_release` is written.
@@ -66,9 +64,8 @@ def write_smoke_test_tree(folder: str | Path, utterances_per_session: int = 60, 
     with distributed.raise_on_all_ranks():
         if distributed.rank() == 0:
             release.mkdir(parents=True, exist_ok=True)
-            (release / "README.txt").write_text(
-                "Synthetic, by hf_colearn.corpora.iemocap_smoke_test: this is not IEMOCAP.\n"
-            )
+            readme = "Synthetic, by hf_colearn.corpora.iemocap_smoke_test: this is not IEMOCAP.\n"
+            (release / "README.txt").write_text(readme)
             for session in range(1, 6):
                 _write_session(release / f"Session{session}", session, utterances_per_session, seed)
     return release
@@ -117,7 +114,7 @@ def _utterance(rng: np.random.Generator, code: str, speaker: tuple[float, float]
     syllable_T = np.floor(time * max(tempo, 2.0)).astype(int)
     vowels = _VOWELS[rng.integers(len(_VOWELS), size=syllable_T[-1] + 1)] * scale
     harmonics = np.arange(1, 25)[:, None]
-    # Gains are worked out once a syllable, at its mean pitch: the ear of a model cannot tell, and it is fast.
+    # Gains are worked out once a syllable, at its mean pitch, which is fast and close enough.
     mean_f0 = np.bincount(syllable_T, f0_T) / np.bincount(syllable_T)
     distance = (harmonics[..., None] * mean_f0[:, None] - vowels) / 150.0
     gains = (1 / (1 + distance**2)).sum(axis=-1) * harmonics**-tilt  # [harmonics, syllables]

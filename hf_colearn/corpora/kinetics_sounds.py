@@ -99,7 +99,7 @@ def load_kinetics_sounds(
         splits = clips_with_files("Kinetics-Sounds", _entries(source), source, CLASSES, ("train", test_split))
         if test_split == "validation":
             splits = {"train": splits["train"], "test": splits["validation"]}
-    return finish(splits, clip_readers(min_frames), skip_bad_samples, validation_share, seed)
+    return finish(splits, clip_readers(skip_bad_samples, min_frames), validation_share, seed)
 
 
 def _entries(folder: Path) -> Iterator[tuple[str, str, str]]:

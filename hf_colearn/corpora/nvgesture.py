@@ -44,8 +44,7 @@ def load_nvgesture(
             `sk_color.avi` and `sk_depth.avi` or folders `sk_color` and `sk_depth` of *all* their frames. A folder
             `sk_flow` with extracted flow of the colour video is taken for `flow`, see [`~hf_colearn.data.flow.write_flow`];
             without one, flow is computed of the colour frames at every reading, up to a second a clip.
-        validation_share (`float`, *optional*, defaults to 0.1): Of the training clips, stratified by class; its subjects
-            are those of the training set. 0 for none.
+        validation_share (`float`, *optional*, defaults to 0.1): Of the training clips, stratified by class; 0 for none.
         seed (`int`, *optional*, defaults to 0): Draws the validation split.
         skip_bad_samples (`bool`, *optional*, defaults to `False`): Leaves out and counts clips without a video and, after
             reading each, those that cannot be decoded or are shorter than their list or `min_frames` says.
@@ -68,7 +67,7 @@ def load_nvgesture(
         "depth": lambda cell, row: read_frames(cell, min_frames, row),
         "flow": lambda cell, row: read_flow(cell, min_frames, row),
     }
-    return finish(splits, readers, skip_bad_samples, validation_share, seed)
+    return finish(splits, readers if skip_bad_samples else None, validation_share, seed)
 
 
 def _list_of(folder: Path, split: str) -> Path:

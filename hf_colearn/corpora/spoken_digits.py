@@ -69,15 +69,10 @@ def read_spoken_digits(folder: str | Path, sampling_rate: int | None, skip_bad_s
     Args:
         folder (`str` or `Path`): Searched with its subfolders.
         sampling_rate (`int` or `None`): In Hz, what the clips are resampled to; `None` leaves each at its own.
-        skip_bad_samples (`bool`, *optional*, defaults to `False`): Leaves out, and counts in the log, what is silent or
-            unreadable.
+        skip_bad_samples (`bool`, *optional*, defaults to `False`): Leaves out and counts what is silent or unreadable.
 
     Returns:
         `list[Clip]`: In the order of their paths, which are their ids.
-
-    Raises:
-        FileNotFoundError: If there is no such folder, or no audio in it.
-        ValueError: If a file's digit is unknown, or a clip is silent or unreadable.
     """
     facts = {path: _facts_of(path.relative_to(folder)) for path in _audio_files(folder)}
     waves = _read(list(facts), sampling_rate, skip_bad_samples)

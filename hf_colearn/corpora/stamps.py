@@ -98,7 +98,7 @@ def load_stamps(
             for stamp in of_split
         ]
         built[split] = dataset_of([dict(zip(features, row, strict=True)) for row in rows], features)
-    return finish(built, {}, skip_bad_samples=False)
+    return finish(built)
 
 
 # ---- the two forms ----
@@ -130,7 +130,7 @@ def _from_tree(folder: Path) -> list[Stamp]:
     for image in sorted(folder.rglob("*.png")):
         audio, text = image.with_name(f"{image.stem}_desc_fr.ogg"), image.with_suffix(".txt")
         if not (audio.is_file() and text.is_file()):
-            continue  # mirrored pictures, and what nobody has recorded
+            continue  # mirrored pictures, and those without a recording
         # The first line is English, and others are such as "fr.utf8=Une grenouille."
         english, *others = text.read_text(encoding="utf-8").splitlines() or [""]
         french = [line.removeprefix("fr.utf8=") for line in others if line.startswith("fr.utf8=")]

@@ -13,11 +13,7 @@ from hf_colearn.data.text import read_text
 def tweet(
     tweet_id: str, text: str, label: int, image: Path, where: str, class_names: Sequence[str], **columns: str
 ) -> Sample:
-    """A listed tweet, or what it lacks; `where` names file and line.
-
-    Raises:
-        ValueError: If the label is none of the classes'.
-    """
+    """A listed tweet, or what it lacks; `where` names file and line. Refuses a label that is none of the classes'."""
     if not 0 <= label < len(class_names):
         raise ValueError(
             f"tweet '{tweet_id}' in {where} has label {label}: labels run from 0 ({class_names[0]}) to "
@@ -37,19 +33,7 @@ def tweets_of(
     skip_bad_samples: bool,
     columns: Sequence[str] = (),
 ) -> DatasetDict:
-    """The datasets of listed tweets: `image`, `text`, `label`, `tweet_id`, further texts; `train` is numbered.
-
-    Args:
-        name (`str`): The corpus, for messages.
-        splits (`Mapping[str, Iterable]`): Of `train`, `validation` and `test` what [`tweet`] gives.
-        class_names (`Sequence[str]`): In the order of their labels.
-        skip_bad_samples (`bool`): Leaves out, with a warning that counts them, tweets without a picture or a text and,
-            after reading each, those whose picture cannot be decoded.
-        columns (`Sequence[str]`, *optional*): The further columns.
-
-    Raises:
-        ValueError: If tweets are incomplete, or nothing remains of a split.
-    """
+    """The datasets of what [`tweet`] gives: `image`, `text`, `label`, `tweet_id` and further columns of texts."""
     features = {"image": Image(), "text": Value("string"), "label": ClassLabel(names=list(class_names))}
     features |= {column: Value("string") for column in ("tweet_id", *columns)}
     built = complete_splits(name, "tweet", "both picture and text", splits, features, skip_bad_samples)
@@ -59,18 +43,7 @@ def tweets_of(
 def tweets_of_hub(
     repo: str, config: str | None, num_classes: int, columns: Sequence[str], skip_bad_samples: bool
 ) -> DatasetDict:
-    """Tweets of a dataset of the Hub, or of a folder that `datasets` reads, with the classes' names that it has.
-
-    Args:
-        repo (`str`): With train, validation and test splits.
-        config (`str`, *optional*): One of its configurations.
-        num_classes (`int`): To check the labels, which are numbers or a `ClassLabel`.
-        columns (`Sequence[str]`): Those needed: `image`, `label` and texts.
-        skip_bad_samples (`bool`): As of [`tweets_of`], by reading each.
-
-    Raises:
-        ValueError: If a split or a column is missing, or labels are others.
-    """
+    """Tweets of a mirror, with the classes' names that it has; `columns` are `image`, `label` and the texts."""
     splits = hub_splits(repo, columns, config)
     for split, part in splits.items():
         labels = set(part.unique("label"))
@@ -81,4 +54,4 @@ def tweets_of_hub(
 
 
 def _finish(splits: Mapping[str, Dataset], skip_bad_samples: bool) -> DatasetDict:
-    return finish(splits, {"image": as_rgb, "text": read_text}, skip_bad_samples)
+    return finish(splits, {"image": as_rgb, "text": read_text} if skip_bad_samples else None)

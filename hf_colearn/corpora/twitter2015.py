@@ -36,8 +36,8 @@ def load_twitter2015(
         repo (`str`, *optional*): A mirror as a dataset of the Hub instead, with `image`, `text` (with `$T$`), `target` and
             `label` (0 negative, 1 neutral, 2 positive).
         config (`str`, *optional*): The mirror's configuration, where it has several.
-        skip_bad_samples (`bool`, *optional*, defaults to `False`): Leaves out, with a warning that counts them, samples
-            without a picture or a text and, after reading each, those whose picture cannot be decoded.
+        skip_bad_samples (`bool`, *optional*, defaults to `False`): Leaves out and counts samples without a picture or a
+            text and, after reading each, those whose picture cannot be decoded.
 
     Returns:
         [`datasets.DatasetDict`]: `train`, `validation` and `test` with `image`, `text`, `target`, `label` and, in `train`,

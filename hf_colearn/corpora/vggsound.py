@@ -51,7 +51,7 @@ def load_vggsound(
         entries = list(_entries(source / LIST))
         class_names = sorted({label for _, label, _ in entries})
         splits = clips_with_files("VGGSound", entries, source, class_names, needed=("train", "test"))
-    return finish(splits, clip_readers(min_frames), skip_bad_samples, validation_share, seed)
+    return finish(splits, clip_readers(skip_bad_samples, min_frames), validation_share, seed)
 
 
 def _entries(file: Path) -> Iterator[tuple[str, str, str]]:

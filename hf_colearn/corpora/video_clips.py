@@ -21,8 +21,10 @@ def clip_features(class_names: Sequence[str], **columns: Any) -> dict[str, Any]:
     )
 
 
-def clip_readers(min_frames: int) -> dict[str, Callable[[Any, int], Any]]:
-    """What finds bad samples: a video of at least so many frames, and its sound, are decoded."""
+def clip_readers(skip_bad_samples: bool, min_frames: int) -> dict[str, Callable[[Any, int], Any]]:
+    """What finds bad samples, if they are to be skipped: a video of at least so many frames, and its sound, are read."""
+    if not skip_bad_samples:
+        return {}
     return {
         "video": lambda cell, row: read_frames(cell, min_frames, row),
         "audio": lambda cell, row: read_soundtrack(cell, None, row),
@@ -82,15 +84,8 @@ def clips_with_files(
 ) -> dict[str, Dataset]:
     """The clips of a list that have a video file anywhere in a folder; such lists name videos that left the web since.
 
-    Args:
-        name (`str`): The corpus, for the one warning that counts, by split, what is missing.
-        entries (`Iterable[tuple[str, str, str]]`): Clip (the file's name without suffix), class and split.
-        folder (`Path`): Is searched.
-        class_names (`Sequence[str]`): In the order of their labels.
-        needed (`Sequence[str]`): Splits that must not be empty.
-
-    Raises:
-        FileNotFoundError: If a split that is needed has no file.
+    `entries` are clip (the file's name without suffix), class and split. One warning counts, by split, what is missing; a
+    split that is needed must not be empty.
     """
     files = video_files(folder)
     rows: dict[str, list[dict[str, Any]]] = {}
