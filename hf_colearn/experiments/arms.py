@@ -1,13 +1,17 @@
 """The arms of a comparison: baseline, co-learned, null controls, references, each with what it differs in."""
 
+import copy
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hf_colearn.alpha.alpha import Alpha
 from hf_colearn.analysis.statistics.compare import Arm, Kind, compare
+from hf_colearn.arguments import CoLearningArguments
 from hf_colearn.experiments.options import RecipeOptions
 from hf_colearn.objectives.objective import Objective
 from hf_colearn.teachers.null_controls import ConstantTarget, Permuted, RandomPrototypes
@@ -20,7 +24,8 @@ class ArmPlan:
 
     Args:
         name (`str`): Unique, as it stands in tables.
-        kind (`str`): `"baseline"`, `"colearned"`, `"null"` or `"reference"`; as of [`~hf_colearn.analysis.statistics.compare.Arm`].
+        kind (`str`): `"baseline"`, `"colearned"`, `"null"` or `"reference"`; as of
+            [`~hf_colearn.analysis.statistics.compare.Arm`].
         pairing ([`Pairing`], *optional*): What its samples see of the teacher; none for the baseline.
         id_column (`str`, *optional*): The column that the pairing knows samples by, where it is another one than
             `CoLearningArguments.id_column`: a copy of the labels, for a pairing by class in a stream.
@@ -46,13 +51,25 @@ class ArmPlan:
         """The weight of its objective's terms, for a run of this seed."""
         return None if self.make_alpha is None else self.make_alpha(seed)
 
+    def arguments(self, training: Mapping[str, Any], seed: int) -> CoLearningArguments:
+        """Those of one run: a recipe's with the run's seed and folder, and without a teacher no alpha and no schedule."""
+        values = copy.deepcopy(dict(training))
+        folder = run_folder(training["output_dir"], self.name, seed)
+        values |= {"seed": seed, "output_dir": str(folder), "disable_tqdm": True}
+        if self.pairing is None:
+            values |= {"alpha": None, "alpha_schedule": "constant"}
+        if self.id_column is not None:
+            values["id_column"] = self.id_column
+        return CoLearningArguments(**values)
+
+
+def run_folder(folder: str | Path, arm: str, seed: int) -> Path:
+    """Where one run keeps its checkpoints and, once it is finished, what [`~hf_colearn.analysis.runs.Run`] holds."""
+    return Path(folder) / re.sub(r"[^a-z0-9]+", "-", arm.lower()).strip("-") / f"seed-{seed}"
+
 
 def pick(plans: Sequence[ArmPlan], names: Sequence[str] | None) -> list[ArmPlan]:
-    """The arms of these names, or all of them.
-
-    Raises:
-        ValueError: If a name is none of theirs.
-    """
+    """The arms of these names, or all of them; a name that is none of theirs is refused."""
     known = [plan.name for plan in plans]
     for name in names or []:
         if name not in known:
@@ -72,11 +89,7 @@ def chosen_arms(options: RecipeOptions, plans: Sequence[ArmPlan]) -> list[ArmPla
 
 
 def check_comparable(plans: Sequence[ArmPlan], num_seeds: int) -> None:
-    """Refuses before training what the comparison would refuse after it.
-
-    Raises:
-        ValueError: If the arms cannot be compared: no baseline, a name twice, an unknown kind, no seeds.
-    """
+    """Refuses before training what the comparison would refuse after it: no baseline, a name twice, an unknown kind."""
     compare([Arm(plan.name, plan.kind, [0.0] * num_seeds) for plan in plans])
 
 
@@ -86,12 +99,13 @@ def transfer_arms(
     num_classes: int,
     id_column: str | None = None,
 ) -> list[ArmPlan]:
-    """A baseline, arms with a teacher, and the null controls: what the recipes of Lee & Yoon (ICLR 2025) train.
+    """What the recipes of Lee & Yoon (ICLR 2025) train: a baseline, arms with a teacher, and null controls, whose targets
+    carry nothing of the teacher's knowledge; see [`~hf_colearn.teachers.null_controls`].
 
     Args:
         colearned (`Mapping[str, Pairing]`): By name, the true pairing last.
         labels (`Sequence[int]`): The class of sample id 0, 1, ...
-        num_classes (`int`): C.
+        num_classes (`int`): The number of random vectors.
         id_column (`str`, *optional*): Of the arms that depend on the class, see [`ArmPlan`].
     """
     *others, (name, true_pairing) = colearned.items()
@@ -99,21 +113,6 @@ def transfer_arms(
         ArmPlan("baseline", "baseline"),
         *(ArmPlan(other, "colearned", pairing) for other, pairing in others),
         ArmPlan(name, "colearned", true_pairing, id_column),
-        *null_controls(num_classes, true_pairing, labels, id_column),
-    ]
-
-
-def null_controls(
-    num_classes: int, true_pairing: Pairing, labels: Sequence[int] | np.ndarray, id_column: str | None = None
-) -> list[ArmPlan]:
-    """The arms whose targets carry nothing of the teacher's knowledge; see [`~hf_colearn.teachers.null_controls`].
-
-    Args:
-        num_classes (`int`): C, the number of random vectors.
-        true_pairing ([`Pairing`]): The one whose targets are permuted.
-        labels, id_column: As of [`transfer_arms`].
-    """
-    return [
         ArmPlan("constant target", "null", ConstantTarget()),
         ArmPlan("random vectors", "null", RandomPrototypes(num_prototypes=num_classes)),
         ArmPlan("class vectors", "null", RandomPrototypes(labels), id_column),

@@ -23,28 +23,22 @@ class Cost:
     of_device: bool = False
 
     def __enter__(self) -> "Cost":
-        self.of_device = torch.cuda.is_available()
+        self._counts = self.of_device = torch.cuda.is_available()
         if self.of_device:
             torch.cuda.reset_peak_memory_stats()
-        self._counts = self.of_device or _reset_resident_peak()
+        else:
+            try:
+                Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM back (man 5 proc_pid_clear_refs)
+                self._counts = True
+            except OSError:
+                pass
         self._start = time.perf_counter()
         return self
 
     def __exit__(self, *error) -> None:
         self.seconds = time.perf_counter() - self._start
-        if self._counts:
-            self.peak_memory = torch.cuda.max_memory_allocated() if self.of_device else _resident_peak()
-
-
-def _reset_resident_peak() -> bool:
-    """Sets the kernel's counter of this process back (`man 5 proc_pid_clear_refs`); False where that cannot be done."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True
-
-
-def _resident_peak() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+        if self.of_device:
+            self.peak_memory = torch.cuda.max_memory_allocated()
+        elif self._counts:
+            lines = Path("/proc/self/status").read_text().splitlines()
+            self.peak_memory = 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))

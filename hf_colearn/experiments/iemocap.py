@@ -1,6 +1,7 @@
 """What the two IEMOCAP recipes share: the data, real or synthetic, and their split."""
 
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 from datasets import DatasetDict
 
@@ -22,7 +23,7 @@ class IemocapOptions(RecipeOptions):
             self.data_dir = str(write_smoke_test_tree(f"{output_dir}/data"))
         return load_iemocap(
             self.data_dir,
-            split=self.split,
+            split=cast(Any, self.split),  # which refuses another word
             test_session=self.test_session,
             skip_bad_samples=self.skip_bad_samples,
         )

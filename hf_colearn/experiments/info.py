@@ -22,8 +22,7 @@ class ExperimentInfo:
         title (`str`): Of the card.
         pipeline_tag (`str`): Of the student.
         dataset_name (`str`): Pretty name of the data, such as `"MNIST"`.
-        dataset_type (`str`): Its id on the Hub, such as `"ylecun/mnist"`; a word without a slash for data that is not
-            there, which is then not linked.
+        dataset_type (`str`): Its id on the Hub, such as `"ylecun/mnist"`; a word without a slash is not linked.
         pairing (`str`): What the teacher, or another modality, shows a sample.
         teacher (`str`, *optional*): What the teacher is, where there is one.
         published (`str`, *optional*): The published numbers, with their data and source.
@@ -43,8 +42,7 @@ class ExperimentInfo:
     license: str = "apache-2.0"
 
     def to_dict(self) -> dict[str, Any]:
-        """The entries of `experiment.json`, with the command line that repeats the run, without tokens and folders of the
-        machine."""
+        """Entries of `experiment.json`, with the command that repeats the run, free of tokens and folders of the machine."""
         argv = public_argv(sys.argv[1:])
         command = shlex.join(["accelerate", "launch", f"recipes/{self.recipe}.py", *argv])
         entries = {_ENTRIES.get(f.name, f.name): getattr(self, f.name) for f in fields(self)}

@@ -151,8 +151,9 @@ def multimodal_trainer(
         collators (`Mapping`): Of every modality, by its name; None stacks.
         metrics (`Sequence[str]`): Of [`classification_metrics`]; arms are compared on the first.
     """
+    train, validation = data["train"], data["validation"]
     student: Any = model
-    train, validation, collator = data["train"], data["validation"], MultimodalCollator(collators)
+    collator: Any = MultimodalCollator(collators)
     if arm.modality is not None:
         student, collator = model.student(arm.modality), collators[arm.modality]
         train, validation = (only_modality(part, arm.modality) for part in (train, validation))

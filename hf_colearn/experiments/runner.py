@@ -3,9 +3,7 @@
 All arms of a seed start from the same weights and see the same samples, so that their scores are paired by seed.
 """
 
-import copy
 import itertools
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +28,7 @@ from hf_colearn.analysis.runs import (
 )
 from hf_colearn.arguments import CoLearningArguments
 from hf_colearn.data.multimodal import only_modality
-from hf_colearn.experiments.arms import ArmPlan, check_comparable
+from hf_colearn.experiments.arms import ArmPlan, check_comparable, run_folder
 from hf_colearn.experiments.cost import Cost
 from hf_colearn.experiments.info import ExperimentInfo
 from hf_colearn.experiments.scoring import identity_of, scored_run
@@ -64,7 +62,7 @@ def run_recipe(
         training (`Mapping`): Fields of [`CoLearningArguments`].
         info ([`ExperimentInfo`]): For report and card.
         plans (`Sequence[ArmPlan]`): The arms, from [`~hf_colearn.experiments.arms.chosen_arms`].
-        make_trainer (`Callable`): Builds the trainer of an arm with the arguments of a run, see [`run_arguments`].
+        make_trainer (`Callable`): Builds the trainer of an arm with the arguments of a run, see [`ArmPlan.arguments`].
         data (`Mapping`): The splits in the student's inputs with `labels`, `test` among them.
         processor (*optional*): Saved beside the student; of a multimodal model a mapping by modality.
         keeps_student (`bool`, *optional*, defaults to `True`): Whether to save one.
@@ -88,12 +86,9 @@ def run_recipe(
             )
     if options.check is not None:
         baseline = next(plan for plan in plans if plan.kind == "baseline")
-        quiet_training = {**training, "report_to": "none", "push_to_hub": False, "ema_decay": None}
 
-        def evaluator(scratch: str) -> CoLearningTrainer:
-            return make_trainer(
-                baseline, run_arguments({**quiet_training, "output_dir": scratch}, baseline, first_seed)
-            )
+        def evaluator(**changed: Any) -> CoLearningTrainer:
+            return make_trainer(baseline, baseline.arguments({**training, **changed}, first_seed))
 
         check_student(options.check, info.pipeline_tag if has_teacher else None, evaluator, data["test"])
     colearned = [plan for plan in plans if plan.kind == "colearned"] or [plans[0]]
@@ -108,7 +103,7 @@ def run_recipe(
     runs = run_arms(
         plans,
         range(first_seed, first_seed + options.seeds),
-        lambda plan, seed: make_trainer(plan, run_arguments(training, plan, seed)),
+        lambda plan, seed: make_trainer(plan, plan.arguments(training, seed)),
         data["test"],
         keep_first,
         folder,
@@ -116,8 +111,7 @@ def run_recipe(
         groups,
         more_tests,
     )
-    is_main = distributed.rank() == 0
-    if is_main:
+    if is_main := distributed.rank() == 0:
         known = {
             **info.to_dict(),
             "metric": next(iter(runs[0].metrics)),
@@ -136,24 +130,9 @@ def run_recipe(
 
 def _teacher(runs: Sequence[Run], folder: Path) -> dict[str, Any] | None:
     described = [run.facts["teacher"] for run in runs if run.facts.get("teacher")]
-    if described or not (folder / EXPERIMENT).is_file():
-        return described[0] if described else None
-    return read_json(folder / EXPERIMENT).get("teacher")  # where runs did not hold it yet
-
-
-def run_arguments(training: Mapping[str, Any], plan: ArmPlan, seed: int) -> CoLearningArguments:
-    """The arguments of one run: its seed and folder; for an arm without a teacher no alpha and no schedule."""
-    values = copy.deepcopy(dict(training))
-    values |= {
-        "seed": seed,
-        "output_dir": str(run_folder(training["output_dir"], plan.name, seed)),
-        "disable_tqdm": True,
-    }
-    if plan.pairing is None:
-        values |= {"alpha": None, "alpha_schedule": "constant"}
-    if plan.id_column is not None:
-        values["id_column"] = plan.id_column
-    return CoLearningArguments(**values)
+    if not described and (folder / EXPERIMENT).is_file():  # runs did not hold it before 2026-12
+        return read_json(folder / EXPERIMENT).get("teacher")
+    return described[0] if described else None
 
 
 def brief_training(output_dir: str, max_steps: int, batch_size: int, **training: Any) -> dict[str, Any]:
@@ -192,24 +171,22 @@ def run_arms(
     Args:
         plans (`Sequence[ArmPlan]`): The arms; one of a modality is scored on that modality alone.
         seeds (`Sequence[int]`): One run of every arm each.
-        make_trainer (`Callable`): Builds the trainer of an arm and a seed. It is called right after `set_seed(seed)`,
-            so a student built in it starts from the same weights in all arms of a seed.
+        make_trainer (`Callable`): Builds the trainer of an arm and a seed, right after `set_seed(seed)`, so that a student
+            built in it starts from the same weights in all arms of a seed.
         test_dataset: What the runs are scored on, once, after training.
         on_trained (`Callable`, *optional*): Called with the arm, seed and trainer of every run that was trained.
         folder (`str` or `Path`, *optional*): Where finished runs are written, in [`run_folder`].
-        resume (`bool`, *optional*, defaults to `False`): Whether to take up runs of `folder`: finished ones are read
-            back, one that was interrupted goes on from its last checkpoint.
+        resume (`bool`, *optional*, defaults to `False`): Whether to read finished runs of `folder` back, and to go on with
+            one that was interrupted from its last checkpoint.
         groups (`Mapping[str, Sequence]`, *optional*): What the test samples are grouped by in reports, such as their
             speakers: a value a sample.
-        more_tests (`Mapping[str, Dataset]`, *optional*): Other test sets by name: every run is also scored on these, as
-            `{metric}_on_{name}`.
+        more_tests (`Mapping[str, Dataset]`, *optional*): Other test sets: every run is scored as `{metric}_on_{name}`, too.
 
     Returns:
         `list[Run]`: Arm by arm within each seed.
 
     Raises:
-        ValueError: If the arms could not be compared afterwards: no baseline, a name twice, an unknown kind, no seeds;
-            or if a finished run was trained with other arguments.
+        ValueError: If the arms could not be compared afterwards, or a finished run was trained with other arguments.
     """
     check_comparable(plans, len(seeds))
     runs = []
@@ -244,11 +221,6 @@ def run_arms(
     return runs
 
 
-def run_folder(folder: str | Path, arm: str, seed: int) -> Path:
-    """Where one run keeps its checkpoints and, once it is finished, what [`~hf_colearn.analysis.runs.Run`] holds."""
-    return Path(folder) / re.sub(r"[^a-z0-9]+", "-", arm.lower()).strip("-") / f"seed-{seed}"
-
-
 def _finished(folder: Path, identity: Mapping[str, Any]) -> Run:
     trained_with = read_json(folder / RUN).get("identity", {})
     for name, asked in identity.items():
@@ -264,14 +236,8 @@ def _finished(folder: Path, identity: Mapping[str, Any]) -> Run:
 def show_results(folder: Path, with_page: bool = True) -> list[Run]:
     """Prints what the runs of an experiment say, and writes the report and, of a saved student, its record and card.
 
-    All of it is read from the run folders and `experiment.json`, as `hf-colearn report` does. For the main process.
-
-    Args:
-        folder (`Path`): Of the experiment.
-        with_page (`bool`, *optional*, defaults to `True`): Whether to draw `report.html`, or to write its numbers alone.
-
-    Returns:
-        `list[Run]`: The runs.
+    All of it is read from the run folders and `experiment.json`, as `hf-colearn report` does. For the main process;
+    without a page, `report.json` alone is written.
     """
     runs, known = read_runs([folder])
     comparison = compare_runs(runs, known["metric"], known["source"])

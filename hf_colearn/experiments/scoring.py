@@ -5,7 +5,6 @@ Shapes: N test samples, M modalities, C classes, D latent width.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +50,8 @@ def save_run(
         folder (`str` or `Path`): Where the run goes, such as `runs/mine/baseline/seed-0`; a report is made of all runs
             below one folder.
         arm (`str`): Its name in the report.
-        kind (`str`): `"baseline"`, `"colearned"`, `"null"` or `"reference"`; as of [`~hf_colearn.analysis.statistics.compare.Arm`].
+        kind (`str`): `"baseline"`, `"colearned"`, `"null"` or `"reference"`; as of
+            [`~hf_colearn.analysis.statistics.compare.Arm`].
         groups, more_tests (`Mapping`, *optional*): As of [`~hf_colearn.experiments.runner.run_arms`].
 
     Returns:
@@ -97,22 +97,22 @@ def scored_run(
     sweep: tuple[str, float] | None = None,
 ) -> Run:
     """Scores a trained student, and collects what table, report and card need; a collective."""
-    scored, metrics = _scored(trainer, test_dataset, arm)
+    test, logits_NC, metrics = _scored(trainer, test_dataset, arm)
     for name, dataset in (more_tests or {}).items():
-        metrics |= {f"{metric}_on_{name}": value for metric, value in _scored(trainer, dataset, arm)[1].items()}
+        metrics |= {f"{metric}_on_{name}": value for metric, value in _scored(trainer, dataset, arm)[2].items()}
     for name, values in (groups or {}).items():
-        if len(values) != len(scored.labels):
+        if len(values) != len(test.labels):
             raise ValueError(
-                f"groups['{name}'] has {len(values)} values for {len(scored.labels)} test samples: give one each."
+                f"groups['{name}'] has {len(values)} values for {len(test.labels)} test samples: give one each."
             )
-    facts = _facts_of(trainer, len(scored.labels), scored.logits.shape[1])
+    facts = _facts_of(trainer, *logits_NC.shape)
     if cost is not None:
         facts |= {"peak_memory": cost.peak_memory, "peak_memory_of_device": cost.of_device}
     if sweep is not None:
         facts["sweep"] = {"variable": sweep[0], "level": sweep[1]}
-    shifted_NC = scored.logits - scored.logits.max(axis=1, keepdims=True)
-    kept = kept_rows(len(scored.labels))
-    train = _training_samples(trainer, arm, facts)
+    shifted_NC = logits_NC - logits_NC.max(axis=1, keepdims=True)
+    kept = kept_rows(len(test.labels))
+    by_modality = {name: z_ND[kept] for name, z_ND in test.modality_latents.items()}
     return Run(
         arm=arm,
         kind=kind,
@@ -120,15 +120,11 @@ def scored_run(
         metrics=metrics,
         history=trainer.state.log_history,
         seconds=float("nan") if cost is None else cost.seconds,
-        labels=scored.labels,
-        predictions=scored.logits.argmax(axis=1),
+        labels=test.labels,
+        predictions=logits_NC.argmax(axis=1),
         confidences=1 / np.exp(shifted_NC).sum(axis=1),
-        test=Samples(
-            scored.labels[kept],
-            scored.latents[kept],
-            modality_latents={name: z_ND[kept] for name, z_ND in scored.modality_latents.items()},
-        ),
-        train=train,
+        test=Samples(test.labels[kept], test.latents[kept], modality_latents=by_modality),
+        train=_training_samples(trainer, arm, facts),  # which adds to the facts
         groups={name: np.asarray(values, dtype=str) for name, values in (groups or {}).items()},
         facts=facts,
     )
@@ -154,21 +150,14 @@ def _unadapted(trainer: CoLearningTrainer) -> Any:
     return trainer.model.get_base_model() if hasattr(trainer.model, "get_base_model") else trainer.model
 
 
-@dataclass
-class _Scored:
-    logits: np.ndarray  # [N, C]
-    latents: np.ndarray  # [N, D]
-    labels: np.ndarray  # [N]
-    modality_latents: dict[str, np.ndarray]  # [N, D], rows of NaN where absent
-
-
 def _scored(
     trainer: CoLearningTrainer, dataset: Any, arm: str, with_metrics: bool = True
-) -> tuple[_Scored, dict[str, float]]:
+) -> tuple[Samples, np.ndarray, dict[str, float]]:
+    """All samples of a dataset, their logits `(N, C)`, and the metrics."""
     # The logits and the latents, and what a multimodal model's metrics need.
     wanted = ("latents", "modality_latents")
     ignored = [key for key in getattr(trainer.model.config, "keys_to_ignore_at_inference", []) if key not in wanted]
-    compute_metrics, trainer.compute_metrics = trainer.compute_metrics, None  # which take the logits alone
+    compute_metrics, trainer.compute_metrics = trainer.compute_metrics, None  # which take no latents
     try:
         output = trainer.predict(dataset, ignore_keys=ignored)
     finally:
@@ -180,18 +169,19 @@ def _scored(
         )
     logits_NC, latents_ND, *others = output.predictions
     labels: Any = output.label_ids
-    modality_latents: dict[str, np.ndarray] = {}
+    samples = Samples(
+        labels if labels.ndim == 1 else labels.argmax(axis=1), latents_ND
+    )  # soft ones, of a training set
     judged = logits_NC
     if others:
         modality_logits, by_modality, mask_NM, subset_logits = others
         judged = (logits_NC, modality_logits, mask_NM, subset_logits)
-        modality_latents = {
+        samples.modality_latents = {
             name: np.where(mask_NM[:, [i]].astype(bool), z_ND, np.nan).astype(np.float32)
             for i, (name, z_ND) in enumerate(by_modality.items())
         }
     metrics = compute_metrics(EvalPrediction(judged, labels)) if compute_metrics and with_metrics else {}
-    labels_N = labels if labels.ndim == 1 else labels.argmax(axis=1)  # soft ones, of a training set
-    return _Scored(logits_NC.astype(np.float64), latents_ND, labels_N, modality_latents), dict(metrics)
+    return samples, logits_NC.astype(np.float64), dict(metrics)
 
 
 def _training_samples(trainer: CoLearningTrainer, arm: str, facts: dict[str, Any]) -> Samples | None:
@@ -201,17 +191,16 @@ def _training_samples(trainer: CoLearningTrainer, arm: str, facts: dict[str, Any
         return None
     rows = kept_rows(len(dataset), MAX_TRAINING)
     part = dataset.select(rows) if isinstance(dataset, Dataset) else Subset(dataset, rows.tolist())
-    scored, _ = _scored(trainer, part, arm, with_metrics=False)
-    targets = None
+    samples, _, _ = _scored(trainer, part, arm, with_metrics=False)
     if trainer.bank is not None and trainer.pairing is not None:
         column = trainer.args.id_column
         ids = np.array(part[column] if isinstance(part, Dataset) else [part[i][column] for i in range(len(part))])
         last = max(int(trainer.state.epoch or 0) - 1, 0)
-        targets = trainer.pairing.targets(trainer.bank, ids, last, trainer.args.seed).numpy()
+        targets = samples.targets = trainer.pairing.targets(trainer.bank, ids, last, trainer.args.seed).numpy()
         objective = trainer.auxiliary_objective
         has_some = bool(np.isfinite(targets[:500]).all(axis=1).any())  # a small paired fraction may miss them all
         if isinstance(objective, LatentMatching) and objective.loss == "mse" and has_some:
             facts["target_variance"] = target_variance(
                 trainer.pairing, trainer.bank, ids[:500], trainer.args.seed, objective.reduction
             )
-    return Samples(scored.labels, scored.latents, targets, scored.modality_latents)
+    return samples

@@ -25,11 +25,7 @@ from hf_colearn.utils import distributed
 def keep_student(trainer: CoLearningTrainer, processor: Any, folder: Path) -> None:
     """Saves a trained student with its processor and the record of its training; for LoRA its adapter and base, too.
 
-    Args:
-        trainer ([`CoLearningTrainer`]): After `train()`.
-        processor (*optional*): Saved beside the student; of a multimodal model a mapping by modality, each in a folder
-            of its name.
-        folder (`Path`): Where they go.
+    The processor of a multimodal model is a dictionary by modality: each goes into a folder of its name.
     """
     by_modality = processor if isinstance(processor, dict) else {}
     save_student(trainer.model, None if by_modality else processor, folder)
@@ -47,7 +43,7 @@ def finish_student(folder: Path, runs: Sequence[Run], experiment: Mapping[str, A
     Args:
         folder (`Path`): Of the student, below that of the runs.
         runs (`Sequence[Run]`): All runs, with the first seed's first.
-        experiment (`Mapping`): Of its `experiment.json`.
+        experiment (`Mapping`): What `experiment.json` says.
         comparison ([`Comparison`]): Of the arms.
     """
     info, arm = ExperimentInfo.of(experiment), experiment["student"]["arm"]
@@ -79,7 +75,7 @@ def finish_student(folder: Path, runs: Sequence[Run], experiment: Mapping[str, A
         comparison=f"{verdict}\n\n{comparison.to_markdown()}",
         modalities=modalities,
         published=info.published,
-        stock_class=None if modalities else stock_class(folder, info.pipeline_tag),
+        stock_class=None if modalities else _stock_class(folder, info.pipeline_tag),
         all_runs=(len(runs), sum(run.seconds for run in runs)),
         emissions=measured_emissions(folder.parent),
         **metadata,
@@ -88,8 +84,8 @@ def finish_student(folder: Path, runs: Sequence[Run], experiment: Mapping[str, A
         adapter_card(folder, **metadata).save(folder / "adapter" / "README.md")
 
 
-def stock_class(folder: Path, pipeline_tag: str) -> str | None:
-    """What `to_transformers()` makes of a saved student; None where no stock model computes the same logits."""
+def _stock_class(folder: Path, pipeline_tag: str) -> str | None:
+    """What `to_transformers()` makes of a student; None where no stock model computes the same logits."""
     try:
         return type(load_student(folder, pipeline_tag).to_transformers()).__name__
     except ValueError:
@@ -103,7 +99,7 @@ def load_student(folder: Path, pipeline_tag: str | None) -> Any:
 
 
 def check_student(
-    student: str, pipeline_tag: str | None, make_trainer: Callable[[str], CoLearningTrainer], test_dataset: Any
+    student: str, pipeline_tag: str | None, make_trainer: Callable[..., CoLearningTrainer], test_dataset: Any
 ) -> NoReturn:
     """Scores a student as its recipe does, prints its card's numbers beside that, and ends the process.
 
@@ -113,14 +109,15 @@ def check_student(
     Args:
         student (`str`): Its folder or repository id.
         pipeline_tag (`str` or `None`): Of the student; None of a multimodal model.
-        make_trainer (`Callable`): The recipe's trainer in a folder, whose arguments, collator and metrics count.
+        make_trainer (`Callable`): The recipe's trainer, with these training arguments changed; its collator and metrics
+            count.
         test_dataset: What it is scored on.
     """
     try:
         folder = student_folder(student)
         stated = TrainingRecord.load(folder).scores
         with TemporaryDirectory() as scratch:
-            recipe = make_trainer(scratch)
+            recipe = make_trainer(output_dir=scratch, report_to="none", push_to_hub=False, ema_decay=None)
             trainer = CoLearningTrainer(
                 load_student(folder, pipeline_tag),
                 recipe.args,

@@ -10,8 +10,8 @@ import torch
 import tiny
 from hf_colearn import CoLearningTrainer, RandomPrototypes, classification_metrics
 from hf_colearn.analysis.runs import compare_runs, histories, write_report
-from hf_colearn.experiments.arms import ArmPlan, pick
-from hf_colearn.experiments.runner import run_arms, run_folder
+from hf_colearn.experiments.arms import ArmPlan, pick, run_folder
+from hf_colearn.experiments.runner import run_arms
 
 
 PLANS = [
