@@ -156,9 +156,8 @@ def mismatched(dataset: Dataset, name: str, share: float, seed: int = 0) -> Data
 
     Args:
         dataset ([`datasets.Dataset`]): With the modality's columns stored; a transform stays and sees them moved.
-        name (`str`): The modality.
-        share (`float`): Of the P samples that have it, from 0 to 1; `round(share * P)` are drawn.
-        seed (`int`, *optional*, defaults to 0): Of the draw.
+        name, seed: As in [`without_modality`].
+        share (`float`): Of the P samples that have the modality, from 0 to 1; `round(share * P)` are drawn.
 
     Returns:
         [`datasets.Dataset`]: The same samples in the same order.
