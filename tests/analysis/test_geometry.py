@@ -163,7 +163,7 @@ def test_modality_gap_is_the_one_that_training_logs():
     x, y = cloud(30, 4, shift=1), cloud(30, 4, 1)
     curves = ModalityGap()
     latents = {"image": torch.from_numpy(x), "audio": torch.from_numpy(y)}
-    logged = curves.curves(curves.sums({"modality_latents": latents}, training=False))
+    logged = curves.curves(curves.sums({"modality_latents": latents}, None, None, training=False))
     assert modality_gap(x, y) == pytest.approx(logged["modality_gap_image_audio"], rel=1e-5)
     assert modality_gap(circle([0, 0]), circle([180])) == pytest.approx(2)
     assert modality_gap(circle([0, 90]), circle([0, 90]) * 7) == pytest.approx(0, abs=1e-15)
