@@ -246,7 +246,7 @@ class CoLearningTrainer(Trainer):
 
     def losses(self, model: Any, inputs: dict[str, Any]) -> tuple[dict[str, torch.Tensor], Any, CoLearningBatch]:
         """The losses of a training batch, `"task"` and every term; the model's outputs; what the objective was told."""
-        batch = CoLearningBatch.taken_from(inputs, int(self.batches.clock.epoch))
+        batch = CoLearningBatch.taken_from(inputs, self.batches.clock.number)
         task, outputs = self.task_loss(model, inputs)
         batch_checks.outputs_fit(outputs, batch.targets, type(model).__name__)
         terms = self.auxiliary_objective(outputs, batch)

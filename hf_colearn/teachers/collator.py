@@ -65,16 +65,21 @@ class TargetCollator:
 
 
 class EpochClock(TrainerCallback):
-    """The epoch, from 0, in shared memory, where the data loader's workers see it."""
+    """The epoch, from 0: as a number, and in shared memory, where the data loader's workers see it."""
 
     def __init__(self):
+        self.number = 0
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.epoch.fill_(int(state.epoch or 0) - 1)  # epochs already whole; `on_epoch_begin` counts this one
+        self._set(int(state.epoch or 0) - 1)  # epochs already whole; `on_epoch_begin` counts this one
 
     def on_epoch_begin(self, args, state, control, **kwargs):
-        self.epoch += 1
+        self._set(self.number + 1)
+
+    def _set(self, number: int) -> None:
+        self.number = number
+        self.epoch.fill_(number)
 
 
 def missing_ids(id_column: str, found: list[str]) -> str:
