@@ -310,17 +310,14 @@ class TeacherBank:
         shape = f"{len(self)} rows, {self.num_distinct} distinct, dim={self.dim}"
         return f"TeacherBank({shape}, fingerprint='{self.fingerprint}')"
 
-    def lookup(
-        self, rows: Sequence[int] | np.ndarray | torch.Tensor, device: str | torch.device | None = None
-    ) -> torch.Tensor:
+    def lookup(self, rows: Sequence[int] | np.ndarray | torch.Tensor) -> torch.Tensor:
         """The latents of some rows; the trainer reads them in the data loader's workers.
 
         Args:
             rows (sequence of `int` of length B): From 0 to `len(bank) - 1`.
-            device (`torch.device`, *optional*): Where the latents should be; the CPU by default.
 
         Returns:
-            `torch.Tensor` of shape `(B, D)`, float32.
+            `torch.Tensor` of shape `(B, D)`, float32 on the CPU.
 
         Raises:
             IndexError: If a row is out of range.
@@ -331,8 +328,7 @@ class TeacherBank:
             raise IndexError(
                 f"row {rows_B[outside][0]} is out of range: the bank has {len(self)} rows, so ask for 0 to {len(self) - 1}."
             )
-        latents_BD = self._rows[rows_B if self._index is None else self._index[rows_B]]
-        return torch.from_numpy(latents_BD).to("cpu" if device is None else device)
+        return torch.from_numpy(self._rows[rows_B if self._index is None else self._index[rows_B]])
 
     def mean(self) -> torch.Tensor:
         """The mean over all N rows, `(D,)` float32."""

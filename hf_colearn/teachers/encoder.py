@@ -117,13 +117,9 @@ class FrozenEncoder:
         Raises:
             ValueError: If the checkpoint lacks weights of the encoder, which would leave them random.
         """
+        source = {"revision": revision, "trust_remote_code": trust_remote_code}
         model, loading = AutoModel.from_pretrained(
-            name_or_path,
-            revision=revision,
-            dtype=dtype,
-            trust_remote_code=trust_remote_code,
-            use_safetensors=True,
-            output_loading_info=True,
+            name_or_path, dtype=dtype, use_safetensors=True, output_loading_info=True, **source
         )
         encoder = headless(model)
         needed = {id(weight) for weight in _weights_in_use(encoder, pooling).values()}
@@ -136,9 +132,7 @@ class FrozenEncoder:
             )
         device = device or (torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu")
         modality = MODALITIES.get(encoder.main_input_name, "text")
-        processor = _PROCESSORS[modality].from_pretrained(
-            name_or_path, revision=revision, trust_remote_code=trust_remote_code
-        )
+        processor = _PROCESSORS[modality].from_pretrained(name_or_path, **source)
         return cls(model.requires_grad_(False).to(device), processor, pooling, revision)
 
     @cached_property
@@ -179,14 +173,9 @@ class FrozenEncoder:
         positions = range(len(inputs)) if positions is None else positions
         read = [self._read(item, position) for item, position in zip(inputs, positions, strict=True)]
         if self.modality == "text":
-            return self.processor(
-                read,
-                padding=True,
-                padding_side="right",  # or padding would shift the positions, and `cls` read it
-                truncation=True,
-                max_length=self._max_length,
-                return_tensors="pt",
-            )
+            # Padding on the left would shift the positions, and `cls` would read it.
+            cut = {"truncation": True, "max_length": self._max_length}
+            return self.processor(read, padding=True, padding_side="right", return_tensors="pt", **cut)
         if self.modality == "vision":
             return self.processor(images=read, return_tensors="pt")
         padding = {} if self._fixed_window else {"padding": True}
