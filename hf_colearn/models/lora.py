@@ -80,12 +80,15 @@ def load_adapter(
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     former = getattr(base, "_checkpoint_conversion_mapping", {})
     if isinstance(model, PeftModel):
-        found = model.load_adapter(str(folder), model.active_adapter, is_trainable=True, key_mapping=former)
-        if wrong := [*found.missing_keys, *found.unexpected_keys]:
+        try:
+            found = model.load_adapter(str(folder), model.active_adapter, is_trainable=True, key_mapping=former)
+            if wrong := [*found.missing_keys, *found.unexpected_keys]:
+                raise KeyError(wrong[0])
+        except (KeyError, RuntimeError) as error:
             raise ValueError(
-                f"'{folder}' holds the adapter of another model or with other layers: {len(wrong)} weights do not fit, "
-                f"such as '{wrong[0]}'. Resume with the model that wrote it."
-            )
+                f"'{folder}' holds the adapter of another model or with other layers: {error} does not fit. Resume with "
+                "the model that wrote it."
+            ) from error
         return model
     config: Any = PeftConfig.from_pretrained(str(folder), **hub_kwargs)
     modules = dict(base.named_modules())
