@@ -1,5 +1,7 @@
 """Pairings: which latent a sample sees is a pure function of its id, the epoch and the seed."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -77,14 +79,14 @@ def test_targets_change_with_epoch_and_seed_where_they_are_drawn(name):
 
 
 class EveryPairing:
-    """Collates a batch to its ids and the targets of every pairing."""
+    """Collates a batch to its ids and the targets of every pairing, each pickled as for a spawned worker."""
 
     def __init__(self, bank, epoch):
         self.collators = {
             name: TargetCollator(
                 torch.utils.data.default_collate,
                 "sample_id",
-                {TARGETS: Teacher(bank, fresh(name))},
+                {TARGETS: pickle.loads(pickle.dumps(Teacher(bank, fresh(name))))},
                 seed=7,
                 epoch=epoch,
             )
@@ -99,7 +101,7 @@ class EveryPairing:
 def test_living_workers_give_the_same_targets_and_see_the_epoch_change():
     bank, epoch = tiny.bank(ROWS), torch.zeros((), dtype=torch.int64).share_memory_()
     samples = [{"sample_id": i, "labels": LABELS[i]} for i in range(ROWS)]
-    workers = {"num_workers": 1, "multiprocessing_context": "spawn", "persistent_workers": True}
+    workers = {"num_workers": 1, "multiprocessing_context": "fork", "persistent_workers": True}
     loader = DataLoader(samples, batch_size=3, shuffle=True, collate_fn=EveryPairing(bank, epoch), **workers)
 
     for number in range(2):
