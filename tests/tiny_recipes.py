@@ -1,6 +1,8 @@
 """Small real input for the recipes: teachers from configs, a folder of images; and what a LoRA student must hold."""
 
 import json
+import runpy
+import sys
 from pathlib import Path
 
 import hf_colearn  # noqa: F401  (before transformers: the torchaudio guard)
@@ -9,6 +11,7 @@ import hf_colearn  # noqa: F401  (before transformers: the torchaudio guard)
 # isort: split
 
 import numpy as np
+import pytest
 import torch
 from peft import PeftModel
 from PIL import Image
@@ -22,8 +25,12 @@ from transformers import (
 )
 from transformers.models.resnet.modeling_resnet import ResNetModel
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+from transformers.utils import logging
 
 from hf_colearn.experiments.tiny_models import resnet_tiny, wav2vec2_tiny
+
+
+ROOT = Path(__file__).parents[1]
 
 
 def write_audio_teacher(folder):
@@ -73,3 +80,24 @@ def check_lora_student(folder):
     with torch.no_grad():
         torch.testing.assert_close(adapted(**inputs).logits, merged(**inputs).logits, rtol=1e-3, atol=1e-4)
     assert any("lora_" in name for name, _ in adapted.named_parameters())
+
+
+# ---- brief runs of the multimodal recipes ----
+QUICK = ["--small", "--max_steps", "3", "--eval_strategy", "steps", "--eval_steps", "3", "--save_strategy", "no"]
+QUICK += ["--load_best_model_at_end", "false", "--per_device_train_batch_size", "8", "--dataloader_num_workers", "0"]
+QUICK += ["--logging_steps", "1", "--alpha_interval", "1", "--report", "false"]
+DIGITS = [*QUICK, "--spectrogram_size", "16"]
+TWEETS = [*QUICK, "--image_size", "32"]
+
+
+def main_of(name, folder, *argv):
+    """Runs a recipe in this process, in a folder of its own, and reads its report."""
+    verbosity = logging.get_verbosity()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", [f"{name}.py", *map(str, argv)])
+        try:
+            runpy.run_path(str(ROOT / "recipes" / f"{name}.py"), run_name="__main__")
+        finally:
+            logging.set_verbosity(verbosity)  # a recipe's quiet terminal would hide the warnings of later tests
+    return json.loads((folder / "runs" / name / "report.json").read_text())

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
-from test_multimodal_recipes import DIGITS, main_of
 
 from hf_colearn.analysis.runs import read_runs
 from hf_colearn.analysis.statistics.across_tests import tests_in_words as in_words
 from hf_colearn.analysis.statistics.across_tests import tests_table as table_of
 from hf_colearn.analysis.statistics.compare import Arm, compare
 from tiny_corpora import write_dtmf_digits
+from tiny_recipes import DIGITS, main_of
 
 
 ARMS = {"ce": "baseline", "constant": "colearned", "image alone": "reference", "audio alone": "reference"}

@@ -2,7 +2,6 @@
 
 import json
 import os
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +15,6 @@ from peft import PeftModel
 from PIL import Image
 from transformers import AutoProcessor, AutoTokenizer, BertModel, ResNetModel
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
-from transformers.utils import logging
 
 import processes
 from hf_colearn import CoLearningForMultimodalClassification
@@ -29,28 +27,11 @@ from hf_colearn.corpora.twitter2015 import load_twitter2015
 from hf_colearn.data.multimodal import check_modalities, only_modality
 from hf_colearn.experiments.tiny_models import bert_tiny, resnet_tiny
 from tiny_corpora import write_dtmf_digits, write_mirror, write_table
+from tiny_recipes import DIGITS, QUICK, TWEETS, main_of
 from tiny_teachers import tokenizer
 
 
 ROOT = Path(__file__).parents[2]
-QUICK = ["--small", "--max_steps", "3", "--eval_strategy", "steps", "--eval_steps", "3", "--save_strategy", "no"]
-QUICK += ["--load_best_model_at_end", "false", "--per_device_train_batch_size", "8", "--dataloader_num_workers", "0"]
-QUICK += ["--logging_steps", "1", "--alpha_interval", "1", "--report", "false"]
-DIGITS = [*QUICK, "--spectrogram_size", "16"]
-TWEETS = [*QUICK, "--image_size", "32"]
-
-
-def main_of(name, folder, *argv):
-    """Runs a recipe in this process, in a folder of its own, and reads its report."""
-    verbosity = logging.get_verbosity()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(sys, "argv", [f"{name}.py", *map(str, argv)])
-        try:
-            runpy.run_path(str(ROOT / "recipes" / f"{name}.py"), run_name="__main__")
-        finally:
-            logging.set_verbosity(verbosity)  # a recipe's quiet terminal would hide the warnings of later tests
-    return json.loads((folder / "runs" / name / "report.json").read_text())
 
 
 def keys_of(metric, *modalities):
