@@ -63,8 +63,7 @@ class CoLearningTrainer(Trainer):
         augment (`Callable[[dict], dict]`, *optional*): Changes every training batch, on the device, before the loss: the
             student's inputs, `labels`, and `teacher_latents` `[B, D]` (`teacher_latents_text`, ... of several teachers).
             It draws from torch's generators, if a resumed run is to be the same.
-        trainer_kwargs: Everything else that [`~transformers.Trainer`] takes; among its `callbacks` may be
-            [`CoLearningCallback`]s.
+        trainer_kwargs: As in [`~transformers.Trainer`]; its `callbacks` may be [`CoLearningCallback`]s.
 
     Raises:
         TypeError: If an argument is of another kind, such as a class or a number where an object belongs.
@@ -84,6 +83,7 @@ class CoLearningTrainer(Trainer):
 
     data_collator: Any
     lr_scheduler: Any
+    train_dataset: Any
 
     def __init__(
         self,
@@ -244,8 +244,8 @@ class CoLearningTrainer(Trainer):
             loss = loss / self.current_gradient_accumulation_steps  # older versions leave that to the user's function
         return (loss, outputs) if return_outputs else loss
 
-    def losses(self, model: Any, inputs: dict[str, Any]) -> tuple[dict[str, torch.Tensor], Any, CoLearningBatch]:
-        """The losses of a training batch, `"task"` and every term; the model's outputs; what the objective was told."""
+    def losses(self, model: Any, inputs: dict[str, Any]) -> tuple[Mapping[str, torch.Tensor], Any, CoLearningBatch]:
+        """The losses of a training batch, `"task"` and every term; the model's outputs; what the objective was given."""
         batch = CoLearningBatch.taken_from(inputs, self.batches.clock.number)
         task, outputs = self.task_loss(model, inputs)
         batch_checks.outputs_fit(outputs, batch.targets, type(model).__name__)

@@ -10,29 +10,7 @@ from itertools import zip_longest
 
 import torch
 
-from hf_colearn.alpha.solvers import (
-    AdamDiagonal,
-    ConjugateGradient,
-    Identity,
-    Neumann,
-    Solver,
-    adam_diagonal,
-    check_positive,
-    flat,
-    shape_of,
-)
-
-
-__all__ = [
-    "AdamDiagonal",
-    "ConjugateGradient",
-    "Identity",
-    "ImplicitGradient",
-    "Neumann",
-    "Solver",
-    "adam_diagonal",
-    "implicit_gradient",
-]
+from hf_colearn.alpha.solvers import AdamDiagonal, ConjugateGradient, Solver, check_positive, flat, shape_of
 
 
 TASK = "task"

@@ -50,7 +50,7 @@ class LearnedAlpha(Alpha):
         learning_rate (`float`, *optional*, defaults to 0.02): \\(\eta\\). How large a hypergradient is depends on the
             solver, so that this does, too; the logs tell.
         interval (`int`, *optional*, defaults to 100): Optimizer steps between two updates.
-        solver (`str` or a solver of [`~hf_colearn.alpha.hypergradient`], *optional*, defaults to `"adam"`): `"adam"` (the
+        solver (`str` or one of [`~hf_colearn.alpha.solvers`], *optional*, defaults to `"adam"`): `"adam"` (the
             optimizer's own diagonal), `"identity"` or `"neumann"` (with 5 Hessian products), both scaled by the
             optimizer's learning rate at the time, or `"cg"` (10 Hessian products).
         hessian (`str`, *optional*, defaults to `"finite_difference"`): Or `"exact"`, by double backward, which SDPA

@@ -10,15 +10,8 @@ from sklearn.datasets import load_digits
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from hf_colearn.alpha.hypergradient import (
-    HESSIANS,
-    AdamDiagonal,
-    ConjugateGradient,
-    Identity,
-    Neumann,
-    adam_diagonal,
-    implicit_gradient,
-)
+from hf_colearn.alpha.hypergradient import HESSIANS, implicit_gradient
+from hf_colearn.alpha.solvers import AdamDiagonal, ConjugateGradient, Identity, Neumann, adam_diagonal
 
 
 # DESIGN.md, section 3: at alpha = 1/2, th* = (3/2, 1/3), H = (diag(1, 4) + diag(3, 2)) / 2 = diag(2, 3),

@@ -6,7 +6,8 @@ from peft import LoraConfig, get_peft_model
 from torch.func import functional_call
 
 import families
-from hf_colearn.alpha.hypergradient import HESSIANS, AdamDiagonal, ConjugateGradient, adam_diagonal, implicit_gradient
+from hf_colearn.alpha.hypergradient import HESSIANS, implicit_gradient
+from hf_colearn.alpha.solvers import AdamDiagonal, ConjugateGradient, adam_diagonal
 
 
 FAMILIES = ["bert", "vit", "resnet"]

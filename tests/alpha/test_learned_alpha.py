@@ -16,9 +16,10 @@ from transformers import PrinterCallback
 import processes
 import tiny
 from hf_colearn import CoLearningBatch, CoLearningTrainer, ConstantAlpha, LatentMatching
-from hf_colearn.alpha.hypergradient import ConjugateGradient, ImplicitGradient, Neumann
+from hf_colearn.alpha.hypergradient import ImplicitGradient
 from hf_colearn.alpha.learned import LearnedAlpha
 from hf_colearn.alpha.outer_split import split_outer
+from hf_colearn.alpha.solvers import ConjugateGradient, Neumann
 from scripts import learn_alpha
 
 

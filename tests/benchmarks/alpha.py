@@ -16,7 +16,7 @@ from hf_colearn import (
     LearnedAlpha,
     MultimodalCollator,
 )
-from hf_colearn.alpha.hypergradient import ConjugateGradient, Identity, Neumann
+from hf_colearn.alpha.solvers import ConjugateGradient, Identity, Neumann
 from tests.benchmarks.timing import Row, paired, ratio_row, timed
 from tests.benchmarks.trainers import WARMUP, Turn, make_arguments
 

@@ -76,7 +76,9 @@ def trainer_of(callbacks, train=None, evaluated=None, model=None, compute_loss_f
     settings = {"max_steps": 2, "per_device_train_batch_size": 2, "per_device_eval_batch_size": 2, **kwargs}
     args = tiny.arguments("out", **settings)
     data = {"train_dataset": train, "eval_dataset": evaluated}
-    return CoLearningTrainer(model or TwoSenses(), args, callbacks=callbacks, compute_loss_func=compute_loss_func, **data)
+    return CoLearningTrainer(
+        model or TwoSenses(), args, callbacks=callbacks, compute_loss_func=compute_loss_func, **data
+    )
 
 
 def logged(trainer, key):
@@ -142,7 +144,9 @@ def test_three_modalities_have_three_gaps():
 
 def test_latents_of_several_widths_are_refused():
     with pytest.raises(ValueError, match=r"one width, and they have \{'image': 2, 'audio': 3\}"):
-        ModalityGap().sums({"modality_latents": {"image": torch.ones(1, 2), "audio": torch.ones(1, 3)}}, None, None, True)
+        ModalityGap().sums(
+            {"modality_latents": {"image": torch.ones(1, 2), "audio": torch.ones(1, 3)}}, None, None, True
+        )
 
 
 # ---- the modalities' accuracy ----

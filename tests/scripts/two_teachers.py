@@ -8,7 +8,6 @@ import hf_colearn  # noqa: F401  (before transformers: the torchaudio guard)
 
 # isort: split
 
-import torch
 
 import tiny
 from hf_colearn import CoLearningTrainer, LearnedAlpha, Paired, Teacher
