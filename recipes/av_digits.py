@@ -1,7 +1,7 @@
 """Handwritten and spoken digits together: the label loss and a contrastive loss, mixed by a constant, heuristic, fitted or
 learned alpha (Yang et al., NeurIPS 2024), on small real data.
 
-    accelerate launch recipes/av_digits.py --small                      # a smoke test: handwritten and dialled digits
+    accelerate launch recipes/av_digits.py --small                      # a smoke test: handwritten and DTMF digits
     accelerate launch recipes/av_digits.py --audio_dir FSDD --seeds 5   # handwritten digits, and FSDD's spoken ones
     accelerate launch recipes/av_digits.py --audio_dir FSDD --fusion film --arms ce learned --alpha_solver cg
 """

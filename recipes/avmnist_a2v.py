@@ -3,7 +3,7 @@
 Published (Lee & Yoon, ICLR 2025): 65.18 -> 66.69 % accuracy, the teacher hearing the raw waveform of a *random other*
 sample plus noise. Hyperparameters are in avmnist_a2v.yaml; each can be given on the command line, too.
 
-    accelerate launch recipes/avmnist_a2v.py --small                        # a smoke test: handwritten and dialled digits
+    accelerate launch recipes/avmnist_a2v.py --small                        # a smoke test: handwritten and DTMF digits
     accelerate launch recipes/avmnist_a2v.py --audio_dir FSDD --seeds 5     # AV-digits: handwritten and spoken digits
     accelerate launch recipes/avmnist_a2v.py --data_dir AVMNIST --audio_dir FSDD   # the release holds no waveforms
 """

@@ -3,7 +3,7 @@
 Published (Lee & Yoon, ICLR 2025): 41.28 -> 42.44 % accuracy, the teacher looking at the image of a *random other* sample.
 Hyperparameters are in avmnist_v2a.yaml; each can be given on the command line, too.
 
-    accelerate launch recipes/avmnist_v2a.py --small                        # a smoke test: handwritten and dialled digits
+    accelerate launch recipes/avmnist_v2a.py --small                        # a smoke test: handwritten and DTMF digits
     accelerate launch recipes/avmnist_v2a.py --audio_dir FSDD --seeds 5     # AV-digits: handwritten and spoken digits
     accelerate launch recipes/avmnist_v2a.py --data_dir AVMNIST --seeds 5   # the .npy release
 """

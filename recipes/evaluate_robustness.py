@@ -17,11 +17,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import hf_colearn  # registers the students with the Auto classes, and comes before transformers: the torchaudio guard
-
-
-# isort: split
-
 import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
@@ -29,6 +24,7 @@ from datasets.utils.logging import disable_progress_bar
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 from transformers.utils import logging
 
+import hf_colearn  # registers the students with the Auto classes
 from hf_colearn.evaluation.corruptions import check_can_corrupt, find_archive
 from hf_colearn.evaluation.image_scoring import open_dataset
 from hf_colearn.evaluation.imagenet_results import CorruptionResult, RobustnessResult, table

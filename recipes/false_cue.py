@@ -5,7 +5,7 @@ somebody who does not know of it, and in the ordinary test split. Every model is
 the patch (`cue_removed`) and with one that says another digit, always (`cue_flipped`). The sound has no cue: what it says
 is what could correct the image.
 
-    accelerate launch recipes/false_cue.py --small                      # a smoke test: dialled digits
+    accelerate launch recipes/false_cue.py --small                      # a smoke test: DTMF digits
     accelerate launch recipes/false_cue.py --audio_dir FSDD --seeds 5
     accelerate launch recipes/false_cue.py --audio_dir FSDD --arms ce learned "image alone" --cue_strength 0.8
 """

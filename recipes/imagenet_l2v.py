@@ -90,7 +90,7 @@ def main() -> None:
         raise SystemExit("a stream has no length: pass --max_steps (300 epochs of ImageNet on 4 x 256 are 375,000).")
     if options.streaming and options.data_dir is None and training["eval_strategy"] != "no":
         raise SystemExit(
-            "a validation split of the Hub's stream is told by its ids, so each evaluation would read the whole training "
+            "a validation split of the Hub's stream is known by its ids, so each evaluation would read the whole training "
             "stream: pass --eval_strategy no --load_best_model_at_end false (the last weights are taken), or --data_dir."
         )
     if options.small and options.data_dir is None:

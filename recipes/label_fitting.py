@@ -3,7 +3,7 @@
 A late-fusion model of handwritten and spoken digits is trained with labels from one-hot to uniform, and the gap between
 the accuracies of its two heads is followed over the epochs. Uniform labels say nothing and leave both at chance.
 
-    accelerate launch recipes/label_fitting.py --small                      # a smoke test: dialled digits
+    accelerate launch recipes/label_fitting.py --small                      # a smoke test: DTMF digits
     accelerate launch recipes/label_fitting.py --audio_dir FSDD --seeds 5
     accelerate launch recipes/label_fitting.py --audio_dir FSDD --smoothing 0.1 0.9
 """

@@ -1,7 +1,7 @@
-"""Finished runs: what is kept of an arm that was trained with a seed, and how it is read again.
+"""Run folders: what is written of an arm that was trained with a seed, and how it is read again.
 
-A run is a folder with `run.json` (scores, history, costs) and `arrays.npz` (predictions and latents). Runs of one
-experiment lie below one folder, whose `experiment.json` says what they have in common.
+A run folder has `run.json` (scores, history, costs) and `arrays.npz` (predictions and latents). Runs of one experiment lie
+below one folder, whose `experiment.json` says what they have in common.
 
 Shape legend: N test samples, n <= N samples whose latents are kept, C classes, D and T widths of latent and target.
 """
@@ -22,6 +22,8 @@ from hf_colearn.analysis.statistics.compare import Arm, Comparison, Kind, compar
 
 RUN, ARRAYS, EXPERIMENT = "run.json", "arrays.npz", "experiment.json"
 MAX_KEPT = 10_000  # samples of a split whose latents are kept
+_CONTENT = ("arm", "kind", "seed", "metrics", "seconds", "facts", "history")  # of run.json, beside the identity
+_ARRAYS = ("labels", "predictions", "confidences")  # of arrays.npz, beside those of groups and samples
 
 
 @dataclass
@@ -58,7 +60,7 @@ class Run:
         test ([`Samples`]): Of the test set, at most 10,000, the same ones in every run.
         train ([`Samples`], *optional*): Of the training set, at most 2,000.
         groups (`dict[str, np.ndarray]` of shape `(N,)`): What the test samples are grouped by, such as their speaker.
-        facts (`dict`): Of the run: `class_names`, `parameters`, `peak_memory` (bytes), `latent_floor`, `sweep`, ...
+        facts (`dict`): Of the run: `class_names`, `parameters`, `peak_memory` (bytes), `target_variance`, `teacher`, ...
     """
 
     arm: str
@@ -87,7 +89,7 @@ class Run:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        arrays = {"labels": self.labels, "predictions": self.predictions, "confidences": self.confidences}
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
         arrays |= {f"groups/{name}": np.asarray(values, dtype=str) for name, values in self.groups.items()}
         for split, samples in (("test", self.test), ("train", self.train)):
             if samples is not None:
@@ -95,12 +97,7 @@ class Run:
                 arrays |= {f"{split}/modalities/{name}": z_ND for name, z_ND in samples.modality_latents.items()}
                 arrays |= {} if samples.targets is None else {f"{split}/targets": samples.targets}
         np.savez(folder / ARRAYS, **arrays)  # type: ignore[arg-type]
-        content = {
-            **{
-                name: getattr(self, name) for name in ("arm", "kind", "seed", "metrics", "seconds", "facts", "history")
-            },
-            "identity": dict(identity or {}),
-        }
+        content = {**{name: getattr(self, name) for name in _CONTENT}, "identity": dict(identity or {})}
         unfinished = folder / f"{RUN}.part"
         unfinished.write_text(json.dumps(content, default=str))
         unfinished.replace(folder / RUN)
@@ -119,8 +116,8 @@ class Run:
             with np.load(Path(folder) / ARRAYS) as stored:  # no pickles: np.load refuses them
                 arrays = {name: stored[name] for name in stored.files}
             return cls(
-                **{name: content[name] for name in ("arm", "kind", "seed", "metrics", "seconds", "facts", "history")},
-                **{name: arrays[name] for name in ("labels", "predictions", "confidences")},
+                **{name: content[name] for name in _CONTENT},
+                **{name: arrays[name] for name in _ARRAYS},
                 test=_samples(arrays, "test"),
                 train=_samples(arrays, "train") if "train/labels" in arrays else None,
                 groups=_below("groups/", arrays),
@@ -166,18 +163,18 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def write_experiment(folder: str | Path, facts: Mapping[str, Any], runs: Iterable[Path] = ()) -> None:
+def write_experiment(folder: str | Path, info: Mapping[str, Any], runs: Iterable[Path] = ()) -> None:
     """Writes `experiment.json`: what the runs below a folder have in common, and which ones they are.
 
     Args:
         folder (`str` or `Path`): Above the runs.
-        facts (`Mapping`): `title`, `dataset`, `metric`, `source`, `command`, ...; whatever a reader should be told.
+        info (`Mapping`): `title`, `dataset`, `metric`, `source`, `command`, ...
         runs (`Iterable[Path]`, *optional*): The runs that belong to the experiment; all that are below, by default.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     listed = [str(run.relative_to(folder)) for run in runs]
-    content = {**facts, "runs": listed} if listed else dict(facts)
+    content = {**info, "runs": listed} if listed else dict(info)
     (folder / EXPERIMENT).write_text(json.dumps(content, indent=1, default=str))
 
 
@@ -216,10 +213,10 @@ def read_runs(paths: Iterable[str | Path]) -> tuple[list[Run], dict[str, Any]]:
     arms, and a baseline of it is shown as a reference: a comparison has one.
 
     Returns:
-        `tuple[list[Run], dict]`: The runs, and the first experiment's facts.
+        `tuple[list[Run], dict]`: The runs, and what the first experiment's `experiment.json` says.
     """
     runs: list[Run] = []
-    facts: dict[str, Any] = {}
+    info: dict[str, Any] = {}
     for path in map(Path, paths):
         here = [Run.load(folder) for folder in find_runs([path])]
         taken = {(run.arm, run.seed) for run in runs}
@@ -230,10 +227,12 @@ def read_runs(paths: Iterable[str | Path]) -> tuple[list[Run], dict[str, Any]]:
             ]
         runs.extend(here)
         for above in (path, *path.resolve().parents[:2]):
-            if not facts and (above / EXPERIMENT).is_file():
-                facts = read_json(above / EXPERIMENT)
-    facts.pop("runs", None)
-    return runs, facts
+            if not info and (above / EXPERIMENT).is_file():
+                info = read_json(above / EXPERIMENT)
+    info.pop("runs", None)
+    if "source" not in info and any(run.test.modality_latents for run in runs):
+        info["source"] = "pairing"  # the modalities teach each other
+    return runs, info
 
 
 def compare_runs(runs: Sequence[Run], metric: str = "accuracy", source: str = "teacher") -> Comparison:
@@ -271,16 +270,12 @@ def histories(runs: Sequence[Run]) -> dict[str, list[list[dict[str, Any]]]]:
 
 
 def write_report(
-    folder: str | Path, runs: Sequence[Run], comparison: Comparison | None, facts: Mapping[str, Any]
+    folder: str | Path, runs: Sequence[Run], comparison: Comparison | None, info: Mapping[str, Any]
 ) -> Path:
-    """Writes `report.json`: the facts given, what was installed, the comparison, and every run with its history.
-
-    Returns:
-        `Path`: Of the file.
-    """
+    """Writes `report.json`: what is known of the experiment, what is installed, the comparison, and every run."""
     installed = {name: version(name) for name in ("torch", "transformers", "datasets", "accelerate")}
     report = {
-        **facts,
+        **info,
         "processes": runs[0].facts.get("processes"),
         "installed": {"python": platform.python_version(), "hf_colearn": __version__, **installed},
         "comparison": None if comparison is None else comparison.to_dict(),
@@ -292,5 +287,5 @@ def write_report(
     }  # fmt: skip
     path = Path(folder) / "report.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=1, default=str))  # paths among the facts
+    path.write_text(json.dumps(report, indent=1, default=str))  # paths among the options
     return path

@@ -1,4 +1,4 @@
-"""Does a card say what a student does? Its numbers, held against freshly measured ones."""
+"""Checks the numbers of a student's card against freshly measured ones."""
 
 import os
 import re
@@ -14,6 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 from hf_colearn.hub.card import pretty
 from hf_colearn.hub.record import RECORD, TrainingRecord
+from hf_colearn.utils.tables import text_table
 
 
 README = "README.md"
@@ -36,9 +37,9 @@ class Difference:
     measured: float | None
 
     def __str__(self) -> str:
-        said = "does not tell it" if self.stated is None else f"says {self.stated:.6g}"
+        stated = "does not tell it" if self.stated is None else f"says {self.stated:.6g}"
         found = "it was not measured" if self.measured is None else f"{self.measured:.6g} was measured"
-        return f"{self.metric}: the {self.where} {said}, and {found}."
+        return f"{self.metric}: the {self.where} {stated}, and {found}."
 
 
 def check_card(
@@ -51,10 +52,10 @@ def check_card(
         scores (`Mapping[str, float]`): What was measured, by our names of the metrics, as fractions.
         tolerance (`float`, *optional*): How far apart is still the same; by default half of one test sample, 0.5 / N: as
             much as other builds of torch may round differently, and less than one more sample that is right. What the
-            card has rounded for its table is allowed beside it.
+            card has rounded for its table is allowed in addition.
 
     Returns:
-        `list[Difference]`: Empty where the model-index, the table of results and `colearning.json` all tell every score
+        `list[Difference]`: Empty where the model-index, the table of results and `colearning.json` all have every score
         and no other.
 
     Raises:
@@ -70,8 +71,8 @@ def check_card(
     places["colearning.json"] = [(pretty(name), value, 0.0) for name, value in record.scores.items()]
     differences = []
     for where, stated in places.items():
-        told = {named.get(name, name) for name, _, _ in stated}
-        differences += [Difference(name, where, None, value) for name, value in scores.items() if name not in told]
+        names = {named.get(name, name) for name, _, _ in stated}
+        differences += [Difference(name, where, None, value) for name, value in scores.items() if name not in names]
         for name, value, rounding in stated:
             measured = scores.get(named.get(name, name))
             if measured is None or not abs(value - measured) <= tolerance + rounding:  # so NaN differs
@@ -82,7 +83,7 @@ def check_card(
 def tolerance_of(record: TrainingRecord) -> float:
     """Half of one test sample."""
     if not record.scores:
-        raise ValueError(f"{RECORD} tells no scores, so there is nothing to hold the card against.")
+        raise ValueError(f"{RECORD} has no scores, so there is nothing to check the card against.")
     return 0.5 / record.dataset["samples"]
 
 
@@ -117,17 +118,16 @@ def report_check(folder: str | os.PathLike, scores: Mapping[str, float]) -> int:
     """Prints what the card says beside what was measured.
 
     Returns:
-        `int`: 0 where the card tells every score and no other, else 1.
+        `int`: 0 where the card has every score and no other, else 1.
     """
     record, differences = TrainingRecord.load(folder), check_card(folder, scores)
     index = {result.metric_name: result.metric_value for result in read_card(folder).data.eval_results or []}
     rows = [("metric", "card", "measured", "difference")]
     for name, measured in scores.items():
         stated = index.get(pretty(name))
-        said = ("-", "-") if stated is None else (f"{stated:.4f}", f"{stated - measured:+.4f}")
-        rows.append((name, said[0], f"{measured:.4f}", said[1]))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    print(*("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows), sep="\n")
+        shown, difference = ("-", "-") if stated is None else (f"{stated:.4f}", f"{stated - measured:+.4f}")
+        rows.append((name, shown, f"{measured:.4f}", difference))
+    print(text_table(rows))
     within = f"within {tolerance_of(record):.2g}, half of one of {record.dataset['samples']:,} test samples"
     if not differences:
         print(f"The card says what was measured ({within}).")
@@ -155,17 +155,17 @@ def student_folder(student: str) -> Path:
 
 
 def card_command(student: str, check: bool, recipes_dir: str | os.PathLike, extra: Sequence[str] = ()) -> int:
-    """`hf-colearn card`: prints a student's card, or measures the student again and holds the card against that.
+    """`hf-colearn card`: prints a student's card, or measures the student again and checks the card against that.
 
-    For the check the recipe that the student's `colearning.json` names is run with the command line that it tells, and
-    with `--check`. Only a recipe of `recipes_dir` is run, never code of the Hub; but its options may come from there, so
+    For the check the recipe that the student's `colearning.json` names is run with the command line that is recorded there
+    and `--check`. Only a recipe of `recipes_dir` is run, never code of the Hub; but its options may come from there, so
     look at them where you do not know who wrote them. What the recipe writes goes to a folder that is removed.
 
     Args:
         student (`str`): Its folder or repository id.
         check (`bool`): Whether to check the card, or to print it.
         recipes_dir (`str`): Where the recipes are, `"recipes"` in a clone of the repository.
-        extra (`Sequence[str]`, *optional*): Options of the recipe over those that are told, such as `--data_dir MINE`.
+        extra (`Sequence[str]`, *optional*): Options of the recipe over the recorded ones, such as `--data_dir MINE`.
 
     Returns:
         `int`: 0; of a check 1 where the card differs from what was measured or the recipe has failed, and 2 where the
@@ -192,6 +192,6 @@ def card_command(student: str, check: bool, recipes_dir: str | os.PathLike, extr
             "hf_colearn."
         )
     with TemporaryDirectory() as scratch:
-        told = [*record.argv, "--output_dir", scratch, *extra, "--check", str(folder)]
-        status = subprocess.run([sys.executable, str(script), *told]).returncode
+        argv = [*record.argv, "--output_dir", scratch, *extra, "--check", str(folder)]
+        status = subprocess.run([sys.executable, str(script), *argv]).returncode
     return status if status in (0, 1, 2) else 1

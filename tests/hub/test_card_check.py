@@ -48,6 +48,7 @@ def test_a_card_that_says_what_was_measured_passes(folder, capsys):
     assert report_check(folder, SCORES) == 0
     assert capsys.readouterr().out.splitlines() == [
         "metric          card    measured  difference",
+        "--------------  ------  --------  ----------",
         "accuracy        0.7664  0.7664    +0.0000",
         "macro_f1        0.7569  0.7569    +0.0000",
         "accuracy_image  0.2500  0.2500    +0.0000",
