@@ -41,9 +41,9 @@ class CoLearningArguments(TrainingArguments):
             code) or `"sum"` (the paper's squared norm).
         id_column (`str`, *optional*, defaults to `"sample_id"`): The training set's column of sample ids.
         ema_decay (`float`, *optional*): Decay per optimizer step, between 0 and 1, of an exponential moving average of
-            the weights, with which the student is evaluated and saved ([`~ema.WeightAverage`]). None by default.
+            the weights, with which the student is evaluated and saved ([`~hf_colearn.training.weight_average.WeightAverage`]). None by default.
         layer_decay (`float`, *optional*): A layer's learning rate is that of the layer above it times this, in (0, 1]
-            ([`~optimization.decay_learning_rates`]). One learning rate for all by default.
+            ([`~hf_colearn.training.learning_rates.decay_learning_rates`]). One learning rate for all by default.
         lr_step_epochs (`float`, *optional*): Multiply the learning rate with `lr_step_gamma` after every so many epochs,
             instead of `lr_scheduler_type`'s schedule.
         lr_step_gamma (`float`, *optional*, defaults to 0.1): See `lr_step_epochs`; between 0 and 1.
