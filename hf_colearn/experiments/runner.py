@@ -75,15 +75,9 @@ def run_recipe(
     Raises:
         ValueError: If a split is missing, the arguments would leave test samples out, or the arms cannot be compared.
     """
-    if training.get("dataloader_drop_last"):
-        raise ValueError("dataloader_drop_last=True would leave test samples out, too: leave it False.")
     folder, first_seed = Path(training["output_dir"]), training.get("seed") or 0
     has_teacher = any(plan.pairing is not None for plan in plans)
-    for split in ("test",) if has_teacher else ("train", "validation", "test"):
-        if split not in data:
-            raise ValueError(
-                f"the data have no split '{split}' (they have {', '.join(data)}): cut it from another one."
-            )
+    _check_input(training, data, ("test",) if has_teacher else ("train", "validation", "test"))
     if options.check is not None:
         baseline = next(plan for plan in plans if plan.kind == "baseline")
 
@@ -126,6 +120,15 @@ def run_recipe(
         runs = show_results(folder, options.report)
     distributed.destroy_process_group()
     return runs if is_main else []
+
+
+def _check_input(training: Mapping[str, Any], data: Mapping[str, Any], splits: Sequence[str]) -> None:
+    if training.get("dataloader_drop_last"):
+        raise ValueError("dataloader_drop_last=True would leave test samples out, too: leave it False.")
+    if missing := [split for split in splits if split not in data]:
+        raise ValueError(
+            f"the data have no split '{missing[0]}' (they have {', '.join(data)}): cut it from another one."
+        )
 
 
 def _teacher(runs: Sequence[Run], folder: Path) -> dict[str, Any] | None:

@@ -132,6 +132,19 @@ def test_a_finished_run_of_other_arguments_is_refused_by_name(tmp_path):
         run_arms(PLANS[:2], [3], make_trainer, tiny.digits(40), folder=tmp_path, resume=True)
 
 
+def test_a_finished_run_of_an_earlier_version_lacks_only_what_was_not_there(tmp_path):
+    trained: list = []
+    make_trainer, remember = resumable(tmp_path, trained)
+    run_arms(PLANS[:2], [3], make_trainer, tiny.digits(40), remember, folder=tmp_path)
+    for plan in PLANS[:2]:
+        path = run_folder(tmp_path, plan.name, 3) / "run.json"
+        content = json.loads(path.read_text())
+        del content["identity"]["lr_step_epochs"], content["facts"]["teacher"]
+        path.write_text(json.dumps(content))
+    run_arms(PLANS[:2], [3], make_trainer, tiny.digits(40), remember, folder=tmp_path, resume=True)
+    assert trained == [("baseline", 3), ("prompts", 3)]
+
+
 def test_without_resume_everything_is_trained_anew(tmp_path):
     trained: list = []
     make_trainer, remember = resumable(tmp_path, trained)
