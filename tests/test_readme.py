@@ -3,7 +3,9 @@
 import re
 from pathlib import Path
 
+import numpy as np
 from datasets import Dataset
+from transformers import AutoModelForImageClassification
 
 import tiny
 from hf_colearn import save_run
@@ -25,6 +27,20 @@ def test_the_snippet_that_reuses_the_trainer_runs_and_is_short():
     history = names["trainer"].state.log_history
     assert names["trainer"].state.global_step == 20
     assert {"eval_accuracy", "eval_loss"} <= set(history[-1])
+
+
+def test_the_snippet_of_several_teachers_runs_after_the_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = next(snippet for snippet in snippets() if "bank=bank" in snippet)
+    several = next(snippet for snippet in snippets() if "teachers=teachers" in snippet)
+    latents = np.random.default_rng(0).normal(size=(96, 64)).astype(np.float32)
+    names = {"train": tiny.digits(96).remove_columns("sample_id"), "test": tiny.digits(32), "speech_latents": latents}
+    exec(first, names)
+    exec(several, names)
+    logged = {key for entry in names["trainer"].state.log_history for key in entry}
+    assert {f"{kind}_latent_{name}" for kind in ("loss", "alpha") for name in ("text", "speech")} <= logged
+    saved = AutoModelForImageClassification.from_pretrained("runs/two_teachers/student")
+    assert saved.config.training_heads == {} and not [key for key in saved.state_dict() if "training_heads" in key]
 
 
 def test_the_snippet_of_several_modalities_runs():
