@@ -1,8 +1,8 @@
-"""Loading a checkpoint: no file outside of its folder is read, and weights may have the names of earlier versions.
-
-This file travels with every checkpoint.
+"""What all models share, above all loading: no file outside of a checkpoint's folder is read, and weights may have former
+names. This file travels with every checkpoint.
 """
 
+import copy
 import json
 import os
 import re
@@ -12,6 +12,8 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from .training_heads import remove_training_heads
+
 
 class CheckedModel(PreTrainedModel):
     """Base of the models: checks a local index of weights, and reads weights by their former names.
@@ -20,6 +22,11 @@ class CheckedModel(PreTrainedModel):
     its client refuses other names.
     """
 
+    accepts_loss_kwargs = False  # the loss is a mean over the batch; Trainer divides it for gradient accumulation
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
     # Former beginnings of the names of weights, as regular expressions, to current ones. PEFT reads it by this name.
     _checkpoint_conversion_mapping: dict[str, str] = {}
 
@@ -44,6 +51,10 @@ class CheckedModel(PreTrainedModel):
             conversion for conversion in model._weight_conversions if not former.keys() & {*conversion.source_patterns}
         ]
         return loaded
+
+    def without_training_heads(self):
+        """A copy without the heads that only training needs, and with a configuration that names none."""
+        return remove_training_heads(copy.deepcopy(self))
 
 
 def current_names(state_dict: Mapping[str, Any], known: Container[str]) -> dict[str, Any]:

@@ -96,7 +96,7 @@ class CoLearningForFeatureClassification(CoLearningStudent):
             attention_mask (`torch.LongTensor` of shape `(B, T)`, *optional*): 1 for steps that count, 0 for padding.
             labels (`torch.LongTensor` of shape `(B,)`, *optional*): From 0 to C - 1; or soft labels `(B, C)`.
         """
-        return self._forward(labels, attention_mask, output_hidden_states, features=features)
+        return self._forward(labels, attention_mask, output_hidden_states, output_attentions, features=features)
 
     def to_transformers(self) -> PreTrainedModel:
         # There is nothing to export to.

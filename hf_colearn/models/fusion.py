@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 
-FUSIONS = ("concat", "sum", "weighted", "film", "mmtm", "lstm")
-HEAD_FUSIONS = ("sum", "weighted", "mmtm")  # they predict by the modalities' own heads, the others by one classifier
-
-
 class Fusion(nn.Module):
     """Base of the fusions.
+
+    Args:
+        widths (`list[int]`): H_m of every modality.
+        latent_dim, num_labels (`int`): D and C.
 
     Args of `forward`:
         latents (`list[torch.Tensor]`): M tensors of shape `(B, D)`.
@@ -24,9 +24,9 @@ class Fusion(nn.Module):
         `tuple[torch.Tensor, torch.Tensor]`: The fused latents `[B, F]` and logits `[B, C]`.
     """
 
-    def __init__(self, width: int):
+    def __init__(self, widths: list[int], latent_dim: int, num_labels: int):
         super().__init__()
-        self.width = width  # F
+        self.width = latent_dim  # F
 
     def reset_parameters(self) -> None:
         """Draws the parameters that are the fusion's own and in no layer of torch."""
@@ -36,10 +36,10 @@ class Fusion(nn.Module):
 
 
 class ConcatFusion(Fusion):
-    """A linear classifier on the concatenated latents, M * D wide; zeros where a modality is absent."""
+    """A linear classifier on the concatenated latents, F = M * D wide; zeros where a modality is absent."""
 
-    def __init__(self, num_modalities: int, latent_dim: int, num_labels: int):
-        super().__init__(num_modalities * latent_dim)
+    def __init__(self, widths: list[int], latent_dim: int, num_labels: int):
+        super().__init__(widths, len(widths) * latent_dim, num_labels)
         self.classifier = nn.Linear(self.width, num_labels)
 
     def forward(self, latents, logits, mask_BM):
@@ -52,9 +52,6 @@ class SumFusion(Fusion):
 
     A sample without any modality gets logits of 0.
     """
-
-    def __init__(self, num_modalities: int, latent_dim: int, num_labels: int):
-        super().__init__(latent_dim)
 
     def weights(self, mask_BM: torch.Tensor) -> torch.Tensor:
         """What each modality counts for in each sample, `[B, M]`, in float32; a row sums to 1, or to 0 without any."""
@@ -72,9 +69,9 @@ class WeightedFusion(SumFusion):
     At first all count the same.
     """
 
-    def __init__(self, num_modalities: int, latent_dim: int, num_labels: int):
-        super().__init__(num_modalities, latent_dim, num_labels)
-        self.scores_M = nn.Parameter(torch.empty(num_modalities))
+    def __init__(self, widths: list[int], latent_dim: int, num_labels: int):
+        super().__init__(widths, latent_dim, num_labels)
+        self.scores_M = nn.Parameter(torch.empty(len(widths)))
 
     def reset_parameters(self) -> None:
         nn.init.zeros_(self.scores_M)
@@ -91,9 +88,9 @@ class FilmFusion(Fusion):
     linear classifier reads f. An absent modality adds neither scale nor shift; where the first is absent, f is the shift.
     """
 
-    def __init__(self, num_modalities: int, latent_dim: int, num_labels: int):
-        super().__init__(latent_dim)
-        self.modulations = nn.ModuleList(nn.Linear(latent_dim, 2 * latent_dim) for _ in range(num_modalities - 1))
+    def __init__(self, widths: list[int], latent_dim: int, num_labels: int):
+        super().__init__(widths, latent_dim, num_labels)
+        self.modulations = nn.ModuleList(nn.Linear(latent_dim, 2 * latent_dim) for _ in widths[1:])
         self.classifier = nn.Linear(latent_dim, num_labels)
 
     def forward(self, latents, logits, mask_BM):
@@ -111,8 +108,8 @@ class LSTMFusion(Fusion):
     A sample without any modality keeps the state of zeros.
     """
 
-    def __init__(self, num_modalities: int, latent_dim: int, num_labels: int):
-        super().__init__(latent_dim)
+    def __init__(self, widths: list[int], latent_dim: int, num_labels: int):
+        super().__init__(widths, latent_dim, num_labels)
         self.cell = nn.LSTMCell(latent_dim, latent_dim)
         self.classifier = nn.Linear(latent_dim, num_labels)
 
@@ -136,7 +133,7 @@ class MMTMFusion(SumFusion):
     """
 
     def __init__(self, widths: list[int], latent_dim: int, num_labels: int, ratio: int = 4):
-        super().__init__(len(widths), latent_dim, num_labels)
+        super().__init__(widths, latent_dim, num_labels)
         joint = max(1, sum(widths) // ratio)
         self.squeeze = nn.Linear(sum(widths), joint)
         self.excitations = nn.ModuleList(nn.Linear(joint, width) for width in widths)
@@ -150,26 +147,17 @@ class MMTMFusion(SumFusion):
         ]
 
 
-def make_fusion(fusion: str, widths: list[int], latent_dim: int, num_labels: int) -> Fusion:
-    """The fusion of that name.
-
-    Args:
-        fusion (`str`): One of `FUSIONS`.
-        widths (`list[int]`): H_m of every modality.
-        latent_dim, num_labels (`int`): D and C.
-    """
-    if fusion == "mmtm":
-        return MMTMFusion(widths, latent_dim, num_labels)
-    others = {
-        "concat": ConcatFusion,
-        "sum": SumFusion,
-        "weighted": WeightedFusion,
-        "film": FilmFusion,
-        "lstm": LSTMFusion,
-    }
-    return others[fusion](len(widths), latent_dim, num_labels)
-
-
 def _masked(values: list[torch.Tensor], mask_BM: torch.Tensor) -> list[torch.Tensor]:
     # Filled, not multiplied: what is absent may hold anything.
     return [value.masked_fill(~mask_BM[:, i, None], 0) for i, value in enumerate(values)]
+
+
+FUSIONS: dict[str, type[Fusion]] = {
+    "concat": ConcatFusion,
+    "sum": SumFusion,
+    "weighted": WeightedFusion,
+    "film": FilmFusion,
+    "mmtm": MMTMFusion,
+    "lstm": LSTMFusion,
+}
+HEAD_FUSIONS = ("sum", "weighted", "mmtm")  # they predict by the modalities' own heads, the others by one classifier

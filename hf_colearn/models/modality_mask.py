@@ -12,7 +12,6 @@ import torch
 
 ALL_SUBSETS_UP_TO = 5  # modalities: 30 proper subsets
 
-ModalityMask = torch.Tensor | None  # [B, M] bool; None where every modality of every sample is present
 Rows = torch.Tensor | None  # the samples that have a modality, by index; None for all of them
 
 
@@ -66,17 +65,17 @@ def mask_and_rows(
     modality_mask: torch.Tensor | None,
     size: int,
     device: torch.device,
-) -> tuple[ModalityMask, list[Rows]]:
-    """Which modalities each sample has, and the samples that each encoder runs on.
+) -> tuple[torch.Tensor, list[Rows]]:
+    """Which modalities each sample has, `[B, M]`, and the samples that each encoder runs on.
 
-    Only a mask makes the host wait for the device.
+    Only a mask that is given makes the host wait for the device.
 
     Raises:
         ValueError: If the mask has another shape, marks a modality as present that has no inputs, or marks nothing.
     """
     if modality_mask is None:
         if len(given) == len(names):
-            return None, [None] * len(names)
+            return torch.ones(size, len(names), dtype=torch.bool, device=device), [None] * len(names)
         are_given = torch.tensor([name in given for name in names]).to(device, non_blocking=True)
         nothing = torch.empty(0, dtype=torch.long, device=device)
         return are_given.expand(size, -1), [None if name in given else nothing for name in names]

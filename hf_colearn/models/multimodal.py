@@ -19,10 +19,9 @@ from .backbones import backbone_width, class_names, read_backbone_config
 from .checkpoint import CheckedModel
 from .configuration import CoLearningStudentConfig
 from .encoders import construction, read_clip, student_class_for
-from .fusion import HEAD_FUSIONS, Fusion, make_fusion
+from .fusion import FUSIONS, HEAD_FUSIONS, Fusion
 from .heads import task_loss, zero_gradient
 from .modality_mask import (
-    ModalityMask,
     Rows,
     batch_size,
     by_modality,
@@ -34,7 +33,7 @@ from .modality_mask import (
 from .multimodal_configuration import MIN_LEARNED_TEMPERATURE, CoLearningMultimodalConfig
 from .multimodal_output import CoLearningMultimodalOutput
 from .student import CoLearningStudent
-from .training_heads import make_training_heads, remove_training_heads, training_outputs
+from .training_heads import make_training_heads, training_outputs
 
 
 class CoLearningForMultimodalClassification(CheckedModel):
@@ -45,33 +44,28 @@ class CoLearningForMultimodalClassification(CheckedModel):
     that reads the latents), they are trained as probes: their loss on the detached latents is in the gradient, not in
     the value of `loss`, and reaches no other parameter.
 
-    A modality may be absent: in some samples (`modality_mask`) or, where its inputs are not passed, in all. A encoder
-    runs on the samples that have its modality and on nothing else, so what stands in their place is never read.
+    A modality may be absent: in some samples (`modality_mask`) or, where its inputs are not passed, in all. An
+    encoder runs on the samples that have its modality and on nothing else, so what stands in their place is never read.
     """
 
     config_class = CoLearningMultimodalConfig
     config: CoLearningMultimodalConfig
     base_model_prefix = "encoders"
     _checkpoint_conversion_mapping = {r"^branches\.": "encoders."}
-    accepts_loss_kwargs = False  # the loss is a mean over the batch; Trainer divides it for gradient accumulation
     encoders: Any  # by modality name
     fusion: Any
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_flex_attn = True
-    _supports_attention_backend = True
 
     def __init__(self, config: CoLearningMultimodalConfig):
         super().__init__(config)
         encoders = {}
-        for name, branch_config in config.modalities.items():
-            branch_config.id2label, branch_config.label2id = config.id2label, config.label2id
-            branch_config.problem_type = config.problem_type
-            student_class = student_class_for(branch_config.backbone_config)
-            encoders[name] = student_class._from_config(branch_config, dtype=config.dtype)
+        for name, student_config in config.modalities.items():
+            student_config.id2label, student_config.label2id = config.id2label, config.label2id
+            student_config.problem_type = config.problem_type
+            student_class = student_class_for(student_config.backbone_config)
+            encoders[name] = student_class._from_config(student_config, dtype=config.dtype)
         self.encoders = nn.ModuleDict(encoders)
         widths = [backbone_width(encoder.backbone_config) for encoder in config.modalities.values()]
-        self.fusion = make_fusion(config.fusion, widths, config.latent_dim, config.num_labels)
+        self.fusion = FUSIONS[config.fusion](widths, config.latent_dim, config.num_labels)
         if config.learned_temperature:
             self.log_scale = nn.Parameter(torch.empty(1))
         self.modalities = tuple(encoders)
@@ -85,7 +79,7 @@ class CoLearningForMultimodalClassification(CheckedModel):
         self.training_heads = make_training_heads(config.training_heads, latents=self.fusion.width)
 
     def _init_weights(self, module):
-        # Fusion and temperature; a encoder initialises itself.
+        # Fusion and temperature; an encoder initialises itself.
         if module is self:
             if self.config.learned_temperature:
                 nn.init.constant_(self.log_scale, -math.log(self.config.initial_temperature))
@@ -203,16 +197,9 @@ class CoLearningForMultimodalClassification(CheckedModel):
         clip: str | os.PathLike | CLIPConfig,
         num_labels: int | None = None,
         *,
-        fusion: str = "concat",
-        modality_dropout: float = 0.0,
-        modality_loss_weight: float = 0.0,
-        id2label: dict[int, str] | None = None,
-        label2id: dict[str, int] | None = None,
-        training_heads: Mapping[str, Any] | None = None,
-        problem_type: str | None = None,
+        clip_kwargs: Mapping[str, Any] | None = None,
         dtype: str | torch.dtype = "float32",
-        attn_implementation: str | dict[str, str] | None = None,
-        **clip_kwargs,
+        **kwargs: Any,
     ) -> "CoLearningForMultimodalClassification":
         """Makes a model of CLIP's paired encoders: modalities `image` and `text`, a learned temperature.
 
@@ -221,33 +208,27 @@ class CoLearningForMultimodalClassification(CheckedModel):
 
         Args:
             clip (`str` or [`CLIPConfig`]): A Hub id or a folder, whose pretrained weights are kept; or a configuration.
-            clip_kwargs: For the checkpoint's `from_pretrained`, such as `revision`.
-            num_labels, fusion, ... (*optional*): As in [`~CoLearningForMultimodalClassification.from_backbones`].
+            clip_kwargs (`dict`, *optional*): For the checkpoint's `from_pretrained`, such as `{"revision": "..."}`.
+            num_labels, dtype, kwargs (*optional*): As in [`~CoLearningForMultimodalClassification.from_backbones`], such
+                as `fusion`.
 
         Returns:
             [`CoLearningForMultimodalClassification`]: In evaluation mode where built from a checkpoint.
         """
-        clip_config, scale, weights = read_clip(clip, dtype, clip_kwargs)
+        config, scale, weights = read_clip(clip, dtype, dict(clip_kwargs or {}))
         model = cls.from_backbones(
-            {"image": clip_config.vision_config, "text": clip_config.text_config},
-            latent_dim=clip_config.projection_dim,
+            {"image": config.vision_config, "text": config.text_config},
+            latent_dim=config.projection_dim,
             num_labels=num_labels,
-            fusion=fusion,
             poolings={"image": "pooler", "text": "pooler"},
-            modality_dropout=modality_dropout,
-            modality_loss_weight=modality_loss_weight,
             learned_temperature=True,
             temperature=max(math.exp(-scale), MIN_LEARNED_TEMPERATURE),
-            training_heads=training_heads,
-            id2label=id2label,
-            label2id=label2id,
-            problem_type=problem_type,
             dtype=dtype,
-            attn_implementation=attn_implementation,
+            **kwargs,
         )
-        for name, of_branch in weights.items():
+        for name, of_encoder in weights.items():
             encoder = model.eval().encoders[name]
-            encoder.load_state_dict(encoder.state_dict() | of_branch)
+            encoder.load_state_dict(encoder.state_dict() | of_encoder)
         return model
 
     def student(self, name: str) -> CoLearningStudent:
@@ -263,10 +244,6 @@ class CoLearningForMultimodalClassification(CheckedModel):
         student: CoLearningStudent = copy.deepcopy(self.encoders[name])
         student.zero_grad()
         return student
-
-    def without_training_heads(self) -> "CoLearningForMultimodalClassification":
-        """A copy without the heads that only training needs, and with a configuration that names none."""
-        return remove_training_heads(copy.deepcopy(self))
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -310,28 +287,29 @@ class CoLearningForMultimodalClassification(CheckedModel):
             self._pooled(self.encoders[name], given.get(name), index, size)
             for name, index in zip(self.modalities, rows, strict=True)
         ]
-        heads = self._heads(pooled, mask_BM)
-        latents, logits = heads
-        fused_BF, logits_BC = self._fuse(pooled, heads, mask_BM, self._drop(mask_BM, size))
+        latents, logits = heads = self._heads(pooled, mask_BM)
+        is_dropping = self.training and self.config.modality_dropout
+        seen_BM = drop_modalities(mask_BM, self.config.modality_dropout) if is_dropping else mask_BM
+        fused_BF, logits_BC = self._fuse(pooled, heads, mask_BM, seen_BM)
         if self.training and torch.is_grad_enabled():
             logits_BC = zero_gradient(logits_BC, self._perhaps_unused(rows, labels))
         loss = None if labels is None else self._loss(logits_BC, latents, logits, rows, labels)
         subset_logits = None
         if not self.training:
-            mask_BM = self._everything(size) if mask_BM is None else mask_BM
             subset_logits = {
                 "_".join(self.modalities[i] for i in subset): self._fuse(
                     pooled, heads, mask_BM, only(subset, mask_BM)
                 )[1]
                 for subset in self._subsets
             }
+        is_whole = modality_mask is None and len(given) == len(self.modalities)
         return CoLearningMultimodalOutput(
             loss=loss,
             logits=logits_BC,
             latents=fused_BF,
             modality_logits=dict(zip(self.modalities, logits, strict=True)),
             modality_latents=dict(zip(self.modalities, latents, strict=True)),
-            modality_mask=mask_BM,
+            modality_mask=None if self.training and is_whole else mask_BM,
             subset_logits=subset_logits,
             logit_scale=self._logit_scale() if self.config.learned_temperature else None,
             labels=labels,
@@ -348,32 +326,21 @@ class CoLearningForMultimodalClassification(CheckedModel):
         pooled = encoder.encode(**{column: value[index] for column, value in inputs.items()})[0]
         return pooled.new_zeros(size, pooled.shape[1]).index_copy(0, index, pooled)
 
-    def _heads(self, pooled: list[torch.Tensor], mask_BM: ModalityMask) -> tuple[list[Any], list[Any]]:
+    def _heads(self, pooled: list[torch.Tensor], mask_BM: torch.Tensor) -> tuple[list[Any], list[Any]]:
         """Every modality's latents `[B, D]` and logits `[B, C]`, 0 where it is absent."""
         if self.config.fusion == "mmtm":
-            here_BM = self._everything(pooled[0].shape[0]) if mask_BM is None else mask_BM
-            pooled = self.fusion.exchange(pooled, here_BM)
+            pooled = self.fusion.exchange(pooled, mask_BM)
         pairs = [self.encoders[name].classify(x) for name, x in zip(self.modalities, pooled, strict=True)]
-        if mask_BM is not None:
-            absent = ~mask_BM
-            pairs = [tuple(x.masked_fill(absent[:, i, None], 0) for x in pair) for i, pair in enumerate(pairs)]
+        absent_BM = ~mask_BM
+        pairs = [tuple(x.masked_fill(absent_BM[:, i, None], 0) for x in pair) for i, pair in enumerate(pairs)]
         latents, logits = zip(*pairs, strict=True)
         return list(latents), list(logits)
 
-    def _fuse(self, pooled: list[Any], heads: Any, mask_BM: ModalityMask, seen_BM: ModalityMask) -> tuple[Any, Any]:
+    def _fuse(self, pooled: list[Any], heads: Any, mask_BM: torch.Tensor, seen_BM: torch.Tensor) -> tuple[Any, Any]:
         """Fused latents and logits from the modalities that are seen; channels are then exchanged among those alone."""
         if seen_BM is not mask_BM and self.config.fusion == "mmtm":
             heads = self._heads(pooled, seen_BM)
-        return self.fusion(*heads, self._everything(pooled[0].shape[0]) if seen_BM is None else seen_BM)
-
-    def _drop(self, mask_BM: ModalityMask, size: int) -> ModalityMask:
-        if not self.training or not self.config.modality_dropout:
-            return mask_BM
-        here_BM = self._everything(size) if mask_BM is None else mask_BM
-        return drop_modalities(here_BM, self.config.modality_dropout)
-
-    def _everything(self, size: int) -> torch.Tensor:
-        return torch.ones(size, len(self.modalities), dtype=torch.bool, device=self.device)
+        return self.fusion(*heads, seen_BM)
 
     def _logit_scale(self) -> torch.Tensor:
         scale = self.log_scale.float().exp().squeeze(0)

@@ -41,7 +41,7 @@ from .folding import fold_bottleneck
 from .heads import make_head, task_loss, zero_gradient
 from .pooling import pool_outputs
 from .student_output import CoLearningStudentOutput
-from .training_heads import make_training_heads, remove_training_heads, training_outputs
+from .training_heads import make_training_heads, training_outputs
 
 
 class CoLearningStudent(CheckedModel):
@@ -50,13 +50,8 @@ class CoLearningStudent(CheckedModel):
     config_class = CoLearningStudentConfig
     config: CoLearningStudentConfig
     base_model_prefix = "backbone"
-    accepts_loss_kwargs = False  # the loss is a mean over the batch; Trainer divides it for gradient accumulation
     _stock_class: Any  # transformers' Auto class of the task
     input_names: tuple[str, ...] = ()  # what `forward` takes besides labels and options
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_flex_attn = True
-    _supports_attention_backend = True
 
     def __init__(self, config: CoLearningStudentConfig):
         super().__init__(config)
@@ -233,11 +228,11 @@ class CoLearningStudent(CheckedModel):
         return pixels is not None and pixels.ndim == 5 and not takes_video(self.config.backbone_config)
 
     def _forward(
-        self, labels=None, attention_mask=None, output_hidden_states=None, **inputs
+        self, labels, attention_mask, output_hidden_states, output_attentions, **inputs
     ) -> CoLearningStudentOutput:
-        pooled_BH, logits_BC, outputs = self.encode(
-            attention_mask, output_hidden_states=output_hidden_states, **inputs
-        )
+        options = inputs | {"output_attentions": output_attentions}
+        given = {name: value for name, value in options.items() if value is not None}
+        pooled_BH, logits_BC, outputs = self.encode(attention_mask, output_hidden_states=output_hidden_states, **given)
         latents_BD, bottleneck_logits_BC = self.classify(pooled_BH)
         logits_BC = bottleneck_logits_BC if logits_BC is None else logits_BC
         if self.training and torch.is_grad_enabled():
@@ -261,10 +256,6 @@ class CoLearningStudent(CheckedModel):
     def freeze_feature_encoder(self) -> None:
         """Freezes the convolutions of a wav2vec2-like backbone, as its own classification model does."""
         self._encoder.feature_extractor._freeze_parameters()
-
-    def without_training_heads(self) -> "CoLearningStudent":
-        """A copy without the heads that only training needs, and with a configuration that names none."""
-        return remove_training_heads(copy.deepcopy(self))
 
     def to_transformers(self) -> PreTrainedModel:
         """The student as a stock transformers classification model, for users without `hf_colearn`.
@@ -310,8 +301,7 @@ class CoLearningForImageClassification(CoLearningStudent):
                 frames, of shape `(B, T, channels, height, width)`.
             labels (`torch.LongTensor` of shape `(B,)`, *optional*): From 0 to C - 1; or soft labels `(B, C)`.
         """
-        extra = {} if output_attentions is None else {"output_attentions": output_attentions}
-        return self._forward(labels, None, output_hidden_states, pixel_values=pixel_values, **extra)
+        return self._forward(labels, None, output_hidden_states, output_attentions, pixel_values=pixel_values)
 
 
 class CoLearningForAudioClassification(CoLearningStudent):
@@ -355,14 +345,8 @@ class CoLearningForAudioClassification(CoLearningStudent):
             attention_mask (`torch.LongTensor` of shape `(B, samples)`, *optional*): 1 for samples, 0 for padding.
             labels (`torch.LongTensor` of shape `(B,)`, *optional*): From 0 to C - 1; or soft labels `(B, C)`.
         """
-        named = {
-            "input_values": input_values,
-            "input_features": input_features,
-            "pixel_values": pixel_values,
-            "output_attentions": output_attentions,
-        }
-        given = {name: value for name, value in named.items() if value is not None}
-        return self._forward(labels, attention_mask, output_hidden_states, **given)
+        inputs = {"input_values": input_values, "input_features": input_features, "pixel_values": pixel_values}
+        return self._forward(labels, attention_mask, output_hidden_states, output_attentions, **inputs)
 
 
 class CoLearningForSequenceClassification(CoLearningStudent):
@@ -390,14 +374,8 @@ class CoLearningForSequenceClassification(CoLearningStudent):
             inputs_embeds (`torch.FloatTensor` of shape `(B, tokens, H)`, *optional*): Instead of `input_ids`.
             labels (`torch.LongTensor` of shape `(B,)`, *optional*): From 0 to C - 1; or soft labels `(B, C)`.
         """
-        named = {
-            "input_ids": input_ids,
-            "token_type_ids": token_type_ids,
-            "inputs_embeds": inputs_embeds,
-            "output_attentions": output_attentions,
-        }
-        given = {name: value for name, value in named.items() if value is not None}
-        return self._forward(labels, attention_mask, output_hidden_states, **given)
+        inputs = {"input_ids": input_ids, "token_type_ids": token_type_ids, "inputs_embeds": inputs_embeds}
+        return self._forward(labels, attention_mask, output_hidden_states, output_attentions, **inputs)
 
 
 def _keep_outputs(encoder: nn.Module, inputs: tuple, outputs: ModelOutput) -> None:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hf_colearn.models.fusion import FUSIONS, make_fusion
+from hf_colearn.models.fusion import FUSIONS
 from hf_colearn.models.modality_mask import drop_modalities, proper_subsets
 
 
@@ -17,7 +17,7 @@ LOGITS = [torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 3.0]])]
 
 def fusion(name, modalities=2, seed=0):
     torch.manual_seed(seed)
-    made = make_fusion(name, [4, 6, 3][:modalities], latent_dim=2, num_labels=2)
+    made = FUSIONS[name]([4, 6, 3][:modalities], latent_dim=2, num_labels=2)
     made.reset_parameters()
     return made
 
