@@ -44,7 +44,7 @@ def test_the_snippet_of_several_teachers_runs_after_the_first(tmp_path, monkeypa
 
 
 def test_the_snippet_of_several_modalities_runs():
-    snippet = next(snippet for snippet in snippets() if "LearnedAlpha(" in snippet)
+    snippet = next(snippet for snippet in snippets() if "from_backbones(" in snippet)
     digits = tiny.digits(160).with_format("numpy")
     columns = {f"{name}_pixel_values": digits["pixel_values"][:] for name in ("image", "audio")}
     both = Dataset.from_dict({**columns, "labels": digits["labels"][:]})
