@@ -111,9 +111,9 @@ def test_wide_latents_of_many_samples_take_bounded_time():
     labels = np.arange(10_000) % 10
     means = rng.normal(size=(10, 768))
     latents = {name: (means[labels] + 12 * rng.normal(size=(10_000, 768))).astype("float32") for name in "ab"}
-    started = time.perf_counter()
+    started = time.process_time()  # of this process: the machine may be busy
     found = cross_entropy_reduction(latents, labels)
-    assert time.perf_counter() - started < 20
+    assert time.process_time() - started < 20
     assert found.samples == 2000
     assert found.cross_entropy["a",].mean < found.cross_entropy[()].mean - 0.2
     assert all(reduction.nats.low > 0 for reduction in found.reductions)

@@ -9,7 +9,7 @@ import pytest
 
 from hf_colearn.analysis.report import report
 from hf_colearn.analysis.runs import Run, Samples, find_runs, read_runs, write_experiment
-from hf_colearn.analysis.statistics.target_variance import latent_floor
+from hf_colearn.analysis.statistics.target_variance import target_variance
 from hf_colearn.cli import main
 from hf_colearn.teachers.bank import TeacherBank
 from hf_colearn.teachers.pairing import Paired, RandomPrompt
@@ -39,7 +39,7 @@ def make_run(arm, kind, gain, seed, n=N):
     return Run(
         arm, kind, seed, {"accuracy": float((predictions == labels).mean())}, history(arm, seed), 2.0 + seed,
         labels, predictions, np.full(n, 0.8), Samples(labels, latents), Samples(labels, latents + 0.1, targets),
-        facts={"class_names": ["cat", "dog", "<emu>"], "num_train": n, "parameters": 1000, "latent_floor": 0.9},
+        facts={"class_names": ["cat", "dog", "<emu>"], "num_train": n, "parameters": 1000, "target_variance": 0.9},
     )  # fmt: skip
 
 
@@ -331,14 +331,23 @@ def test_a_metric_that_no_run_has_is_named(made, capsys, tmp_path):
     assert "metric='bleu' was not measured" in capsys.readouterr().err
 
 
-# ---- the floor of the latent loss ----
-def test_the_floor_of_random_prompts_is_the_variance_of_the_bank():
+# ---- the target variance ----
+def test_the_target_variance_of_random_prompts_is_the_variance_of_the_bank():
     latents = np.random.default_rng(0).normal(size=(10, 16)).astype(np.float32)
     bank, prompt = TeacherBank.from_latents(latents), RandomPrompt("class {}", num_classes=10)
-    floor = latent_floor(prompt, bank, np.arange(2000), seed=0)
-    assert floor == pytest.approx(latents.var(axis=0).mean(), rel=0.02)
-    assert latent_floor(prompt, bank, np.arange(2000), seed=0, reduction="sum") == pytest.approx(16 * floor)
-    assert latent_floor(Paired(np.arange(10)), bank, np.arange(10), seed=0) == 0
+    variance = target_variance(prompt, bank, np.arange(2000), seed=0)
+    assert variance == pytest.approx(latents.var(axis=0).mean(), rel=0.02)
+    assert target_variance(prompt, bank, np.arange(2000), seed=0, reduction="sum") == pytest.approx(16 * variance)
+    assert target_variance(Paired(np.arange(10)), bank, np.arange(10), seed=0) == 0
+
+
+def test_runs_that_call_the_target_variance_latent_floor_are_read(made, tmp_path):
+    runs = make_runs()
+    for run in runs:
+        run.facts["latent_floor"] = run.facts.pop("target_variance")
+    quick(runs, tmp_path)
+    found = [json.loads((folder / "report.json").read_text())["findings"]["training"] for folder in (made[0], tmp_path)]
+    assert found[0]["target_variance"] == found[1]["target_variance"] == dict.fromkeys(GAINS, 0.9)
 
 
 # ---- a real browser ----

@@ -6,7 +6,8 @@ The HTML is one file that needs nothing else: pictures are in it, there is no sc
 import base64
 import io
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -52,13 +53,22 @@ class Section:
     numbers: dict[str, Any] = field(default_factory=dict)  # for `report.json`
     has_arms_in_pictures: bool = True  # so that they need the arms' legend
 
+    @contextmanager
+    def error_notes(self, what: str) -> Iterator[None]:
+        """What cannot be computed (no latents, one class, a collapsed cloud) is noted, and the section goes on."""
+        try:
+            yield
+        except (ValueError, ImportError) as error:
+            self.notes.append(f"{what}: {error}")
+
+    def add_picture(self, name: str, draw: Callable[[], "Figure"], alt: str, caption: str = "", row: str = "") -> None:
+        """Adds what `draw` returns, as [`Picture`]; where it raises, the notes say why there is no picture."""
+        with self.error_notes(f"No picture '{alt}'"):
+            self.pictures.append(Picture(name, draw(), alt, caption, row))
+
     def rows(self) -> list[tuple[str, list[Picture]]]:
         """The pictures that stand side by side, with what their row is called."""
         return [(row, list(pictures)) for row, pictures in itertools.groupby(self.pictures, lambda p: p.row)]
-
-    @property
-    def is_empty(self) -> bool:
-        return not (self.tables or self.pictures or self.notes)
 
 
 @dataclass(frozen=True)
@@ -72,7 +82,7 @@ class Page:
         verdict (`list[str]`): A sentence a co-learned arm.
         legend (`dict[str, tuple[str, str]]`): By arm: its kind, and its line as an inline SVG.
         sections (`list[Section]`): In their order; the first one's pictures stand beside the headline.
-        facts (`dict[str, str]`): What is told at the end: command, versions, ...
+        metadata (`dict[str, str]`): What stands at the end: command, teacher, pairing, ...
     """
 
     title: str
@@ -82,7 +92,7 @@ class Page:
     verdict: Sequence[str]
     legend: Mapping[str, tuple[str, str]]
     sections: Sequence[Section]
-    facts: Mapping[str, str]
+    metadata: Mapping[str, str]
 
     def save(self, folder: Path) -> list[Path]:
         """Writes `report.html`, `report.md` and the pictures, as SVG and PNG in `figures`.
@@ -105,7 +115,7 @@ class Page:
                 autoescape=escaped, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
             )
             environment.filters["cell"] = lambda text: str(text).replace("|", "\\|")
-            source = files("hf_colearn.analysis").joinpath(template).read_text(encoding="utf-8")
+            source = files("hf_colearn.analysis.report").joinpath(template).read_text(encoding="utf-8")
             text = environment.from_string(source).render(page=self, images=images)
             written.append(folder / template)
             written[-1].write_text(text, encoding="utf-8")

@@ -3,9 +3,10 @@
 Shapes: n samples, D dimensions of a latent (each modality has its own), C classes, M modalities.
 """
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import chain, combinations, permutations
+from itertools import combinations, permutations
 from math import factorial, isfinite
 
 import numpy as np
@@ -19,7 +20,7 @@ INVERSE_PENALTIES = (1e-3, 2e-2, 0.5, 10.0)  # scikit-learn's C, from which the 
 
 @dataclass(frozen=True)
 class Nats:
-    """A mean over samples in nats, with its standard error and 95 % normal interval."""
+    """A mean over samples in nats, with its standard error and 95% normal interval."""
 
     mean: float
     standard_error: float
@@ -177,20 +178,16 @@ def _held_out_losses(parts: list[np.ndarray], y_n: np.ndarray, folds: int, seed:
         raise ImportError("the probes are scikit-learn's: pip install 'hf-colearn[report]'") from error
     split = StratifiedKFold(folds, shuffle=True, random_state=seed)
     trained = len(y_n) - -(-len(y_n) // folds)  # samples of the smallest training folds
-    reduced, start = [], 0
-    for i, x_nD in enumerate(parts):
-        columns, start = slice(start, start + x_nD.shape[1]), start + x_nD.shape[1]
-        steps: list = [StandardScaler()]
-        if x_nD.shape[1] > MAX_DIM:
-            steps.append(PCA(min(MAX_DIM, trained - 1), random_state=seed))
-        reduced.append((str(i), make_pipeline(*steps), columns))
+    probe, x_nD = DummyClassifier(strategy="prior"), np.zeros((len(y_n), 1))
     if parts:
+        ends = np.cumsum([part.shape[1] for part in parts])
+        reduced = []
+        for end, width in zip(ends, (part.shape[1] for part in parts), strict=True):
+            steps = [PCA(min(MAX_DIM, trained - 1), random_state=seed)] if width > MAX_DIM else []
+            reduced.append((str(end), make_pipeline(StandardScaler(), *steps), slice(end - width, end)))
         regression = LogisticRegression(max_iter=1000)
         chosen = GridSearchCV(regression, {"C": list(INVERSE_PENALTIES)}, scoring="neg_log_loss", cv=3)
-        probe = make_pipeline(ColumnTransformer(reduced), chosen)
-    else:
-        probe = DummyClassifier(strategy="prior")
-    x_nD = np.concatenate(parts, axis=1) if parts else np.zeros((len(y_n), 1))
+        probe, x_nD = make_pipeline(ColumnTransformer(reduced), chosen), np.concatenate(parts, axis=1)
     with threadpool_limits(limits=1):  # thousands of small products: threads would only wait for each other
         p_nC = cross_val_predict(probe, x_nD, y_n, cv=split, method="predict_proba")
     return -np.log(np.maximum(p_nC[np.arange(len(y_n)), y_n], np.finfo(p_nC.dtype).tiny))
@@ -241,21 +238,18 @@ def shapley_values(value: Mapping[frozenset[str] | tuple[str, ...], float]) -> d
     if not names:
         raise ValueError("no modality is named, so there is nothing to share out.")
     count = len(names)
-    subsets = [frozenset(s) for s in chain.from_iterable(combinations(names, size) for size in range(count + 1))]
-    for subset in subsets:
-        if subset not in known:
-            raise ValueError(
-                f"the value of {_shown(subset)} is missing: Shapley values need all {len(subsets)} subsets of "
-                f"{', '.join(names)}."
-            )
-    return {
-        name: sum(
-            factorial(len(s)) * factorial(count - len(s) - 1) / factorial(count) * (known[s | {name}] - known[s])
-            for s in subsets
-            if name not in s
+    subsets = [frozenset(subset) for size in range(count + 1) for subset in combinations(names, size)]
+    if missing := [subset for subset in subsets if subset not in known]:
+        raise ValueError(
+            f"the value of {_shown(missing[0])} is missing: Shapley values need all {len(subsets)} subsets of "
+            f"{', '.join(names)}."
         )
-        for name in names
-    }
+    shares = dict.fromkeys(names, 0.0)
+    for name, s in itertools.product(names, subsets):
+        if name not in s:
+            weight = factorial(len(s)) * factorial(count - len(s) - 1) / factorial(count)
+            shares[name] += weight * (known[s | {name}] - known[s])
+    return shares
 
 
 def _shown(subset: Iterable[str]) -> str:
@@ -286,12 +280,9 @@ def shapley_of_metrics(
     names = tuple(modalities)
     if len(names) < 2:
         raise ValueError(f"a share of what modalities reach together needs at least two, and there are {len(names)}.")
-    value: dict[frozenset[str] | tuple[str, ...], float] = {(): chance}
-    for size in range(1, len(names) + 1):
-        for subset in combinations(names, size):
-            key = metric if size == len(names) else f"{metric}_given_{'_'.join(subset)}"
-            if key not in metrics:
-                raise ValueError(f"'{key}' was not measured, and the values of {', '.join(names)} need every subset.")
-            value[subset] = metrics[key]
-    shared = shapley_values(value)
-    return {name: shared[name] for name in names}
+    smaller = [subset for size in range(1, len(names)) for subset in combinations(names, size)]
+    keys = {names: metric} | {subset: f"{metric}_given_{'_'.join(subset)}" for subset in smaller}
+    if missing := [key for key in keys.values() if key not in metrics]:
+        raise ValueError(f"'{missing[0]}' was not measured, and the values of {', '.join(names)} need every subset.")
+    shares = shapley_values({(): chance, **{subset: metrics[key] for subset, key in keys.items()}})
+    return {name: shares[name] for name in names}

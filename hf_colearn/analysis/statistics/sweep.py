@@ -13,18 +13,12 @@ from scipy.stats import t as student_t
 from hf_colearn.analysis.statistics.estimates import Estimate, points
 
 
-@dataclass(frozen=True)
-class Change:
-    """How much the score changes between two levels: a mean over seeds with its t-interval, in the scores' own unit.
-
-    One seed has no interval (`None`).
-    """
+@dataclass(frozen=True, kw_only=True)
+class Change(Estimate):
+    """How much the score changes between two levels; with one seed without an interval."""
 
     start: float
     end: float
-    mean: float
-    low: float | None
-    high: float | None
 
 
 @dataclass(frozen=True)
@@ -59,21 +53,14 @@ class Degradation:
     @property
     def is_reliable(self) -> bool:
         """Whether there is a trend: the ranks' test and the interval of the total change agree."""
-        if self.total.low is None or self.total.high is None or self.p_value is None:
+        if self.p_value is None or not (self.total.is_gain or self.total.is_loss):
             return False
-        excludes_0 = self.total.low > 0 or self.total.high < 0
-        return excludes_0 and self.p_value < 1 - self.confidence and self.rank_correlation * self.total.mean > 0
+        return self.p_value < 1 - self.confidence and self.rank_correlation * self.total.mean > 0
 
     @property
     def goes_back(self) -> tuple[Change, ...]:
         """Steps that go reliably against the total change."""
-        return tuple(
-            step
-            for step in self.steps
-            if step.low is not None
-            and step.high is not None
-            and (step.low > 0 if self.total.mean < 0 else step.high < 0)
-        )
+        return tuple(step for step in self.steps if (step.is_gain if self.total.mean < 0 else step.is_loss))
 
     @property
     def sentence(self) -> str:
@@ -102,8 +89,9 @@ def degradation(
     """Whether a score falls (or rises) over the levels of a sweep, and whether smoothly or at one step.
 
     *Trend*: Spearman's rank correlation within every seed, averaged; its p-value is from permuting the scores among the
-    levels within each seed, which is Page's test for ordered alternatives (Page, 1963) with two sides. It is exact below
-    10,000 permutations, of which there are `(L!)**S`, and over 9,999 seeded draws from there on. *Size*: changes between
+    levels within each seed, which is Page's test for ordered alternatives (Page, 1963) with two sides (scipy's
+    `page_trend_test` has one, and no ties). It is exact below 10,000 permutations, of which there are `(L!)**S`, and over
+    9,999 seeded draws from there on. *Size*: changes between
     levels, paired by seed, with t-intervals.
 
     A trend is claimed where both exclude none. It is called "mostly between" two levels where one step has more of the
@@ -201,9 +189,9 @@ def _change(between: Sequence[float], differences_S: np.ndarray, confidence: flo
     differences_S = np.round(differences_S, 12)  # 0.3 - 0.2 and 0.2 - 0.1 are the same step
     (start, end), mean, n = between, float(differences_S.mean()), len(differences_S)
     if n == 1:
-        return Change(start, end, mean, None, None)
+        return Change(start=start, end=end, mean=mean)
     half = float(student_t.ppf(0.5 + confidence / 2, n - 1) * differences_S.std(ddof=1) / n**0.5)
-    return Change(start, end, mean, mean - half, mean + half)
+    return Change(start=start, end=end, mean=mean, low=mean - half, high=mean + half)
 
 
 def _one_step(step: Change, levels: tuple[float, ...]) -> float:
@@ -216,4 +204,4 @@ def _percent(level: float) -> str:
 
 
 def _points(change: Change) -> str:
-    return f"{points(Estimate(change.mean, change.low, change.high))} pp"
+    return f"{points(change)} pp"
