@@ -105,18 +105,18 @@ def test_data_and_backbones_that_are_not_on_the_hub_are_not_linked(folder):
 def test_a_student_that_was_not_evaluated_claims_nothing(folder):
     card = a_card(folder, TrainingRecord(), comparison=None)
     assert not {"model-index", "metrics"} & card.data.to_dict().keys()
-    for told in (
+    for text in (
         "Not evaluated yet.",
         "Not known: no baseline",
         "L = L_task\n",
         "a script of its own",
         "| not measured |",
     ):
-        assert told in card.text
+        assert text in card.text
 
 
 # ---- the body ----
-def test_everything_that_was_told_is_in_the_body(folder):
+def test_everything_that_was_given_is_in_the_body(folder):
     body = a_card(folder, stock_class="ResNetForImageClassification", all_runs=(6, 720.0)).text
     for text in (
         "# stamps-student",
@@ -382,8 +382,8 @@ def test_a_banks_card_states_what_the_bank_is():
         "fingerprint": "c0ffee", "modality": "text", "has_index": True,
     }  # fmt: skip
     given = {"repo_id": "someone/prompts", "num_rows": 4711, "num_distinct": 815, "dim": 1024}
-    told = {"license": "mit", "language": "en", "source_datasets": ["someone/texts"], "inputs": "class prompts"}
-    card = DatasetCard(bank_card(description, **given, **told).content)
+    metadata = {"license": "mit", "language": "en", "source_datasets": ["someone/texts"], "inputs": "class prompts"}
+    card = DatasetCard(bank_card(description, **given, **metadata).content)
     assert card.data.to_dict() == {
         "language": "en",
         "license": "mit",
@@ -406,9 +406,9 @@ def test_a_banks_card_states_what_the_bank_is():
         "licence": "mit",
     }
     assert 'TeacherBank.from_hub("someone/prompts")' in card.text
-    untold = bank_card(description | {"teacher": "/home/me/bert", "revision": None}, **given).text
-    assert "| teacher | bert |" in untold and "| revision | none: local weights |" in untold
-    assert "4711 text inputs, whose origin is not recorded" in untold and "| licence | not recorded;" in untold
+    unnamed = bank_card(description | {"teacher": "/home/me/bert", "revision": None}, **given).text
+    assert "| teacher | bert |" in unnamed and "| revision | none: local weights |" in unnamed
+    assert "4711 text inputs, whose origin is not recorded" in unnamed and "| licence | not recorded;" in unnamed
 
 
 def test_metadata_are_yaml_of_plain_values(folder):

@@ -582,9 +582,9 @@ def same(one, other):
     assert (one.num_distinct, one.description["teacher"]) == (other.num_distinct, other.description["teacher"])
 
 repeated = TeacherBank.encode(tiny_teachers.bert(), {TEXTS!r}, "banks")
-told = dict(inputs="prompts of classes", license="apache-2.0", language="en", source_datasets=["someone/texts"])
+metadata = dict(inputs="prompts of classes", license="apache-2.0", language="en", source_datasets=["someone/texts"])
 for _ in range(2):  # publishing again keeps the card and the configurations
-    commit = repeated.push_to_hub("tester/repeated", private=True, **told)
+    commit = repeated.push_to_hub("tester/repeated", private=True, **metadata)
 same(repeated, TeacherBank.from_hub("tester/repeated"))
 assert load_dataset("tester/repeated", "latents", split="train").num_rows == 3
 assert load_dataset("tester/repeated", "index", split="train")["row"][:] == list(repeated._index)
@@ -645,7 +645,7 @@ def test_a_bank_comes_back_from_the_hub_as_parquet_and_json_and_another_dataset_
         assert {info["config_name"] for info in card.data.dataset_info} == {"latents", "index"}
         for row in ("| inputs | prompts of classes; from someone/texts |", "| pooling | mean |", "| rows | 4 |"):
             assert row in card.text
-        untold = DatasetCard(distinct["README.md"].decode())
-        assert "| teacher | by hand |" in untold.text and "| licence | not recorded;" in untold.text
+        unnamed = DatasetCard(distinct["README.md"].decode())
+        assert "| teacher | by hand |" in unnamed.text and "| licence | not recorded;" in unnamed.text
         assert len(messages) == 2
         assert all("'tester/other' holds no bank of this version" in message for message in messages)
