@@ -346,7 +346,9 @@ def test_runs_that_call_the_target_variance_latent_floor_are_read(made, tmp_path
     for run in runs:
         run.facts["latent_floor"] = run.facts.pop("target_variance")
     quick(runs, tmp_path)
-    found = [json.loads((folder / "report.json").read_text())["findings"]["training"] for folder in (made[0], tmp_path)]
+    found = [
+        json.loads((folder / "report.json").read_text())["findings"]["training"] for folder in (made[0], tmp_path)
+    ]
     assert found[0]["target_variance"] == found[1]["target_variance"] == dict.fromkeys(GAINS, 0.9)
 
 
