@@ -54,14 +54,14 @@ def load_weights(model: torch.nn.Module, checkpoint: str) -> None:
 
 def load_whole_weights(trainer: Any, checkpoint: str, model: torch.nn.Module) -> bool:
     """Loads a checkpoint's plain weights; False where weights are sharded, or the checkpoint has none of that form."""
-    name, load = (
+    name, load_into = (
         (ADAPTER_SAFE_WEIGHTS_NAME, load_adapter)
         if isinstance(model, PeftModel)
         else (SAFE_WEIGHTS_NAME, load_weights)
     )
     if trainer.sharded_by is not None or not os.path.isfile(os.path.join(checkpoint, name)):
         return False
-    load(model, checkpoint)
+    load_into(model, checkpoint)
     return True
 
 

@@ -371,8 +371,8 @@ def test_pickled_states_are_refused_on_resume(name, write, copied, tmp_path, mar
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "alpha.json", "trainer_state.json"])
-def test_a_pickle_in_the_place_of_a_safe_file_does_no_harm_on_resume(name, copied, tmp_path, mark):
+@pytest.mark.parametrize("name", ["model.safetensors", "callback_states.pt", "trainer_state.json"])
+def test_a_pickle_in_the_place_of_a_checked_file_does_no_harm_on_resume(name, copied, tmp_path, mark):
     assert (copied / name).is_file()
     write_pickle(copied / name, Harmful(mark))
     run = trainer(tmp_path / "out", max_steps=3)
