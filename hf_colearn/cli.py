@@ -77,7 +77,8 @@ def _report(options: argparse.Namespace) -> int:
 
     facts = {"title": options.title} if options.title else None
     made = report(options.runs, options.output_dir, facts, options.metric, options.projections)
-    print(made.headline, *made.verdict, "Written:", *(f"  {path}" for path in made.files), sep="\n")
+    print(made.headline, *([f"\n{made.summary}"] if made.summary else []), "Written:", sep="\n")
+    print(*(f"  {path}" for path in made.files), sep="\n")
     return 0
 
 
