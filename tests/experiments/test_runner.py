@@ -9,7 +9,9 @@ import torch
 
 import tiny
 from hf_colearn import CoLearningTrainer, RandomPrototypes, classification_metrics
-from hf_colearn.analysis.runs import compare_runs, histories, write_report
+from hf_colearn.analysis.report.summary import summary
+from hf_colearn.analysis.runs import compare_runs, histories, read_runs, write_report
+from hf_colearn.cli import main
 from hf_colearn.experiments.arms import ArmPlan, pick, run_folder
 from hf_colearn.experiments.runner import run_arms
 
@@ -66,6 +68,15 @@ def test_the_comparison_and_the_report_hold_the_scores_of_the_runs(experiment, t
     assert report["recipe"] == "tiny"
     assert [entry["metrics"] for entry in report["runs"]] == [run.metrics for run in runs]
     assert {"python", "torch", "transformers", "hf_colearn"} <= set(report["installed"])
+
+
+def test_the_command_shows_of_anybodys_runs_what_a_recipe_shows(experiment, tmp_path, capsys):
+    runs, _ = experiment
+    for run in runs:
+        run.save(tmp_path / run.arm / f"seed-{run.seed}")
+    assert main(["report", str(tmp_path), "--projections"]) == 0
+    found, _ = read_runs([tmp_path])
+    assert summary(found, compare_runs(found), {}) in capsys.readouterr().out
 
 
 def test_the_baselines_only_loss_is_drawn_as_its_task_loss(experiment):
