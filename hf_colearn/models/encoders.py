@@ -1,7 +1,6 @@
 """Which student a modality's encoder is, and CLIP's two; travels with every multimodal checkpoint."""
 
 import os
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,7 +8,6 @@ from transformers import MODEL_MAPPING, AutoConfig, CLIPConfig, CLIPModel, PreTr
 
 from .configuration import FeatureBackboneConfig
 from .features import CoLearningForFeatureClassification
-from .multimodal_configuration import CoLearningMultimodalConfig
 from .student import (
     CoLearningForAudioClassification,
     CoLearningForImageClassification,
@@ -28,11 +26,7 @@ STUDENTS: dict[str, type[CoLearningStudent]] = {
 
 
 def student_class_for(config: PreTrainedConfig) -> type[CoLearningStudent]:
-    """The class of students that takes what the backbone takes.
-
-    Raises:
-        ValueError: If there is none.
-    """
+    """The class of students that takes what the backbone takes; a ValueError if there is none."""
     if config.model_type == FeatureBackboneConfig.model_type:
         return CoLearningForFeatureClassification
     if type(config) not in MODEL_MAPPING:
@@ -50,11 +44,7 @@ def student_class_for(config: PreTrainedConfig) -> type[CoLearningStudent]:
 def read_clip(
     clip: str | os.PathLike | CLIPConfig, dtype: str | torch.dtype, clip_kwargs: dict[str, Any]
 ) -> tuple[CLIPConfig, float, dict[str, dict[str, Any]]]:
-    """A CLIP's configuration, the logarithm of its scale, and, of a checkpoint, its weights as encoders hold them.
-
-    Raises:
-        ValueError: If it is another architecture.
-    """
+    """A CLIP's configuration, the logarithm of its scale, and, of a checkpoint, its weights as encoders hold them."""
     if isinstance(clip, CLIPConfig):
         return clip, clip.logit_scale_init_value, {}
     found = AutoConfig.from_pretrained(clip, trust_remote_code=False, **clip_kwargs)
@@ -71,13 +61,3 @@ def read_clip(
         for name, (encoder, projection) in halves.items()
     }
     return model.config, model.logit_scale.item(), weights
-
-
-def construction(dtype: Any, attn_implementation: Any, config: CoLearningMultimodalConfig) -> dict[str, Any]:
-    if dtype == "auto":
-        raise ValueError("dtype='auto' would give every encoder another: name one, such as 'bfloat16'.")
-    if isinstance(attn_implementation, Mapping) and (
-        unknown := sorted(attn_implementation - config.modalities.keys())
-    ):
-        raise ValueError(f"attn_implementation names {unknown}, and the modalities are {list(config.modalities)}.")
-    return {"dtype": dtype} | ({} if attn_implementation is None else {"attn_implementation": attn_implementation})

@@ -25,32 +25,23 @@ def with_lora(student: PreTrainedModel, rank: int) -> PeftModel:
         rank (`int`): Of the adapters; they are scaled by 2 (`lora_alpha = 2 * rank`).
     """
     modules = dict(student.named_modules())
-    frozen = [
-        name for name, module in modules.items() if hasattr(module, "_freeze_parameters") and not _learns(module)
-    ]
-
-    backbones = [name for name in modules if name.split(".")[-1] == "backbone"]
-
-    def inside(kind: type) -> list[str]:
-        """The modules of this kind in any backbone that are not frozen."""
-        return [
-            name
-            for name, module in modules.items()
-            if isinstance(module, kind)
-            and name.startswith(tuple(f"{backbone}." for backbone in backbones))
-            and not name.startswith(tuple(f"{prefix}." for prefix in frozen))
-        ]
-
-    linear, convolutions = inside(nn.Linear), inside(nn.Conv2d)
-    targets = []
-    for backbone in backbones:
-        of_it = [[name for name in found if name.startswith(f"{backbone}.")] for found in (linear, convolutions)]
-        targets += of_it[0] or of_it[1]
+    frozen = tuple(
+        f"{name}." for name, module in modules.items() if hasattr(module, "_freeze_parameters") and not _learns(module)
+    )
+    targets, norms = [], []
+    for backbone in [name for name in modules if name.split(".")[-1] == "backbone"]:
+        inside = [name for name in modules if name.startswith(f"{backbone}.") and not name.startswith(frozen)]
+        linear, convolutions, batch_norms = (
+            [name for name in inside if isinstance(modules[name], kind)]
+            for kind in (nn.Linear, nn.Conv2d, nn.modules.batchnorm._BatchNorm)
+        )
+        targets += linear or convolutions
+        norms += batch_norms
     config = LoraConfig(
         r=rank,
         lora_alpha=2 * rank,
         target_modules=targets,
-        modules_to_save=[*_heads(student), *inside(nn.modules.batchnorm._BatchNorm)],
+        modules_to_save=[*_heads(student), *norms],
     )
     return get_peft_model(student, config)
 
@@ -100,16 +91,13 @@ def load_adapter(
 
 
 def _heads(module: nn.Module, prefix: str = "") -> list[str]:
-    """The largest modules outside of all backbones."""
+    """The largest modules outside of all backbones that PEFT can save, which a `ModuleDict` is not."""
     heads = []
     for name, child in module.named_children():
-        if name == "backbone":
-            continue
-        if isinstance(child, nn.ModuleDict) or any(
-            path.split(".")[-1] == "backbone" for path, _ in child.named_modules()
-        ):  # PEFT cannot save a ModuleDict whole
+        holds_backbone = any(path.split(".")[-1] == "backbone" for path, _ in child.named_modules())
+        if name != "backbone" and (holds_backbone or isinstance(child, nn.ModuleDict)):
             heads += _heads(child, f"{prefix}{name}.")
-        elif _learns(child):
+        elif name != "backbone" and _learns(child):
             heads.append(f"{prefix}{name}")
     return heads
 
@@ -127,13 +115,12 @@ def save_student(model: Any, processor: Any, folder: Path) -> None:
         shutil.rmtree(folder / earlier, ignore_errors=True)
     if isinstance(model, PeftModel):
         model = copy.deepcopy(model)
-        model.peft_config["default"].modules_to_save = [
-            name for name in model.peft_config["default"].modules_to_save if not name.startswith("training_heads.")
-        ]
         remove_training_heads(model.get_base_model())
         base: Any = copy.deepcopy(model).unload()
         base.save_pretrained(folder / "base")
-        model.peft_config["default"].base_model_name_or_path = str(folder / "base")
+        config = model.peft_config["default"]
+        config.modules_to_save = [name for name in config.modules_to_save if not name.startswith("training_heads.")]
+        config.base_model_name_or_path = str(folder / "base")
         model.save_pretrained(str(folder / "adapter"))
         model = model.merge_and_unload()
     elif getattr(model.config, "training_heads", None):

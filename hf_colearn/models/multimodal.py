@@ -18,7 +18,7 @@ from transformers.utils import can_return_tuple
 from .backbones import backbone_width, class_names, read_backbone_config
 from .checkpoint import CheckedModel
 from .configuration import CoLearningStudentConfig
-from .encoders import construction, read_clip, student_class_for
+from .encoders import read_clip, student_class_for
 from .fusion import FUSIONS, HEAD_FUSIONS, Fusion
 from .heads import task_loss, zero_gradient
 from .modality_mask import (
@@ -31,7 +31,7 @@ from .modality_mask import (
     proper_subsets,
 )
 from .multimodal_configuration import MIN_LEARNED_TEMPERATURE, CoLearningMultimodalConfig
-from .multimodal_output import CoLearningMultimodalOutput
+from .outputs import CoLearningMultimodalOutput
 from .student import CoLearningStudent
 from .training_heads import make_training_heads, training_outputs
 
@@ -157,9 +157,13 @@ class CoLearningForMultimodalClassification(CheckedModel):
         ```
         """
         options = {name: dict((backbone_kwargs or {}).get(name, {})) for name in backbones}
-        for argument, by_name in (("poolings", poolings), ("backbone_kwargs", backbone_kwargs)):
+        attentions = attn_implementation if isinstance(attn_implementation, Mapping) else {}
+        named = {"poolings": poolings, "backbone_kwargs": backbone_kwargs, "attn_implementation": attentions}
+        for argument, by_name in named.items():
             if unknown := sorted((by_name or {}).keys() - backbones.keys()):
                 raise ValueError(f"{argument} names {unknown}, and the modalities are {list(backbones)}.")
+        if dtype == "auto":
+            raise ValueError("dtype='auto' would give every encoder another: name one, such as 'bfloat16'.")
         if num_labels is None and id2label is None and label2id is None:
             raise ValueError("the number of classes is missing: pass num_labels or id2label.")
         names = class_names(num_labels, id2label, label2id)
@@ -185,7 +189,8 @@ class CoLearningForMultimodalClassification(CheckedModel):
             problem_type=problem_type,
             **names,
         )
-        model = cls._from_config(config, **construction(dtype, attn_implementation, config))
+        attention = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
+        model = cls._from_config(config, dtype=dtype, **attention)
         for name, backbone in backbones.items():
             if not isinstance(backbone, PreTrainedConfig):
                 model.eval().encoders[name]._load_backbone(backbone, options[name])

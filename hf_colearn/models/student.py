@@ -40,7 +40,7 @@ from .configuration import CoLearningStudentConfig
 from .folding import fold_bottleneck
 from .heads import make_head, task_loss, zero_gradient
 from .pooling import pool_outputs
-from .student_output import CoLearningStudentOutput
+from .outputs import CoLearningStudentOutput
 from .training_heads import make_training_heads, training_outputs
 
 
