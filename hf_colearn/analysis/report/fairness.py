@@ -13,7 +13,7 @@ from hf_colearn.analysis.statistics.changes import Changes, per_class_changes, p
 from hf_colearn.analysis.statistics.estimates import points
 
 
-MAX_ROWS = 24  # of a table of classes
+MOST_ROWS = 12  # of gains, and as many of losses, in a table of classes
 
 
 def section_fairness(results: MergedResults) -> Section | None:
@@ -40,31 +40,18 @@ def section_fairness(results: MergedResults) -> Section | None:
 def _add_changes(section: Section, found: Changes, name: str, what: str) -> None:
     section.notes.extend(found.notes)
     if found.arm is not None and found.baseline is not None:
-        rows = [
-            [
-                arm,
-                f"{each.worst} ({100 * each.worst_accuracy:.1f})",
-                f"{each.best} ({100 * each.best_accuracy:.1f})",
-                f"{100 * each.gap:.1f}",
-            ]
-            for arm, each in (("baseline", found.baseline), ("co-learned", found.arm))
-        ]
+        rows = []
+        for arm, of in (("baseline", found.baseline), ("co-learned", found.arm)):
+            worst, best, gap = (f"{100 * value:.1f}" for value in (of.worst_accuracy, of.best_accuracy, of.gap))
+            rows.append([arm, f"{of.worst} ({worst})", f"{of.best} ({best})", gap])
         section.tables.append(Table(["arm", "worst [%]", "best [%]", "gap [pp]"], rows, f"The extremes among {what}"))
-    rows = [
-        [
-            change.name,
-            f"{change.samples:,}",
-            f"{100 * change.baseline_accuracy:.1f}",
-            f"{100 * change.accuracy:.1f}",
-            points(change.difference),
-        ]
-        for change in found.changes
-    ]
-    if len(rows) > MAX_ROWS:
-        rows = [*rows[: MAX_ROWS // 2], *rows[-MAX_ROWS // 2 :]]
-        section.notes.append(
-            f"The table has the {MAX_ROWS // 2} largest gains and losses of {len(found.changes)} {what}."
-        )
+    rows = []
+    for change in found.changes:
+        accuracies = (f"{100 * accuracy:.1f}" for accuracy in (change.baseline_accuracy, change.accuracy))
+        rows.append([change.name, f"{change.samples:,}", *accuracies, points(change.difference)])
+    if len(rows) > 2 * MOST_ROWS:
+        rows = [*rows[:MOST_ROWS], *rows[-MOST_ROWS:]]
+        section.notes.append(f"The table has the {MOST_ROWS} largest gains and losses of {len(found.changes)} {what}.")
     header = [what, "test samples", "baseline [%]", "arm [%]", "change [pp]"]
     section.tables.append(Table(header, rows, f"Accuracy of {what}, means over {found.n_seeds} seeds"))
     judged = [change for change in found.changes if change.difference.low is not None]
@@ -89,9 +76,7 @@ def _add_calibration(section: Section, results: MergedResults) -> None:
             if runs[0].kind in ("baseline", "colearned") and len(curves) < 4:
                 curves[arm] = each[0]
     if rows:
-        caption = (
-            "Expected calibration error over 15 bins (Guo et al., 2017), and how far confidence is above accuracy"
-        )
+        caption = "Expected calibration error, 15 bins (Guo et al., 2017), and how far confidence is above accuracy"
         section.tables.append(Table(["arm", "ECE [pp]", "overconfidence [pp]"], rows, caption))
     if curves:
         alt = "Accuracy against confidence of the baseline and the co-learned arms, first seed"

@@ -3,7 +3,7 @@
 Shape legend: N samples, D dimensions of a latent.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -34,9 +34,7 @@ MAY_BE_READ_OFF = {
 def section_latents(results: MergedResults) -> Section:
     """How did the latent space change?"""
     section = Section("latents", "How the latent space changed", has_arms_in_pictures=False)
-    section.lead = (
-        "First numbers, which no picture can bend; then maps, of the first seed. Test samples, unless said otherwise."
-    )
+    section.lead = "First numbers, then maps of the first seed. Test samples, unless stated otherwise."
     with section.error_notes("Latents by numbers"):
         section.tables.append(_geometry_table(section, results))
     if results.first("baseline") is not None:
@@ -195,7 +193,7 @@ def _add_maps(section: Section, results: MergedResults) -> None:
         row = MAY_BE_READ_OFF[method]
         if three:
             alt = f"{NAMES[method]} of {', '.join(three)}, training samples"
-            for label, options in _settings(method, len(three) * min(MOST_DRAWN, len(of_train))):
+            for label, options in _settings(method, len(three) * min(MOST_DRAWN, len(of_train))).items():
                 draw = partial(plot_map, three, of_train, method, class_names=names, max_points=MOST_DRAWN, **options)
                 section.add_picture(
                     f"map_{method}{label}_clouds", draw, alt, row=row if method == "pca" else THREE_CLOUDS
@@ -205,7 +203,7 @@ def _add_maps(section: Section, results: MergedResults) -> None:
             if any(len(cloud) != len(labels) for cloud in clouds.values()):
                 section.notes.append(f"No picture '{alt}': the arms kept other samples, which make no common map")
                 continue
-            for label, options in _settings(method, min(500, len(labels))):
+            for label, options in _settings(method, min(500, len(labels))).items():
                 draw = partial(plot_map, clouds, labels, method, class_names=names, **options)
                 section.add_picture(f"map_{method}{label}{ending}", draw, alt, row=row)
 
@@ -224,9 +222,8 @@ def _three_clouds(baseline: Run | None, colearned: Run) -> tuple[dict[str, np.nd
     return {name: cloud[rows] for name, cloud in clouds.items()}, train.labels[rows]
 
 
-def _settings(method: Method, points: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _settings(method: Method, points: int) -> dict[str, dict[str, Any]]:
     """Endings of file names, and options: several perplexities, since one alone is often misread."""
-    chosen: Sequence[float] = perplexities(points, PERPLEXITIES) if method == "tsne" else ()
-    yield from ((f"_{perplexity:g}", {"perplexity": perplexity}) for perplexity in chosen)
     if method != "tsne":
-        yield "", {}
+        return {"": {}}
+    return {f"_{perplexity:g}": {"perplexity": perplexity} for perplexity in perplexities(points, PERPLEXITIES)}

@@ -66,7 +66,7 @@ def report(
 ) -> Report:
     """Writes what finished runs say: `report.html`, `report.md`, `report.json` and `figures/`.
 
-    The page opens offline, in any browser, and prints. What the runs do not tell is said in words.
+    The page opens offline, in any browser, and prints. What the runs do not show is stated in words.
 
     Args:
         runs (`Sequence[Run]`, or paths): Runs, or folders of experiments, arms or runs; recipes keep theirs below their

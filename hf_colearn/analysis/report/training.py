@@ -1,6 +1,5 @@
 """Sections of a report: how did training go, and what did it cost?"""
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -9,7 +8,7 @@ import numpy as np
 from hf_colearn.analysis.plots import training_curves as plots
 from hf_colearn.analysis.report.merged_results import MergedResults, mean_percent
 from hf_colearn.analysis.report.page import Section, Table
-from hf_colearn.analysis.runs import Run, histories
+from hf_colearn.analysis.runs import histories
 
 
 def section_training(results: MergedResults) -> Section:
@@ -17,9 +16,9 @@ def section_training(results: MergedResults) -> Section:
     section = Section("training", "How training went", "Every term of the loss as it is, before alpha weighs it.")
     curves = histories(results.runs)
     logged = {key for runs in curves.values() for entries in runs for entry in entries for key in entry}
-    variances = {arm: _target_variance(runs) for arm, runs in results.arms.items()}
-    section.numbers["target_variance"] = {arm: value for arm, value in variances.items() if np.isfinite(value)}
+    variances = _target_variances(results)
     above_0 = {arm: value for arm, value in variances.items() if value > 0}
+    section.numbers["target_variance"] = variances
     options: dict[str, Any] = {"styles": results.styles, "legend": False}
     for term in sorted((key for key in logged if key.startswith("loss_")), key=lambda key: (key != "loss_task", key)):
         lines = above_0 if term == "loss_latent" else {}
@@ -37,10 +36,13 @@ def section_training(results: MergedResults) -> Section:
     return section
 
 
-def _target_variance(runs: Sequence[Run]) -> float:
-    """The mean over an arm's seeds, NaN where one has none; first it was kept as `latent_floor`."""
-    values = [run.facts.get("target_variance", run.facts.get("latent_floor", np.nan)) for run in runs]
-    return float(np.mean(values))
+def _target_variances(results: MergedResults) -> dict[str, float]:
+    """By arm, the mean over seeds, of those that have it; runs of earlier versions call it `latent_floor`."""
+    values = {
+        arm: [run.facts.get("target_variance", run.facts.get("latent_floor", np.nan)) for run in runs]
+        for arm, runs in results.arms.items()
+    }
+    return {arm: float(np.mean(of_arm)) for arm, of_arm in values.items() if np.isfinite(of_arm).all()}
 
 
 def section_cost(results: MergedResults) -> Section:
@@ -51,16 +53,13 @@ def section_cost(results: MergedResults) -> Section:
     rows = []
     for arm, runs in results.arms.items():
         seconds = np.mean([run.seconds for run in runs])
+        times = (
+            f"{time:.{digits}f}" if np.isfinite(time) else "-" for time, digits in ((seconds, 1), (seconds / base, 2))
+        )
         memory = [run.facts["peak_memory"] for run in runs if run.facts.get("peak_memory")]
+        mebibytes = f"{np.mean(memory) / 2**20:,.0f}" if memory else "-"
         rows.append(
-            [
-                arm,
-                f"{seconds:.1f}" if np.isfinite(seconds) else "-",
-                f"{seconds / base:.2f}" if np.isfinite(seconds / base) else "-",
-                f"{np.mean(memory) / 2**20:,.0f}" if memory else "-",
-                f"{runs[0].facts.get('parameters', 0):,}",
-                mean_percent(runs, results.metric),
-            ]
+            [arm, *times, mebibytes, f"{runs[0].facts.get('parameters', 0):,}", mean_percent(runs, results.metric)]
         )
     header = ["arm", "time [s]", "time / baseline", "peak memory [MiB]", "parameters", f"{results.metric} [%]"]
     section.tables.append(Table(header, rows))

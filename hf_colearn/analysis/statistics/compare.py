@@ -240,7 +240,7 @@ def compare(
     """Holds every arm against the baseline and against the strongest null control.
 
     The strongest null control is the null arm with the highest mean. It is picked after the fact, which favours it:
-    the comparison is conservative for the co-learned arms. What a finding rests on is said on top of this module; the
+    the comparison is conservative for the co-learned arms. The docstring of this module says what a finding rests on; the
     differences of null controls and references are shown, not judged, and so not corrected.
 
     Args:

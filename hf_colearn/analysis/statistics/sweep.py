@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import permutation_test, rankdata
+from scipy.stats import permutation_test, rankdata, sem
 from scipy.stats import t as student_t
 
-from hf_colearn.analysis.statistics.estimates import Estimate, points
+from hf_colearn.analysis.statistics.estimates import Estimate, paired_differences, points
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +91,7 @@ def degradation(
     *Trend*: Spearman's rank correlation within every seed, averaged; its p-value is from permuting the scores among the
     levels within each seed, which is Page's test for ordered alternatives (Page, 1963) with two sides (scipy's
     `page_trend_test` has one, and no ties). It is exact below 10,000 permutations, of which there are `(L!)**S`, and over
-    9,999 seeded draws from there on. *Size*: changes between
-    levels, paired by seed, with t-intervals.
+    9,999 seeded draws from there on. *Size*: changes between levels, paired by seed, with t-intervals.
 
     A trend is claimed where both exclude none. It is called "mostly between" two levels where one step has more of the
     total change than half-way from its share of the levels' range to all of it (62.5 % at five equidistant levels);
@@ -128,11 +127,17 @@ def degradation(
     levels_L, scores_LS = levels_L[order], scores_LS[order]
     count, num_seeds = scores_LS.shape
 
-    total = _change((levels_L[0], levels_L[-1]), scores_LS[-1] - scores_LS[0], confidence)
-    at_once = 1 - (1 - confidence) / (count - 1)
-    steps = tuple(
-        _change((levels_L[i], levels_L[i + 1]), scores_LS[i + 1] - scores_LS[i], at_once) for i in range(count - 1)
-    )
+    def change(i: int, j: int, confidence: float) -> Change:
+        start, end = levels_L[[i, j]].tolist()
+        differences_S = paired_differences(scores_LS[j], scores_LS[i])  # 0.3 - 0.2 and 0.2 - 0.1 are the same step
+        mean = float(differences_S.mean())
+        if num_seeds == 1:
+            return Change(start=start, end=end, mean=mean)
+        half = float(student_t.ppf(0.5 + confidence / 2, num_seeds - 1) * sem(differences_S))
+        return Change(start=start, end=end, mean=mean, low=mean - half, high=mean + half)
+
+    total = change(0, count - 1, confidence)
+    steps = tuple(change(i, i + 1, 1 - (1 - confidence) / (count - 1)) for i in range(count - 1))
     largest = max(steps, key=lambda step: step.mean * np.sign(total.mean))
     share = None if total.mean == 0 else largest.mean / total.mean
 
@@ -183,15 +188,6 @@ def _checked(
         if not np.isfinite(of_level).all():
             raise ValueError(f"a score at level {level:g} is NaN or infinite: a failed run has no place in a sweep.")
     return levels_L, scores_LS
-
-
-def _change(between: Sequence[float], differences_S: np.ndarray, confidence: float) -> Change:
-    differences_S = np.round(differences_S, 12)  # 0.3 - 0.2 and 0.2 - 0.1 are the same step
-    (start, end), mean, n = between, float(differences_S.mean()), len(differences_S)
-    if n == 1:
-        return Change(start=start, end=end, mean=mean)
-    half = float(student_t.ppf(0.5 + confidence / 2, n - 1) * differences_S.std(ddof=1) / n**0.5)
-    return Change(start=start, end=end, mean=mean, low=mean - half, high=mean + half)
 
 
 def _one_step(step: Change, levels: tuple[float, ...]) -> float:
