@@ -41,8 +41,6 @@ import json
 import math
 import os
 import re
-import subprocess
-import sys
 import threading
 import time
 import traceback
@@ -54,6 +52,8 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
+
+import child_python
 
 
 LFS_SUFFIXES = (".arrow", ".bin", ".npy", ".parquet", ".png", ".pt", ".pth", ".safetensors", ".tar", ".wav", ".zip")
@@ -585,14 +585,7 @@ def run_child(script: str, hub: HubDouble, home: str | Path, timeout_s: float = 
         AssertionError: If the child fails, with its standard error.
     """
     Path(home).mkdir(parents=True, exist_ok=True)
-    child = subprocess.run(
-        [sys.executable, "-c", script],
-        env=hub_env(hub, home),
-        cwd=home,
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-    )
+    child = child_python.run(script, env=hub_env(hub, home), cwd=home, timeout=timeout_s)
     if child.returncode != 0:
         raise AssertionError(f"the child ended with {child.returncode}; unhandled: {hub.unhandled}\n{child.stderr}")
     return json.loads(child.stdout.splitlines()[-1])

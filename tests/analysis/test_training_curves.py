@@ -1,13 +1,12 @@
 import hf_colearn  # noqa: F401, I001  # first: its guard makes `import evaluate` work beside a CPU torch
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
 
+import child_python
 from hf_colearn.analysis.plots.style import arm_styles
 from hf_colearn.analysis.plots.training_curves import (
     plot_alphas,
@@ -252,4 +251,4 @@ for draw in (lambda: plot_losses({"a": [history]}, "a.png"),
         raise SystemExit("no error")
 """
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path, env=environment)
+    child_python.run(script, env=environment, cwd=tmp_path).check_returncode()

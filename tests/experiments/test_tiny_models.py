@@ -1,8 +1,6 @@
 """Smoke tests without a download: packaged teachers, a teacher trained on the spot, tiny backbones."""
 
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -11,6 +9,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from transformers import AutoTokenizer
 
+import child_python
+import processes
 from hf_colearn import TeacherBank
 from hf_colearn.corpora.av_digits import load_av_digits
 from hf_colearn.corpora.imagenet_classes import imagenet_names
@@ -77,7 +77,7 @@ def test_tiny_backbones_are_tiny(config, weights):
     assert weights / 2 < millions < weights * 2
 
 
-def test_a_tokenizer_is_the_same_in_every_process():
+def test_a_tokenizer_is_the_same_in_every_process(tmp_path):
     texts = ["to be or not to be", "or to take arms against a sea of troubles", "to die to sleep no more", "not be"]
     special, letters = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], sorted(set("".join(texts)) - {" "})
     words = ["to", "be", "not"]  # 5, 3, 2 times, and no room for "or", as often; the others occur once
@@ -87,8 +87,7 @@ def test_a_tokenizer_is_the_same_in_every_process():
     assert sorted(here, key=here.get) == wanted
     script = f"import hf_colearn.experiments.tiny_models as models; v = models.trained_tokenizer({texts!r}, {size}).get_vocab()"
     script += "; print(sorted(v, key=v.get))"
-    env = os.environ | {"PYTHONHASHSEED": "7"}
-    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True)
+    done = child_python.run(script, env=os.environ | {"PYTHONPATH": processes.PYTHONPATH}, cwd=tmp_path)
     assert done.stdout.strip() == str(wanted)
 
 

@@ -4,14 +4,13 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
 from torch import nn
 from transformers import ViTMAEConfig, Wav2Vec2BertConfig
 
+import child_python
 import families
 import tiny
 from families import AUDIO, FAMILIES, IMAGE
@@ -68,8 +67,8 @@ def test_exported_students_give_their_logits_where_hf_colearn_does_not_exist(tmp
         torch.save((type(student)._stock_class.__name__, inputs), folder / "inputs.pt")
         with torch.no_grad():
             expected[str(folder)] = student(**inputs).logits
-    command = [sys.executable, "-c", CHILD, json.dumps(list(expected)), str(tmp_path / "logits.pt")]
-    done = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": ""}, capture_output=True, text=True)
+    arguments, env = [json.dumps(list(expected)), str(tmp_path / "logits.pt")], os.environ | {"PYTHONPATH": ""}
+    done = child_python.run(CHILD, *arguments, env=env, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = torch.load(tmp_path / "logits.pt", weights_only=True)
     assert found.keys() == expected.keys() and len(found) == 17
@@ -251,8 +250,8 @@ def test_programs_give_their_students_logits_for_other_sizes_where_only_torch_ex
         torch.save(inputs, folder / "inputs.pt")
         with torch.no_grad():
             expected[str(folder)] = [student(**batch).logits for batch in inputs]
-    command = [sys.executable, "-c", PROGRAMS, json.dumps(list(expected)), str(tmp_path / "logits.pt")]
-    done = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": ""}, capture_output=True, text=True)
+    arguments, env = [json.dumps(list(expected)), str(tmp_path / "logits.pt")], os.environ | {"PYTHONPATH": ""}
+    done = child_python.run(PROGRAMS, *arguments, env=env, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = torch.load(tmp_path / "logits.pt", weights_only=True)
     for folder, logits in expected.items():

@@ -5,12 +5,11 @@ What the students then compute, and their pipelines, is in `test_pipelines.py`.
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
 
+import child_python
 import families
 
 
@@ -47,14 +46,7 @@ assert os.path.exists(marker)  # the marker does tell
 
 def run(code, cwd, *arguments):
     """Runs `code` in a fresh process far from the repository, with nobody to answer a prompt."""
-    done = subprocess.run(
-        [sys.executable, "-c", BLOCKED + code, *map(str, arguments)],
-        cwd=cwd,
-        env=os.environ | {"PYTHONPATH": ""},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
+    done = child_python.run(BLOCKED + code, *map(str, arguments), env=os.environ | {"PYTHONPATH": ""}, cwd=cwd)
     assert done.returncode == 0, done.stderr
 
 

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ from PIL import Image
 from transformers import AutoProcessor, AutoTokenizer, BertModel, ResNetModel
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
+import child_python
 import processes
 from hf_colearn import CoLearningForMultimodalClassification
 from hf_colearn.corpora.audio_visual import frame_processor
@@ -121,9 +120,8 @@ print(tuple(model(image_pixel_values=pixels, audio_pixel_values=sound).logits.sh
 
 def test_the_saved_digits_model_and_its_processors_load_where_hf_colearn_is_not(digits, tmp_path):
     folder = digits[0] / "runs" / "av_digits" / "model"
-    command = [sys.executable, "-c", WITHOUT_US, str(folder)]
     env = os.environ | {"PYTHONPATH": "", "HF_MODULES_CACHE": str(tmp_path)}
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    done = child_python.run(WITHOUT_US, str(folder), env=env, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "(1, 10)"
 

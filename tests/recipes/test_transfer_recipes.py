@@ -14,6 +14,8 @@ import processes
 import tiny_recipes
 from hf_colearn.corpora.handwritten_digits import load_handwritten_digits
 from hf_colearn.corpora.iemocap import EMOTIONS
+from hf_colearn.experiments.options import parse_recipe
+from hf_colearn.experiments.packaged_models import vision_teacher
 
 
 ROOT = Path(__file__).parents[2]
@@ -123,6 +125,13 @@ def test_two_processes_train_a_lora_student_and_report_once(name, tmp_path):
     tiny_recipes.check_lora_student(tmp_path / "runs" / name / "student")
 
 
+def test_the_packaged_vision_teacher_is_the_default_of_avmnist():
+    options_class = runpy.run_path(str(recipe("avmnist_v2a")))["Options"]
+    options, _ = parse_recipe(options_class, str(recipe("avmnist_v2a")), ["--small"])
+    teacher = vision_teacher(options.teacher, options.pooling)  # 50 ms a picture: tests/experiments encode few by it
+    assert teacher.description()["teacher"] == "efficientnet-lite0"
+
+
 # ---- ImageNet's own ways in ----
 SPLITS = {"train": 18, "validation": 6, "test": 12}
 
@@ -140,7 +149,7 @@ def imagenet(*extra):
 def test_imagenet_streams_on_two_processes_with_all_kinds_of_arms(image_folder, tmp_path):
     arms = ["baseline", "random prompts", "paired prompts", "class vectors", "permuted pairing"]
     options = ["--data_dir", str(image_folder), "--streaming", "--shuffle_buffer", "8", "--logging_steps", "1"]
-    processes.accelerate(*imagenet(*options, "--arms", *arms), folder=tmp_path, processes=2)  # as a user starts it
+    processes.forked(*imagenet(*options, "--arms", *arms), folder=tmp_path, processes=2)
     report = check_report(tmp_path, "imagenet_l2v", 2, arms)
     assert len(report["comparison"]["arms"]) == 5
 
