@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_colearn.analysis.statistics.estimates import Estimate, paired_estimates, percent
+from hf_colearn.analysis.statistics.estimates import Estimate, paired_differences, paired_estimates, percent
 
 
 MIN_SAMPLES = 5  # fewer are shown and not judged: one sample would be more than a fifth of the accuracy
@@ -176,30 +176,25 @@ def _changes(
             f"the arm has predictions of {len(predictions)} seeds and the baseline of {len(baseline_predictions)}: pass "
             "those of the same seeds, one at least"
         )
-    one, several = words
     parts, part_N, samples = np.unique(parts_N, return_inverse=True, return_counts=True)
     accuracies, baseline_accuracies = (
         np.stack([_accuracies(ids, labels_N, part_N, samples) for ids in of_arm])  # [S, parts]
         for of_arm in (predictions, baseline_predictions)
     )
     means, baseline_means = accuracies.mean(axis=0), baseline_accuracies.mean(axis=0)
-    differences = np.round(accuracies - baseline_accuracies, 12)  # or rounding noise would pass for a spread
+    differences = paired_differences(accuracies, baseline_accuracies)
     judged = np.flatnonzero(samples >= MIN_SAMPLES).tolist()
     estimates = dict(zip(judged, paired_estimates(list(differences[:, judged].T), confidence), strict=True))
     names = [name(part) for part in parts.tolist()]
+    rows = zip(names, samples.tolist(), baseline_means.tolist(), means.tolist(), strict=True)
     changes = [
-        Change(
-            name=names[i],
-            samples=int(samples[i]),
-            baseline_accuracy=float(baseline_means[i]),
-            accuracy=float(means[i]),
-            difference=estimates.get(i, Estimate(float(differences[:, i].mean()))),
-        )
-        for i in range(len(parts))
+        Change(*row, difference=estimates.get(i, Estimate(float(differences[:, i].mean()))))
+        for i, row in enumerate(rows)
     ]
+    one, several = words
     if len(parts) == 1:
         notes.append(f"The test samples are all of one {one} ('{names[0]}'), so there is nothing to hold it against.")
-    if few := [names[i] for i in range(len(parts)) if samples[i] < MIN_SAMPLES]:
+    if few := [change.name for change in changes if change.samples < MIN_SAMPLES]:
         some = ", ".join(map(repr, few[:5])) + (f" and {len(few) - 5} more" if len(few) > 5 else "")
         notes.append(f"Shown and not judged for having fewer than {MIN_SAMPLES} samples: {some}.")
     if len(predictions) == 1:

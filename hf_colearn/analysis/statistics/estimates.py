@@ -53,7 +53,7 @@ class Estimate:
         return self.high is not None and self.high < 0
 
 
-def paired_differences(scores: Sequence[float], others: Sequence[float]) -> np.ndarray:
+def paired_differences(scores: Sequence[float] | np.ndarray, others: Sequence[float] | np.ndarray) -> np.ndarray:
     """Differences by seed, without the rounding noise that would make a reliable gain of 0.1 + 0.2 over 0.3."""
     return np.round(np.subtract(scores, others), 12)
 
