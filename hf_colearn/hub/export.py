@@ -33,7 +33,7 @@ def export_program(
 
     What only training uses is left out: training heads, the latent branch of an auxiliary head, a learned temperature, and the
     modalities' own heads where the fusion predicts without them. The batch size is free, and so are the lengths of
-    texts, waveforms and sequences of features, up to the backbone's limits; sizes of pictures and spectrograms are the
+    texts, waveforms and sequences of features, up to the backbone's limits; sizes of images and spectrograms are the
     example's. The program is recorded at half of the example's length, and before it is saved, it is compared with the
     student at the whole length and at three quarters, on one input, on the example and on more.
 
@@ -76,10 +76,10 @@ def export_program(
         )
     free = {name: _free_dimensions(name, example_inputs) for name in example_inputs}
     reference = copy.deepcopy(student).eval()
-    served = _Logits(_without_training_parts(reference, example_inputs), example_inputs).eval()
+    exported = _Logits(_without_training_parts(reference, example_inputs), example_inputs).eval()
     with torch.no_grad():
         recorded = _resized(example_inputs, free, copies=2, share=0.5)  # a batch of 1 would stay one
-        program = torch.export.export(served, (), recorded, dynamic_shapes=free)
+        program = torch.export.export(exported, (), recorded, dynamic_shapes=free)
         run = program.module()
         for inputs in (
             {name: value[:1].clone() for name, value in example_inputs.items()},
@@ -103,7 +103,7 @@ class _Logits(nn.Module):
         def forward(**inputs: torch.Tensor) -> torch.Tensor:
             return self.model(**inputs).logits
 
-        # torch.export reads the inputs' names from the signature, and knows free dimensions of named inputs alone.
+        # torch.export reads the inputs' names from the signature, and has free dimensions of named inputs alone.
         parameters = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in names]
         forward.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         self.forward = forward

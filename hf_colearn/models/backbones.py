@@ -1,4 +1,7 @@
-"""What a backbone of transformers is like: where its encoder is, how wide its features are, how it pools them."""
+"""What a backbone of transformers is like: where its encoder is, how wide its features are, how it pools them.
+
+This file travels with every checkpoint.
+"""
 
 import copy
 import os
@@ -39,23 +42,19 @@ def pools_without_weights(encoder: PreTrainedModel) -> bool:
 
 
 def is_causal(backbone: PreTrainedModel) -> bool:
-    """Whether a token sees only those before it (GPT-2, Llama, ...), so that the first knows nothing of the rest."""
+    """Whether a token sees only those before it (GPT-2, Llama, ...), so that the first depends on no other."""
     return any(getattr(module, "is_causal", False) for module in backbone.modules())
 
 
 def backbone_width(config: PreTrainedConfig) -> int:
-    """H, the width of the backbone's last hidden state.
-
-    Raises:
-        ValueError: If its configuration does not tell.
-    """
+    """H, the width of the backbone's last hidden state; a ValueError if its configuration does not give it."""
     if is_convolutional(config):
         return config.hidden_sizes[-1]
     for name in ("hidden_size", "hidden_dim", "d_model"):
         if getattr(config, name, None) is not None:
             return getattr(config, name)
     raise ValueError(
-        f"the configuration of '{config.model_type}' tells no width of its features (hidden_size, hidden_sizes, "
+        f"the configuration of '{config.model_type}' gives no width of its features (hidden_size, hidden_sizes, "
         "hidden_dim or d_model): choose another backbone."
     )
 
@@ -69,11 +68,7 @@ def drop_unused_pooler(backbone: PreTrainedModel, pooling: str) -> None:
 def read_backbone_config(
     backbone: str | os.PathLike | PreTrainedConfig, backbone_kwargs: dict[str, Any]
 ) -> PreTrainedConfig:
-    """The configuration of a checkpoint, or a copy of the one that is given; takes `trust_remote_code` out of the options.
-
-    Raises:
-        ValueError: If options do not go with a configuration, or the backbone would need code of another repository.
-    """
+    """The configuration of a checkpoint, or a copy of the one that is given; takes `trust_remote_code` out of the options."""
     if isinstance(backbone, PreTrainedConfig) and backbone_kwargs.keys() - {"attn_implementation"}:
         raise ValueError(
             f"{sorted(backbone_kwargs)} are options of a checkpoint, and the backbone is a configuration: "
@@ -93,7 +88,7 @@ def read_backbone_config(
 def class_names(
     num_labels: int | None, id2label: dict[int, str] | None, label2id: dict[str, int] | None
 ) -> dict[str, Any]:
-    """What a configuration needs to know of the classes, where one of `id2label` and `label2id` tells the other."""
+    """What a configuration needs to know of the classes, where one of `id2label` and `label2id` gives the other."""
     if id2label is None and label2id is not None:
         id2label = {index: label for label, index in label2id.items()}
     if id2label is None:

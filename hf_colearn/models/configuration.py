@@ -30,7 +30,7 @@ class CoLearningStudentConfig(PreTrainedConfig):
             `"masked_mean"` (the same, but an error without a mask) or `"pooler"`; by default what suits the backbone:
             its own pooler for convolutional networks and where that has no weights (Swin), the mean for audio, for
             precomputed features, for VideoMAE, which has no CLS token, and for causal language models, whose first
-            token sees only itself, and else the first token.
+            token attends to itself alone, and else the first token.
         classifier_dim (`int`, *optional*): Width of a hidden layer with GELU in a bottleneck's classifier (published
             for IEMOCAP's audio student: 128); a single Linear layer by default.
         training_heads (`dict`, *optional*): Heads that only training needs, by name: `{"out_features": int,

@@ -30,7 +30,7 @@ def student_class_for(config: PreTrainedConfig) -> type[CoLearningStudent]:
     if config.model_type == FeatureBackboneConfig.model_type:
         return CoLearningForFeatureClassification
     if type(config) not in MODEL_MAPPING:
-        raise ValueError(f"'{config.model_type}' is no backbone that AutoModel knows: choose another.")
+        raise ValueError(f"'{config.model_type}' is no backbone of AutoModel: choose another.")
     backbone_class = MODEL_MAPPING[type(config)]
     backbone_class = backbone_class[0] if isinstance(backbone_class, tuple) else backbone_class
     if backbone_class.main_input_name not in STUDENTS:

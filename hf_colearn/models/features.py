@@ -46,9 +46,6 @@ class FeatureBackbone(PreTrainedModel):
         Args:
             features (`torch.Tensor` of shape `(B, F)` or `(B, T, F)`): One vector an input, or one a step.
             attention_mask (`torch.Tensor` of shape `(B, T)`, *optional*): 1 for steps that count, 0 for padding.
-
-        Raises:
-            ValueError: If the features are of another shape.
         """
         if features.ndim not in (2, 3) or features.shape[-1] != self.config.feature_dim:
             raise ValueError(
@@ -64,7 +61,7 @@ class FeatureBackbone(PreTrainedModel):
 class CoLearningForFeatureClassification(CoLearningStudent):
     """A student of precomputed features; see [`CoLearningStudent.from_backbone`], with a [`FeatureBackboneConfig`].
 
-    It loads by its own class: `AutoModel` knows no task of this kind.
+    It loads by its own class: `AutoModel` has no task of this kind.
     """
 
     _stock_class = None

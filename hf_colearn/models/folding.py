@@ -16,20 +16,13 @@ from .backbones import encoder_of
 def fold_bottleneck(student: PreTrainedModel, stock_class: Any) -> PreTrainedModel:
     """The stock model that computes the student's logits: without a norm, classifier(latent(x)) is one Linear layer.
 
-    Audio models of transformers project, pool and classify; there the latent head becomes the projector.
-
-    Args:
-        student ([`CoLearningStudent`]): With `head="bottleneck"`.
-        stock_class (`type`): transformers' Auto class of the task.
-
-    Returns:
-        [`PreTrainedModel`]: In evaluation mode, on the student's device.
+    Audio models of transformers project, pool and classify; there the latent head becomes the projector. The model is in
+    evaluation mode, on the student's device.
 
     Raises:
         ValueError: With the reason, where no stock model computes the same logits.
     """
     config = student.config
-    name = config.backbone_config.model_type
     if config.latent_norm != "none":
         raise ValueError(
             "this student cannot become a stock checkpoint: the LayerNorm between latent and classifier is not "
@@ -49,7 +42,8 @@ def fold_bottleneck(student: PreTrainedModel, stock_class: Any) -> PreTrainedMod
     try:
         stock = stock_class.from_config(stock_config)
     except ValueError as error:
-        raise ValueError(f"transformers has no {stock_class.__name__} of '{name}' to export to.") from error
+        kind = config.backbone_config.model_type
+        raise ValueError(f"transformers has no {stock_class.__name__} of '{kind}' to export to.") from error
     stock = stock.to(student.device, student.dtype).eval()
     encoder_of(stock).load_state_dict(student.backbone.state_dict(), strict=False)
 
@@ -76,8 +70,7 @@ def _classifier(stock: PreTrainedModel) -> nn.Module:
 
 
 def _copy_linear(layer: nn.Linear, weight: torch.Tensor, bias: torch.Tensor) -> None:
-    layer.weight.copy_(weight)
-    layer.bias.copy_(bias)
+    layer.load_state_dict({"weight": weight, "bias": bias})
 
 
 @torch.no_grad()

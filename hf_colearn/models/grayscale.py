@@ -1,4 +1,4 @@
-"""Grey pictures of one channel, for students whose backbone has `num_channels=1`; travels with their checkpoints."""
+"""Grayscale images of one channel, for students whose backbone has `num_channels=1`; travels with their checkpoints."""
 
 import os
 from typing import Any
@@ -13,8 +13,8 @@ from .processor_file import nest
 class GrayscaleImageProcessor(ViTImageProcessorPil):
     """An image processor that gives one channel, `pixel_values` `(B, 1, height, width)`.
 
-    `pipeline("image-classification")` hands every picture over in RGB; a grey one then has three equal channels, of which
-    one is kept. A picture with colours is refused.
+    `pipeline("image-classification")` converts every image to RGB; a grayscale one then has three equal channels, of which
+    one is kept. An image with colours is refused.
 
     Args:
         image_mean, image_std (`list[float]`, *optional*, default to `[0.5]`): One value each, of pixels in [0, 1].
@@ -36,14 +36,14 @@ class GrayscaleImageProcessor(ViTImageProcessorPil):
     image_std = [0.5]
 
     def process_image(self, image: Any, *args, **kwargs) -> np.ndarray:
-        # Where transformers takes a picture apart into channels, `[channels, height, width]`.
+        # Where transformers takes an image apart into channels, `[channels, height, width]`.
         if isinstance(image, Image.Image) and image.mode in ("1", "P", "LA", "PA", "RGBA"):
             image = image.convert("RGB")
         pixels_CHW = super().process_image(image, *args, **kwargs)
         if len(pixels_CHW) not in (1, 3) or (pixels_CHW != pixels_CHW[:1]).any():
             raise ValueError(
-                f"the picture, of {len(pixels_CHW)} channels {pixels_CHW.shape[1]} x {pixels_CHW.shape[2]}, has colours, and "
-                "the student sees grey ones: pass it in greys, such as `image.convert('L')`, or as an array `(H, W, 1)`."
+                f"the image, of {len(pixels_CHW)} channels {pixels_CHW.shape[1]} x {pixels_CHW.shape[2]}, has colours, and "
+                "the student takes grayscale: pass it so, such as `image.convert('L')`, or as an array `(H, W, 1)`."
             )
         return pixels_CHW[:1]
 

@@ -18,16 +18,7 @@ Rows = torch.Tensor | None  # the samples that have a modality, by index; None f
 def by_modality(
     inputs: Mapping[str, torch.Tensor | None], known: Mapping[str, tuple[str, ...]]
 ) -> dict[str, dict[str, torch.Tensor]]:
-    """The inputs that are given, by modality and without their prefix.
-
-    Args:
-        inputs (`dict`): Such as `image_pixel_values`.
-        known (`dict[str, tuple[str, ...]]`): What each modality's encoder takes, in the model's order.
-
-    Raises:
-        TypeError: If an input is none of those.
-        ValueError: If none is given.
-    """
+    """The inputs that are given, by modality and without their prefix; `known` is what each modality's encoder takes."""
     given: dict[str, dict[str, torch.Tensor]] = {}
     for key, value in inputs.items():
         name = next((name for name in known if key.startswith(f"{name}_")), None)
@@ -42,11 +33,7 @@ def by_modality(
 
 
 def batch_size(given: Mapping[str, Mapping[str, torch.Tensor]], **others: torch.Tensor | None) -> int:
-    """B, on which all inputs and `others` agree.
-
-    Raises:
-        ValueError: If they do not; it names each one's.
-    """
+    """B, on which all inputs and `others` agree; a ValueError with each one's if they do not."""
     # `shape[0]` and not `len`, which would make the batch size of an exported program a constant
     sizes = {f"{name}_{column}": x.shape[0] for name, of_name in given.items() for column, x in of_name.items()}
     sizes |= {name: value.shape[0] for name, value in others.items() if value is not None}
@@ -69,9 +56,6 @@ def mask_and_rows(
     """Which modalities each sample has, `[B, M]`, and the samples that each encoder runs on.
 
     Only a mask that is given makes the host wait for the device.
-
-    Raises:
-        ValueError: If the mask has another shape, marks a modality as present that has no inputs, or marks nothing.
     """
     if modality_mask is None:
         if len(given) == len(names):

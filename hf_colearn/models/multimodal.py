@@ -126,7 +126,7 @@ class CoLearningForMultimodalClassification(CheckedModel):
             temperature (`float`, *optional*, defaults to 0.07): Where the learned temperature begins.
             poolings (`dict[str, str]`, *optional*): By modality name; by default what suits the backbone.
             latent_norm (`str`, *optional*, defaults to `"none"`): `"none"` or `"layernorm"`, of every latent.
-            id2label, label2id (`dict`, *optional*): The classes' names; one of them tells the other.
+            id2label, label2id (`dict`, *optional*): The classes' names; one of them gives the other.
             problem_type (`str`, *optional*): `"single_label_classification"` (with class indices or soft labels),
                 `"multi_label_classification"` or `"regression"`.
             dtype (*optional*, defaults to `"float32"`): Of the weights.
@@ -256,7 +256,7 @@ class CoLearningForMultimodalClassification(CheckedModel):
         return tuple(f"{name}_{column}" for name, encoder in self.encoders.items() for column in encoder.input_names)
 
     def probe_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """The heads' parameters, by name, where they are probes, of which the value of the loss tells nothing."""
+        """The heads' parameters, by name, where they are probes, which the value of the loss does not depend on."""
         if self._heads_are_probes:
             for name, encoder in self.encoders.items():
                 for key, parameter in encoder.classifier.named_parameters():

@@ -12,19 +12,10 @@ POOLINGS = ("cls", "mean", "masked_mean", "pooler")
 
 
 def pool(hidden: torch.Tensor, pooling: str, mask_BT: torch.Tensor | None = None) -> torch.Tensor:
-    """Pools an encoder's last hidden state to one vector an input.
+    """Pools a last hidden state `[B, T, H]` or `[B, H, height, width]` to `[B, H]`.
 
-    Args:
-        hidden (`torch.Tensor` of shape `(B, T, H)` or `(B, H, height, width)`): The last hidden state.
-        pooling (`str`): `"cls"` (the first token), `"mean"` (over all tokens or positions) or `"masked_mean"`
-            (over the tokens whose mask is 1; needs `mask_BT`).
-        mask_BT (`torch.Tensor` of shape `(B, T)`, *optional*): 1 for tokens that count, 0 for padding.
-
-    Returns:
-        `torch.Tensor` of shape `(B, H)`.
-
-    Raises:
-        ValueError: If the pooling does not fit the hidden state: `"cls"` of a feature map, or a mask that is missing.
+    `"cls"` is the first token, `"mean"` that over all tokens or positions, `"masked_mean"` that over the tokens whose
+    mask is 1.
     """
     is_feature_map = hidden.ndim == 4
     if pooling == "cls":
@@ -62,7 +53,7 @@ def token_mask(encoder: Any, mask_BL: torch.Tensor | None, length: int) -> torch
 def pool_outputs(encoder: Any, outputs: Any, pooling: str, mask_BL: torch.Tensor | None = None) -> torch.Tensor:
     """Pools a `ModelOutput` of `encoder`: [B, H].
 
-    `"pooler"` takes the encoder's own `pooler_output`; `"mean"` leaves padding out where a mask tells it.
+    `"pooler"` takes the encoder's own `pooler_output`; `"mean"` leaves padding out where there is a mask.
     """
     if pooling == "pooler":
         pooled = getattr(outputs, "pooler_output", None)

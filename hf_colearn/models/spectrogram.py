@@ -1,4 +1,4 @@
-"""Waveforms as log-mel pictures, for students that look at sound through an image backbone.
+"""Waveforms as log-mel images, for audio students with an image backbone.
 
 This file travels with the checkpoints that need it. Shapes: B clips, T samples of a clip, H mel bands, W frames.
 """
@@ -112,7 +112,7 @@ class SpectrogramFeatureExtractor(FeatureExtractionMixin):
         """
         if sampling_rate != self.sampling_rate:
             raise ValueError(
-                f"sampling_rate={sampling_rate}, and the student hears {self.sampling_rate} Hz: resample the waveform to "
+                f"sampling_rate={sampling_rate}, and the student takes {self.sampling_rate} Hz: resample the waveform to "
                 f"that, and pass sampling_rate={self.sampling_rate}."
             )
         clips = raw_speech if isinstance(raw_speech, (list, tuple)) else [raw_speech]
@@ -145,14 +145,14 @@ class SpectrogramFeatureExtractor(FeatureExtractionMixin):
         """The first seconds of a clip, in float32."""
         if wave.ndim != 1 or not wave.size:
             raise ValueError(
-                f"clip {number} is a waveform of shape {wave.shape}, and the student hears one channel: pass its samples "
+                f"clip {number} is a waveform of shape {wave.shape}, and the student takes one channel: pass its samples "
                 "`(T,)`, such as one channel of a stereo clip or their mean."
             )
         if not np.issubdtype(wave.dtype, np.floating):
             raise ValueError(f"clip {number} has samples of {wave.dtype}: pass floats, full scale being 1.")
         start = wave[: self._length].astype(np.float32)
         if not np.isfinite(start).all():
-            raise ValueError(f"clip {number} has samples that are NaN or infinite: mend it, or leave it out.")
+            raise ValueError(f"clip {number} has samples that are NaN or infinite: repair it, or leave it out.")
         if np.ptp(start) == 0:
             raise ValueError(
                 f"the first {self.seconds} s of clip {number} are silent, and silence is no spectrogram: cut the clip to "

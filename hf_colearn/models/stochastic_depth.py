@@ -16,8 +16,7 @@ def add_stochastic_depth(model: PreTrainedModel, rate: float) -> None:
     """Lets the residual branches of a ViT drop out sample by sample while it trains (Huang et al., 2016, "drop path").
 
     The probability rises linearly from 0 in the first layer to `rate` in the last, as in timm; what is kept is scaled up
-    by 1 / (1 - probability). Weights, configuration and evaluation stay as they are, so that a checkpoint knows nothing
-    of it: call this again on a model that is loaded to be trained on.
+    by 1 / (1 - probability). A checkpoint holds nothing of it: call this again on a model that is loaded to be trained on.
 
     Args:
         model ([`PreTrainedModel`]): A co-learning student of a ViT, or a ViT of transformers; changed in place.
@@ -61,11 +60,7 @@ def add_stochastic_depth(model: PreTrainedModel, rate: float) -> None:
 
 
 class DropPath(nn.Module):
-    """Zeroes whole samples of a branch while training, and scales the others up.
-
-    Args:
-        probability (`float`): Of dropping a sample.
-    """
+    """Zeroes whole samples of a branch with a probability while training, and scales the others up."""
 
     def __init__(self, probability: float):
         super().__init__()

@@ -39,8 +39,8 @@ from .checkpoint import CheckedModel
 from .configuration import CoLearningStudentConfig
 from .folding import fold_bottleneck
 from .heads import make_head, task_loss, zero_gradient
-from .pooling import pool_outputs
 from .outputs import CoLearningStudentOutput
+from .pooling import pool_outputs
 from .training_heads import make_training_heads, training_outputs
 
 
@@ -132,7 +132,7 @@ class CoLearningStudent(CheckedModel):
             num_labels (`int`, *optional*): C; by default as many as `id2label`, or those of the backbone's own
                 configuration.
             head, latent_norm, pooling, classifier_dim, training_heads (*optional*): See [`CoLearningStudentConfig`].
-            id2label, label2id (`dict`, *optional*): The classes' names; one of them tells the other. By default those
+            id2label, label2id (`dict`, *optional*): The classes' names; one of them gives the other. By default those
                 of the backbone's configuration, where the number of classes is the same.
             problem_type (`str`, *optional*): `"single_label_classification"` (with class indices or soft labels),
                 `"multi_label_classification"` or `"regression"`; the default follows the classes' names.
@@ -250,7 +250,7 @@ class CoLearningStudent(CheckedModel):
         return self.backbone.get_input_embeddings()
 
     def resize_token_embeddings(self, *args, **kwargs):
-        # The configuration that tells the vocabulary's size is the backbone's.
+        # The vocabulary's size stands in the backbone's configuration.
         return self.backbone.resize_token_embeddings(*args, **kwargs)
 
     def freeze_feature_encoder(self) -> None:
@@ -262,7 +262,7 @@ class CoLearningStudent(CheckedModel):
 
         Exact for an auxiliary head (the latent branch is left out) and for a bottleneck without a norm whose stock
         counterpart pools the same way (two Linear layers fold into one); the logits of both are compared. Whisper's
-        stock model knows no attention mask: it gives the same logits where none is passed.
+        stock model takes no attention mask: it gives the same logits where none is passed.
 
         Returns:
             [`PreTrainedModel`]: Such as a `ResNetForImageClassification`, in evaluation mode.
@@ -307,7 +307,7 @@ class CoLearningForImageClassification(CoLearningStudent):
 class CoLearningForAudioClassification(CoLearningStudent):
     """An audio student, of waveforms or spectrograms; see [`CoLearningStudent.from_backbone`].
 
-    With an image backbone it looks at spectrograms, the `pixel_values` of a
+    With an image backbone it takes spectrograms, the `pixel_values` of a
     [`~hf_colearn.models.spectrogram.SpectrogramFeatureExtractor`], and exports to a stock image classifier.
     """
 
@@ -315,15 +315,15 @@ class CoLearningForAudioClassification(CoLearningStudent):
     input_names = ("input_values", "input_features", "pixel_values", "attention_mask")
 
     @property
-    def _looks_at_pictures(self) -> bool:
+    def _takes_images(self) -> bool:
         return type(self.config.backbone_config) in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
 
     @property
     def _stock_class_of_backbone(self) -> Any:
-        return AutoModelForImageClassification if self._looks_at_pictures else self._stock_class
+        return AutoModelForImageClassification if self._takes_images else self._stock_class
 
     def _default_pooling(self) -> str:
-        return super()._default_pooling() if self._looks_at_pictures else "mean"
+        return super()._default_pooling() if self._takes_images else "mean"
 
     @can_return_tuple
     def forward(
@@ -370,7 +370,7 @@ class CoLearningForSequenceClassification(CoLearningStudent):
         Args:
             input_ids (`torch.LongTensor` of shape `(B, tokens)`, *optional*): As the tokenizer gives them.
             attention_mask (`torch.LongTensor` of shape `(B, tokens)`, *optional*): 1 for tokens, 0 for padding.
-            token_type_ids (`torch.LongTensor` of shape `(B, tokens)`, *optional*): Where the backbone knows them.
+            token_type_ids (`torch.LongTensor` of shape `(B, tokens)`, *optional*): Where the backbone takes them.
             inputs_embeds (`torch.FloatTensor` of shape `(B, tokens, H)`, *optional*): Instead of `input_ids`.
             labels (`torch.LongTensor` of shape `(B,)`, *optional*): From 0 to C - 1; or soft labels `(B, C)`.
         """

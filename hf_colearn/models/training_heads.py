@@ -13,13 +13,7 @@ from .heads import is_width, make_head
 def check_training_heads(heads: Mapping[str, Any] | None, readable: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """Every field of every head, in the order of the names: transformers sorts what it writes to `config.json`.
 
-    Args:
-        heads (`dict`, *optional*): By name, a width or `{"out_features": int, "hidden_features": int, "reads": str}`, of
-            which the first is required.
-        readable (`tuple[str, ...]`): What a head of the model may read, the default first.
-
-    Raises:
-        ValueError: Naming the head and the value that does not fit.
+    A width is short for `{"out_features": width}`; `readable` is what a head of the model may read, the default first.
     """
     if not isinstance(heads, Mapping | None):
         raise ValueError(f"training_heads={heads!r}: pass a dict, such as {{'projector': {{'out_features': 256}}}}.")

@@ -518,12 +518,13 @@ import torch, transformers
 model = transformers.AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True)
 assert type(model).__module__.startswith("transformers_modules."), type(model).__module__
 with torch.no_grad():
-    torch.save(model(**torch.load(sys.argv[2], weights_only=True)).logits, sys.argv[3])
+    outputs = model(**torch.load(sys.argv[2], weights_only=True))
+    torch.save({"logits": outputs.logits, **outputs.training_outputs}, sys.argv[3])
 """
 
 
-def test_a_saved_model_gives_identical_logits_in_a_process_without_hf_colearn(tmp_path):
-    made = model("film")
+def test_a_saved_model_gives_identical_outputs_in_a_process_without_hf_colearn(tmp_path):
+    made = model("film", training_heads={"projector": {"out_features": 4, "hidden_features": 5}})
     made.save_pretrained(tmp_path / "model")
     code = "\n".join(path.read_text() for path in (tmp_path / "model").glob("*.py"))
     assert "import hf_colearn" not in code and "\nfrom hf_colearn" not in code
@@ -538,7 +539,9 @@ def test_a_saved_model_gives_identical_logits_in_a_process_without_hf_colearn(tm
     )
     assert done.returncode == 0, done.stderr
     with torch.no_grad():
-        assert torch.equal(torch.load(tmp_path / "logits.pt"), made(**inputs()).logits)
+        outputs, expected = torch.load(tmp_path / "logits.pt"), made(**inputs())
+    assert torch.equal(outputs["logits"], expected.logits)
+    assert torch.equal(outputs["projector"], expected.training_outputs["projector"])
 
 
 def test_a_checkpoint_of_another_kind_is_not_read_as_a_multimodal_model(tmp_path):
