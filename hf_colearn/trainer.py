@@ -342,8 +342,8 @@ class CoLearningTrainer(Trainer):
                 state_dict = self.model.state_dict() if state_dict is None else state_dict
                 state_dict = {name: weight.contiguous() for name, weight in state_dict.items()}
             super()._save(output_dir, state_dict)
-        if self.args.should_save:
-            self._hub.save(output_dir)
+            if self.args.should_save:
+                self._hub.save(output_dir)
 
     def _save_optimizer_and_scheduler(self, output_dir):
         # The states of alpha and callbacks are a part of the run's, and the raw weights belong to the optimizer's.
@@ -369,6 +369,10 @@ class CoLearningTrainer(Trainer):
             super()._load_best_model()
 
     # ---- the Hub ----
+    def push_to_hub(self, *args, **kwargs):
+        with self._hub.publishing():  # without the heads that only training needs
+            return super().push_to_hub(*args, **kwargs)
+
     def _finish_current_push(self):
         # Trainer drops what went wrong in a push in the background.
         super()._finish_current_push()
@@ -387,11 +391,7 @@ class CoLearningTrainer(Trainer):
     ):  # fmt: skip
         """Writes the card of a student or multimodal model; that of another model, or of adapters, is Trainer's draft.
 
-        Args:
-            language, license, tags, model_name, finetuned_from: As in [`~transformers.Trainer`].
-            dataset (`str`, *optional*): Pretty name of what the last evaluation was on.
-            dataset_tags (`str`, *optional*): Its id on the Hub.
-            tasks, dataset_args: Of Trainer's draft alone.
+        `dataset` and `dataset_tags` are the name and the Hub id of what the last evaluation was on.
         """
         ours = (language, license, tags, model_name, finetuned_from, dataset_tags, dataset)
         if self.is_world_process_zero() and not self._hub.write_card(*ours):

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from transformers.utils import logging
 
 from hf_colearn.hub.card import AUTO_CLASSES, student_card
 from hf_colearn.hub.record import RECORD, TrainingRecord
+from hf_colearn.models.checkpoint import CheckedModel
 from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
 from hf_colearn.models.student import CoLearningStudent
 
@@ -28,6 +31,7 @@ class HubRecord:
 
     def __init__(self, trainer: Any):
         self._trainer = trainer
+        self._is_publishing = False
         self._warned: list[Any] = []  # pushes that were lost, and were warned of
 
     def _record(self) -> TrainingRecord:
@@ -36,9 +40,22 @@ class HubRecord:
         history = trainer.state.log_history
         return TrainingRecord.of(trainer.args, history, trainer.auxiliary_objective, trainer.alpha, model)
 
+    @contextmanager
+    def publishing(self) -> Iterator[None]:
+        """Within, a model is saved without the heads that only training needs."""
+        self._is_publishing = True
+        try:
+            yield
+        finally:
+            self._is_publishing = False
+
     def save(self, folder: str | None) -> None:
         """Writes the record beside a model that was saved; the output folder by default."""
-        self._record().save(self._trainer.args.output_dir if folder is None else folder)
+        folder = self._trainer.args.output_dir if folder is None else folder
+        model = self._trainer.accelerator.unwrap_model(self._trainer.model)
+        if self._is_publishing and isinstance(model, CheckedModel) and model.config.training_heads:
+            model.without_training_heads().save_pretrained(folder)
+        self._record().save(folder)
 
     def warn_of_lost_pushes(self) -> None:
         """Trainer pushes in the background and drops what went wrong there."""

@@ -37,8 +37,8 @@ def trainer(name, callbacks=(), **options):
     args = tiny.arguments(name, max_steps=4, save_strategy="steps", save_steps=2, alpha_schedule="heuristic", **options)
     wait = WaitForPush()
     wait.trainer = CoLearningTrainer(
-        tiny.student(), args, train_dataset=tiny.digits(16), bank=tiny.bank(), pairing=tiny.random_prompt(),
-        callbacks=[wait, *callbacks],
+        tiny.student(training_heads={"probe": 3}), args, train_dataset=tiny.digits(16), bank=tiny.bank(),
+        pairing=tiny.random_prompt(), callbacks=[wait, *callbacks],
     )
     return wait.trainer
 
@@ -133,6 +133,17 @@ def test_each_strategy_pushes_what_it_says(trained):
     assert checkpoint_folders(hub, "every_save") == checkpoint_folders(hub, "end") == []
     assert checkpoint_folders(hub, "checkpoint") == ["last-checkpoint"]
     assert checkpoint_folders(hub, "all_checkpoints") == ["checkpoint-2", "checkpoint-4"]
+
+
+def test_heads_that_only_training_needs_are_in_checkpoints_alone(trained):
+    hub, _ = trained
+    for repo in ("every_save", "checkpoint", "all_checkpoints", "end", "busy"):
+        files = hub.files(f"tester/{repo}")
+        assert not json.loads(files["config.json"]).get("training_heads"), repo
+        assert b"training_heads" not in files["model.safetensors"], repo
+    kept = hub.files("tester/checkpoint")
+    assert list(json.loads(kept["last-checkpoint/config.json"])["training_heads"]) == ["probe"]
+    assert b"training_heads.probe.weight" in kept["last-checkpoint/model.safetensors"]
 
 
 def test_the_student_comes_with_its_code_and_card(trained):
