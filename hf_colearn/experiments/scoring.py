@@ -75,11 +75,12 @@ def identity_of(trainer: CoLearningTrainer) -> dict[str, Any]:
     """What a run depends on, as far as it is known: the arguments, the terms, the teacher's latents, the student."""
     arguments = {name: value for name, value in trainer.args.to_dict().items() if name not in _OF_THE_SESSION}
     config = getattr(_unadapted(trainer), "config", None)
+    banks = {name: teacher.bank.fingerprint for name, teacher in trainer.teachers.items()}
     identity = {
         **arguments,
         "objective": repr(trainer.auxiliary_objective),
         "weights of terms": repr(trainer.alpha),
-        "bank": trainer.bank.fingerprint if trainer.bank is not None else None,
+        "bank": banks if len(banks) > 1 else next(iter(banks.values()), None),
         "student": fingerprint.of_json({} if config is None else config.to_dict()),
     }
     return json.loads(json.dumps(identity, default=str))
