@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ from huggingface_hub import ModelCard
 from transformers import AutoConfig
 
 from hf_colearn import CoLearningForImageClassification, CoLearningForMultimodalClassification
+from hf_colearn.cli import main
 from hf_colearn.hub.check import check_card
 from hf_colearn.hub.record import TrainingRecord
 
@@ -44,22 +43,17 @@ def test_a_student_is_small_and_loads(student):
     assert len(model.config.id2label) in (10, 12)
 
 
-def check(student):
-    command = [sys.executable, "-m", "hf_colearn.cli", "card", str(student), "--check"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+def test_the_digits_student_scores_what_its_card_says(monkeypatch, capfd):
+    monkeypatch.chdir(ROOT)
+    assert main(["card", str(ROOT / "model_cards" / "digits_l2v"), "--check"]) == 0
+    assert "The card says what was measured" in capfd.readouterr().out
 
 
-def test_the_digits_student_scores_what_its_card_says():
-    done = check(ROOT / "model_cards" / "digits_l2v")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "The card says what was measured" in done.stdout
-
-
-def test_a_number_that_was_made_up_is_found(tmp_path):
+def test_a_number_that_was_made_up_is_found(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(ROOT)
     student = shutil.copytree(ROOT / "model_cards" / "digits_l2v", tmp_path / "student")
     accuracy = json.loads((student / "colearning.json").read_text())["scores"]["accuracy"]
     card = (student / "README.md").read_text()
     (student / "README.md").write_text(card.replace(f"value: {accuracy}", "value: 0.9"))
-    done = check(student)
-    assert done.returncode == 1
-    assert f"accuracy: the model-index says 0.9, and {accuracy:.6g} was measured." in done.stdout
+    assert main(["card", str(student), "--check"]) == 1
+    assert f"accuracy: the model-index says 0.9, and {accuracy:.6g} was measured." in capfd.readouterr().out

@@ -336,7 +336,7 @@ def test_a_processor_of_ours_comes_back_without_a_question_about_its_code(proces
 @pytest.mark.parametrize(
     ("picture", "message"),
     [
-        (Image.new("RGB", (4, 5), "red"), "the picture, of 3 channels 5 x 4, has colours.*image.convert"),
+        (Image.new("RGB", (4, 5), "red"), "the image, of 3 channels 5 x 4, has colours.*image.convert"),
         (np.stack([np.zeros((5, 4), np.uint8), *[np.ones((5, 4), np.uint8)] * 2]), "3 channels 5 x 4, has colours"),
     ],
 )
@@ -351,12 +351,12 @@ NOISE = np.random.default_rng(0).normal(size=8000).astype(np.float32)
 @pytest.mark.parametrize(
     ("wave", "rate", "message"),
     [
-        (NOISE, 16_000, "sampling_rate=16000, and the student hears 8000 Hz: resample"),
-        (NOISE, None, "sampling_rate=None, and the student hears 8000 Hz"),
+        (NOISE, 16_000, "sampling_rate=16000, and the student takes 8000 Hz: resample"),
+        (NOISE, None, "sampling_rate=None, and the student takes 8000 Hz"),
         (
             np.stack([NOISE, NOISE]),
             8000,
-            r"clip 0 is a waveform of shape \(2, 8000\), and the student hears one channel",
+            r"clip 0 is a waveform of shape \(2, 8000\), and the student takes one channel",
         ),
         ([NOISE, NOISE[:0]], 8000, r"clip 1 is a waveform of shape \(0,\)"),
         ((NOISE * 1000).astype(np.int16), 8000, "clip 0 has samples of int16: pass floats"),
