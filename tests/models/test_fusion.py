@@ -76,7 +76,7 @@ def test_lstm_reads_the_latents_in_order_and_skips_those_that_are_absent():
     assert made(latents, logits, torch.zeros(1, 3, dtype=torch.bool))[0].tolist() == [[0, 0]]
 
 
-def test_mmtm_gates_each_branchs_channels_by_what_all_branches_show():
+def test_mmtm_gates_each_encoders_channels_by_what_all_encoders_show():
     made = fusion("mmtm")
     assert made.squeeze.weight.shape == (2, 10)  # (4 + 6) / 4 joint features
     pooled = [torch.randn(1, 4), torch.randn(1, 6)]

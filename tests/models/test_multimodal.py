@@ -181,7 +181,7 @@ def test_what_stands_in_the_place_of_an_absent_modality_changes_nothing(fusion, 
     assert torch.isfinite(outputs[0][0])
 
 
-def test_a_branch_normalises_by_the_samples_that_it_has():
+def test_an_encoder_normalises_by_the_samples_that_it_has():
     absent = [(1, "image"), (3, "image")]
     made = without_dropout(model("sum")).train()
     encoder = made.student("image")
@@ -322,7 +322,7 @@ def test_the_learned_temperature_is_the_scale_of_the_outputs():
 
 
 # ---- students ----
-def test_a_modalitys_branch_is_a_student_of_its_own(tmp_path):
+def test_a_modalitys_encoder_is_a_student_of_its_own(tmp_path):
     made = model("sum", id2label={0: "a", 1: "b", 2: "c"})
     given = inputs()
     expected = made(**given)
@@ -551,7 +551,7 @@ def test_a_checkpoint_of_another_kind_is_not_read_as_a_multimodal_model(tmp_path
 
 
 # ---- what transformers offers ----
-def test_the_attention_of_each_branch_and_of_all_can_be_chosen(tmp_path):
+def test_the_attention_of_each_encoder_and_of_all_can_be_chosen(tmp_path):
     def used(made):
         return {name: encoder.backbone.config._attn_implementation for name, encoder in made.encoders.items()}
 
