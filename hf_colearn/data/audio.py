@@ -1,4 +1,4 @@
-"""Audio of a dataset as waveforms, `input_values` and spectrograms: the one path of teachers and students.
+"""Audio of a dataset as waveforms, inputs of a model, and spectrograms; teachers and students read it alike.
 
 Shapes: T samples of a clip, C channels.
 """
@@ -6,7 +6,7 @@ Shapes: T samples of a clip, C channels.
 import io
 import operator
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from hf_colearn.data.columns import map_columns, with_lazy_input
+from hf_colearn.data.columns import map_columns, name_of, with_lazy_input
 from hf_colearn.utils.extras import extra
 
 
@@ -22,32 +22,28 @@ from hf_colearn.utils.extras import extra
 def read_waveform(
     cell: Any, position: int | str, sampling_rate: int | None = None, check: bool = True
 ) -> tuple[np.ndarray, int]:
-    """A clip as mono samples in [-1, 1] and their rate, whatever a dataset holds it as.
+    """A clip as mono samples in [-1, 1] and their rate; channels are averaged.
 
-    Files are read by soundfile and, in formats that it does not know (m4a and other video containers), by torchcodec
-    where that is installed. Channels are averaged. Another rate is resampled by torchaudio.
+    soundfile reads files; torchcodec, where installed, those that it does not know (m4a and other video containers).
 
     Args:
         cell: A path, encoded bytes, a cell of an `Audio` column (decoded or not), or an array `(T,)`, `(C, T)` or
-            `(T, C)` of floats or signed integers, which is taken to be at `sampling_rate` already.
+            `(T, C)` of floats or signed integers, taken to be at `sampling_rate` already.
         position (`int` or `str`): The row, or what to call the clip in errors.
-        sampling_rate (`int`, *optional*): In Hz, what to resample to; the clip's own by default.
-        check (`bool`, *optional*, defaults to `True`): Whether silence (all samples are equal) and samples that are NaN or
-            infinite are refused.
+        sampling_rate (`int`, *optional*): In Hz, what to resample to; by default the clip's own.
+        check (`bool`, *optional*, defaults to `True`): Refuse silence (all samples equal) and NaN or infinite samples.
 
     Returns:
         `tuple[np.ndarray, int]`: The samples `(T,)` in float32, and their rate in Hz.
 
     Raises:
-        ValueError: If it cannot be decoded, has no samples, only silence, or one that is no number; it names the clip.
+        ValueError: If it cannot be decoded, is empty, or fails the check; it names the clip.
     """
-    name = position if isinstance(position, str) else f"the audio in row {position}"
+    name = name_of("audio", cell, position)
     if isinstance(cell, (str, os.PathLike)):
         cell = {"path": os.fspath(cell)}
     elif isinstance(cell, bytes):
         cell = {"bytes": cell}
-    if isinstance(cell, Mapping) and cell.get("path"):
-        name = f"{name} ('{cell['path']}')"
     wave, rate = _decode(cell, name, sampling_rate)
     if wave.ndim not in (1, 2) or not wave.size:
         raise ValueError(f"{name} is a waveform of shape {wave.shape}: pass at least one sample, mono or stereo.")
@@ -106,11 +102,12 @@ def _as_floats(array: Any, name: str) -> np.ndarray:
 def _read_file(cell: Mapping, name: str) -> tuple[np.ndarray, int]:
     with extra("audio", "reading audio files needs soundfile"):
         import soundfile
-    content = cell.get("bytes")
-    if content is None and not os.path.isfile(cell["path"]):
+    is_path = cell.get("bytes") is None
+    source = cell["path"] if is_path else cell["bytes"]
+    if is_path and not os.path.isfile(source):
         raise ValueError(f"{name} is no audio that can be decoded (there is no such file): remove or mend it.")
     try:
-        wave, rate = soundfile.read(io.BytesIO(content) if content is not None else cell["path"], dtype="float32")
+        wave, rate = soundfile.read(source if is_path else io.BytesIO(source), dtype="float32")
         return wave if wave.ndim == 1 else wave.mean(axis=1), rate
     except (soundfile.LibsndfileError, OSError) as error:
         # Its own text would name the object that was read, too.
@@ -118,7 +115,7 @@ def _read_file(cell: Mapping, name: str) -> tuple[np.ndarray, int]:
     try:
         from torchcodec.decoders import AudioDecoder
 
-        samples = AudioDecoder(content if content is not None else cell["path"]).get_all_samples()
+        samples = AudioDecoder(source).get_all_samples()
         return samples.data.mean(dim=0).numpy(), samples.sample_rate
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         raise ValueError(
@@ -137,20 +134,20 @@ def with_input_values(
 ) -> Dataset:
     """Reads, resamples and normalises all clips once, each at its own length.
 
-    Batches are padded by `transformers.DataCollatorWithPadding(feature_extractor)`, which Trainer takes by itself
-    where its `processing_class` is the extractor; it makes an `attention_mask` where the extractor returns one.
+    Batches are padded by `transformers.DataCollatorWithPadding(feature_extractor)`, Trainer's own choice where the
+    extractor is its `processing_class`.
 
     Args:
         dataset ([`datasets.Dataset`]): With a column that [`read_waveform`] reads.
         feature_extractor: The student's. One of waveforms (wav2vec2, HuBERT) gives clips of variable length; one of
-            windows (Whisper, AST, [`~hf_colearn.models.spectrogram.SpectrogramFeatureExtractor`]) gives arrays of one
-            shape, in a column of the name that its model takes.
+            windows (Whisper, AST, [`~hf_colearn.models.spectrogram.SpectrogramFeatureExtractor`]) arrays of one shape.
         column (`str`, *optional*, defaults to `"audio"`): The clips' column, which is dropped.
-        label_column (`str`, *optional*, defaults to `"label"`): The labels' column, which becomes `labels`.
+        label_column (`str`, *optional*, defaults to `"label"`): Becomes `labels`.
         max_seconds (`float`, *optional*): What is longer loses its end.
 
     Returns:
-        [`datasets.Dataset`]: With `input_values` (float32), `labels` and every other column, in torch format.
+        [`datasets.Dataset`]: In torch format, with the input of the extractor's model (`input_values`, ..., float32),
+            `labels` and every other column.
 
     Raises:
         ValueError: If there are no samples, a column is missing, or a clip is bad; it names the row.
@@ -179,7 +176,7 @@ def with_input_values(
 
 
 def log_magnitude(wave_T: torch.Tensor, n_fft: int = 512, hop_length: int = 353) -> torch.Tensor:
-    """`log(|STFT| + 1e-7)` with a periodic Hann window of `n_fft` samples, as work on modality imbalance has it.
+    """`log(|STFT| + 1e-7)` with a periodic Hann window, as work on modality imbalance computes it.
 
     The frames are centred, with zeros beyond both ends, as librosa does it from 0.10 on (it mirrored the ends before).
     Source: the released code of OGM-GE (Peng et al., CVPR 2022; github.com/GeWu-Lab/OGM-GE_CVPR2022,
@@ -187,7 +184,7 @@ def log_magnitude(wave_T: torch.Tensor, n_fft: int = 512, hop_length: int = 353)
 
     Args:
         wave_T (`torch.Tensor` of shape `(T,)`): Samples, clipped to [-1, 1] as published.
-        n_fft, hop_length (`int`, *optional*): In samples.
+        n_fft, hop_length (`int`, *optional*): In samples; `n_fft` is the window's length, too.
 
     Returns:
         `torch.Tensor` of shape `(1, n_fft // 2 + 1, T // hop_length + 1)`, low frequencies in the first row.
@@ -218,26 +215,24 @@ def with_log_magnitude(
     out: str = "audio_pixel_values",
     random_start: bool = False,
 ) -> Dataset:
-    """Lets a dataset compute the spectrogram of every clip as it is read, see [`~hf_colearn.data.columns.with_lazy_input`].
+    """Computes the spectrogram of a clip whenever it is read, see [`~hf_colearn.data.columns.with_lazy_input`].
 
     A clip is repeated until it fills the time, and cut. The defaults are those of CREMA-D and give `(1, 257, 188)`;
     VGGSound takes `seconds=5, sampling_rate=16_000, n_fft=256, hop_length=128`, which gives `(1, 129, 626)`, with a random
     start for training (the released code draws one for testing as well).
 
     Args:
-        dataset ([`datasets.Dataset`]): With a column that [`read_waveform`] reads; a video file's sound is read too, where
-            torchcodec is installed.
+        dataset ([`datasets.Dataset`]): With a column that [`read_waveform`] reads; of video files the sound is read.
         seconds (`float`, *optional*, defaults to 3.0): The time that a spectrogram spans.
         sampling_rate (`int`, *optional*, defaults to 22050): In Hz, what clips are resampled to.
         n_fft, hop_length (`int`, *optional*, defaults to 512 and 353): In samples.
         column (`str`, *optional*, defaults to `"audio"`): The clips' column.
         out (`str`, *optional*, defaults to `"audio_pixel_values"`): The input's name; float32.
-        random_start (`bool`, *optional*, defaults to `False`): Whether a clip that is longer is cut at a random place,
-            drawn from torch's global generator, instead of its start.
+        random_start (`bool`, *optional*, defaults to `False`): Cut longer clips at a random place (torch's global
+            generator) instead of their start.
 
     Raises:
-        ValueError: If the numbers give no spectrogram or there is no such column; when a sample is read, if its clip
-            is bad, naming the file.
+        ValueError: If the numbers give no spectrogram, there is no such column, or a clip that is read is bad.
     """
     length = round(seconds * sampling_rate)
     if not (n_fft > 1 and hop_length > 0 and length >= n_fft):
@@ -245,29 +240,28 @@ def with_log_magnitude(
             f"seconds={seconds} at sampling_rate={sampling_rate} with n_fft={n_fft} and hop_length={hop_length} give no "
             "spectrogram: pass a hop of at least 1 sample, and a time that holds n_fft samples."
         )
-    spectrogram = partial(log_magnitude, n_fft=n_fft, hop_length=hop_length)
-    make = partial(_spectrogram_of, spectrogram, length, sampling_rate, random_start)
+    make = partial(_spectrogram_of, length, sampling_rate, random_start, n_fft, hop_length)
     return with_lazy_input(dataset, column, out, make)
 
 
 def _spectrogram_of(
-    spectrogram: Callable[[torch.Tensor], torch.Tensor], length: int, sampling_rate: int, random_start: bool, cell: Any
+    length: int, sampling_rate: int, random_start: bool, n_fft: int, hop_length: int, cell: Any
 ) -> torch.Tensor:
     wave_T = torch.from_numpy(read_waveform(cell, "the audio", sampling_rate)[0])
     wave_T = wave_T.repeat(-(-length // len(wave_T)))
     start = int(torch.randint(len(wave_T) - length + 1, ())) if random_start else 0
-    return spectrogram(wave_T[start : start + length])
+    return log_magnitude(wave_T[start : start + length], n_fft, hop_length)
 
 
 # ---- noise ----
 class WaveformNoise:
     """Adds Gaussian noise to the student's audio, as the released code of Lee & Yoon (ICLR 2025); a trainer's `augment`.
 
-    It is drawn anew for every batch. Where that has an `attention_mask` of the inputs' shape, the padding stays as it is.
+    It is drawn anew for every batch. An `attention_mask` of the inputs' shape keeps the padding as it is.
 
     Args:
-        std (`float`, *optional*, defaults to 1e-3): The noise's standard deviation in the units of the batch: an extractor
-            that normalises gives each clip a standard deviation of 1.
+        std (`float`, *optional*, defaults to 1e-3): The standard deviation in the batch's units; an extractor that
+            normalises gives each clip one of 1.
     """
 
     names = ("input_values", "input_features", "pixel_values")  # what an audio student takes
@@ -290,7 +284,7 @@ class WaveformNoise:
 
 
 class NoisyWaveforms(Sequence[Any]):
-    """The teacher's recordings with Gaussian noise, drawn once for every row, read when they are asked for.
+    """The teacher's recordings with Gaussian noise, read when they are asked for.
 
     A bank is exact only for inputs that stay the same, so the noise is a function of the seed and the row alone; the
     released code of Lee & Yoon (ICLR 2025) draws it anew at every step.

@@ -24,10 +24,9 @@ class ImageAugmentation(nn.Module):
 
     **The latent target of a mixed sample** is the same convex combination as its image and its label,
     \\(\lambda t_i + (1 - \lambda) t_j\\), with the weight that is left after clipping cutmix's box. For a squared
-    distance that is not a choice but an identity: \\(\|z - \lambda t_i - (1 - \lambda) t_j\|^2\\) differs from
+    distance that is an identity: \\(\|z - \lambda t_i - (1 - \lambda) t_j\|^2\\) differs from
     \\(\lambda \|z - t_i\|^2 + (1 - \lambda) \|z - t_j\|^2\\) by a term without z, so that the gradient is that of aiming
-    at both targets, each with its share, just as the soft label's cross-entropy is the weighted sum of both labels'.
-    (For `latent_loss="cosine"` and `"smooth_l1"` it is a choice.)
+    at both targets, each with its share. (For `latent_loss="cosine"` and `"smooth_l1"` it is a choice.)
 
     All draws come from torch's global generators, so a resumed run goes on as if it had not stopped; each process draws
     for its own images, by the same seed. Values of the device are never read. The partner of sample i is sample
@@ -35,16 +34,14 @@ class ImageAugmentation(nn.Module):
 
     Args:
         num_classes (`int`, *optional*): K; needed for mixing and smoothing, which make the labels soft.
-        mean, std (`Sequence[float]`, *optional*, defaults to ImageNet's): What `pixel_values` were normalised with (the
-            image processor's `image_mean` and `image_std`).
-        magnitude (`float`, *optional*, defaults to 9.0): RandAugment's, 0 to 10; see
-            [`~hf_colearn.data.rand_augment.rand_augment`]. Needs 3 channels.
+        mean, std (`Sequence[float]`, *optional*, defaults to ImageNet's): The image processor's.
+        magnitude (`float`, *optional*, defaults to 9.0): RandAugment's, 0 to 10; needs 3 channels.
         magnitude_std (`float`, *optional*, defaults to 0.5): Its standard deviation.
         num_ops (`int`, *optional*, defaults to 2): RandAugment's operations an image.
         erasing (`float`, *optional*, defaults to 0.25): Probability that a rectangle of an image, 2 % to a third of it,
             is replaced by Gaussian noise, a value a pixel (Zhong et al., 2020; timm's mode "pixel").
-        mixup (`float`, *optional*, defaults to 0.8): Both parameters of the beta distribution of \\(\lambda\\) (Zhang et
-            al., 2018).
+        mixup (`float`, *optional*, defaults to 0.8): Both parameters of \\(\lambda\\)'s beta distribution (Zhang et al.,
+            2018).
         cutmix (`float`, *optional*, defaults to 1.0): The same for cutmix (Yun et al., 2019).
         switch_prob (`float`, *optional*, defaults to 0.5): Probability of cutmix instead of mixup, where both are on.
         label_smoothing (`float`, *optional*, defaults to 0.1): Share of a label that is spread over all K classes.
@@ -109,13 +106,10 @@ class ImageAugmentation(nn.Module):
 
     @torch.no_grad()
     def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """
-        Args:
-            batch (`dict`): `pixel_values` `(B, C, H, W)`, normalised; `labels` `(B,)`, integers; and maybe the
-                teacher's targets `(B, D)`. What else it holds is passed on.
+        """Augments `pixel_values` `(B, C, H, W)`, integer `labels` `(B,)`, and maybe the teacher's targets `(B, D)`.
 
         Returns:
-            `dict`: A new one. Its labels are `(B, K)` and float32 where mixing or smoothing is on.
+            `dict`: A new batch, its labels `(B, K)` float32 where mixing or smoothing is on; other entries are passed on.
 
         Raises:
             ValueError: If a tensor is missing or has another shape.
@@ -195,15 +189,7 @@ def _blend(tensor: torch.Tensor, weight: float) -> torch.Tensor:
 
 
 def erase(x_BCHW: torch.Tensor, probability: float) -> torch.Tensor:
-    """Replaces a rectangle by Gaussian noise, in some of the images.
-
-    Args:
-        x_BCHW (`torch.Tensor` of shape `(B, C, H, W)`): Normalised, so that the noise has the images' moments.
-        probability (`float`): For every image.
-
-    Returns:
-        `torch.Tensor` of shape `(B, C, H, W)`.
-    """
+    """Replaces a rectangle by Gaussian noise in each of the normalised images `(B, C, H, W)` with a probability."""
     from kornia.augmentation import RandomErasing  # slow to import
 
     rows_N = (torch.rand(len(x_BCHW)) < probability).nonzero()[:, 0]

@@ -18,12 +18,7 @@ _SHOWN = 3  # bad samples in a log message
 
 @dataclass(frozen=True)
 class BadSample:
-    """A sample that was left out.
-
-    Args:
-        row (`int`): Its row in the dataset; in a stream, its place in what this process reads of it.
-        problem (`str`): What is wrong with it.
-    """
+    """A sample that was left out: its row (in a stream, its place in what this process reads of it) and why."""
 
     row: int
     problem: str
@@ -62,12 +57,8 @@ def without_bad_samples(
         bad: list[BadSample] = []
         is_good = _StreamFilter(read, column, bad)
         return as_stored(dataset, column).filter(is_good, with_indices=True, input_columns=[column]), bad
-
-    def check(cell: Any, row: int) -> dict[str, str | None]:
-        return {"problem": _problem(read, cell, row)}
-
     checked = as_stored(dataset.with_format(None).select_columns(column), column).map(
-        check,
+        lambda cell, row: {"problem": _problem(read, cell, row)},
         with_indices=True,
         input_columns=[column],
         remove_columns=[column],

@@ -1,5 +1,6 @@
-"""A column of a dataset as a model's input: made once for all samples, or whenever a sample is read."""
+"""A column of a dataset as a model's input: made once for all samples, or whenever one is read."""
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -19,6 +20,13 @@ def check_columns(dataset: Dataset | IterableDataset, *columns: str) -> None:
     for column in columns:
         if column not in dataset.column_names:
             raise ValueError(f"the dataset has no column '{column}' (it has {dataset.column_names}): name it.")
+
+
+def name_of(what: str, cell: Any, position: int | str) -> str:
+    """What errors call a cell: its row, or as the caller says, with its file where it has one."""
+    path = cell.get("path") if isinstance(cell, Mapping) else cell if isinstance(cell, (str, os.PathLike)) else None
+    name = position if isinstance(position, str) else f"the {what} in row {position}"
+    return f"{name} ('{os.fspath(path)}')" if path else name
 
 
 def as_stored(dataset: AnyDataset, column: str) -> AnyDataset:
@@ -43,12 +51,12 @@ def map_columns(
     Args:
         dataset ([`datasets.Dataset`]): Audio and images are handed over as they are stored.
         columns (`list[str]`): What is read, and dropped.
-        label_column (`str`): The labels' column, which becomes `labels`.
+        label_column (`str`): Becomes `labels`.
         make (`Callable`): From the cells of each column and their rows to the inputs by name.
         what (`str`): What the cells are, for errors and the progress bar.
         as_arrays (`bool`, *optional*, defaults to `True`): Whether the inputs are float32 arrays: those of 2 and 3
-            dimensions have one shape, which is stored flat and read back at once, where nested lists would cost more
-            than a training step. Else `datasets` infers the type.
+            dimensions have one shape and are stored flat, where nested lists would cost more than a training step to
+            read. Else `datasets` infers the type.
         batch_size (`int`, *optional*, defaults to 1000): Samples in memory at once.
 
     Returns:
@@ -89,22 +97,21 @@ def _array_feature(shape: tuple[int, ...]) -> Any:
 
 
 def with_lazy_input(dataset: Dataset, column: str, out: str, make: Callable[[Any], Any]) -> Dataset:
-    """Lets a dataset make a model's input of a column whenever a sample is read, in the data loader's workers.
+    """Makes a model's input of a column whenever a sample is read, in the data loader's workers.
 
     Several inputs can be added one after the other, one a modality; `datasets` itself keeps one transform alone. A cell
     that is `None`, a missing modality, stays `None`. `label` becomes `labels`, what is read is dropped, every other column
-    is passed on. The dataset's column names stay those of what is stored, so train with `remove_unused_columns=False`, or
-    Trainer takes the columns away before they are read.
+    is passed on. The column names stay those of what is stored: train with `remove_unused_columns=False`, or Trainer takes
+    the columns away before they are read.
 
     Args:
-        dataset ([`datasets.Dataset`]): With the column; images, audio and video are handed over as they are stored.
+        dataset ([`datasets.Dataset`]): Images, audio and video are handed over as they are stored.
         column (`str`): What is read.
         out (`str`): The input's name, such as `video_pixel_values`.
         make (`Callable`): From a cell to the input; it can be pickled.
 
     Raises:
-        ValueError: If there is no such column, it is read already, the name is taken, or the dataset has a transform of
-            another kind.
+        ValueError: If there is no such column, it is read already, the name is taken, or there is another transform.
     """
     check_columns(dataset, column)
     steps: tuple[tuple[str, str, Callable[[Any], Any]], ...] = ()

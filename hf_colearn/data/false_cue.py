@@ -1,8 +1,8 @@
 """False cues: what says the class in one modality while training, and at test time is gone or says another class.
 
 A model that takes the shortcut (Geirhos et al., "Shortcut Learning in Deep Neural Networks", 2020) is right for the wrong
-reason, which an ordinary test split hides. On the test sets built here it shows, and so does whether the other modality,
-which has no cue, corrects it. The coloured digits of Arjovsky et al. ("Invariant Risk Minimization", 2019) are of this kind.
+reason. The test sets built here show it, and whether the other modality, which has no cue, corrects it. The coloured digits
+of Arjovsky et al. ("Invariant Risk Minimization", 2019) are of this kind.
 
 Shapes: N samples, C classes, T samples of a waveform, H x W pixels, P the patch's side.
 """
@@ -35,15 +35,11 @@ class PatchCue:
 
     *By place*, half of the patch is white and half black, so that it shows on any background; the places are spread evenly
     over the image's border. *By brightness*, it lies in the top left corner, from black for the first class to white for the
-    last. Images keep their size and stay grayscale or RGB; others become RGB. They are stored as PNG, so that pixels outside
-    the patch are what they were.
+    last. Images keep their size and stay grayscale or RGB; others become RGB. They are stored losslessly, as PNG.
 
     Args:
         size (`int`, *optional*, defaults to 4): The patch's side, in pixels of the stored image.
         by (`str`, *optional*, defaults to `"place"`): `"place"` or `"brightness"`.
-
-    Raises:
-        ValueError: If there is no such patch.
     """
 
     size: int = 4
@@ -68,7 +64,7 @@ class PatchCue:
         image_HWC = np.array(as_rgb(cell, row))
         is_grayscale = datasets.Image().decode_example(cell).mode == "L"  # it can be decoded: `as_rgb` did
         height, width, _ = image_HWC.shape
-        top, left = self._corner(height, width, row, cue_class, num_classes)
+        top, left = self._top_left(height, width, row, cue_class, num_classes)
         patch_PPC = image_HWC[top : top + self.size, left : left + self.size]
         if self.by == "brightness":
             patch_PPC[:] = round(255 * cue_class / (num_classes - 1))
@@ -77,8 +73,7 @@ class PatchCue:
         planted = Image.fromarray(image_HWC)
         return planted.convert("L") if is_grayscale else planted
 
-    def _corner(self, height: int, width: int, row: int, cue_class: int, num_classes: int) -> tuple[int, int]:
-        """Top and left of the patch."""
+    def _top_left(self, height: int, width: int, row: int, cue_class: int, num_classes: int) -> tuple[int, int]:
         if self.size > min(height, width):
             raise ValueError(
                 f"size={self.size} is larger than the image in row {row} ({width} x {height} pixels): pass a smaller one."
@@ -107,9 +102,6 @@ class ToneCue:
         low_hz, high_hz (`float`, *optional*, defaults to 500 and 3500): In Hz; `high_hz` below half of every clip's rate.
         snr_db (`float`, *optional*, defaults to 10): The ratio of the clip's mean power to the tone's, in dB.
         sampling_rate (`int`, *optional*): In Hz, of a column of bare arrays `(T,)`, whose rate is stored nowhere.
-
-    Raises:
-        ValueError: If there are no such tones.
     """
 
     low_hz: float = 500.0
@@ -164,9 +156,6 @@ class WordCue:
     Args:
         words (`Sequence[str]`): One a class, no two alike but for case. Choose what does not occur in the texts, and what
             the student's tokenizer knows: unknown words would all be the same.
-
-    Raises:
-        ValueError: If one is empty, or two differ in nothing but case.
     """
 
     words: Sequence[str]
@@ -175,9 +164,7 @@ class WordCue:
         folded = [word.strip().casefold() for word in self.words]
         for word, plain in zip(self.words, folded, strict=True):
             if not plain or folded.count(plain) > 1:
-                raise ValueError(
-                    f"{word!r} among the words is empty or there twice: pass another word for every class."
-                )
+                raise ValueError(f"{word!r} among the words is empty or there twice: pass another one a class.")
 
     def check(self, column: str, feature: Any, num_classes: int) -> None:
         if feature not in (Value("string"), Value("large_string")):
@@ -224,8 +211,8 @@ def plant_cue(
         the cue is removed. The share of predictions that equal it is how often a model follows the cue.
 
     Raises:
-        ValueError: If the mode is unknown, the strength is none, a column is missing, of another modality or planted before,
-            a label is no class, or the cue cannot tell so many classes apart in a sample; it names the row.
+        ValueError: If an argument is out of range, a column is missing, of another modality or planted before, a label is
+            no class, or the cue cannot tell so many classes apart in a sample; it names the row.
 
     Example:
 
@@ -242,19 +229,18 @@ def plant_cue(
     if CUE_LABEL in dataset.column_names:
         raise ValueError(f"the dataset has a column '{CUE_LABEL}' already, of another cue: rename or remove it.")
     dataset, feature = dataset.with_format(None), dataset.features[column]
-    labels_N, names = _labels(dataset, label_column)
-    num_classes = len(names)
+    labels_N, num_classes = _labels(dataset, label_column), dataset.features[label_column].num_classes
+    said = ClassLabel(names=dataset.features[label_column].names)
     cue.check(column, feature, num_classes)
     if mode == "removed":
-        return dataset.add_column(CUE_LABEL, [None] * len(dataset), feature=ClassLabel(names=names))
-
+        return dataset.add_column(CUE_LABEL, [None] * len(dataset), feature=said)
     rng = np.random.default_rng(seed)
     said_N = (labels_N + rng.integers(1, num_classes, len(labels_N))) % num_classes  # another class
     if mode == "aligned":
         said_N = np.where(rng.random(len(labels_N)) < strength, labels_N, said_N)
     elif mode == "random":
         said_N = rng.integers(0, num_classes, len(labels_N))
-    dataset = dataset.add_column(CUE_LABEL, said_N.tolist(), feature=ClassLabel(names=names))
+    dataset = dataset.add_column(CUE_LABEL, said_N.tolist(), feature=said)
 
     def plant(cell: Any, cue_class: int, row: int) -> dict[str, Any]:
         return {column: cue.plant(cell, row, cue_class, num_classes)}
@@ -271,12 +257,7 @@ def plant_cue(
 
 
 def spurious_splits(
-    splits: DatasetDict,
-    column: str,
-    cue: Cue,
-    strength: float = 0.95,
-    label_column: str = "label",
-    seed: int = 0,
+    splits: DatasetDict, column: str, cue: Cue, strength: float = 0.95, label_column: str = "label", seed: int = 0
 ) -> DatasetDict:
     """All splits with the cue aligned, and two more test sets: of the same test samples, the cue removed and flipped.
 
@@ -291,9 +272,6 @@ def spurious_splits(
     Returns:
         [`datasets.DatasetDict`]: The same splits and `cue_removed` and `cue_flipped`, all with `cue_label`.
 
-    Raises:
-        ValueError: If there is no test split, or as [`plant_cue`] does.
-
     Example:
 
     ```python
@@ -306,15 +284,13 @@ def spurious_splits(
     modes = {name: (name, "aligned") for name in splits}
     modes |= {"cue_removed": ("test", "removed"), "cue_flipped": ("test", "flipped")}
     return DatasetDict(
-        {
-            name: plant_cue(splits[split], column, cue, strength, mode, label_column, seed=(seed, number))
-            for number, (name, (split, mode)) in enumerate(modes.items())
-        }
+        (name, plant_cue(splits[split], column, cue, strength, mode, label_column, seed=(seed, number)))
+        for number, (name, (split, mode)) in enumerate(modes.items())
     )
 
 
-def _labels(dataset: Dataset, label_column: str) -> tuple[np.ndarray, list[str]]:
-    """The labels `(N,)` and the classes' names."""
+def _labels(dataset: Dataset, label_column: str) -> np.ndarray:
+    """The labels `(N,)`, int64."""
     feature = dataset.features[label_column]
     if not isinstance(feature, ClassLabel):
         raise ValueError(
@@ -327,4 +303,4 @@ def _labels(dataset: Dataset, label_column: str) -> tuple[np.ndarray, list[str]]
     for row, label in enumerate(labels):
         if label not in range(feature.num_classes):
             raise ValueError(f"row {row} has label {label}, which is none of {feature.num_classes} classes: mend it.")
-    return np.array(labels, dtype=np.int64), feature.names
+    return np.array(labels, dtype=np.int64)

@@ -1,7 +1,6 @@
 """Optical flow of a video as a modality: read from extracted images, or computed from consecutive frames.
 
-Shapes: T flow fields of a clip, 2 channels (x and y), H x W pixels. Field i leads from frame i to frame i + 1, so a clip of n
-frames has n - 1.
+Shapes: T flow fields of a clip, 2 channels (x and y), H x W pixels. Field i leads from frame i to frame i + 1.
 
 Extracted flow is a folder of `flow_x_00001.jpg`, `flow_y_00001.jpg`, ... as `dense_flow` and MMAction2 write it (Wang et
 al., "Temporal Segment Networks", ECCV 2016): the first pair is field 0, a displacement of -20 to 20 pixels is 0 to 255.
@@ -30,10 +29,9 @@ def read_flow(
 ) -> torch.Tensor:
     """Flow fields of a clip, evenly spread over it as in [`~hf_colearn.data.video.read_frames`].
 
-    Where the cell's path is a folder of extracted flow, it is read. Otherwise each field is computed from two consecutive
-    frames in grayscale by DIS (Kroeger et al., ECCV 2016; OpenCV's medium preset), which costs 7 to 15 ms of one CPU core
-    for 320 x 240 pixels, so up to a second for 64 fields: far more than decoding, *every time a sample is read*. Write it
-    once, by [`write_flow`], to train on it.
+    A folder of extracted flow is read. Otherwise each field is computed from two consecutive frames in grayscale by DIS
+    (Kroeger et al., ECCV 2016; OpenCV's medium preset), which costs 7 to 15 ms of one CPU core for 320 x 240 pixels, far
+    more than decoding, *every time a sample is read*: to train on it, write it once by [`write_flow`].
 
     Args:
         cell: As in [`~hf_colearn.data.video.read_frames`], or a folder of extracted flow. `start` and `end` count frames.
@@ -67,15 +65,9 @@ def read_flow(
 
 
 def write_flow(cell: Any, folder: str | Path, position: int | str = "the video") -> Path:
-    """Computes the flow of a whole video once and writes it as extracted flow.
+    """Computes the flow of a whole video once and writes it as extracted flow, over what is there; returns the folder.
 
-    Args:
-        cell: As in [`read_flow`]; `start` and `end` are ignored, so that frames keep their numbers.
-        folder (`str` or `Path`): Is made; `flow_x_*.jpg` and `flow_y_*.jpg` in it are written over.
-        position (`int` or `str`, *optional*): The row, or what to call the clip in errors.
-
-    Returns:
-        `Path`: The folder.
+    `start` and `end` of the cell are ignored, so that frames keep their numbers.
 
     Example:
 
@@ -124,7 +116,7 @@ def with_flow(
     *,
     crop_pct: float = 0.875,
 ) -> Dataset:
-    """Lets a dataset read `count` flow fields of every clip, see [`~hf_colearn.data.columns.with_lazy_input`].
+    """Reads `count` flow fields of a clip whenever it is read, see [`~hf_colearn.data.columns.with_lazy_input`].
 
     Fields are resized so that the crop covers `crop_pct` of the short side, and a square is cropped: the centre, or, for
     training, a random place, the same for all fields of a clip. Values are in units of 20 pixels of the original frames,
@@ -141,7 +133,7 @@ def with_flow(
         crop_pct (`float`, *optional*, defaults to 0.875): The crop's share of the short side, up to 1.
 
     Raises:
-        ValueError: If a number is none of these or there is no such column; when a sample is read, as [`read_flow`].
+        ValueError: If a number is none of these, there is no such column, or, when a sample is read, as [`read_flow`].
     """
     if not (size >= 1 and count >= 1 and 0 < crop_pct <= 1):
         raise ValueError(

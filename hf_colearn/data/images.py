@@ -18,7 +18,10 @@ from PIL import ExifTags, Image, ImageOps
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from hf_colearn.data.columns import AnyDataset, map_columns
+from hf_colearn.data.columns import AnyDataset, map_columns, name_of
+
+
+UNDECODABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises for a bad image
 
 
 def with_pixel_values(dataset: Dataset, processor: Any, column: str = "image", label_column: str = "label") -> Dataset:
@@ -28,7 +31,7 @@ def with_pixel_values(dataset: Dataset, processor: Any, column: str = "image", l
         dataset ([`datasets.Dataset`]): With an `Image` column.
         processor: The student's image processor; one with a single mean is for grayscale images.
         column (`str`, *optional*, defaults to `"image"`): The images' column, which is dropped.
-        label_column (`str`, *optional*, defaults to `"label"`): The labels' column, which becomes `labels`.
+        label_column (`str`, *optional*, defaults to `"label"`): Becomes `labels`.
 
     Returns:
         [`datasets.Dataset`]: With `pixel_values`, `labels` and every other column, in torch format.
@@ -55,12 +58,7 @@ def is_grayscale(processor: Any) -> bool:
 
 
 def as_rgb(cell: Any, row: int, mode: str | None = None) -> Image.Image:
-    """A cell of an `Image` column in RGB.
-
-    Args:
-        cell (`PIL.Image.Image` or `dict`): Decoded, or its `bytes` and `path`.
-        row (`int`): Its row, for the error.
-        mode (`str`, *optional*): That of the column's `datasets.Image`.
+    """A cell of an `Image` column, decoded or not, in RGB; `mode` is that of the column's `datasets.Image`.
 
     Raises:
         ValueError: If it is no image; it names the row, and the file where there is one.
@@ -74,13 +72,12 @@ def as_rgb(cell: Any, row: int, mode: str | None = None) -> Image.Image:
 
 @contextmanager
 def _naming(cell: Any, row: int) -> Iterator[None]:
-    """What goes wrong while an image is decoded, with the image's row and file."""
+    """Adds the image's row and file to what goes wrong while it is decoded."""
     try:
         yield
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        path = cell.get("path") if isinstance(cell, Mapping) else None
-        file = f" ('{path}')" if path else ""
-        raise ValueError(f"the image in row {row}{file} cannot be decoded ({error}): remove or mend it.") from error
+    except UNDECODABLE as error:
+        name = name_of("image", cell, f"the image in row {row}")  # an id may be a string
+        raise ValueError(f"{name} cannot be decoded ({error}): remove or mend it.") from error
 
 
 def _no_image(cell: Any, row: int) -> ValueError:
@@ -119,7 +116,7 @@ def make_image_processor(
 
 
 def with_image_transform(dataset: AnyDataset, transform: "ImageTransform") -> AnyDataset:
-    """Lets a dataset or a stream decode and transform its images as they are read, in the data loader's workers.
+    """Decodes and transforms the images of a dataset or a stream as they are read, in the data loader's workers.
 
     Train on a dataset with `remove_unused_columns=False`, or Trainer takes away the images before they are read.
     """
@@ -134,7 +131,7 @@ class ImageTransform:
     A training crop covers a random share of the image at a random aspect ratio, is resized by the processor's filter
     ("RandomResizedCrop" of Szegedy et al., 2015, as timm and torchvision do it) and flipped half of the time. A JPEG is
     decoded at an eighth, a quarter or half of its size where that leaves enough pixels for the crop. Draws come from
-    torch's global generator, which is the worker's own in a worker. Further augmentation is for whole batches, see
+    torch's global generator. Further augmentation is for whole batches, see
     [`~hf_colearn.data.augmentation.ImageAugmentation`].
 
     Args:
@@ -143,12 +140,13 @@ class ImageTransform:
         scale (`tuple[float, float]`, *optional*, defaults to `(0.08, 1.0)`): A crop's share of the area.
         ratio (`tuple[float, float]`, *optional*, defaults to `(3 / 4, 4 / 3)`): Its width over its height.
         hflip (`bool`, *optional*, defaults to `True`): Off for images that a mirror makes another class of, as digits.
-        id_columns (`Sequence[str]`, *optional*, defaults to `("sample_id",)`): What else is passed on, where it is there:
-            the trainer's `id_column`.
+        id_columns (`Sequence[str]`, *optional*, defaults to `("sample_id",)`): Passed on where they are there: the
+            trainer's `id_column`.
         column, label_column (`str`, *optional*): The images' and the labels'.
 
     Raises:
-        ValueError: If a range is none, or the processor has no fixed size.
+        ValueError: If a range is none, or the processor has no fixed size; when called, if a column is missing or an
+            image cannot be decoded.
 
     Example:
 
@@ -187,16 +185,7 @@ class ImageTransform:
         self._slope_C11, self._offset_C11 = (factor / std).view(-1, 1, 1), (mean / std).view(-1, 1, 1)
 
     def __call__(self, batch: Mapping[str, list]) -> dict[str, Any]:
-        """
-        Args:
-            batch (`Mapping[str, list]`): Columns of samples, as `datasets` gives them; images decoded or not.
-
-        Returns:
-            `dict`: `pixel_values` `(B, 3, H, W)` float32, `labels` and the ids.
-
-        Raises:
-            ValueError: If a column is missing, or an image cannot be decoded.
-        """
+        """Of columns of B samples, `pixel_values` `(B, 3, H, W)` float32, `labels` and the ids."""
         for name in (self.column, self.label_column):
             if name not in batch:
                 raise ValueError(
@@ -218,14 +207,12 @@ class ImageTransform:
 
     def _random_view(self, cell: Any, row: int) -> np.ndarray:
         with _naming(cell, row):
-            image = _open(cell)
-            if image is not None:
+            if (image := _open(cell)) is not None:
                 image = self._random_crop(image)
-        if image is None:
-            raise _no_image(cell, row)
-        if self.hflip and torch.rand(()) < 0.5:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return np.array(image)
+                if self.hflip and torch.rand(()) < 0.5:
+                    image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+                return np.array(image)
+        raise _no_image(cell, row)
 
     def _random_crop(self, image: Image.Image) -> Image.Image:
         if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
@@ -240,7 +227,7 @@ class ImageTransform:
         return image.resize((self.width, self.height), self.processor.resample, box=box)
 
     def _draw_box(self, width: int, height: int) -> tuple[int, int, int, int]:
-        """Left, top, right and bottom; after ten crops that do not fit, the largest in the centre with a ratio allowed."""
+        """Left, top, right, bottom; after ten crops that do not fit, the largest in the centre with a ratio allowed."""
         low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
         for share, shape, x, y in torch.rand(10, 4).tolist():
             area = width * height * (self.scale[0] + share * (self.scale[1] - self.scale[0]))
@@ -267,9 +254,9 @@ def _input_size(processor: Any) -> tuple[int, int]:
 def _open(cell: Any) -> Image.Image | None:
     """An image that is not decoded yet, where the cell allows it."""
     if isinstance(cell, Mapping):
-        if cell.get("bytes") is not None:
-            return Image.open(io.BytesIO(cell["bytes"]))
-        if cell.get("path") is not None and os.path.isfile(cell["path"]):
-            return Image.open(cell["path"])
+        if (content := cell.get("bytes")) is not None:
+            return Image.open(io.BytesIO(content))
+        if (path := cell.get("path")) is not None and os.path.isfile(path):
+            return Image.open(path)
         return datasets.Image().decode_example(cell)  # from the Hub, or inside an archive
     return cell if isinstance(cell, Image.Image) else None

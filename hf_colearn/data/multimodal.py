@@ -3,6 +3,8 @@
 A modality's columns are `{modality}_{input}`, such as `image_pixel_values`; a sample without it has `None` in all of
 them. What a dataset lacks is read from Arrow's validity bits: nothing is decoded or loaded for it. Where a transform makes
 the columns, the stored column `{modality}` is read instead, and the transform passes its `None` on.
+
+Shapes: N samples of a dataset, B of a batch, P of those that have a modality, M modalities.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,7 +35,7 @@ class MultimodalCollator:
             sees a modality's columns without their prefix; None stacks them.
 
     Raises:
-        ValueError: If a sample has no modality, or a modality in only some of its columns.
+        ValueError: When called, if a sample has no modality, or a modality in only some of its columns.
 
     Example:
 
@@ -109,20 +111,17 @@ def _tensor(cell: Any) -> Any:
 
 
 def without_modality(dataset: Dataset, name: str, share: float, seed: int = 0) -> Dataset:
-    """Takes a modality from a share of the samples, drawn at random.
+    """Takes a modality from a share of the samples, drawn at random; their order stays.
 
     With one seed, the samples that lack it at a small share lack it at every larger one, so `1 - share` is a paired
-    fraction to sweep over.
+    fraction to sweep over. In the formats "torch" and "numpy", which cannot show a missing cell, the dataset comes back
+    with the transform [`missing_as_none`].
 
     Args:
-        dataset ([`datasets.Dataset`]): With N samples. In the formats "torch" and "numpy", which cannot show a missing cell,
-            the dataset comes back with the transform [`missing_as_none`].
+        dataset ([`datasets.Dataset`]): With N samples.
         name (`str`): The modality.
         share (`float`): Of all samples, from 0 to 1; `round(share * N)` are drawn.
         seed (`int`, *optional*, defaults to 0): Of the draw.
-
-    Returns:
-        [`datasets.Dataset`]: The same samples in the same order.
 
     Raises:
         ValueError: If the share is out of range or the modality has no columns.
@@ -144,23 +143,20 @@ def without_modality(dataset: Dataset, name: str, share: float, seed: int = 0) -
     )
     if dataset.format["type"] in ("torch", "numpy"):
         return emptied.with_transform(missing_as_none)
-    return _formatted_as(emptied, dataset)
+    return emptied.with_format(**dataset.format)
 
 
 def mismatched(dataset: Dataset, name: str, share: float, seed: int = 0) -> Dataset:
     """Assigns the modality of another sample to a share of the samples: for a sweep over wrong pairs.
 
     The samples that are drawn pass theirs on in one circle, so none keeps its own and each one's is seen as often as
-    before; the new one may be of the same class. Labels and all other columns stay. With one seed, the samples that are
-    mismatched at a small share are so at every larger one. Samples that lack the modality go on lacking it.
+    before; the new one may be of the same class. Labels, all other columns and the order stay. With one seed, the samples
+    that are mismatched at a small share are so at every larger one. Samples that lack the modality go on lacking it.
 
     Args:
         dataset ([`datasets.Dataset`]): With the modality's columns stored; a transform stays and sees them moved.
         name, seed: As in [`without_modality`].
         share (`float`): Of the P samples that have the modality, from 0 to 1; `round(share * P)` are drawn.
-
-    Returns:
-        [`datasets.Dataset`]: The same samples in the same order.
 
     Raises:
         ValueError: If the share is out of range or comes to a single sample, or the modality has no columns.
@@ -179,7 +175,7 @@ def mismatched(dataset: Dataset, name: str, share: float, seed: int = 0) -> Data
     moved = plain.select_columns(columns).select(sources)
     rest = plain.remove_columns(columns)
     both = concatenate_datasets([rest, moved], axis=1) if rest.column_names else moved
-    return _formatted_as(both.select_columns(dataset.column_names), dataset)
+    return both.select_columns(dataset.column_names).with_format(**dataset.format)
 
 
 def _drawn(rows: np.ndarray, share: float, seed: int) -> np.ndarray:
@@ -192,17 +188,13 @@ def _drawn(rows: np.ndarray, share: float, seed: int) -> np.ndarray:
 def only_modality(dataset: Dataset, name: str, id_column: str = "sample_id") -> Dataset:
     """The samples that have a modality, as its unimodal student takes them: columns without their prefix.
 
+    A transform is applied first and then sees every stored column; of lazy inputs
+    ([`~hf_colearn.data.columns.with_lazy_input`]) only those of the modality are made.
+
     Args:
         dataset ([`datasets.Dataset`]): Of several modalities.
-        name (`str`): The modality to keep.
+        name (`str`): The modality to keep; without a column it is a ValueError.
         id_column (`str`, *optional*, defaults to `"sample_id"`): Kept where it is there, as are `labels` or `label`.
-
-    Returns:
-        [`datasets.Dataset`]: A transform is applied first and then sees every stored column; of lazy inputs
-            ([`~hf_colearn.data.columns.with_lazy_input`]) only those of the modality are made.
-
-    Raises:
-        ValueError: If the modality has no columns.
     """
     here_N = _mask_of(dataset, name)
     if not here_N.all():
@@ -229,10 +221,7 @@ def _keep_only(
 def check_modalities(dataset: Any, modalities: tuple[str, ...] | list[str]) -> None:
     """Refuses a dataset that cannot train or evaluate a model of these modalities.
 
-    Args:
-        dataset: A [`datasets.Dataset`], of which Arrow's validity is read; of a stream the column names are, where they
-            are known.
-        modalities (`tuple[str, ...]`): The model's.
+    Of a [`datasets.Dataset`] Arrow's validity is read, of a stream the column names, where they are known.
 
     Raises:
         ValueError: If a modality has no column, is absent in every sample or present in part, a sample has none at all,
@@ -253,11 +242,9 @@ def check_modalities(dataset: Any, modalities: tuple[str, ...] | list[str]) -> N
 
 
 def _mask_for_training(dataset: Dataset, name: str) -> np.ndarray:
-    """Which samples have a modality, `[N]` bool, refused where a model cannot be trained with it."""
+    """Which samples have a modality, `[N]` bool; raises where a model cannot be trained with it."""
     kind = dataset.format["type"]
-    if kind == "custom" and not any(
-        column == name or column.startswith(f"{name}_") for column in dataset.column_names
-    ):
+    if kind == "custom" and not any(f"{column}_".startswith(f"{name}_") for column in dataset.column_names):
         with preserve_rng_state(torch.device("cpu")):
             _columns_of(list(dataset[0]), name)
         return np.ones(len(dataset), dtype=bool)  # only the transform knows
@@ -278,8 +265,7 @@ def _mask_for_training(dataset: Dataset, name: str) -> np.ndarray:
 def _columns_of(columns: list[str], name: str, or_raw: bool = True) -> list[str]:
     """A modality's columns, or else the raw one that a transform makes them of."""
     found = [column for column in columns if column.startswith(f"{name}_")]
-    if not found and or_raw and name in columns:
-        return [name]
+    found = found or [column for column in columns if or_raw and column == name]
     if not found:
         raise ValueError(
             f"the modality '{name}' has no column: a column's name begins with its modality's, such as "
@@ -306,8 +292,3 @@ def _valid(dataset: Dataset, column: str) -> np.ndarray:
     # The table's own bits, and then the rows that a selection or a shuffle points at: indexing would copy the data.
     valid = pc.is_valid(dataset.data.column(column)).to_numpy()
     return valid if dataset._indices is None else valid[dataset._indices.column(0).to_numpy()]
-
-
-def _formatted_as(dataset: Dataset, example: Dataset) -> Dataset:
-    how = example.format
-    return dataset.with_format(how["type"], how["columns"], how["output_all_columns"], **how["format_kwargs"])

@@ -20,7 +20,7 @@ def rand_augment(
     num_ops: int = 2,
     fill: torch.Tensor | float = 0.5,
 ) -> torch.Tensor:
-    """RandAugment (Cubuk et al., 2020) as timm's `rand-m9-mstd0.5-inc1` does it, which the published ViTs were trained with.
+    """RandAugment (Cubuk et al., 2020) as timm's `rand-m9-mstd0.5-inc1`, which the published ViTs were trained with.
 
     `num_ops` times, every image draws one of 15 operations (a second time maybe the same), is left alone with
     probability 0.5, and else gets it with a magnitude from a normal distribution; "inc" says that all operations grow
@@ -35,9 +35,6 @@ def rand_augment(
         num_ops (`int`, *optional*, defaults to 2): Operations an image.
         fill (`torch.Tensor` that broadcasts to an image, *optional*, defaults to 0.5): What a geometric operation
             brings in from outside; timm takes the dataset's mean.
-
-    Returns:
-        `torch.Tensor` of shape `(B, 3, H, W)`.
     """
     x_B3HW, size = x_B3HW.clone(), len(x_B3HW)
     for _ in range(num_ops):
@@ -63,15 +60,7 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 def operate(
     name: str, x_N3HW: torch.Tensor, level_N: torch.Tensor, sign_N: torch.Tensor, fill: torch.Tensor | float = 0.5
 ) -> torch.Tensor:
-    """One operation.
-
-    Args:
-        name (`str`): One of `OPERATIONS`.
-        x_N3HW (`torch.Tensor` of shape `(N, 3, H, W)`): In [0, 1].
-        level_N (`torch.Tensor` of shape `(N,)`): timm's magnitude over 10, so 0 to 1.
-        sign_N (`torch.Tensor` of shape `(N,)`): 1 or -1, for the operations that have two directions.
-        fill (`torch.Tensor` or `float`): As in [`rand_augment`].
-    """
+    """The operation of this name, at timm's magnitudes over 10 (0 to 1) and signs of 1 or -1 `(N,)`."""
     if name in PHOTOMETRIC:
         return PHOTOMETRIC[name](x_N3HW, level_N, sign_N)
     # Output to input, in the coordinates of `affine_grid`: -1 to 1 from edge to edge, so that sides do not count.

@@ -25,9 +25,6 @@ def with_sample_ids(dataset: Dataset, column: str = "sample_id") -> Dataset:
         dataset ([`datasets.Dataset`]): With N samples.
         column (`str`, *optional*, defaults to `"sample_id"`): `CoLearningArguments.id_column`.
 
-    Returns:
-        [`datasets.Dataset`]: With ids from 0 to N - 1.
-
     Raises:
         ValueError: If the dataset has such a column already.
     """
@@ -37,14 +34,8 @@ def with_sample_ids(dataset: Dataset, column: str = "sample_id") -> Dataset:
 
 
 def labels_by_id(dataset: Dataset, column: str = "sample_id", label_column: str = "label") -> np.ndarray:
-    """The label of sample id 0, 1, ..., as `Paired` and the null controls take it, wherever samples were left out.
-
-    Args:
-        dataset ([`datasets.Dataset`]): With ids and labels.
-        column, label_column (`str`, *optional*): Their columns.
-
-    Returns:
-        `np.ndarray` of shape `(largest id + 1,)`, int64; 0 for ids that the dataset does not hold.
+    """The label of sample id 0, 1, ... up to the largest, int64, as `Paired` and the null controls take it; 0 for ids that
+    the dataset does not hold.
     """
     plain = dataset.with_format("numpy").select_columns([column, label_column])
     ids = np.asarray(plain[column][:])

@@ -21,9 +21,6 @@ class SmoothedLabels:
         num_classes (`int`): C.
         share (`float`): s, from 0 to 1.
 
-    Raises:
-        ValueError: If the share is not within [0, 1].
-
     Example:
 
     ```python

@@ -21,14 +21,13 @@ def with_input_ids(
         dataset ([`datasets.Dataset`]): With a column of texts.
         tokenizer: The student's.
         column (`str`, *optional*, defaults to `"text"`): The texts' column, which is dropped.
-        label_column (`str`, *optional*, defaults to `"label"`): The labels' column, which becomes `labels`.
+        label_column (`str`, *optional*, defaults to `"label"`): Becomes `labels`.
         max_length (`int`, *optional*): In tokens; what is longer loses its end. The tokenizer's own limit by default.
         pair_column (`str`, *optional*): Of second texts, which is dropped too; BERT's tokenizer gives
             `[CLS] text [SEP] second [SEP]`. The limit is for both together, and the longer one loses its end.
 
     Returns:
-        [`datasets.Dataset`]: With `input_ids`, what else the tokenizer gives, `labels` and every other column, in torch
-        format.
+        [`datasets.Dataset`]: In torch format, with what the tokenizer gives, `labels` and every other column.
 
     Raises:
         ValueError: If there are no samples, a column is missing, or a text is missing or empty; it names the row.
@@ -46,11 +45,7 @@ def with_input_ids(
 
 
 def read_text(cell: Any, row: int) -> str:
-    """A cell of a column of texts.
-
-    Raises:
-        ValueError: If it is missing, empty or no text; it names the row.
-    """
+    """A cell of a column of texts; raises a ValueError that names the row if it is missing, empty or no text."""
     if cell is None or (isinstance(cell, str) and not cell.strip()):
         raise ValueError(f"the text in row {row} is missing or empty ({cell!r}): remove or mend it.")
     if not isinstance(cell, str):

@@ -16,8 +16,8 @@ from datasets import Dataset
 from PIL import Image
 
 from hf_colearn.data.audio import read_waveform
-from hf_colearn.data.columns import with_lazy_input
-from hf_colearn.data.images import ImageTransform, is_grayscale
+from hf_colearn.data.columns import name_of, with_lazy_input
+from hf_colearn.data.images import UNDECODABLE, ImageTransform, is_grayscale
 
 
 VIDEO_SUFFIXES = (".mp4", ".flv", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg")
@@ -31,13 +31,13 @@ def read_frames(
     """Frames of a clip, evenly spread over it.
 
     The clip is cut into `count` segments of equal length, and the frame in the centre of each is taken; with a generator,
-    a random frame of each ("temporal segments" of Wang et al., ECCV 2016). Video files are decoded by torchcodec, which
-    seeks and so decodes little more than what is taken.
+    a random frame of each ("temporal segments" of Wang et al., ECCV 2016). torchcodec decodes video files; it seeks, and so
+    decodes little more than what is taken.
 
     Args:
-        cell (`str`, `Path`, `bytes` or `dict`): A video file, a folder of its extracted frames (sorted naturally, so that
-            `2.jpg` comes before `10.jpg`), an encoded video, or a cell of a `Video(decode=False)` column, `path` and
-            `bytes`. Where the cell has `start` and `end`, the clip is frames `start` to `end - 1`, counted from 0.
+        cell (`str`, `Path`, `bytes` or `dict`): A video file, a folder of its extracted frames (in natural order), an
+            encoded video, or a cell of a `Video(decode=False)` column, `path` and `bytes`. Where the cell has `start` and
+            `end`, the clip is frames `start` to `end - 1`, counted from 0.
         count (`int`): T.
         position (`int` or `str`, *optional*): The row, or what to call the clip in errors.
         generator (`torch.Generator`, *optional*): Draws the frames, for training.
@@ -46,8 +46,7 @@ def read_frames(
         `torch.Tensor` of shape `(T, 3, H, W)`, uint8, in RGB.
 
     Raises:
-        ValueError: If it cannot be decoded, its frames differ in size, or there are fewer than `count`; it names the
-            clip.
+        ValueError: If it cannot be decoded, its frames differ in size, or are fewer than `count`; it names the clip.
         ImportError: If a file is to be decoded without torchcodec, or without FFmpeg.
 
     Example:
@@ -64,16 +63,13 @@ def read_frames(
 def read_soundtrack(
     cell: Any, sampling_rate: int | None = None, position: int | str = "the video"
 ) -> tuple[np.ndarray, int]:
-    """The sound of a clip as mono samples in [-1, 1] and their rate.
+    """The sound of a clip, as [`~hf_colearn.data.audio.read_waveform`] gives it.
 
     Args:
         cell: As in [`read_frames`]. A wav file beside it with the same name, `clip.wav` for `clip.mp4` or for the folder
             `clip`, is taken instead of the video's own sound.
         sampling_rate (`int`, *optional*): In Hz, what to resample to.
         position (`int` or `str`, *optional*): The row, or what to call the clip in errors.
-
-    Returns:
-        `tuple[np.ndarray, int]`: As of [`~hf_colearn.data.audio.read_waveform`].
 
     Raises:
         ValueError: If there is no sound, only silence, or it cannot be decoded; it names the clip.
@@ -93,7 +89,7 @@ def soundtrack_of(video: Path) -> Path:
 
 
 def frame_files(folder: Path, prefix: str = "") -> list[Path]:
-    """The images of a folder whose names begin so, in natural order."""
+    """The images of a folder whose names begin so, in natural order: `2.jpg` comes before `10.jpg`."""
     files = [path for path in folder.iterdir() if path.suffix.lower() in _IMAGE_SUFFIXES]
     files = [path for path in files if path.name.startswith(prefix) and not path.name.startswith("._")]
     return sorted(files, key=lambda path: [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", path.name)])
@@ -137,13 +133,7 @@ def spread(frames: range, count: int, name: str, generator: torch.Generator | No
 class VideoFrames:
     """The frames of a video by number, from 0: of a file, which torchcodec decodes, or of a folder of images.
 
-    Args:
-        cell: As in [`read_frames`]; its `start` and `end` are ignored.
-        position (`int` or `str`): The row, or what to call the clip in errors.
-
-    Raises:
-        ValueError: If there is no such file or it cannot be decoded; it names the clip.
-        ImportError: If a file is to be decoded without torchcodec, or without FFmpeg.
+    A cell is as in [`read_frames`], and so are the errors; its `start` and `end` are ignored.
     """
 
     def __init__(self, cell: Any, position: int | str):
@@ -188,7 +178,7 @@ def read_images(files: list[Path], name: str, mode: str = "RGB") -> torch.Tensor
         try:
             with Image.open(file) as image:
                 frames.append(np.array(image.convert(mode)))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except UNDECODABLE as error:
             raise ValueError(f"{name} has a frame '{file.name}' that cannot be decoded ({error}): mend it.") from error
     if sizes := {frame.shape[:2] for frame in frames} - {frames[0].shape[:2]}:
         raise ValueError(f"{name} has frames of {frames[0].shape[:2]} and of {sizes.pop()} pixels: extract them anew.")
@@ -202,14 +192,9 @@ def _undecodable(name: str, error: Exception) -> ValueError:
 
 def source_of(cell: Any, position: int | str) -> tuple[Path | bytes, str]:
     """The file, folder or bytes of a cell, and what to call it."""
-    name = position if isinstance(position, str) else f"the video in row {position}"
-    source = cell
+    name, source = name_of("video", cell, position), cell
     if isinstance(cell, Mapping):
         source = cell.get("path") if cell.get("bytes") is None else cell["bytes"]
-        if cell.get("path"):
-            name = f"{name} ('{cell['path']}')"
-    elif isinstance(cell, (str, os.PathLike)):
-        name = f"{name} ('{os.fspath(cell)}')"
     if isinstance(source, bytes):
         return source, name
     if isinstance(source, (str, os.PathLike)):
@@ -232,7 +217,7 @@ def with_frames(
     scale: tuple[float, float] = (0.08, 1.0),
     hflip: bool = True,
 ) -> Dataset:
-    """Lets a dataset decode `count` frames of every clip as it is read, see [`~hf_colearn.data.columns.with_lazy_input`].
+    """Decodes `count` frames of a clip whenever it is read, see [`~hf_colearn.data.columns.with_lazy_input`].
 
     For training, a random frame of each segment is taken, and all frames of a clip get *the same* random crop and flip
     (the released code of OGM-GE draws them for every frame). Several video columns of a sample are drawn apart.
@@ -242,16 +227,14 @@ def with_frames(
         processor: The student's image processor; one with a single mean is for grayscale frames.
         count (`int`): T.
         column (`str`, *optional*, defaults to `"video"`): The clips' column.
-        out (`str`, *optional*, defaults to `"video_pixel_values"`): The input's name; `(T, C, H, W)` float32, also where T
-            is 1.
-        train (`bool`, *optional*, defaults to `False`): Whether to take frames, crop and flip at random; draws come from
-            torch's global generator, which is the worker's own in a worker.
+        out (`str`, *optional*, defaults to `"video_pixel_values"`): The input's name; `(T, C, H, W)` float32.
+        train (`bool`, *optional*, defaults to `False`): Whether to take frames, crop and flip at random, drawn from
+            torch's global generator.
         scale (`tuple[float, float]`, *optional*, defaults to `(0.08, 1.0)`): A training crop's share of the area.
         hflip (`bool`, *optional*, defaults to `True`): Off where a mirror makes another class, as of gestures.
 
     Raises:
-        ValueError: If the count or scale is none, or there is no such column; when a sample is read, if its clip cannot
-            be decoded or is too short, naming the file.
+        ValueError: If the count or scale is none, there is no such column, or a clip that is read is bad or too short.
     """
     if count < 1:
         raise ValueError(f"count={count} takes no frame: pass at least 1.")

@@ -9,6 +9,7 @@ are close, not equal: say which it is.
 """
 
 import io
+import itertools
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -37,11 +38,7 @@ def all_conditions() -> list[Condition]:
 
 
 def check_can_corrupt() -> None:
-    """Fails early where corruptions cannot be made.
-
-    Raises:
-        ImportError: If corrupt-tta is not installed.
-    """
+    """Raises an ImportError where corruptions cannot be made, before any work is done."""
     if find_spec("corrupt_tta") is None:
         raise ImportError(
             "making ImageNet-C's corruptions needs corrupt-tta: `pip install 'hf-colearn[robustness]'`, or pass the "
@@ -58,22 +55,14 @@ def centre_crop(image: Image.Image) -> Image.Image:
 
 
 def corrupt_image(image: Image.Image, corruption: str, severity: int) -> Image.Image:
-    """An RGB image, corrupted; the same on every run and process, since the pixels are the seed.
-
-    Args:
-        image (`PIL.Image.Image`): In RGB, of 224 x 224 for the strength that ImageNet-C has.
-        corruption (`str`): One of the 15.
-        severity (`int`): 1 to 5.
-
-    Returns:
-        `PIL.Image.Image`: Of the same size.
+    """An RGB image of 224 x 224, corrupted; the same on every run and process, since the pixels are the seed.
 
     Raises:
         ValueError: If there is no such corruption or severity.
         RuntimeError: If corrupt-tta returns the image as it was because its frost textures cannot be read.
     """
     if (corruption, severity) not in all_conditions():
-        names = [name for group in CORRUPTIONS.values() for name in group]
+        names = [*itertools.chain(*CORRUPTIONS.values())]
         raise ValueError(
             f"'{corruption}' at severity {severity} is not in ImageNet-C: it has {names}, severities 1 to 5."
         )
@@ -97,24 +86,19 @@ def corrupt_image(image: Image.Image, corruption: str, severity: int) -> Image.I
 
 
 def find_archive(folder: str | Path) -> dict[Condition, Path]:
-    """The class-folder trees of an ImageNet-C archive, by corruption and severity.
+    """The class-folder trees of an ImageNet-C archive, by corruption and severity, in ImageNet-C's order.
 
     Args:
         folder (`str` or `Path`): Holds `gaussian_noise/1/n01440764/*.JPEG` and so on, also below the archive's groups
-            (`noise/gaussian_noise/1/...`). Corruptions that are not among the 15, such as `extra/speckle_noise`, are
-            left alone.
-
-    Returns:
-        `dict`: In ImageNet-C's order; only what is there.
+            (`noise/gaussian_noise/1/...`). Other corruptions, such as `extra/speckle_noise`, are left alone.
 
     Raises:
-        ValueError: If nothing is.
+        ValueError: If none of them is there.
     """
-    groups = {name: group for group, names in CORRUPTIONS.items() for name in names}
     found = {}
-    for name, severity in all_conditions():
-        for place in (Path(folder, name, str(severity)), Path(folder, groups[name], name, str(severity))):
-            if place.is_dir():
+    for group, names in CORRUPTIONS.items():
+        for name, severity, parent in itertools.product(names, SEVERITIES, (".", group)):
+            if (place := Path(folder, parent, name, str(severity))).is_dir():
                 found[name, severity] = place
     if not found:
         raise ValueError(

@@ -16,12 +16,12 @@ from PIL import Image as Pillow
 from torch.utils import data
 
 from hf_colearn.data.columns import as_stored
+from hf_colearn.data.images import UNDECODABLE
 from hf_colearn.evaluation.corruptions import CROP, Condition, centre_crop, corrupt_image
 from hf_colearn.utils import distributed
 
 
 LABEL_COLUMNS = ("wnid", "label", "labels", "cls")  # the first that is there; `cls` is WebDataset's
-_UNREADABLE = (OSError, SyntaxError, ValueError, Pillow.DecompressionBombError)
 
 
 def open_dataset(
@@ -34,9 +34,6 @@ def open_dataset(
         split (`str`, *optional*): Needed where there are several.
         streaming (`bool`, *optional*, defaults to `False`): Read it while it is used, without downloading it first.
         config (`str`, *optional*): Of a dataset of the Hub that has several.
-
-    Raises:
-        ValueError: If there are several splits and none was named, or there is no such split.
     """
     folder = Path(source)
     if folder.is_dir() and not any(folder.rglob("*.parquet")):
@@ -52,11 +49,7 @@ def open_dataset(
 
 
 def columns_of(dataset: Dataset | IterableDataset, label: str | None = None) -> tuple[str, str]:
-    """The dataset's `Image` column, and `label` or the first there is of `wnid`, `label`, `labels` and `cls`.
-
-    Raises:
-        ValueError: If the dataset has no features, not exactly one `Image` column, or no column of labels.
-    """
+    """The dataset's one `Image` column, and `label` or the first there is of `LABEL_COLUMNS`."""
     if dataset.features is None:
         raise ValueError("the stream has no known features: pass them to `load_dataset(..., features=...)`.")
     names = list(dataset.features)
@@ -127,8 +120,10 @@ class ScoringSamples(data.IterableDataset):
         self.class_of, self.processor = class_of, processor
         self.conditions, self.is_cropped, self.max_samples = list(conditions), is_cropped, max_samples
         self.processor_options: dict[str, bool] = {}
-        if (is_cropped or self.conditions) and _input_size(processor) == (CROP, CROP):
-            self.processor_options = {"do_resize": False, "do_center_crop": False}
+        if is_cropped or self.conditions:
+            probe = processor(images=[Pillow.new("RGB", (CROP, CROP))], return_tensors="pt")["pixel_values"]
+            if probe.shape[-2:] == (CROP, CROP):
+                self.processor_options = {"do_resize": False, "do_center_crop": False}
 
     def loader(self, batch_size: int, num_workers: int) -> data.DataLoader:
         """Batches of this process's share."""
@@ -147,7 +142,7 @@ class ScoringSamples(data.IterableDataset):
                 )
             try:
                 image = Image().decode_example(row[self.image_column]).convert("RGB")
-            except _UNREADABLE as error:
+            except UNDECODABLE as error:
                 yield UnreadImage(name, str(error))
                 continue
             if self.is_cropped and image.size != (CROP, CROP):
@@ -186,19 +181,10 @@ class ScoringSamples(data.IterableDataset):
     def collate(self, samples: list[Sample | UnreadImage]) -> Batch:
         """A batch of samples, through the image processor."""
         good = [sample for sample in samples if isinstance(sample, Sample)]
-        pixel_values = None
-        if good:
-            images = [sample.image for sample in good]
-            pixel_values = self.processor(images=images, return_tensors="pt", **self.processor_options)["pixel_values"]
+        images, options = [sample.image for sample in good], self.processor_options
         return Batch(
-            pixel_values,
+            self.processor(images=images, return_tensors="pt", **options)["pixel_values"] if good else None,
             torch.tensor([sample.target for sample in good], dtype=torch.int64),
             torch.tensor([sample.view for sample in good], dtype=torch.int64),
             [sample for sample in samples if isinstance(sample, UnreadImage)],
         )
-
-
-def _input_size(processor: Any) -> tuple[int, int]:
-    """The height and width in pixels that the processor makes of a 224 x 224 image."""
-    pixels = processor(images=[Pillow.new("RGB", (CROP, CROP))], return_tensors="pt")["pixel_values"]
-    return tuple(pixels.shape[-2:])

@@ -36,12 +36,9 @@ ALEXNET_ERRORS = {
 
 
 def corruption_errors(errors: Mapping[Condition, float]) -> dict[str, float]:
-    r"""The corruption error of every corruption of which all five severities were measured, in percent.
+    r"""The corruption error in percent of every corruption of which all five severities were measured.
 
-    \\(CE_c = 100 \sum_s E_{s,c} / \sum_s E^{AlexNet}_{s,c}\\)
-
-    Args:
-        errors (`Mapping`): From corruption and severity to the fraction of images classified wrongly, in [0, 1].
+    \\(CE_c = 100 \sum_s E_{s,c} / \sum_s E^{AlexNet}_{s,c}\\), of the fractions E of images classified wrongly, in [0, 1].
 
     Example:
 
@@ -60,11 +57,7 @@ def corruption_errors(errors: Mapping[Condition, float]) -> dict[str, float]:
 
 
 def mean_corruption_error(errors: Mapping[Condition, float]) -> float:
-    """The mCE, the mean of the 15 corruption errors, in percent; AlexNet has 100.
-
-    Raises:
-        ValueError: If a corruption or severity was not measured; it names them.
-    """
+    """The mCE, the mean of the 15 corruption errors, in percent; AlexNet has 100. It names what was not measured."""
     missing = [f"{name} {severity}" for name, severity in all_conditions() if (name, severity) not in errors]
     if missing:
         raise ValueError(

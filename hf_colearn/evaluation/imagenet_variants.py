@@ -4,8 +4,7 @@ Every image is counted once on any number of processes, every accuracy has an in
 the whole benchmark has a caveat. Shapes: B images, C outputs of the model, K classes that may be the answer.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,20 +25,12 @@ SHOWN_BAD_SAMPLES = 20  # the report names that many
 
 @dataclass(frozen=True)
 class Variant:
-    """One of ImageNet's test sets.
+    """One of ImageNet's test sets."""
 
-    Args:
-        title (`str`): As it stands in tables.
-        samples (`int`, *optional*): How many images the whole set has; without, its size is not judged.
-        masked (`bool`): Whether the answer is sought among the set's own 200 classes only.
-        source (`str`, *optional*): A dataset of the Hub; none where we know of no sound one.
-        split (`str`, *optional*): Of that dataset.
-    """
-
-    title: str
-    samples: int | None = None
-    masked: bool = False
-    source: str | None = None
+    title: str  # as it stands in tables
+    samples: int | None = None  # images of the whole set; without, its size is not judged
+    masked: bool = False  # the answer is sought among the set's own 200 classes only
+    source: str | None = None  # a dataset of the Hub; none where we know of no sound one
     split: str | None = None
 
 
@@ -62,8 +53,7 @@ class EvaluationOptions:
         batch_size (`int`, *optional*, defaults to 64): Images a forward pass, on every process.
         num_workers (`int`, *optional*, defaults to 0): Processes that decode, beside each process that computes.
         max_samples (`int`, *optional*): The first of a stream, else evenly spread ones; the result has a caveat.
-        skip_bad_samples (`bool`, *optional*, defaults to `False`): Count images that cannot be read instead of
-            stopping at the first.
+        skip_bad_samples (`bool`, *optional*, defaults to `False`): Count unreadable images instead of stopping.
         label_column (`str`, *optional*): By default the first of `wnid`, `label`, `labels`, `cls`.
     """
 
@@ -102,9 +92,6 @@ def evaluate_classifier(
         variant ([`Variant`], *optional*): What the dataset is; without, its size is not judged.
         is_cropped (`bool`, *optional*, defaults to `False`): For ImageNet-C's files, which are 224 x 224 crops.
 
-    Returns:
-        [`RobustnessResult`]
-
     Raises:
         ValueError: If labels are unknown or unknown to the model, an image cannot be read (it names the file), or the
             logits are not finite.
@@ -126,15 +113,13 @@ def evaluate_corruptions(
     options: EvaluationOptions | None = None,
     conditions: Sequence[Condition] | None = None,
 ) -> CorruptionResult:
-    """Scores an image classifier on clean images that are corrupted on the fly, each read and decoded once.
+    """Scores a classifier as [`evaluate_classifier`] on ImageNet's validation images, each decoded once and corrupted here.
 
     Args:
-        model, processor, dataset, options: As in [`evaluate_classifier`]; the dataset is ImageNet's validation set.
         conditions (`Sequence`, *optional*): Corruptions and severities; all 75 by default.
 
     Raises:
         ImportError: If corrupt-tta is not installed.
-        ValueError: As in [`evaluate_classifier`].
     """
     check_can_corrupt()
     conditions = all_conditions() if conditions is None else list(conditions)
@@ -148,14 +133,10 @@ def evaluate_archive(
     datasets: Mapping[Condition, Dataset | IterableDataset],
     options: EvaluationOptions | None = None,
 ) -> CorruptionResult:
-    """Scores an image classifier on the files of ImageNet-C, one dataset a corruption and severity.
+    """Scores a classifier as [`evaluate_classifier`] on the files of ImageNet-C, one dataset a corruption and severity.
 
     Args:
-        model, processor, options: As in [`evaluate_classifier`].
         datasets (`Mapping`): Opened from the folders that [`~hf_colearn.evaluation.corruptions.find_archive`] finds.
-
-    Raises:
-        ValueError: As in [`evaluate_classifier`].
     """
     results = {
         condition: evaluate_classifier(model, processor, dataset, options, VARIANTS["c"], is_cropped=True)
@@ -180,7 +161,7 @@ def _evaluate(
     class_of = imagenet_classes_of(dataset, label_column, only_present=variant.masked)
     outputs, notes = outputs_of_model(model.config)
     if isinstance(dataset, Dataset) or isinstance(label_feature, ClassLabel) or variant.masked:  # all labels are known
-        _check_known(set(class_of.values()) - set(outputs), len(class_of))
+        _check_known(set(class_of.values()) - outputs.keys(), len(class_of))
     competing = sorted(set(class_of.values()) if variant.masked else outputs)
     if variant.masked and len(competing) != 200:
         notes += (f"masked to the {len(competing)} classes that are there, where the set has 200",)
@@ -190,8 +171,12 @@ def _evaluate(
         dataset, image_column, label_column, class_of, processor, conditions, is_cropped, options.max_samples
     )
     answers = (torch.tensor(competing), torch.tensor([outputs[index] for index in competing]))
-    with distributed.raise_on_all_ranks(), _evaluating(model):
-        own = _count(model, samples, answers, options, len(conditions) or 1)
+    was_training = model.training
+    try:
+        with distributed.raise_on_all_ranks():
+            own = _count(model.eval(), samples, answers, options, len(conditions) or 1)
+    finally:
+        model.train(was_training)
     counts, bad = zip(*distributed.from_all_processes(own), strict=True)
     seen, correct = np.sum(counts, axis=0)
     if not seen.all():
@@ -256,13 +241,3 @@ def _count(
     if not is_finite:
         raise ValueError("the model gives NaN or infinite logits: look at its weights, or load it in float32.")
     return counts.cpu().numpy(), bad
-
-
-@contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)

@@ -1,8 +1,6 @@
 """Classification metrics as `evaluate` modules over scikit-learn, and as a `compute_metrics` for the Trainer.
 
-Shape legend: N samples, C classes, M modalities.
-
-`evaluate.load("accuracy")` fetches a script from the Hub; these modules are shipped with the package.
+Shapes: N samples, C classes, M modalities. `evaluate.load("accuracy")` would fetch a script from the Hub.
 """
 
 from collections.abc import Callable
@@ -71,7 +69,7 @@ class TopKAccuracy(_ClassificationMetric):
 
     Args:
         k (`int`, *optional*, defaults to 5): How many of the highest scores count as a hit; below C.
-        **kwargs: Of `evaluate.Metric`: `keep_in_memory`, `num_process`, `process_id`, `experiment_id`, `cache_dir`, ...
+        **kwargs: Of `evaluate.Metric`.
     """
 
     takes_scores = True
@@ -99,8 +97,7 @@ class MeanAveragePrecision(_ClassificationMetric):
 
     The mean is over the classes that have a positive; the others are counted. Average precision is step-wise,
     `sum_n (R_n - R_{n-1}) P_n` over the distinct scores as thresholds, so that samples of equal scores enter together.
-    The samples of a class are ranked by the scores as they are given. With logits, take the softmax first:
-    [`classification_metrics`] does.
+    The samples of a class are ranked by the scores as they are given: with logits, take the softmax first.
     """
 
     takes_scores = True
@@ -110,8 +107,9 @@ class MeanAveragePrecision(_ClassificationMetric):
 
         scores_NC, labels_N = _check_scores(predictions, references)
         present = np.unique(labels_N)
-        values = [average_precision_score(labels_N == c, scores_NC[:, c]) for c in present]
-        return {"map": float(np.mean(values)), "map_excluded_classes": scores_NC.shape[1] - len(present)}
+        # One call for all classes: scikit-learn checks its input anew in every call, for longer than it computes.
+        value = average_precision_score(labels_N[:, None] == present, scores_NC[:, present])
+        return {"map": float(value), "map_excluded_classes": scores_NC.shape[1] - len(present)}
 
 
 _METRICS = {"accuracy": Accuracy, "top5": TopKAccuracy, "macro_f1": MacroF1, "map": MeanAveragePrecision}
@@ -132,9 +130,8 @@ def classification_metrics(
         `Callable[[EvalPrediction], dict[str, float]]`: From logits `(N, C)` and integer labels `(N,)` to the metrics
         by name. A multimodal model's predictions, `(logits, modality_logits, modality_mask, subset_logits)`, give more:
         `{metric}_{modality}` of a modality's own head, over the samples that have it, and `{metric}_given_{subset}` of
-        the fused prediction from a subset of the modalities, over the samples that have all of it; a modality or subset
-        that no sample has is left out. It raises `ValueError` for any other tuple of predictions, logits that are not
-        finite, a label outside `[0, C)` and an empty evaluation set.
+        the fused prediction from a subset of the modalities, over the samples that have all of it; without samples they
+        are left out. Other tuples, an empty set, scores that are not finite and labels outside `[0, C)` are a ValueError.
 
     Raises:
         `ValueError`: If a name is not one of the four.
@@ -170,10 +167,8 @@ def classification_metrics(
         here = {name: mask_NM[:, i].astype(bool) for i, name in enumerate(modality_logits)}
         parts = {f"_{name}": (own_NC, here[name]) for name, own_NC in modality_logits.items()}
         for subset, fused_NC in subset_logits.items():
-            parts[f"_given_{subset}"] = (
-                fused_NC,
-                np.all([here[name] for name in _names_in(subset, list(here))], axis=0),
-            )
+            has_all_N = np.all([here[name] for name in _names_in(subset, list(here))], axis=0)
+            parts[f"_given_{subset}"] = (fused_NC, has_all_N)
         for suffix, (part_NC, is_part_N) in parts.items():
             if is_part_N.any():
                 found = _measure(modules, part_NC[is_part_N], labels_N[is_part_N])
@@ -241,12 +236,12 @@ def _check_scores(scores_NC: Any, labels_N: Any) -> tuple[np.ndarray, np.ndarray
         raise ValueError(
             f"label {labels_N.max()} of sample {labels_N.argmax()} is out of range for {scores_NC.shape[1]} classes"
         )
-    finite_N = np.isfinite(scores_NC).all(axis=1)
-    if not finite_N.all():
-        row = int(np.argmin(finite_N))
-        bad = scores_NC[row][~np.isfinite(scores_NC[row])][0]
+    is_bad_NC = ~np.isfinite(scores_NC)
+    if is_bad_NC.any():
+        row, column = np.argwhere(is_bad_NC)[0]
         raise ValueError(
-            f"score {bad} in row {row} is not finite, in {(~finite_N).sum()} of {len(finite_N)} rows: look at that "
-            "sample; if training has diverged, lower the learning rate or use bf16 or float32 instead of float16"
+            f"score {scores_NC[row, column]} in row {row} is not finite, in {is_bad_NC.any(axis=1).sum()} of "
+            f"{len(scores_NC)} rows: look at that sample; if training has diverged, lower the learning rate or use bf16 or "
+            "float32 instead of float16"
         )
     return scores_NC, labels_N

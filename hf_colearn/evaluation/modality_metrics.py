@@ -1,6 +1,6 @@
 """Metrics of the modalities of a run in the trainer's logs, and so in whatever `report_to` names.
 
-Shape legend: B samples of a batch, M modalities, D dimensions of a latent, C classes.
+Shapes: B samples of a batch, M modalities, D dimensions of a latent, C classes.
 """
 
 import itertools
@@ -19,14 +19,15 @@ from hf_colearn.utils.callback import CoLearningCallback
 
 
 class ModalityMetrics(CoLearningCallback):
-    """Base of the metrics of single modalities. Subclasses give `sums` and `curves`.
+    """Base of the metrics of single modalities, passed in the trainer's `callbacks`. Subclasses give `sums`.
 
-    Pass them in the trainer's `callbacks`. Sums over samples are kept on the device and read once a log. Training's
-    metrics go over the samples since the last log, while the weights move; evaluation's go over the evaluation set, of
-    which the rows that fill up the last batch of a distributed evaluation count, too.
+    Sums over samples are kept on the device and read once a log. Training's metrics go over the samples since the last
+    log, while the weights move; evaluation's go over the evaluation set, of which the rows that fill up the last batch of a
+    distributed evaluation count, too.
     """
 
     reads: tuple[str, ...] = ()  # what the model's output must hold
+    prefix = ""  # of the curves' names
 
     def __init__(self):
         self._sums: dict[bool, dict[str, torch.Tensor]] = {True: {}, False: {}}  # of training, of evaluation
@@ -38,8 +39,12 @@ class ModalityMetrics(CoLearningCallback):
         raise NotImplementedError
 
     def curves(self, sums: Mapping[str, torch.Tensor]) -> dict[str, float]:
-        """The values, of the sums over all steps and processes, on the CPU."""
-        raise NotImplementedError
+        """The values of the sums over all steps and processes, on the CPU; here the means of `_sum_and_count`."""
+        return {
+            f"{self.prefix}_{name}".removesuffix("_"): (total / count).item()
+            for name, (total, count) in sums.items()
+            if count > 0
+        }
 
     def on_outputs(self, outputs, batch, model, training):
         # Raises a ValueError if the outputs lack what is read; it names the model.
@@ -116,22 +121,18 @@ class ModalityAccuracy(ModalityMetrics):
     [`classification_metrics`] gives the same names, so this adds nothing there.
     """
 
-    reads = ("modality_logits",)
+    reads, prefix = ("modality_logits",), "accuracy"
 
     def sums(self, outputs, labels, model, training):
         if not training:
             return {}
         logits = outputs["modality_logits"]
         labels_B = _classes(labels, "ModalityAccuracy")
+        hits = {name: (logits_BC.argmax(dim=-1) == labels_B).float() for name, logits_BC in logits.items()}
         return {
-            name: _sum_and_count(
-                (logits[name].argmax(dim=-1) == labels_B).float()[:, None], present_B & (labels_B != -100)
-            )
+            name: _sum_and_count(hits[name][:, None], present_B & (labels_B != -100))
             for name, present_B in _present(outputs, logits).items()
         }
-
-    def curves(self, sums: Mapping[str, torch.Tensor]) -> dict[str, float]:
-        return {f"accuracy_{name}": (hits / count).item() for name, (hits, count) in sums.items() if count > 0}
 
 
 class LabelAlignment(ModalityMetrics):
@@ -143,19 +144,13 @@ class LabelAlignment(ModalityMetrics):
     A multimodal model has a curve a modality, `label_alignment_{modality}`, of its own head and the samples that have it.
     A student has one, `label_alignment`, where its classifier is a single linear layer on the latent
     (`head="bottleneck"` without a `classifier_dim`). Soft labels count by their largest entry, and labels of -100 do not.
-    In training and in evaluation; a forward in evaluation mode without labels, such as a prediction, adds nothing.
+    A forward in evaluation mode without labels, such as a prediction, adds nothing.
 
     Source: figure 4 of Yang et al., "Facilitating Multimodal Classification via Dynamically Learning Modality Gap"
     (NeurIPS 2024), the similarity of features and labels while training.
-
-    Example:
-
-    ```python
-    trainer = CoLearningTrainer(model, args, train_dataset=train, eval_dataset=test, callbacks=[LabelAlignment()])
-    ```
     """
 
-    reads = ("latents",)
+    reads, prefix = ("latents",), "label_alignment"
 
     def sums(self, outputs, labels, model, training):
         if not training and labels is None:
@@ -174,13 +169,6 @@ class LabelAlignment(ModalityMetrics):
                 present_B & (labels_B != -100),
             )
             for name, present_B in _present(outputs, latents).items()
-        }
-
-    def curves(self, sums: Mapping[str, torch.Tensor]) -> dict[str, float]:
-        return {
-            f"label_alignment_{name}".removesuffix("_"): (total / count).item()
-            for name, (total, count) in sums.items()
-            if count > 0
         }
 
 
@@ -211,16 +199,12 @@ def _class_weights(student: CoLearningStudent, z_BD: torch.Tensor) -> torch.Tens
             f"head='{student.config.head}' reads the backbone's features: use head='bottleneck', or leave the callback out."
         )
     layer = student.classifier
-    if isinstance(layer, ModulesToSaveWrapper) and not layer.disable_adapters and layer.active_adapters:
-        layer = layer.modules_to_save[layer.active_adapters[0]]  # the copy that PEFT trains
-    elif isinstance(layer, ModulesToSaveWrapper):
-        layer = layer.original_module
+    if isinstance(layer, ModulesToSaveWrapper):
+        adapters = [] if layer.disable_adapters else layer.active_adapters  # of the first the copy that PEFT trains
+        layer = layer.modules_to_save[adapters[0]] if adapters else layer.original_module
     if not isinstance(layer, nn.Linear):
-        kind = (
-            "two layers (classifier_dim)"
-            if isinstance(layer, nn.Sequential)
-            else f"{type(layer).__module__.split('.')[0]}'s {type(layer).__name__}"
-        )
+        kind = f"{type(layer).__module__.split('.')[0]}'s {type(layer).__name__}"
+        kind = "two layers (classifier_dim)" if isinstance(layer, nn.Sequential) else kind
         raise ValueError(
             f"LabelAlignment needs a classifier with one row of weights a class, and the student's is {kind}: make it a "
             "single linear layer (with PEFT, list it in modules_to_save), or leave the callback out."
