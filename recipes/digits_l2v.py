@@ -46,7 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--learning_rate", type=float, default=3e-3)
     parser.add_argument("--template", default="This is about class {}.", help="the prompt of a class")
     parser.add_argument("--check", metavar="STUDENT", help="train nothing: check its card against what it scores")
-    parser.set_defaults(report=True)
+    parser.add_argument("--no_report", dest="report", action="store_false", help="the numbers alone, no report.html")
     return parser
 
 

@@ -75,17 +75,8 @@ def table_of(folder: Path, name: str, expected: set[str]) -> list[dict]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_quick_run_writes_the_whole_table(tmp_path):
-    processes.start(  # as a user starts it
-        sys.executable,
-        "-m",
-        "tests.benchmarks",
-        "--quick",
-        "--output",
-        tmp_path,
-        "--images_per_second",
-        1000,
-        folder=ROOT,
-    )
+    asked = ["--quick", "--output", tmp_path, "--images_per_second", 1000]
+    processes.forked(BENCHMARKS / "__main__.py", *asked, folder=tmp_path)
 
     rows = {row["what"]: row for row in table_of(tmp_path, "RESULTS", EXPECTED)}
     assert rows["host reads in compute_loss"]["value"] == 0

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import runpy
-import subprocess
 import sys
 import tarfile
 from dataclasses import replace
@@ -21,6 +20,7 @@ from PIL import Image as Pillow
 from transformers import AutoModelForImageClassification, BitImageProcessorPil, ResNetForImageClassification
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
+import processes
 import tiny
 from hf_colearn.corpora.imagenet_classes import imagenet_wnids
 from hf_colearn.evaluation.corruptions import all_conditions, centre_crop, corrupt_image, find_archive
@@ -422,15 +422,8 @@ def test_the_recipe_scores_a_co_learning_student(on_one_process):
 
 
 def test_the_recipe_on_two_processes_counts_what_one_counts(published, on_one_process, tmp_path):
-    # accelerate starts them with torchrun.
-    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     options = recipe_options(published, "--datasets", "val", "r", "c", "--num_workers", "0")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *launch, str(RECIPE), *options],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
+    processes.forked(RECIPE, *options, folder=tmp_path, processes=2)
     two = report(tmp_path)
     assert two["processes"] == 2
     assert two["results"] == on_one_process["results"]

@@ -1,10 +1,6 @@
 import copy
 import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +10,7 @@ from torch import nn
 from transformers import TrainerCallback
 from transformers.modeling_outputs import ModelOutput
 
+import processes
 import tiny
 from hf_colearn import (
     CoLearningBatch,
@@ -496,7 +493,7 @@ def test_another_model_missing_labels_and_sharded_weights_are_named():
 # ---- several processes ----
 
 TWO_PROCESSES = """
-import json, sys
+import json, os
 import torch
 import torch.distributed as dist
 from hf_colearn.evaluation.modality_metrics import LabelAlignment, ModalityGap
@@ -509,8 +506,8 @@ def see(metrics, model, outputs, labels=None):
     metrics.on_outputs(outputs, CoLearningBatch(labels), model, model.training)
 
 
-rank = int(sys.argv[1])
-dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
+rank = int(os.environ["RANK"])
+dist.init_process_group("gloo")
 gap = ModalityGap()
 model = torch.nn.Identity().train()
 share = slice(0, 3) if rank == 0 else slice(3, 4)
@@ -532,13 +529,8 @@ dist.destroy_process_group()
 
 
 def test_two_processes_log_what_one_would_even_where_one_has_seen_nothing(tmp_path):
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", TWO_PROCESSES]
-    runs = [
-        subprocess.Popen([*command, str(rank), str(tmp_path / "meeting")], cwd=tmp_path, env=environment)
-        for rank in range(2)
-    ]
-    assert [run.wait(timeout=120) for run in runs] == [0, 0]
+    (tmp_path / "two_processes.py").write_text(TWO_PROCESSES)
+    processes.forked(tmp_path / "two_processes.py", folder=tmp_path, processes=2)
     for rank in range(2):
         training, evaluation, aligned = json.loads((tmp_path / f"found_{rank}.json").read_text())
         # HALF, three samples on one process and one on the other: a mean of the processes' gaps would be another.

@@ -85,7 +85,7 @@ def uninterrupted(tmp_path_factory):
 
 
 def test_two_processes_equal_one_on_the_same_global_batch(uninterrupted, tmp_path):
-    processes.torchrun(SCRIPT, tmp_path, "--batch", 4, "--processes", 2, folder=tmp_path)
+    processes.forked(SCRIPT, tmp_path, "--batch", 4, "--processes", 2, folder=tmp_path, processes=2)
     one, first, second = result(uninterrupted), result(tmp_path, 0), result(tmp_path, 1)
     assert first["weights"] == second["weights"]
     # Each process sees its half of the batch's targets.

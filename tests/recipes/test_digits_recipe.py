@@ -1,12 +1,13 @@
 """The demo as its users start it: real digits, a real teacher, and what `accelerate launch` makes of it."""
 
 import json
+import os
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
+import child_python
 import processes
 from hf_colearn.hub.check import card_command
 from hf_colearn.hub.record import TrainingRecord
@@ -83,18 +84,19 @@ classify = pipeline("image-classification", {str(finished[0] / "runs/digits_l2v/
 found = classify(load_handwritten_digits()["test"][0]["image"])
 print(sorted(entry["label"] for entry in found), round(sum(entry["score"] for entry in found), 4))
 """
-    output = processes.start(sys.executable, "-c", script, folder=finished[0]).stdout
-    assert output.splitlines()[-1] == f"{[str(i) for i in range(10)]} 1.0"
+    done = child_python.run(script, env=os.environ | {"PYTHONPATH": processes.PYTHONPATH}, cwd=finished[0])
+    assert done.stdout.splitlines()[-1] == f"{[str(i) for i in range(10)]} 1.0"
 
 
 def test_accelerate_launch_gives_the_scores_of_plain_python(finished, tmp_path):
-    processes.accelerate(RECIPE, *QUICK, "--arms", "baseline", "random prompts", folder=tmp_path)
+    asked = [*QUICK, "--no_report", "--arms", "baseline", "random prompts"]
+    processes.accelerate(RECIPE, *asked, folder=tmp_path)
     expected = {key: value for key, value in scores(finished[0]).items() if key[0] in ("baseline", "random prompts")}
     assert scores(tmp_path) == pytest.approx(expected)
 
 
 def test_two_processes_report_once(tmp_path):
-    asked = [*QUICK, "--arms", "baseline", "random prompts", "random vectors"]
+    asked = [*QUICK, "--no_report", "--arms", "baseline", "random prompts", "random vectors"]
     done = processes.accelerate(RECIPE, *asked, folder=tmp_path, processes=2)
     assert done.stdout.count("Written:") == 1
     report = json.loads((tmp_path / "runs/digits_l2v/report.json").read_text())

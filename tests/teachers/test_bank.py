@@ -19,6 +19,7 @@ import torch
 from huggingface_hub import DatasetCard
 from PIL import Image
 
+import child_python
 import tiny
 import tiny_teachers
 from hf_colearn import TeacherBank
@@ -177,7 +178,7 @@ encoder.model.register_forward_hook(kill)
 TeacherBank.encode(encoder, {TEXTS!r}, "banks", batch_size=1)
 """
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
-    child = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=120)
+    child = child_python.run(script, env=env, cwd=os.getcwd())
 
     assert child.returncode == -signal.SIGKILL, child.stderr
     (partial,) = Path("banks").iterdir()
