@@ -10,7 +10,9 @@ from itertools import zip_longest
 
 import torch
 
-from hf_colearn.alpha.solvers import AdamDiagonal, ConjugateGradient, Solver, check_positive, flat, shape_of
+from hf_colearn.alpha.alpha import check_weights
+from hf_colearn.alpha.solvers import AdamDiagonal, ConjugateGradient, Solver, flat, shape_of
+from hf_colearn.utils.checks import check_choice, check_positive
 
 
 TASK = "task"
@@ -51,21 +53,20 @@ def implicit_gradient(
     Hessian, \\(dL_{outer}/d\alpha_k = -v^T (\nabla L_k - \nabla L_{task})\\), where \\(v \approx H^{-1} \nabla
     L_{outer}\\) is the solver's. It is as true as \\(\theta\\) is near that minimum and `residual` is near 0.
 
-    With `hessian="finite_difference"` the losses at \\(\theta \pm e v\\) give both \\(v^T (\nabla L_k - \nabla
-    L_{task})\\), of all terms at once, and by their gradients H v for the residual. The step is \\(e = \text{relative\_step}
-    \cdot |\theta| / |v|\\), so that it moves the weights by the same share of their norm whatever v is (by
-    `relative_step` itself where all weights are 0).
+    Finite differences take the losses at \\(\theta \pm e v\\) for \\(v^T (\nabla L_k - \nabla L_{task})\\) of all
+    terms, and their gradients for H v. The step \\(e = \text{relative\_step} \cdot |\theta| / |v|\\) moves the weights by
+    the same share of their norm whatever v is (by `relative_step` itself where all weights are 0).
 
-    Nothing of the caller changes: the parameters are copied into one vector, no `.grad` is written, and an autocast
-    around the call is switched off in it. The memory beside theirs is a few such vectors. No step waits for the
-    device. A NaN or an infinity in any loss, of any process, makes every gradient NaN on all; nothing is raised for it.
+    Nothing of the caller changes: the parameters are copied into one vector, no `.grad` is written, and autocast is off
+    within. No step waits for the device. A NaN or an infinity in any loss, of any process, makes every gradient NaN on
+    all; nothing is raised for it.
 
     Args:
         parameters (`Sequence[torch.Tensor]`): The weights \\(\theta\\) of any shapes, all float32 or all float64, on one
             device; whether they require a gradient does not matter.
         outer_loss (`Callable`): Gives the scalar outer loss of such a sequence, as by `torch.func.functional_call`.
-        inner_losses (`Callable`): Gives the scalar inner losses, `"task"` and one a term. Both must be deterministic
-            functions: a model in evaluation mode. They may use different batches, and not all parameters.
+        inner_losses (`Callable`): Gives the scalar inner losses, `"task"` and one a term. Both must be deterministic, as
+            a model in evaluation mode is; they may use different batches, and not all parameters.
         alphas (`Mapping[str, float]`): The weight of every term; the task has the rest.
         solver (*optional*): [`ConjugateGradient`], [`Neumann`], [`AdamDiagonal`], [`Identity`] or another [`Solver`].
         hessian (`str`, *optional*, defaults to `"finite_difference"`): Or `"exact"`, by a backward pass through the
@@ -73,11 +74,10 @@ def implicit_gradient(
         average (`Callable`, *optional*): Gives the mean of a tensor over the processes, in place if it likes. Every
             gradient, Hessian product, loss difference and outer loss goes through it; by default nothing does.
         relative_step (`float`, *optional*): The share of \\(|\theta|\\) that a difference moves the weights to either
-            side; by default a hundredth of the cube root of the dtype's epsilon (float32: 4.9e-5, float64: 6.1e-8).
-            The root alone would balance rounding and curvature, were v spread over all weights; gradients lie in the few
-            directions that bend most. Where v is spread over all weights, as by [`AdamDiagonal`], 5e-4 is better; so it
-            is with ReLU and max-pooling, whose gradients jump where they switch: only differences see that, as noise
-            that falls with the batch and the step.
+            side; by default a hundredth of the cube root of the dtype's epsilon (float32: 4.9e-5, float64: 6.1e-8), as
+            gradients lie in the few directions that bend most. Where v is spread over all weights, as by
+            [`AdamDiagonal`], 5e-4 is better; so it is with ReLU and max-pooling, whose gradients jump where they switch:
+            differences see that as noise that falls with the batch and the step.
 
     Returns:
         [`ImplicitGradient`]: The gradients, the outer loss, the solver's residual and the cost.
@@ -140,8 +140,7 @@ class _Losses:
             point_P = self.theta_P.clone().requires_grad_()
             loss = self._call(self._outer_loss, point_P)
             _check_loss("outer_loss", loss)
-            g_P = _gradient("outer_loss", loss, point_P)
-        return loss.detach().clone(), g_P
+            return loss.detach().clone(), _gradient("outer_loss", loss, point_P)
 
     def inner(self, point_P: torch.Tensor, weights_K: torch.Tensor, create_graph: bool = False):
         """The inner losses `(K,)` at a point, and the gradient `(P,)` of their weighted sum."""
@@ -167,8 +166,8 @@ class _FiniteDifference:
     def __init__(self, losses: _Losses, relative_step: float | None):
         self._losses = losses
         self._is_default = relative_step is None
-        share = _default_step(losses.theta_P.dtype) if relative_step is None else relative_step
         norm = losses.theta_P.norm()
+        share = _default_step(norm.dtype) if relative_step is None else relative_step
         self._distance = share * torch.where(norm == 0, 1.0, norm)
 
     def __call__(self, v_P: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -185,9 +184,8 @@ class _FiniteDifference:
             )
         behind_K, behind_P = self._losses.inner(theta_P - move_P, weights_K)
         per_v = norm / (2 * self._distance)
-        # NaN in all where one is not finite
-        slopes_K = (ahead_K - behind_K) * per_v + 0 * (ahead_K + behind_K).sum()
-        return (ahead_P - behind_P) * per_v, slopes_K
+        nan_if_any = 0 * (ahead_K + behind_K).sum()  # in all losses, where one is not finite
+        return (ahead_P - behind_P) * per_v, (ahead_K - behind_K) * per_v + nan_if_any
 
 
 class _Exact:
@@ -202,11 +200,9 @@ class _Exact:
     def __call__(self, v_P: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """H v `(P,)`, and v's product `(K,)` with the gradient of every inner loss: sum_k w_k (v^T grad L_k) by w."""
         self._losses.cost += 6
-        inputs = (self._point_P, self._weights_K)
+        inputs, options = (self._point_P, self._weights_K), {"retain_graph": True, "materialize_grads": True}
         try:
-            product_P, slopes_K = torch.autograd.grad(
-                self._gradient_P, inputs, v_P, retain_graph=True, materialize_grads=True
-            )
+            product_P, slopes_K = torch.autograd.grad(self._gradient_P, inputs, v_P, **options)
         except RuntimeError as error:
             raise RuntimeError(
                 f"hessian='exact' could not go back through the gradient ({error}). Fused attention kernels have no second "
@@ -248,8 +244,7 @@ def _check_arguments(parameters, alphas, solver, hessian, relative_step) -> None
         )
     if not alphas or TASK in alphas:
         raise ValueError(f"alphas={dict(alphas)}: give one weight for every term, and none for '{TASK}', the rest.")
-    if not all(0 <= alpha <= 1 for alpha in alphas.values()) or math.fsum(alphas.values()) > 1 + 1e-9:
-        raise ValueError(f"alphas={dict(alphas)}: they are shares of the loss, from 0 to 1 and at most 1 together.")
+    check_weights(alphas)
     if isinstance(solver, AdamDiagonal):
         for index, (diagonal, parameter) in enumerate(zip_longest(solver.diagonal, parameters)):
             if diagonal is None or parameter is None or diagonal.shape != parameter.shape:
@@ -257,8 +252,7 @@ def _check_arguments(parameters, alphas, solver, hessian, relative_step) -> None
                     f"diagonal {index} is {shape_of(diagonal)}, and parameter {index} {shape_of(parameter)}: pass "
                     "adam_diagonal(optimizer, parameters) of the same parameters."
                 )
-    if hessian not in HESSIANS:
-        raise ValueError(f"hessian='{hessian}' is not one of {', '.join(HESSIANS)}.")
+    check_choice("hessian", hessian, HESSIANS)
     if relative_step is not None:
         check_positive("relative_step", relative_step)
         if hessian == "exact":

@@ -16,6 +16,7 @@ from hf_colearn.alpha.outer_split import split_outer
 from hf_colearn.alpha.solvers import AdamDiagonal, ConjugateGradient, Identity, Neumann, Solver, adam_diagonal
 from hf_colearn.alpha.training_hypergradient import owned_weights, training_hypergradient
 from hf_colearn.utils import distributed
+from hf_colearn.utils.checks import check_choice, check_positive
 
 
 logger = logging.get_logger(__name__)
@@ -33,11 +34,10 @@ class LearnedAlpha(Alpha):
     are lowered by the same amount until they do not.
 
     The trainer cuts the outer split off its training set, class by class, and draws one inner and one outer batch for
-    every update. The model is in evaluation mode meanwhile (no dropout, running statistics of batch norm), in float32
-    whatever the autocast dtype, and nothing of the run's state is touched: weights, gradients, random numbers. Without
-    training mode there is no gradient checkpointing either: where the activations of a batch do not fit, lower
-    `batch_size`. The logs get `hypergradient`, `hypergradient_residual` (\\(|Hv - g|/|g|\\) on the inner batch) and
-    `hypergradient_cost` (in forward passes of a batch, a backward pass being two).
+    every update. The model is in evaluation mode and float32 meanwhile, and nothing of the run's state is touched:
+    weights, gradients, random numbers. There is no gradient checkpointing in evaluation mode: where the activations of
+    a batch do not fit, lower `batch_size`. The logs get `hypergradient`, `hypergradient_residual` (\\(|Hv - g|/|g|\\) on
+    the inner batch) and `hypergradient_cost` (in forward passes of a batch, a backward pass being two).
 
     The idea is the learned strategy of Yang et al. (NeurIPS 2024), section 3.3; the equations are those of implicit
     differentiation (Lorraine et al., AISTATS 2020), and the solver `"adam"` is SAMA's (Choe et al., NeurIPS 2023).
@@ -99,9 +99,7 @@ class LearnedAlpha(Alpha):
             names = [terms] if isinstance(terms, str) else list(terms)
             self._weights = {term: initial / len(names) for term in names}
         if not self._weights:
-            raise ValueError(
-                f"terms={terms!r} names no term to weigh: pass those of the objective, `objective.terms`."
-            )
+            raise ValueError(f"terms={terms!r} names no term to weigh: pass `objective.terms`.")
         check_weights(self._weights)
         low, high = bounds
         if not 0 <= low < high <= 1 or low * len(self._weights) > 1:
@@ -111,28 +109,21 @@ class LearnedAlpha(Alpha):
             )
         for term, alpha in self._weights.items():
             if not low <= alpha <= high:
-                raise ValueError(
-                    f"the initial alpha {alpha:g} of '{term}' is outside bounds={bounds}: move one of them."
-                )
-        if not (learning_rate > 0 and math.isfinite(learning_rate)):
-            raise ValueError(f"learning_rate={learning_rate} moves no alpha: pass one above 0, such as 0.1.")
+                raise ValueError(f"initial alpha {alpha:g} of '{term}' is outside bounds={bounds}: move one of them.")
+        check_positive("learning_rate", learning_rate)
         if not max_step > 0:
             raise ValueError(f"max_step={max_step} moves no alpha: pass one above 0, such as 0.1.")
         if interval < 1:
             raise ValueError(f"interval={interval}: alpha is updated every so many optimizer steps, at least 1.")
-        if isinstance(solver, str) and solver not in SOLVERS:
-            raise ValueError(
-                f"solver='{solver}' is unknown: choose one of {', '.join(SOLVERS)}, or pass one of hypergradient.py."
-            )
-        if hessian not in HESSIANS:
-            raise ValueError(f"hessian='{hessian}' is unknown: choose 'finite_difference' or 'exact'.")
+        if isinstance(solver, str):
+            check_choice("solver", solver, SOLVERS)
+        check_choice("hessian", hessian, HESSIANS)
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size={batch_size} holds no sample: pass at least 1, or leave it out.")
         self.learning_rate, self.interval, self.bounds, self.seed = learning_rate, interval, (low, high), seed
         self.solver, self.hessian, self.max_step = solver, hessian, max_step
-        if relative_step is None and solver == "adam" and hessian == "finite_difference":
-            relative_step = 5e-4
-        self.relative_step = relative_step
+        is_spread = solver == "adam" and hessian == "finite_difference"
+        self.relative_step = 5e-4 if relative_step is None and is_spread else relative_step
         self.outer_split, self.batch_size = outer_split, batch_size
         self.updates = 0
         self._trainer: Any = None
@@ -182,22 +173,16 @@ class LearnedAlpha(Alpha):
 
     def measure(self, optimizer: torch.optim.Optimizer) -> ImplicitGradient:
         """The hypergradient at the run's current weights, on batches that are drawn for this update; a collective."""
-        return training_hypergradient(
-            self._trainer,
-            self.weights(),
-            self.solver_for(optimizer, list(owned_weights(self._trainer.model).values())),
-            np.random.default_rng([self.seed, self.updates]),
-            self.batch_size,
-            self.hessian,
-            self.relative_step,
-        )
+        solver, rng = self._solver_for(optimizer), np.random.default_rng([self.seed, self.updates])
+        options = (self.batch_size, self.hessian, self.relative_step)
+        return training_hypergradient(self._trainer, self.weights(), solver, rng, *options)
 
-    def solver_for(self, optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor]) -> Solver:
-        """The solver by its name, with what it takes from the optimizer; `parameters` are the optimizer's own."""
+    def _solver_for(self, optimizer: torch.optim.Optimizer) -> Solver:
+        """The solver by its name, with what it takes from the optimizer."""
         if not isinstance(self.solver, str):
             return self.solver
         if self.solver == "adam":
-            return AdamDiagonal(adam_diagonal(optimizer, parameters))
+            return AdamDiagonal(adam_diagonal(optimizer, list(owned_weights(self._trainer.model).values())))
         if self.solver == "cg":
             return ConjugateGradient()
         scale = float(optimizer.param_groups[0]["lr"])
@@ -205,24 +190,22 @@ class LearnedAlpha(Alpha):
 
     def update(self, measured: ImplicitGradient) -> None:
         """Moves the alphas against their gradients; a gradient that is not finite moves nothing, with a warning."""
-        names = list(self._weights)
-        values = torch.stack([*(measured.gradients[name] for name in names), measured.residual]).tolist()
-        gradients = dict(zip(names, distributed.from_main_process(values[:-1]), strict=True))
+        found = [measured.gradients[term] for term in self._weights]
+        *values, residual = torch.stack([*found, measured.residual]).tolist()
+        gradients = dict(zip(self._weights, distributed.from_main_process(values), strict=True))
         self.updates += 1
-        self._measured = {
-            ("hypergradient" if len(names) == 1 else f"hypergradient_{name}"): gradients[name] for name in names
-        }
-        self._measured |= {"hypergradient_residual": values[-1], "hypergradient_cost": measured.cost}
+        logged = {"": values[0]} if len(values) == 1 else {f"_{term}": gradients[term] for term in gradients}
+        logged |= {"_residual": residual, "_cost": measured.cost}
+        self._measured = {f"hypergradient{name}": value for name, value in logged.items()}
         if not all(map(math.isfinite, gradients.values())):
             logger.warning(
                 f"Update {self.updates} of alpha is left out: the hypergradient is {gradients}. Look at the losses, or "
                 "lower the learning rate."
             )
             return
-        low, high = self.bounds
-        steps = {name: self.learning_rate * gradients[name] for name in names}
-        moved = {name: self._weights[name] - min(max(steps[name], -self.max_step), self.max_step) for name in names}
-        self._weights = _within(moved, low, high)
+        rate, most = self.learning_rate, self.max_step
+        moved = {term: alpha - _clip(rate * gradients[term], -most, most) for term, alpha in self._weights.items()}
+        self._weights = _within(moved, *self.bounds)
 
     def metrics(self, training: bool) -> dict[str, float]:
         # What the last update measured, once; nothing where there was none since.
@@ -255,7 +238,7 @@ def _within(alphas: Mapping[str, float], low: float, high: float) -> dict[str, f
     """The nearest alphas within the bounds whose sum is at most 1 (Euclidean projection, the shift by bisection)."""
 
     def shifted(by: float) -> dict[str, float]:
-        return {name: min(max(alpha - by, low), high) for name, alpha in alphas.items()}
+        return {term: _clip(alpha - by, low, high) for term, alpha in alphas.items()}
 
     if sum(shifted(0.0).values()) <= 1.0:
         return shifted(0.0)
@@ -267,3 +250,7 @@ def _within(alphas: Mapping[str, float], low: float, high: float) -> dict[str, f
         else:
             enough = middle
     return shifted(enough)
+
+
+def _clip(value: float, low: float, high: float) -> float:
+    return min(max(value, low), high)

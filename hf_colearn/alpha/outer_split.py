@@ -43,9 +43,7 @@ def split_outer(
         try:
             inner, outer = cut_validation(train, split, seed, column)
         except ValueError as error:
-            raise ValueError(
-                f"outer_split={split} cannot be cut from {len(train)} training samples: {error}"
-            ) from error
+            raise ValueError(f"outer_split={split} cannot be cut from {len(train)} samples: {error}") from error
     if id_column in inner.column_names and id_column in outer.column_names:
         both = np.intersect1d(_ids(inner, id_column), _ids(outer, id_column))
         if len(both):

@@ -10,11 +10,16 @@ from typing import Protocol
 
 import torch
 
+from hf_colearn.utils.checks import check_positive
+
+
+Product = Callable[[torch.Tensor], torch.Tensor]
+
 
 class Solver(Protocol):
     """Approximates v = H^-1 g, without waiting for the device."""
 
-    def solve(self, product: Callable[[torch.Tensor], torch.Tensor], g_P: torch.Tensor) -> torch.Tensor:
+    def solve(self, product: Product, g_P: torch.Tensor) -> torch.Tensor:
         """v `(P,)` by the outer gradient g `(P,)` and `product`, which gives H p `(P,)` for a direction p `(P,)`."""
 
 
@@ -31,7 +36,7 @@ class Identity:
     def __post_init__(self):
         check_positive("scale", self.scale)
 
-    def solve(self, product: Callable[[torch.Tensor], torch.Tensor], g_P: torch.Tensor) -> torch.Tensor:
+    def solve(self, product: Product, g_P: torch.Tensor) -> torch.Tensor:
         return self.scale * g_P
 
 
@@ -39,13 +44,12 @@ class Identity:
 class AdamDiagonal:
     """v = diagonal * g, the step that Adam would take along g (SAMA; Choe et al., NeurIPS 2023).
 
-    Args:
-        diagonal (`Sequence[torch.Tensor]`): One tensor a parameter, of its shape; [`adam_diagonal`] reads them.
+    The diagonal is one tensor a parameter, of its shape, as [`adam_diagonal`] gives.
     """
 
     diagonal: Sequence[torch.Tensor]
 
-    def solve(self, product: Callable[[torch.Tensor], torch.Tensor], g_P: torch.Tensor) -> torch.Tensor:
+    def solve(self, product: Product, g_P: torch.Tensor) -> torch.Tensor:
         return flat(self.diagonal) * g_P
 
 
@@ -69,7 +73,7 @@ class Neumann:
         if self.terms < 0:
             raise ValueError(f"terms={self.terms}: the series needs 0 or more Hessian products.")
 
-    def solve(self, product: Callable[[torch.Tensor], torch.Tensor], g_P: torch.Tensor) -> torch.Tensor:
+    def solve(self, product: Product, g_P: torch.Tensor) -> torch.Tensor:
         power_P, sum_P = g_P, g_P
         for _ in range(self.terms):
             power_P = power_P - self.scale * product(power_P)
@@ -99,13 +103,13 @@ class ConjugateGradient:
     tolerance: float = 1e-3
 
     def __post_init__(self):
-        for name, value in {"damping": self.damping, "tolerance": self.tolerance}.items():
-            if not 0 <= value < math.inf:
-                raise ValueError(f"{name}={value}: choose 0 or a positive number.")
+        for name in ("damping", "tolerance"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name}={getattr(self, name)}: choose 0 or a positive number.")
         if self.iterations < 1:
             raise ValueError(f"iterations={self.iterations}: choose 1 or more, or the solver Identity.")
 
-    def solve(self, product: Callable[[torch.Tensor], torch.Tensor], g_P: torch.Tensor) -> torch.Tensor:
+    def solve(self, product: Product, g_P: torch.Tensor) -> torch.Tensor:
         v_P, residual_P, p_P = torch.zeros_like(g_P), g_P, g_P
         square = residual_P @ residual_P
         goal = self.tolerance**2 * square
@@ -131,10 +135,7 @@ def adam_diagonal(optimizer: torch.optim.Optimizer, parameters: Sequence[torch.T
 
     Args:
         optimizer (`torch.optim.Optimizer`): torch's Adam or AdamW, AMSGrad too, after a step; read only.
-        parameters (`Sequence[torch.Tensor]`): Parameters of it.
-
-    Returns:
-        `list[torch.Tensor]`: One tensor a parameter, of its shape, for [`AdamDiagonal`].
+        parameters (`Sequence[torch.Tensor]`): Parameters of it; the tensors returned have their shapes.
 
     Raises:
         ValueError: If a parameter is not the optimizer's, or its state is not Adam's.
@@ -171,8 +172,3 @@ def flat(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
 
 def shape_of(tensor: torch.Tensor | None) -> str:
     return "missing" if tensor is None else f"of shape {tuple(tensor.shape)}"
-
-
-def check_positive(name: str, value: float) -> None:
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name}={value}: choose a positive number.")

@@ -25,24 +25,19 @@ def training_hypergradient(
 ) -> ImplicitGradient:
     """d L_outer / d alpha at the current weights, from one inner and one outer batch; nothing is left changed.
 
-    Args:
-        trainer ([`CoLearningTrainer`]): With an `outer_dataset`.
-        alphas (`Mapping[str, float]`): The weight of every term.
-        solver (`Solver`): Of the inverse Hessian, for the weights of [`owned_weights`].
-        rng (`np.random.Generator`): Draws the batches; the same on all processes.
-        batch_size (`int`, *optional*): Samples over all processes; those of a training step by default.
-        hessian, relative_step (*optional*): As in [`~hf_colearn.alpha.hypergradient.implicit_gradient`].
+    `trainer` is a [`CoLearningTrainer`] with an `outer_dataset`; `rng` draws the batches, the same on all processes, of
+    `batch_size` samples over all of them. The solver is for [`owned_weights`]; see [`implicit_gradient`] for the rest.
     """
     model, device = trainer.model, trainer.args.device
-    with preserve_rng_state(device), _evaluating(model), _full_precision(model, device):
+    with preserve_rng_state(device), _evaluating_in_float32(model):
         torch.manual_seed(int(rng.integers(2**31)))  # what an augmentation draws
         inner = trainer.batches.draw(trainer.train_dataset, rng, batch_size, augment=True)
         outer = trainer.batches.draw(trainer.outer_dataset, rng, batch_size)
         owned = owned_weights(model)
         fixed = {name: _whole(tensor) for name, tensor in _fixed(model)}
 
-        def at(weights: Sequence[torch.Tensor]) -> "_At":
-            return _At(model, {**fixed, **dict(zip(owned, weights, strict=True))})
+        def at(weights: Sequence[torch.Tensor]) -> torch.nn.Module:
+            return _At(model, fixed | dict(zip(owned, weights, strict=True)))
 
         return implicit_gradient(
             [_whole(weight) for weight in owned.values()],
@@ -67,12 +62,9 @@ def owned_weights(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
 class _At(torch.nn.Module):
     """A model with other weights, for functions that call a model."""
 
-    def __init__(self, model: torch.nn.Module, weights: Mapping[str, torch.Tensor]):
+    def __init__(self, model: torch.nn.Module, weights: dict[str, torch.Tensor]):
         super().__init__()
-        self.__dict__["call"] = lambda inputs: functional_call(model, dict(weights), (), inputs)  # no submodule
-
-    def forward(self, **inputs: Any) -> Any:
-        return self.__dict__["call"](inputs)
+        self.forward = lambda **inputs: functional_call(model, weights, kwargs=inputs)
 
 
 def _fixed(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
@@ -87,27 +79,17 @@ def _whole(tensor: torch.Tensor) -> torch.Tensor:
 
 
 @contextmanager
-def _evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode, and every module back in its own afterwards."""
+def _evaluating_in_float32(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode, without the autocast that accelerate puts around a model's forward; all is back afterwards."""
     modes = [(module, module.training) for module in model.modules()]
+    wrapped, original = (model.__dict__.get(name) for name in ("forward", "_original_forward"))
     model.eval()
+    if original is not None:
+        model.forward = original
     try:
         yield
     finally:
         for module, mode in modes:
             module.training = mode
-
-
-@contextmanager
-def _full_precision(model: torch.nn.Module, device: torch.device) -> Iterator[None]:
-    """Without the autocast that accelerate puts around a model's forward: differences of losses need float32."""
-    wrapped = model.__dict__.get("forward")
-    original = model.__dict__.get("_original_forward")
-    if original is not None:
-        model.forward = original
-    try:
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
         if original is not None:
             model.forward = wrapped  # type: ignore[assignment]

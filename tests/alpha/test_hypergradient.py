@@ -533,7 +533,7 @@ def test_numbers_out_of_range_are_named():
         (lambda: ConjugateGradient(tolerance=float("inf")), "tolerance=inf"),
         (lambda: closed_form(relative_step=0.0), "relative_step=0.0"),
         (lambda: closed_form(relative_step=0.1, hessian="exact"), "relative_step=0.1"),
-        (lambda: closed_form(hessian="fisher"), "hessian='fisher' is not one of finite_difference, exact"),
+        (lambda: closed_form(hessian="fisher"), "hessian='fisher' is unknown: choose one of finite_difference, exact"),
     ]:
         with pytest.raises(ValueError, match=message):
             make()
@@ -544,9 +544,9 @@ def test_numbers_out_of_range_are_named():
     [
         ({}, r"alphas=\{\}: give one weight for every term"),
         ({"task": 0.5}, "none for 'task'"),
-        ({"gap": 1.5}, r"alphas=\{'gap': 1.5\}: they are shares"),
+        ({"gap": 1.5}, "alpha=1.5 for the term 'gap'"),
         ({"gap": float("nan")}, "nan"),
-        ({"gap": 0.6, "other": 0.6}, "at most 1 together"),
+        ({"gap": 0.6, "other": 0.6}, "sum is at most 1"),
         ({"other": 0.5}, r"inner_losses gives \['gap', 'task'\], and the alphas are of \['other'\]"),
     ],
 )
