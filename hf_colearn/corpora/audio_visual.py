@@ -26,11 +26,9 @@ def resnet18(**fields: Any) -> ResNetConfig:
 
 
 def frame_processor(size: int, checkpoint: str | None = None) -> ViTImageProcessorPil:
-    """The image processor of frames that are resized to a square whole, with the checkpoint's mean and deviation.
+    """The image processor of frames that are resized to a square whole, `size` pixels wide.
 
-    Args:
-        size (`int`): S, in pixels.
-        checkpoint (`str`, *optional*): A Hub id or a folder of a backbone with an image processor; ImageNet's by default.
+    Mean and deviation are those of a backbone's image processor (a Hub id or a folder), by default ImageNet's.
     """
     mean, std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
     if checkpoint is not None:
@@ -62,9 +60,8 @@ class ClipOptions(HubOptions):
     def backbones(self, named: Mapping[str, Callable[..., PreTrainedConfig]]) -> dict[str, str | PreTrainedConfig]:
         """Of video and audio, as [`CoLearningForMultimodalClassification.from_backbones`] takes them.
 
-        Args:
-            named (`dict[str, Callable]`): Configurations by name, made with `num_channels`: 3 for frames, 1 for
-                spectrograms. Another name is a Hub id or a folder.
+        `named` are configurations by name, made with `num_channels`: 3 for frames, 1 for spectrograms; another name is a
+        Hub id or a folder.
         """
         asked = {"video": (self.video_backbone, 3), "audio": (self.audio_backbone, 1)}
         return {
@@ -75,11 +72,8 @@ class ClipOptions(HubOptions):
     def inputs(self, splits: Mapping[str, Dataset], processor: Any) -> dict[str, Dataset]:
         """Lets the splits read `video_pixel_values` `(T, 3, S, S)` and `audio_pixel_values` `(1, frequencies, times)`.
 
-        Frames, crops, flips and, with `random_start`, the sound's place are random in `train` alone.
-
-        Args:
-            splits (`Mapping[str, Dataset]`): With the columns `video`, `audio` and `label`, which becomes `labels`.
-            processor: From [`~ClipOptions.processor`].
+        They have `video`, `audio` and `label`, which becomes `labels`. Frames, crops, flips and, with `random_start`, the
+        sound's place are random in `train` alone.
         """
         spectrogram = (float(self.seconds), self.sampling_rate, self.n_fft, self.hop_length)
         read = {}

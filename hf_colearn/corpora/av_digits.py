@@ -21,6 +21,7 @@ from hf_colearn.data.audio import read_waveform
 from hf_colearn.data.columns import as_stored
 from hf_colearn.data.images import as_rgb
 from hf_colearn.data.noise import add_noise, wav_bytes
+from hf_colearn.utils.extras import extra
 
 
 NUM_CLASSES, IMAGE_SIZE = 10, 28
@@ -58,7 +59,6 @@ def load_av_digits(
     *Splits.* Images and clips are cut into train, validation and test separately and only then paired within a split,
     so that no image, clip or noise is in two splits. Test clips are those of `test_speakers`; else, where every file name
     is FSDD's, takes 0 to 4 (its official test set); else `test_share` of every class. They do not depend on the seed.
-    Validation is `validation_share` of every class of what is left.
 
     *Pairs.* By class and at random; the smaller side is repeated, every item equally often (give or take one). An image
     student's test set is thus all test images, an audio student's all test clips.
@@ -75,9 +75,9 @@ def load_av_digits(
     78 % of FSDD's test clips. Everything is held in memory: about 15 kB a sample with FSDD.
 
     Args:
-        audio_dir (`str` or `Path`, *optional*): Searched with its subfolders for `{digit}_{speaker}_{take}.wav` (FSDD,
-            AudioMNIST) or files in folders `0` to `9` or `zero` to `nine`; flac, ogg and mp3 do as well. By default
-            **synthetic** telephone tones ([`~hf_colearn.corpora.dtmf.dtmf_digits`]) stand in for speech.
+        audio_dir (`str` or `Path`, *optional*): Spoken digits, see
+            [`~hf_colearn.corpora.spoken_digits.read_spoken_digits`]. By default **synthetic** telephone tones
+            ([`~hf_colearn.corpora.dtmf.dtmf_digits`]) stand in for speech.
         image_energy (`float`, *optional*, defaults to 0.25): In (0, 1]; 1 leaves the images as they are.
         noise_snr_db (`float` or `tuple[float, float]`, *optional*, defaults to (-5, 5)): In dB, -40 to 80: the ratio, or
             the range that every sample draws its own from. `None` adds no noise (`snr_db` is then infinite).
@@ -86,11 +86,10 @@ def load_av_digits(
         seed (`int`, *optional*, defaults to 0): Draws the validation splits, pairs and noise.
         noise_dir (`str` or `Path`, *optional*): Recordings of noise, such as ESC-50's `audio`, at least 3.
         test_speakers (`Sequence[str]`, *optional*): Whose clips are the test set, for a speaker-independent score.
-        validation_share (`float`, *optional*, defaults to 0.1): Of the training images and clips.
+        validation_share (`float`, *optional*, defaults to 0.1): Of every class of the training images and clips.
         test_share (`float`, *optional*, defaults to 0.1): Of the clips, where nothing else decides on the test set.
         sampling_rate (`int`, *optional*, defaults to 8000): In Hz, what all sounds are resampled to.
-        skip_bad_samples (`bool`, *optional*, defaults to `False`): Leaves out silent and unreadable clips, and logs how
-            many, instead of stopping.
+        skip_bad_samples (`bool`, *optional*, defaults to `False`): Leaves out and counts silent and unreadable clips.
 
     Returns:
         [`datasets.DatasetDict`]: `train`, `validation` and `test` with `image` (grayscale, 28 x 28), `audio`
@@ -98,15 +97,7 @@ def load_av_digits(
         `clip_id` and, in `train`, `sample_id`.
 
     Raises:
-        FileNotFoundError: If a folder is missing or has no audio files.
-        ValueError: If a value is out of range, a file's digit is unknown, a class has no clip in a split, or a clip is
-            silent or unreadable.
-
-    Example:
-
-    ```python
-    digits = load_av_digits()  # or load_av_digits("free-spoken-digit-dataset/recordings")
-    ```
+        FileNotFoundError, ValueError: If a folder, a class or a digit is missing, a value out of range, or a clip bad.
     """
     lowest, highest = np.broadcast_to(np.inf if noise_snr_db is None else noise_snr_db, 2).tolist()
     if noise_snr_db is not None and not -40 <= lowest <= highest <= 80:
@@ -124,11 +115,8 @@ def load_av_digits(
 
     pictures = _cut_pictures(images, validation_share, np.random.default_rng([seed, 0]))
     _reduce_energy(pictures, image_energy)
-    found = (
-        _dtmf_clips(sampling_rate)
-        if audio_dir is None
-        else read_spoken_digits(audio_dir, sampling_rate, skip_bad_samples)
-    )
+    spoken = None if audio_dir is None else read_spoken_digits(audio_dir, sampling_rate, skip_bad_samples)
+    found = spoken or _dtmf_clips(sampling_rate)
     clips = _cut_clips(found, test_speakers, validation_share, test_share, np.random.default_rng([seed, 1]))
     noises = None
     if noise_dir is not None:
@@ -144,11 +132,11 @@ def load_av_digits(
         for row, other in _pair(pictures[split], clips[split], rng):
             picture, clip = pictures[split][row], clips[split][other]
             snr_db = lowest if noise_snr_db is None else rng.uniform(lowest, highest)
-            if noises is not None:
-                sources = [noises[split][rng.integers(len(noises[split]))]]
-            else:
+            if noises is None:
                 others = rng.choice(len(clips[split]) - 1, _BABBLERS, replace=False)
                 sources = [clips[split][i + (i >= other)].wave for i in others]
+            else:
+                sources = [noises[split][rng.integers(len(noises[split]))]]
             audio = wav_bytes(add_noise(clip.wave, snr_db, sources, rng), sampling_rate)
             cells = (picture.pixels, {"bytes": audio, "path": None}, clip.label, clip.speaker, snr_db)
             rows.append(dict(zip(features, (*cells, picture.image_id, clip.clip_id), strict=True)))
@@ -177,10 +165,8 @@ def _cut(items: Sequence[Item], is_cut_N: np.ndarray) -> tuple[list[Item], list[
 
 
 def _check_test_classes(items: Sequence[Picture] | Sequence[Clip], what: str, way_out: str) -> None:
-    present = {item.label for item in items}
-    for label in range(NUM_CLASSES):
-        if label not in present:
-            raise ValueError(f"digit {label} has no test {what}: {way_out}.")
+    if absent := sorted(set(range(NUM_CLASSES)) - {item.label for item in items}):
+        raise ValueError(f"digit {absent[0]} has no test {what}: {way_out}.")
 
 
 def _cut_pictures(
@@ -216,21 +202,14 @@ def _reduce_energy(pictures: dict[str, list[Picture]], image_energy: float) -> N
     """Projects all images, in place, on the components of the training images that hold the energy."""
     if image_energy == 1:
         return
-    try:
+    with extra("demo", "the PCA is scikit-learn's"):
         from sklearn.decomposition import PCA
-    except ImportError as error:
-        raise ImportError("the PCA is scikit-learn's: pip install 'hf-colearn[demo]'") from error
-    flat = {
-        split: np.stack([picture.pixels.ravel() for picture in of_split]).astype(np.float64)
-        for split, of_split in pictures.items()
-    }
+    flat = {split: np.array([one.pixels.ravel() for one in part], np.float64) for split, part in pictures.items()}
     pca = PCA(n_components=image_energy, svd_solver="full").fit(flat["train"])
     for split, x_NP in flat.items():
         kept_NP = np.clip(np.rint(pca.inverse_transform(pca.transform(x_NP))), 0, 255).astype(np.uint8)
-        pictures[split] = [
-            picture._replace(pixels=kept_P.reshape(IMAGE_SIZE, IMAGE_SIZE))
-            for picture, kept_P in zip(pictures[split], kept_NP, strict=True)
-        ]
+        kept = kept_NP.reshape(-1, IMAGE_SIZE, IMAGE_SIZE)
+        pictures[split] = [one._replace(pixels=kept_HW) for one, kept_HW in zip(pictures[split], kept, strict=True)]
 
 
 def _dtmf_clips(sampling_rate: int) -> list[Clip]:
@@ -262,12 +241,8 @@ def _cut_clips(
     else:
         is_test_N = _drawn_by_class(clips, test_share, "clips", np.random.default_rng(0))
     rest, test = _cut(clips, is_test_N)
-    _check_test_classes(
-        test,
-        "clip",
-        f"of the test speakers, or of takes 0 to {OFFICIAL_TEST_TAKES - 1} where every file is named as in FSDD, there must "
-        "be at least one",
-    )
+    way_out = f"takes 0 to {OFFICIAL_TEST_TAKES - 1} where every file is named as in FSDD, there must be at least one"
+    _check_test_classes(test, "clip", f"of the test speakers, or of {way_out}")
     train, validation = _cut(rest, _drawn_by_class(rest, validation_share, "training clips", rng))
     return {"train": train, "validation": validation, "test": test}
 

@@ -35,8 +35,7 @@ _SHAPES = (((784,), (28, 28)), ((112, 112),), ((),))  # of one sample
 def load_avmnist(data_dir: str | Path, seed: int = 0, num_validation: int = 5000) -> DatasetDict:
     """AVMNIST's images and spectrograms, from the folder `avmnist` of its release.
 
-    The arrays are read through memory maps and written once into the cache of `datasets` (50 kB a sample, 3.5 GB in all),
-    from where they are memory-mapped again.
+    The arrays are memory-mapped and written once into the cache of `datasets` (50 kB a sample, 3.5 GB in all).
 
     Args:
         data_dir (`str` or `Path`): With `image/train_data.npy` `(N, 784)`, `audio/train_data.npy` `(N, 112, 112)`,
@@ -52,14 +51,7 @@ def load_avmnist(data_dir: str | Path, seed: int = 0, num_validation: int = 5000
         value to 0 and its highest to 255, so that they fit into 8 bits; other splits' values outside are clipped.
 
     Raises:
-        FileNotFoundError: If a file is missing.
-        ValueError: If a file is no array, or shapes, lengths, labels or values are not AVMNIST's.
-
-    Example:
-
-    ```python
-    avmnist = load_avmnist("data/avmnist")
-    ```
+        FileNotFoundError, ValueError: If a file is missing or no array, or shapes, labels or values are not AVMNIST's.
     """
     arrays = {split: _open(Path(data_dir), split) for split in _FILES}
     labels = arrays["train"][2]
@@ -78,13 +70,14 @@ def load_avmnist(data_dir: str | Path, seed: int = 0, num_validation: int = 5000
     for split, of_split in rows.items():
         file_split = "test" if split == "test" else "train"
         # The cache is known by these arguments: the stamp renews it when a file changes.
+        files = [(Path(data_dir) / name).stat() for name in _FILES[file_split]]
         arguments = {
             "data_dir": str(Path(data_dir).resolve()),
             "file_split": file_split,
             "rows": tuple(of_split),
             "image_range": image_range,
             "spectrogram_range": spectrogram_range,
-            "stamp": tuple(_stamp(Path(data_dir) / name) for name in _FILES[file_split]),
+            "stamp": tuple((file.st_size, file.st_mtime_ns) for file in files),
         }
         built[split] = Dataset.from_generator(_samples, features, gen_kwargs=arguments, split=NamedSplit(split))
     return finish(built)
@@ -114,12 +107,9 @@ def _open(data_dir: Path, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarra
             f"the {split} files of '{data_dir}' disagree: {len(images)} images, {len(spectrograms)} spectrograms and "
             f"{len(labels)} labels. Unpack the release anew."
         )
-    for label in np.unique(labels):
-        if label not in range(10):
-            raise ValueError(
-                f"'{data_dir / _FILES[split][2]}' has label {label} in row {int(np.argmax(labels == label))}: digits run "
-                "from 0 to 9."
-            )
+    if bad := sorted(set(np.unique(labels).tolist()) - set(range(10))):
+        where = f"'{data_dir / _FILES[split][2]}' has label {bad[0]} in row {int(np.argmax(labels == bad[0]))}"
+        raise ValueError(f"{where}: digits run from 0 to 9.")
     return images, spectrograms, labels
 
 
@@ -137,10 +127,6 @@ def _spectrogram_range(spectrograms: np.ndarray, name: str) -> float:
     if not (low >= 0 and 0 < high <= 255):
         raise ValueError(f"the spectrograms of '{name}' run from {low} to {high}, not from 0 to 255 or 1.")
     return 255.0 if high > 1 else 1.0
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    return path.stat().st_size, path.stat().st_mtime_ns
 
 
 def _samples(

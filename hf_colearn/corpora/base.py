@@ -26,16 +26,8 @@ Sample = Mapping[str, Any] | str  # a row, or a sentence on what it lacks
 
 @dataclass
 class HubOptions:
-    """What a recipe takes whose data come from a folder or from a mirror on the Hub, beside its other options.
-
-    Example:
-
-    ```python
-    @dataclass
-    class Options(HubOptions, MultimodalOptions):
-        pass
-    ```
-    """
+    """What a recipe takes whose data come from a folder or from a mirror on the Hub; inherit from it and from its other
+    options."""
 
     hub_id: str | None = field(default=None, metadata={"help": "The data as a dataset of the Hub, not --data_dir."})
 
@@ -111,21 +103,19 @@ def complete_splits(
 ) -> dict[str, Dataset]:
     """The datasets of listed samples, of which some may lack a file; refuses these, or all of a split being so.
 
-    `name` is the corpus, `kind` what a sample is ("clip"), and `parts` what it needs ("both picture and text"), for
-    messages; `skip_bad_samples` leaves out incomplete samples with a warning that counts them.
+    `name` is the corpus, `kind` what a sample is ("clip"), and `parts` what it needs ("both picture and text");
+    `skip_bad_samples` leaves out incomplete samples with a warning that counts them.
     """
     problems: list[str] = []
     complete: dict[str, list[Mapping[str, Any]]] = {}
-    for split, samples in splits.items():
-        complete[split], before = [], len(problems)
-        for sample in samples:
-            if isinstance(sample, str):
-                problems.append(sample)
-            else:
-                complete[split].append(sample)
+    for split, listed in splits.items():
+        samples = list(listed)
+        complete[split] = [sample for sample in samples if not isinstance(sample, str)]
+        incomplete = [sample for sample in samples if isinstance(sample, str)]
         if not complete[split]:
-            first = "".join(f"; the first: {problem}" for problem in problems[before : before + 1])
+            first = f"; the first: {incomplete[0]}" if incomplete else ""
             raise ValueError(f"no {kind} of {name}'s {split} split has {parts}{first}.")
+        problems += incomplete
     refuse_or_warn(f"{kind}s of {name}", problems, skip_bad_samples)
     return {split: dataset_of(rows, features) for split, rows in complete.items()}
 
@@ -138,8 +128,7 @@ def finish(
 ) -> DatasetDict:
     """Cuts a validation split off `train` where there is none and a share is given, and numbers `train`.
 
-    With `readers`, by column what raises a ValueError of a bad cell and its row, every sample is read before, and the bad
-    ones are left out with a warning that counts them.
+    `readers` raise a ValueError of a bad cell and its row, by column: bad samples are left out with a warning that counts.
     """
     done = dict(splits)
     for split in done:

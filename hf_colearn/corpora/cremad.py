@@ -17,15 +17,9 @@ from hf_colearn.corpora.video_clips import clip_features, clip_readers, clips_of
 from hf_colearn.data.video import VIDEO_SUFFIXES
 
 
-CODES = {
-    "NEU": "neutral",
-    "HAP": "happy",
-    "SAD": "sad",
-    "FEA": "fear",
-    "DIS": "disgust",
-    "ANG": "anger",
-}  # as labelled
-_ALIASES = {code.lower(): name for code, name in CODES.items()}  # what mirrors call them
+# As labelled, and what mirrors call them.
+CODES = {"NEU": "neutral", "HAP": "happy", "SAD": "sad", "FEA": "fear", "DIS": "disgust", "ANG": "anger"}
+_ALIASES = {code.lower(): name for code, name in CODES.items()}
 _ALIASES |= {"angry": "anger", "happiness": "happy", "sadness": "sad", "fearful": "fear"}
 _CLIP = re.compile(r"(\d{4})_([A-Z]{3})_([A-Z]{3})_([A-Z]{1,2})")  # actor, sentence, emotion, intensity
 
@@ -46,8 +40,7 @@ def load_cremad(
     Args:
         data_dir (`str` or `Path`, *optional*): With `AudioWAV/*.wav`, and `VideoFlash/*.flv` or extracted frames,
             `Image-01-FPS/<clip>/*.jpg`.
-        repo (`str`, *optional*): A mirror on the Hub instead, see [`~hf_colearn.corpora.video_clips.clips_of_hub`];
-            its splits are taken as they are.
+        repo (`str`, *optional*): A mirror on the Hub instead, see [`~hf_colearn.corpora.video_clips.clips_of_hub`].
         split (`str`, *optional*, defaults to `"auto"`): `"lists"` takes `train.csv` and `test.csv` of the folder (lines
             `1001_DFA_ANG_XX,ANG`): a random split in which *every test actor is in the training set too*. `"actor"` tests
             on actors unseen in training and validates on others. `"auto"` takes the lists where they are, else the actors.
@@ -55,8 +48,8 @@ def load_cremad(
         test_share (`float`, *optional*, defaults to 0.2): Of the actors.
         validation_share (`float`, *optional*, defaults to 0.1): Of the listed training clips, or of all actors; 0: none.
         seed (`int`, *optional*, defaults to 0): Draws actors and the validation split.
-        skip_bad_samples (`bool`, *optional*, defaults to `False`): Leaves out and counts clips that lack a file and, after
-            reading each, those that cannot be decoded, are silent, or have fewer frames than `min_frames`.
+        skip_bad_samples (`bool`, *optional*, defaults to `False`): Leaves out and counts clips that lack a file, cannot be
+            decoded, are silent, or have fewer frames than `min_frames`; each is read for that.
         min_frames (`int`, *optional*, defaults to 1): What training takes of a clip.
 
     Returns:
@@ -64,8 +57,7 @@ def load_cremad(
         (`Audio(decode=False)`), `label` (six classes), `actor` (1001 to 1091), `clip` and, in `train`, `sample_id`.
 
     Raises:
-        FileNotFoundError: If the folder is not CREMA-D's, or a list is asked for and missing.
-        ValueError: If a clip's name or emotion is unknown, or files are missing.
+        FileNotFoundError, ValueError: If the folder is not CREMA-D's, a list or files are missing, or a clip is unknown.
     """
     if split not in ("auto", "lists", "actor"):
         raise ValueError(f"split='{split}' is unknown: choose 'auto', 'lists' or 'actor'.")
@@ -104,10 +96,10 @@ def _videos(folder: Path, frames: str | None) -> dict[str, Path]:
         folders = sorted(path.name for path in folder.glob("Image-*-FPS"))
         found = ["VideoFlash"] if (folder / "VideoFlash").is_dir() else folders
         if len(found) != 1:
-            raise FileNotFoundError(
-                f"'{folder}' has {', '.join(found) if found else 'neither VideoFlash nor Image-*-FPS'}: "
-                + ("name one as `frames`." if found else "pass CREMA-D's folder as data_dir.")
-            )
+            has, way_out = "neither VideoFlash nor Image-*-FPS", "pass CREMA-D's folder as data_dir"
+            if found:
+                has, way_out = ", ".join(found), "name one as `frames`"
+            raise FileNotFoundError(f"'{folder}' has {has}: {way_out}.")
         frames = found[0]
     if not (folder / frames).is_dir():
         raise FileNotFoundError(f"'{folder}' has no folder '{frames}': name one that it has as `frames`.")

@@ -29,9 +29,6 @@ def dtmf_digits(
 
     Returns:
         `Iterator[tuple[str, np.ndarray]]`: Names and samples `(T,)` int16, by digit and take.
-
-    Raises:
-        ValueError: If there is nothing to make, or the rate is too low for the tones.
     """
     if clips_per_digit < 1:
         raise ValueError(f"clips_per_digit={clips_per_digit} makes nothing: pass at least 1.")

@@ -4,6 +4,7 @@ import numpy as np
 from datasets import ClassLabel, DatasetDict, Image
 
 from hf_colearn.corpora.base import dataset_of, finish
+from hf_colearn.utils.extras import extra
 
 
 DIGIT = ClassLabel(names=list("0123456789"))
@@ -16,16 +17,10 @@ def load_handwritten_digits(test_size: float = 0.5) -> DatasetDict:
         test_size (`float`, *optional*, defaults to 0.5): The test split's share; the split itself never changes.
 
     Returns:
-        [`datasets.DatasetDict`]: `train` and `test` with `image` (grayscale, 8 x 8), `label` (0 to 9) and, in `train`,
-        `sample_id`.
-
-    Raises:
-        ImportError: If scikit-learn is missing.
+        [`datasets.DatasetDict`]: `train` and `test` with `image` (grayscale), `label` (0 to 9) and, in `train`, `sample_id`.
     """
-    try:
+    with extra("demo", "the digits come with scikit-learn"):
         from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise ImportError("the digits come with scikit-learn: pip install 'hf-colearn[demo]'") from error
     digits = load_digits()
     pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)
     rows = [{"image": image, "label": int(label)} for image, label in zip(pixels, digits.target, strict=True)]

@@ -70,8 +70,7 @@ def load_iemocap(
         (six classes), `speaker` (such as `Ses05_F`), `session` (1 to 5), `utterance` and, in `train`, `sample_id`.
 
     Raises:
-        FileNotFoundError: If the folder is not IEMOCAP's.
-        ValueError: If an emotion is unknown, a recording or transcript is missing, or columns are not as expected.
+        FileNotFoundError, ValueError: If the folder or mirror is not IEMOCAP's, or an utterance is incomplete or unknown.
     """
     if split not in ("session", "random"):
         raise ValueError(f"split='{split}' is unknown: choose 'session' or 'random'.")
@@ -103,7 +102,7 @@ def _from_release(folder: Path) -> tuple[Dataset, list[str]]:
         )
     rows: list[dict[str, Any]] = []
     problems: list[str] = []
-    others: Counter[str] = Counter()
+    others = Counter[str]()
     for session in _sessions(release):
         labels_dir = session / "dialog" / "EmoEvaluation"
         # macOS leaves "._*" beside real files.
@@ -177,7 +176,7 @@ def _from_mirror(repo: str) -> tuple[Dataset, list[str]]:
     rows: list[dict[str, Any]] = []
     kept: list[int] = []
     problems: list[str] = []
-    others: Counter[str] = Counter()
+    others = Counter[str]()
     texts, emotions = mirror[names["text"]], mirror[names["label"]]
     for row, (file, text, value) in enumerate(zip(files, texts, emotions, strict=True)):
         code = label.int2str(value) if isinstance(label, ClassLabel) else str(value)

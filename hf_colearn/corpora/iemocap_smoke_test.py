@@ -45,15 +45,9 @@ def write_smoke_test_tree(folder: str | Path, utterances_per_session: int = 60, 
     dialogue has one turn more, without agreement (`xxx`). Of several processes the main one writes.
 
     Args:
-        folder (`str` or `Path`): Where `IEMOCAP_full_release` is written.
+        folder (`str` or `Path`): Where the returned `IEMOCAP_full_release` is written.
         utterances_per_session (`int`, *optional*, defaults to 60): Of the six emotions in turn, at least 12.
         seed (`int`, *optional*, defaults to 0): Draws everything.
-
-    Returns:
-        `Path`: The written `IEMOCAP_full_release`.
-
-    Raises:
-        ValueError: If there are too few utterances for two of every emotion.
     """
     if utterances_per_session < 2 * len(_VOICES):
         raise ValueError(

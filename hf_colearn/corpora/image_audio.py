@@ -33,11 +33,7 @@ class AVDigitsOptions:
 
 
 def av_processors(size: int = 64) -> dict[str, Any]:
-    """What makes a model's inputs of an image and of a clip; they are saved beside the model, in a folder a modality.
-
-    Args:
-        size (`int`, *optional*, defaults to 64): Mel bands and frames of a clip's spectrogram, `[1, size, size]`.
-    """
+    """Of an image and of a clip, as a spectrogram `[1, size, size]`; saved beside the model, in a folder a modality."""
     return {
         "image": GrayscaleImageProcessor(size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}),
         "audio": SpectrogramFeatureExtractor(size=(size, size), sampling_rate=8000, n_fft=512),
@@ -45,15 +41,7 @@ def av_processors(size: int = 64) -> dict[str, Any]:
 
 
 def with_av_inputs(raw: DatasetDict, processors: Mapping[str, Any]) -> dict[str, Dataset]:
-    """What a multimodal model of two image backbones reads: `image_pixel_values` and, of the audio, `audio_pixel_values`.
-
-    Args:
-        raw ([`datasets.DatasetDict`]): From [`~hf_colearn.corpora.av_digits.load_av_digits`].
-        processors (`Mapping`): From [`av_processors`].
-
-    Returns:
-        `dict[str, Dataset]`: The same splits, with `labels` and, where there are some, sample ids.
-    """
+    """The splits of `load_av_digits` with `image_pixel_values`, `audio_pixel_values` and `labels`, by [`av_processors`]."""
     inputs = {}
     for split, part in raw.items():
         part = part.select_columns([c for c in ("image", "audio", "label", "sample_id") if c in part.column_names])

@@ -1,10 +1,8 @@
-"""Pictures with a text as a recipe takes them: tokens once, pixels as a sample is read.
-
-Shapes: S x S pixels of a picture.
-"""
+"""Pictures (S x S pixels) with a text as a recipe takes them: tokens once, pixels as a sample is read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -39,36 +37,25 @@ class ImageTextOptions(HubOptions):
     ) -> dict[str, Dataset]:
         """Tokenizes the splits and lets them read `image_pixel_values` `(3, S, S)`; crops are random in `train` alone.
 
-        Nothing is mirrored: pictures of tweets have words in them.
-
-        Args:
-            splits (`Mapping[str, Dataset]`): With `image`, the texts and `label`, which becomes `labels`.
-            processor: Of the pictures.
-            tokenizer: Of the texts.
-            pair_column (`str`, *optional*): Of second texts, as [`~hf_colearn.data.text.with_input_ids`] takes it.
+        Nothing is mirrored: pictures of tweets have words in them. The splits have `image`, the texts (second ones in
+        `pair_column`) and `label`, which becomes `labels`.
         """
         made = {}
         for split, part in splits.items():
             kept = [column for column in ("image", "sample_id") if column in part.column_names]
-            texts = with_input_ids(
-                part.remove_columns(kept), tokenizer, max_length=self.max_tokens, pair_column=pair_column
-            ).with_format(None)
+            cut = {"max_length": self.max_tokens, "pair_column": pair_column}
+            texts = with_input_ids(part.remove_columns(kept), tokenizer, **cut).with_format(None)
             names = [name for name in tokenizer.model_input_names if name in texts.column_names]
             texts = texts.select_columns([*names, "labels"]).rename_columns({name: f"text_{name}" for name in names})
             # Side by side, so that the pictures are not written a second time.
             whole = concatenate_datasets([part.select_columns(kept), texts], axis=1)
-            picture = _Picture(processor, split == "train", self.min_crop)
-            made[str(split)] = with_lazy_input(whole, "image", "image_pixel_values", picture)
+            # An error names the file; the row is not known here.
+            crop = {"scale": (self.min_crop, 1.0), "hflip": False, "id_columns": ("file",)}
+            read = partial(_pixels, transform=ImageTransform(processor, split == "train", **crop))
+            made[str(split)] = with_lazy_input(whole, "image", "image_pixel_values", read)
         return made
 
 
-class _Picture:
-    """An encoded picture as `(3, S, S)` float32. It can be pickled for workers."""
-
-    def __init__(self, processor: Any, train: bool, min_crop: float):
-        self.transform = ImageTransform(
-            processor, train, scale=(min_crop, 1.0), hflip=False, id_columns=("file",)
-        )  # an error names the file; the row is not known here
-
-    def __call__(self, cell: Mapping[str, Any]) -> torch.Tensor:
-        return self.transform({"image": [cell], "label": [0], "file": [cell["path"]]})["pixel_values"][0]
+def _pixels(cell: Mapping[str, Any], transform: ImageTransform) -> torch.Tensor:
+    """An encoded picture as `(3, S, S)` float32."""
+    return transform({"image": [cell], "label": [0], "file": [cell["path"]]})["pixel_values"][0]

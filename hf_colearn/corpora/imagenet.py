@@ -39,8 +39,7 @@ def load_imagenet(
 ) -> DatasetDict | IterableDatasetDict:
     """ImageNet-1k, or any set of images with its columns or in its folders, with a validation split cut from `train`.
 
-    Choose checkpoints and settings on `validation`. `test` is ImageNet's own validation split, which its publications
-    report, and is never looked at before.
+    Choose checkpoints and settings on `validation`. `test` is ImageNet's own validation split, which publications report.
 
     **Streams.** A folder is listed at once and read in 1024 shards of random files; ids and splits are those without
     streaming. From the Hub nothing is listed, so that an id is not a row but 63 bits of a hash of the file's name and
@@ -66,8 +65,7 @@ def load_imagenet(
         decoded) and `label`; `train` has `sample_id` as well, and in a stream `class_id`, a copy of the label.
 
     Raises:
-        FileNotFoundError: If there is no such folder.
-        PermissionError: If the Hub does not let you in.
+        FileNotFoundError, PermissionError: If there is no such folder, or the Hub does not let you in.
         ValueError: If folders or columns do not fit, or no such validation split can be cut.
 
     Example:
@@ -167,15 +165,9 @@ def _stream_by_hash(
         raise ValueError(f"num_validation={num_validation} is {share:.3g} of the stream: pass less, and more than 0.")
     features = Features({**train.features, "sample_id": Value("int64"), "class_id": Value("int64")})
     numbered = train.map(_add_ids, batched=True, batch_size=32, features=features)
-    kept, validation = (
-        numbered.filter(
-            partial(_is_on_side, share=share, seed=seed, held_out=held_out),
-            input_columns=["sample_id"],
-            batched=True,
-            batch_size=32,
-        )
-        for held_out in (False, True)
-    )
+    columns = {"input_columns": ["sample_id"], "batched": True, "batch_size": 32}
+    sides = (partial(_is_on_side, share=share, seed=seed, held_out=held_out) for held_out in (False, True))
+    kept, validation = (numbered.filter(is_on_side, **columns) for is_on_side in sides)
     return IterableDatasetDict(
         train=kept.shuffle(seed=seed, buffer_size=shuffle_buffer),
         validation=validation.remove_columns(["sample_id", "class_id"]),

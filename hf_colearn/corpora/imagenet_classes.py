@@ -62,16 +62,10 @@ def meanings_of(labels: Sequence[str]) -> list[list[int]]:
 
 
 def classes_of_labels(labels: Sequence[str]) -> list[int]:
-    """The ImageNet class, 0 to 999, of every label of a list; see [`meanings_of`].
+    """The ImageNet class, 0 to 999, of every label of a list, as [`meanings_of`] knows it: `["tench"]` is `[0]`.
 
     Raises:
         ValueError: If a label is unknown or ambiguous, or two labels are the same class; it names them.
-
-    Example:
-
-    ```python
-    classes_of_labels(["n01443537", "tench", "great white shark"])  # [1, 0, 2]
-    ```
     """
     found = meanings_of(labels)
     if unknown := [label for label, classes in zip(labels, found, strict=True) if not classes]:
@@ -91,7 +85,7 @@ def classes_of_labels(labels: Sequence[str]) -> list[int]:
 
 
 def imagenet_classes_of(dataset: Dataset | IterableDataset, column: str, only_present: bool = True) -> dict[Any, int]:
-    """The ImageNet class, 0 to 999, of every label that the dataset can have.
+    """The ImageNet class, 0 to 999, of every label that the dataset can have, by the label as rows hold it.
 
     Args:
         dataset ([`datasets.Dataset`] or [`datasets.IterableDataset`]): With its features known.
@@ -101,12 +95,8 @@ def imagenet_classes_of(dataset: Dataset | IterableDataset, column: str, only_pr
             mask of 200 classes needs it; a stream of texts or integers is then read once for its labels. With `False`, such
             a stream gets all 1000 classes.
 
-    Returns:
-        `dict`: From a label as the rows hold it (integer or text) to its class.
-
     Raises:
-        ValueError: If a label is unknown or ambiguous, integers may be the dataset's own numbering, or the column
-            holds no labels.
+        ValueError: If the column holds no labels, or a label is unknown, ambiguous or maybe the dataset's own number.
     """
     feature = dataset.features[column]
     if isinstance(feature, ClassLabel):
@@ -115,9 +105,8 @@ def imagenet_classes_of(dataset: Dataset | IterableDataset, column: str, only_pr
         raise ValueError(f"column '{column}' holds {feature}: labels are a ClassLabel, texts or integers.")
     is_text = feature.dtype == "string"
     if isinstance(dataset, IterableDataset) and not only_present:
-        if not is_text:
-            return {index: index for index in range(1000)}
-        return {label: classes[0] for label, classes in _meanings().items() if len(classes) == 1}
+        known = _meanings() if is_text else {index: [index] for index in range(1000)}
+        return {label: classes[0] for label, classes in known.items() if len(classes) == 1}
     labels = sorted(_distinct(dataset, column))
     if is_text:
         return dict(zip(labels, classes_of_labels(labels), strict=True))
@@ -132,15 +121,10 @@ def imagenet_classes_of(dataset: Dataset | IterableDataset, column: str, only_pr
 
 
 def outputs_of_model(config: Any) -> tuple[dict[int, int], tuple[str, ...]]:
-    """Which output of a model stands for which ImageNet class, by the WordNet ids or ImageNet's names in its config.
+    """The index of a model's output by the ImageNet class that it stands for, and notes on what was assumed.
 
-    1000 labels without a name (`LABEL_0`) are taken to be in ImageNet's order; other labels may be more than ImageNet's.
-
-    Returns:
-        `dict`: From ImageNet's class to the output's index; and notes on what was assumed.
-
-    Raises:
-        ValueError: If the labels name no ImageNet class, or one class twice.
+    The model's config tells WordNet ids or ImageNet's names. 1000 labels without a name (`LABEL_0`) are taken to be in
+    ImageNet's order; other labels may be more than ImageNet's. A ValueError if none is ImageNet's, or one is there twice.
     """
     labels = [str(config.id2label[index]) for index in range(config.num_labels)]
     if len(labels) == 1000 and labels == [f"LABEL_{index}" for index in range(1000)]:

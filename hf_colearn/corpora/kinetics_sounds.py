@@ -69,15 +69,13 @@ def load_kinetics_sounds(
     Args:
         data_dir (`str` or `Path`, *optional*): A folder of Kinetics-400 as github.com/cvdfoundation/kinetics-dataset
             unpacks it: the annotations (any `*.csv` in it or in `annotations/` with the columns `label`, `youtube_id`,
-            `time_start`, `time_end` and `split`) and, anywhere below, `<youtube_id>_000010_000020.mp4`, in folders of
-            classes or not.
+            `time_start`, `time_end` and `split`) and, anywhere below, `<youtube_id>_000010_000020.mp4`.
         repo (`str`, *optional*): A mirror on the Hub instead, see [`~hf_colearn.corpora.video_clips.clips_of_hub`].
         test_split (`str`, *optional*, defaults to `"test"`): Kinetics' split that becomes `test`. With `"validation"`,
             for copies without labelled test clips, there is none left to be `validation`.
-        validation_share (`float`, *optional*, defaults to 0): Of the training clips, stratified by class, where there is
-            no validation split otherwise.
+        validation_share (`float`, *optional*, defaults to 0): Of the training clips by class, where there is no other.
         seed (`int`, *optional*, defaults to 0): Draws that split.
-        skip_bad_samples (`bool`, *optional*, defaults to `False`): After reading each, leaves out and counts clips that
+        skip_bad_samples (`bool`, *optional*, defaults to `False`): Reads each clip, leaves out and counts those that
             cannot be decoded, have no sound, or have fewer frames than `min_frames`.
         min_frames (`int`, *optional*, defaults to 1): What training takes of a clip.
 
@@ -87,8 +85,7 @@ def load_kinetics_sounds(
         `sample_id`. Clips without a file are counted in one warning.
 
     Raises:
-        FileNotFoundError: If there are no annotations, or no clip of a split that is needed.
-        ValueError: If the annotations are not Kinetics'.
+        FileNotFoundError, ValueError: If the annotations are missing or not Kinetics', or a needed split has no clip.
     """
     if test_split not in ("test", "validation"):
         raise ValueError(f"test_split='{test_split}' is unknown: choose 'test' or 'validation'.")

@@ -17,12 +17,9 @@ NUM_CLASSES = 25
 _SENSORS = {"rgb": ("color", "sk_color"), "depth": ("depth", "sk_depth")}  # in a list, and the file
 _CLIP = {"path": Value("string"), "start": Value("int64"), "end": Value("int64")}
 _FEATURES = {
-    "rgb": _CLIP,
-    "depth": _CLIP,
-    "flow": _CLIP,
+    **dict.fromkeys(("rgb", "depth", "flow"), _CLIP),
     "label": ClassLabel(names=[str(number) for number in range(1, NUM_CLASSES + 1)]),
-    "subject": Value("string"),
-    "clip": Value("string"),
+    **dict.fromkeys(("subject", "clip"), Value("string")),
 }
 
 
@@ -42,8 +39,8 @@ def load_nvgesture(
         data_dir (`str` or `Path`): With `nvgesture_train_correct_cvpr2016_v2.lst` and the same for `test` (or another
             `nvgesture_train*.lst`, if it is the only one), and `Video_data/class_01/subject13_r0/` and so on, each with
             `sk_color.avi` and `sk_depth.avi` or folders `sk_color` and `sk_depth` of *all* their frames. A folder
-            `sk_flow` with extracted flow of the colour video is taken for `flow`, see [`~hf_colearn.data.flow.write_flow`];
-            without one, flow is computed of the colour frames at every reading, up to a second a clip.
+            `sk_flow` ([`~hf_colearn.data.flow.write_flow`]) is taken for `flow`; without one, flow is computed of the
+            colour frames at every reading, up to a second a clip.
         validation_share (`float`, *optional*, defaults to 0.1): Of the training clips, stratified by class; 0 for none.
         seed (`int`, *optional*, defaults to 0): Draws the validation split.
         skip_bad_samples (`bool`, *optional*, defaults to `False`): Leaves out and counts clips without a video and, after
@@ -56,8 +53,7 @@ def load_nvgesture(
         `clip` and, in `train`, `sample_id`.
 
     Raises:
-        FileNotFoundError: If a list is missing, or no clip of it has its videos.
-        ValueError: If a line of a list is not NVGesture's, or videos are missing.
+        FileNotFoundError, ValueError: If a list or videos are missing, or a line of a list is not NVGesture's.
     """
     folder = Path(data_dir)
     samples = {split: _samples(_list_of(folder, split), folder) for split in ("train", "test")}

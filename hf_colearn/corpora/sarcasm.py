@@ -57,15 +57,7 @@ def load_sarcasm(
         `sample_id`; from a folder with `tweet_id`, too.
 
     Raises:
-        FileNotFoundError: If a file or the folder of texts is missing.
-        ValueError: If there are several folders of texts and none is named, a line is none, a tweet is listed twice, or
-            tweets are incomplete.
-
-    Example:
-
-    ```python
-    sarcasm = load_sarcasm("data/sarcasm")
-    ```
+        FileNotFoundError, ValueError: If texts are missing, ambiguous, listed twice or damaged, or tweets incomplete.
     """
     source = source_of(data_dir, repo)
     if isinstance(source, str):

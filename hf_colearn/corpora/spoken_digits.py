@@ -32,13 +32,9 @@ def with_spoken_digits(
     """Gives every handwritten digit a recording of its class, such as AVMNIST's, whose release holds no waveforms.
 
     Args:
-        dataset ([`datasets.Dataset`]): With digits as `label`.
-        audio_dir (`str` or `Path`): As of [`read_spoken_digits`]; every clip is read once, so that bad ones show now.
+        dataset ([`datasets.Dataset`]): With digits as `label`; it gets `audio` (`Audio(decode=False)`: paths) and `clip_id`.
+        audio_dir, skip_bad_samples: As of [`read_spoken_digits`]; every clip is read once, so that bad ones show now.
         seed (`int`, *optional*, defaults to 0): Draws the clips: at random within a class, each equally often.
-        skip_bad_samples (`bool`, *optional*, defaults to `False`): As of [`read_spoken_digits`].
-
-    Returns:
-        [`datasets.Dataset`]: With `audio` (`Audio(decode=False)`: paths) and `clip_id` beside its own columns.
 
     Raises:
         ValueError: If a class has no clip, or the clips are bad.
@@ -64,15 +60,13 @@ def drawn_evenly(items: np.ndarray, count: int, rng: np.random.Generator) -> np.
 
 
 def read_spoken_digits(folder: str | Path, sampling_rate: int | None, skip_bad_samples: bool = False) -> list[Clip]:
-    """All clips below a folder: `{digit}_{speaker}_{take}.wav` (FSDD), or files in folders `0` to `9`, `zero` to `nine`.
+    """All clips below a folder, in the order of their paths, which are their ids.
 
     Args:
-        folder (`str` or `Path`): Searched with its subfolders.
+        folder (`str` or `Path`): Searched with its subfolders for `{digit}_{speaker}_{take}.wav` (FSDD, AudioMNIST) or files
+            in folders `0` to `9` or `zero` to `nine`; flac, ogg and mp3 do as well.
         sampling_rate (`int` or `None`): In Hz, what the clips are resampled to; `None` leaves each at its own.
         skip_bad_samples (`bool`, *optional*, defaults to `False`): Leaves out and counts what is silent or unreadable.
-
-    Returns:
-        `list[Clip]`: In the order of their paths, which are their ids.
     """
     facts = {path: _facts_of(path.relative_to(folder)) for path in _audio_files(folder)}
     waves = _read(list(facts), sampling_rate, skip_bad_samples)

@@ -16,6 +16,7 @@ import PIL.Image
 from datasets import Audio, ClassLabel, DatasetDict, Image, Value
 
 from hf_colearn.corpora.base import SPLITS, dataset_of, finish, warn
+from hf_colearn.utils.extras import extra
 
 
 _COLUMNS = ("id", "category", "text_en", "text_fr")
@@ -66,15 +67,7 @@ def load_stamps(
         French), `label`, `stamp_id` and, in `train`, `sample_id` (its row).
 
     Raises:
-        FileNotFoundError: If the folder holds no stamps.
-        ValueError: If a line, an image or a recording is missing, or a category does not reach every split.
-        ImportError: If scikit-learn is missing.
-
-    Example:
-
-    ```python
-    stamps = load_stamps("/usr/share/tuxpaint/stamps", seed=0)
-    ```
+        FileNotFoundError, ValueError: If files are missing or damaged, or a category does not reach every split.
     """
     if text not in ("en", "fr"):
         raise ValueError(f"text='{text}' is unknown: choose 'en' or 'fr'.")
@@ -93,11 +86,8 @@ def load_stamps(
                 f"the {split} split has no stamp of {', '.join(absent)}, which are too few things to share out: raise "
                 f"min_per_class={min_per_class}, or the share of the split."
             )
-        rows = [
-            (stamp.image, getattr(stamp, f"text_{text}"), stamp.audio, stamp.category, stamp.stamp_id)
-            for stamp in of_split
-        ]
-        built[split] = dataset_of([dict(zip(features, row, strict=True)) for row in rows], features)
+        cells = ((s.image, getattr(s, f"text_{text}"), s.audio, s.category, s.stamp_id) for s in of_split)
+        built[split] = dataset_of([dict(zip(features, row, strict=True)) for row in cells], features)
     return finish(built)
 
 
@@ -192,10 +182,8 @@ def _sides(stamps: list[Stamp], validation_share: float, test_share: float, seed
 
 def _one_fold(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
     """Whether a stamp is in the first of so many folds, which have about the same share of every category."""
-    try:
+    with extra("report", "the split needs scikit-learn"):
         from sklearn.model_selection import StratifiedGroupKFold
-    except ImportError as error:
-        raise ImportError("the split needs scikit-learn: pip install 'hf-colearn[report]'") from error
     rare = Counter(labels.tolist()).most_common()[-1]
     if rare[1] < folds:
         raise ValueError(

@@ -35,23 +35,14 @@ def load_twitter2015(
             themselves) and `twitter2015_images/`.
         repo (`str`, *optional*): A mirror as a dataset of the Hub instead, with `image`, `text` (with `$T$`), `target` and
             `label` (0 negative, 1 neutral, 2 positive).
-        config (`str`, *optional*): The mirror's configuration, where it has several.
-        skip_bad_samples (`bool`, *optional*, defaults to `False`): Leaves out and counts samples without a picture or a
-            text and, after reading each, those whose picture cannot be decoded.
+        config, skip_bad_samples: As [`~hf_colearn.corpora.sarcasm.load_sarcasm`] takes them.
 
     Returns:
         [`datasets.DatasetDict`]: `train`, `validation` and `test` with `image`, `text`, `target`, `label` and, in `train`,
         `sample_id`; from a folder with `tweet_id` (the picture's name), too.
 
     Raises:
-        FileNotFoundError: If a file is missing.
-        ValueError: If a line has not five fields, a text no `$T$`, or samples are incomplete.
-
-    Example:
-
-    ```python
-    twitter = load_twitter2015("data/IJCAI2019_data")
-    ```
+        FileNotFoundError, ValueError: If a file is missing, a line has not five fields, or samples are incomplete.
     """
     source = source_of(data_dir, repo)
     if isinstance(source, str):

@@ -23,26 +23,20 @@ def load_vggsound(
     """VGGSound's clips, about 200,000 where all are there; many left the web, so every copy has its own.
 
     Args:
-        data_dir (`str` or `Path`, *optional*): With `vggsound.csv` as it is released (lines
-            `---g-f_I2yQ,1,people marching,train`: YouTube's id, the start in seconds, the class, the split) and,
-            anywhere below, `<id>_000001.mp4`.
+        data_dir (`str` or `Path`, *optional*): With `vggsound.csv` as it is released (lines such as
+            `---g-f_I2yQ,1,people marching,train`) and, anywhere below, `<id>_000001.mp4`.
         repo (`str`, *optional*): A mirror on the Hub instead, see [`~hf_colearn.corpora.video_clips.clips_of_hub`].
-        validation_share (`float`, *optional*, defaults to 0.05): Of the training clips, stratified by class, as the
-            release has no validation split; 0 for none.
+        validation_share (`float`, *optional*, defaults to 0.05): Of the training clips by class, as the release has no
+            validation split; 0 for none.
         seed (`int`, *optional*, defaults to 0): Draws the validation split.
-        skip_bad_samples (`bool`, *optional*, defaults to `False`): After reading each, leaves out and counts clips that
-            cannot be decoded, have no sound, or have fewer frames than `min_frames`.
-        min_frames (`int`, *optional*, defaults to 1): What training takes of a clip.
+        skip_bad_samples, min_frames: As [`~hf_colearn.corpora.kinetics_sounds.load_kinetics_sounds`] takes them.
 
     Returns:
-        [`datasets.DatasetDict`]: `train`, `validation` (if any) and `test` with `video` (`Video(decode=False)`), `audio`
-        (`Audio(decode=False)`, a wav beside the video or the video itself), `label` (the classes of the list in
-        alphabetical order, also where no clip of one is there), `clip` and, in `train`, `sample_id`. Clips without a file
-        are counted in one warning.
+        [`datasets.DatasetDict`]: The columns of that one, with the classes of the list in alphabetical order as `label`
+        (also where no clip of one is there).
 
     Raises:
-        FileNotFoundError: If there is no list, or no clip of a split.
-        ValueError: If the list is not VGGSound's.
+        FileNotFoundError, ValueError: If the list is missing or not VGGSound's, or a split has no clip.
     """
     source = source_of(data_dir, repo)
     if isinstance(source, str):

@@ -13,16 +13,12 @@ from hf_colearn.data.video import read_frames, read_soundtrack, soundtrack_of, v
 
 def clip_features(class_names: Sequence[str], **columns: Any) -> dict[str, Any]:
     """The columns of videos with sound: files of both, classes in the order of their labels, the clip's name."""
-    label = ClassLabel(names=list(class_names))
-    return (
-        {"video": Video(decode=False), "audio": Audio(decode=False), "label": label}
-        | columns
-        | {"clip": Value("string")}
-    )
+    media = {"video": Video(decode=False), "audio": Audio(decode=False)}
+    return {**media, "label": ClassLabel(names=list(class_names)), **columns, "clip": Value("string")}
 
 
 def clip_readers(skip_bad_samples: bool, min_frames: int) -> dict[str, Callable[[Any, int], Any]]:
-    """What finds bad samples, if they are to be skipped: a video of at least so many frames, and its sound, are read."""
+    """What finds bad samples, if they are to be skipped: a video has at least so many frames, and a sound."""
     if not skip_bad_samples:
         return {}
     return {
@@ -36,11 +32,9 @@ def clips_of_hub(
 ) -> dict[str, Dataset]:
     """Videos with sound of a dataset of the Hub, or of a folder that `datasets` reads.
 
-    Args:
-        repo (`str`): With the columns `video` (videos, or paths), `label` (classes, or their names) and, where the sound is
-            kept apart, `audio`, and with the splits `train`, `test` and, if it has one, `validation`.
-        class_names (`Sequence[str]`, *optional*): In the order of their labels; those of the dataset by default.
-        aliases (`Mapping[str, str]`, *optional*): Other names that it may have for classes, in lower case.
+    It has the columns `video` (videos, or paths), `label` (classes, or their names) and, where the sound is kept apart,
+    `audio`, and the splits `train`, `test` and, maybe, `validation`. `class_names` are in the order of their labels, by
+    default the dataset's own; `aliases` are other names that it may have for them, in lower case.
     """
     splits = hub_splits(repo, ("video", "label"), needed=("train", "test"))
     if class_names is None:
@@ -49,16 +43,11 @@ def clips_of_hub(
     features = Features(label=ClassLabel(names=list(class_names)))
     for name, split in splits.items():
         video = split.select_columns("video").cast_column("video", Video(decode=False))
-        audio = (
-            split.select_columns("audio") if "audio" in split.column_names else video.rename_column("video", "audio")
-        )
+        has_audio = "audio" in split.column_names
+        audio = split.select_columns("audio") if has_audio else video.rename_column("video", "audio")
         label = split.features["label"]
-        labels = [
-            _class_of(
-                label.int2str(value) if isinstance(label, ClassLabel) else str(value), class_names, aliases or {}, repo
-            )
-            for value in split["label"]
-        ]
+        names = map(label.int2str if isinstance(label, ClassLabel) else str, split["label"])
+        labels = [_class_of(found, class_names, aliases or {}, repo) for found in names]
         columns = [video, audio.cast_column("audio", Audio(decode=False))]
         columns.append(Dataset.from_dict({"label": labels}, features=features))
         if rest := [column for column in split.column_names if column not in ("video", "audio", "label")]:
@@ -89,8 +78,7 @@ def clips_with_files(
     """
     files = video_files(folder)
     rows: dict[str, list[dict[str, Any]]] = {}
-    listed: Counter[str] = Counter()
-    missing: Counter[str] = Counter()
+    listed, missing = Counter[str](), Counter[str]()
     example = ""
     for clip, label, split in entries:
         listed[split] += 1
