@@ -13,7 +13,7 @@ from hf_colearn.experiments.tiny_models import bert_tiny, resnet_tiny
 
 def image_text_processors(options: ImageTextOptions) -> dict[str, Any]:
     """The image processor and the tokenizer of pretrained networks; None for the tokenizer of a tiny one, see
-    [`image_text_tokenizer`]."""
+    [`~hf_colearn.experiments.tiny_models.trained_tokenizer`]."""
     is_tiny = options.image_backbone == "resnet_tiny"
     return {
         "image": frame_processor(options.image_size, None if is_tiny else options.image_backbone),

@@ -18,15 +18,9 @@ def bank_card(
     source_datasets: Sequence[str] = (),
     **numbers: int,
 ) -> DatasetCard:
-    """What a bank is: its teacher, revision, pooling, the origin of its inputs, its licence, and how to use it.
+    """What a bank is: its teacher, the origin of its inputs, its licence, and how to use it; [`TeacherBank.push_to_hub`] adds the rest.
 
-    Args:
-        description (`Mapping`): `bank.description`, with `has_index`: whether inputs repeat.
-        repo_id, inputs, license, language, source_datasets: As [`TeacherBank.push_to_hub`] takes them.
-        numbers (`int`): `num_rows`, `num_distinct` and `dim` of the bank.
-
-    Returns:
-        `DatasetCard`: Without the configurations of the dataset, which `datasets` adds to the metadata.
+    `description` has `has_index` (whether inputs repeat); the numbers are `num_rows`, `num_distinct` and `dim` of the bank.
     """
     data = DatasetCardData(
         pretty_name=f"Teacher bank {repo_id.split('/')[-1]}",
