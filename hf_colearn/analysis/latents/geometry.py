@@ -1,5 +1,8 @@
 """Measures of a cloud of latents, and of how two compare.
 
+Every measure raises a `ValueError` where a cloud is not [N, D], not finite, constant or of length 0 where it must not be, or
+has too few samples, and where clouds or labels do not fit each other; and an `ImportError` where scikit-learn is missing.
+
 Shape legend: N samples, D and E widths of two clouds, C classes. Row i of two clouds is the same sample. All in float64;
 no array grows with the square of N.
 """
@@ -17,13 +20,7 @@ TIE = 1e-12  # cosines closer than this are equal but for rounding
 
 
 def present(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
-    """The rows that all arrays have: a row of nothing but NaN is a sample that lacks the modality.
-
-    Args:
-        arrays (`np.ndarray` of shape `(N, ...)` each): Latents, or the labels that go with them.
-
-    Returns:
-        `tuple[np.ndarray, ...]`: The arrays without the rows that one of them lacks, so that rows stay paired.
+    """The rows that all arrays `(N, ...)` have, still paired: a row of nothing but NaN is a sample that lacks the modality.
 
     Raises:
         `ValueError`: If the arrays differ in their number of rows, or no row is left.
@@ -46,13 +43,8 @@ def linear_cka(x_ND: np.ndarray, y_NE: np.ndarray, debiased: bool = False) -> fl
 
     Args:
         x_ND (`np.ndarray` of shape `(N, D)`), y_NE (`np.ndarray` of shape `(N, E)`): Two clouds of the same samples.
-        debiased (`bool`, *optional*, defaults to `False`):
-            Whether to put the unbiased estimator of HSIC (Song et al., 2012) in all three places: about 0 for unrelated
-            clouds whatever N, at times below.
-
-    Raises:
-        `ValueError`: If a cloud is not finite or constant, the rows differ in number, there are fewer than 2 samples (4
-            debiased), or the debiased similarity of a cloud with itself is not positive.
+        debiased (`bool`, *optional*, defaults to `False`): Whether to put the unbiased estimator of HSIC (Song et al., 2012)
+            in all three places, of at least 4 samples: about 0 for unrelated clouds whatever N, at times below.
     """
     x_ND, y_NE = _pair(x_ND, y_NE, least=4 if debiased else 2, varied=True)
     x_ND, y_NE = x_ND - x_ND.mean(axis=0), y_NE - y_NE.mean(axis=0)
@@ -72,9 +64,6 @@ def procrustes_distance(x_ND: np.ndarray, y_NE: np.ndarray) -> float:
 
     Args:
         x_ND (`np.ndarray` of shape `(N, D)`), y_NE (`np.ndarray` of shape `(N, E)`): Two clouds of the same samples.
-
-    Raises:
-        `ValueError`: If a cloud is not finite or constant, the rows differ in number, or there is one sample.
     """
     x_ND, y_NE = _pair(x_ND, y_NE, least=2, varied=True)
     width = max(x_ND.shape[1], y_NE.shape[1])
@@ -85,16 +74,12 @@ def procrustes_distance(x_ND: np.ndarray, y_NE: np.ndarray) -> float:
 def class_alignment(x_ND: np.ndarray, labels_N: np.ndarray) -> float:
     """Mean squared distance of normalised latents of one class: 0 (aligned) to 4 (opposite).
 
-    The mean over samples of the mean over the others of their class, so every sample counts the same; over all pairs, not
-    over drawn ones. A sample that is alone in its class has no pair and is left out. Source: the alignment of Wang &
-    Isola, "Understanding Contrastive Representation Learning through Alignment and Uniformity on the Hypersphere" (ICML
-    2020), with exponent 2 and the class as the positive pair.
+    The mean over samples of the mean over the others of their class; a sample that is alone in its class is left out. Source:
+    the alignment of Wang & Isola, "Understanding Contrastive Representation Learning through Alignment and Uniformity on the
+    Hypersphere" (ICML 2020), with exponent 2 and the class as the positive pair.
 
     Args:
         x_ND (`np.ndarray` of shape `(N, D)`), labels_N (`np.ndarray` of shape `(N,)`): Latents and their classes.
-
-    Raises:
-        `ValueError`: If the latents are not finite or one has length 0, or no class has two samples.
     """
     x_ND, labels_N = _labelled(x_ND, labels_N)
     of_classes = [z_nD for z_nD in _by_class(_normalised("x", x_ND), labels_N) if len(z_nD) > 1]
@@ -113,9 +98,6 @@ def uniformity(x_ND: np.ndarray) -> float:
 
     Args:
         x_ND (`np.ndarray` of shape `(N, D)`): Latents; all pairs count.
-
-    Raises:
-        `ValueError`: If the latents are not finite, one has length 0, or there is one sample.
     """
     unit_ND = _normalised("x", x_ND, least=2)
     n, total = len(unit_ND), 0.0
@@ -129,14 +111,11 @@ def uniformity(x_ND: np.ndarray) -> float:
 def modality_gap(x_ND: np.ndarray, y_MD: np.ndarray) -> float:
     """Distance between the means of two modalities' normalised latents, from 0 to 2.
 
-    As [`~hf_colearn.evaluation.modality_metrics.ModalityGap`] logs it. The clouds need not be paired. Source: section 4.2
-    of Liang et al., "Mind the Gap" (NeurIPS 2022).
+    As [`~hf_colearn.evaluation.modality_metrics.ModalityGap`] logs it. Source: section 4.2 of Liang et al., "Mind the Gap"
+    (NeurIPS 2022).
 
     Args:
-        x_ND (`np.ndarray` of shape `(N, D)`), y_MD (`np.ndarray` of shape `(M, D)`): Latents of each.
-
-    Raises:
-        `ValueError`: If a cloud is not finite or holds a latent of length 0, or the widths differ.
+        x_ND (`np.ndarray` of shape `(N, D)`), y_MD (`np.ndarray` of shape `(M, D)`): Latents of each; need not be paired.
     """
     x_ND, y_MD = _normalised_pair(x_ND, y_MD)
     return float(np.linalg.norm(x_ND.mean(axis=0) - y_MD.mean(axis=0)))
@@ -154,9 +133,6 @@ def retrieval_recall(x_ND: np.ndarray, y_ND: np.ndarray, k: Sequence[int] = (1, 
 
     Returns:
         `dict[str, dict[int, float]]`: `"x_to_y"`, `"y_to_x"` and `"chance"` (k / N), each by k, in [0, 1].
-
-    Raises:
-        `ValueError`: If a cloud is not finite or holds a latent of length 0, the shapes differ, or a k is out of range.
     """
     x_ND, y_ND = _normalised_pair(*_pair(x_ND, y_ND))
     for count in k:
@@ -179,11 +155,6 @@ def cross_validated_probe(x_ND: np.ndarray, labels_N: np.ndarray, folds: int = 5
         x_ND (`np.ndarray` of shape `(N, D)`), labels_N (`np.ndarray` of shape `(N,)`): Latents and their classes.
         folds (`int`, *optional*, defaults to 5): At least 2; every class needs as many samples.
         seed (`int`, *optional*, defaults to 0): For the folds.
-
-    Raises:
-        `ImportError`: If scikit-learn is missing.
-        `ValueError`: If the latents are not finite or constant, there is one class, or a class has fewer samples than
-            there are folds.
     """
     x_ND, labels_N = _labelled(x_ND, labels_N, varied=True)
     classes, counts = np.unique(labels_N, return_counts=True)
@@ -214,10 +185,6 @@ def silhouette(x_ND: np.ndarray, labels_N: np.ndarray, max_samples: int = 2000, 
         x_ND (`np.ndarray` of shape `(N, D)`), labels_N (`np.ndarray` of shape `(N,)`): Latents and their classes.
         max_samples (`int`, *optional*, defaults to 2000): Of more samples, this many are drawn.
         seed (`int`, *optional*, defaults to 0): For drawing.
-
-    Raises:
-        `ImportError`: If scikit-learn is missing.
-        `ValueError`: If the latents are not finite or constant, there is one class, or no class has two samples.
     """
     x_ND, labels_N = _labelled(x_ND, labels_N)
     drawn = np.random.default_rng(seed).permutation(len(x_ND))[:max_samples]
@@ -237,9 +204,6 @@ def fisher_ratio(x_ND: np.ndarray, labels_N: np.ndarray) -> float:
 
     Args:
         x_ND (`np.ndarray` of shape `(N, D)`), labels_N (`np.ndarray` of shape `(N,)`): Latents and their classes.
-
-    Raises:
-        `ValueError`: If the latents are not finite or constant, there is one class, or every class is a single point.
     """
     x_ND, labels_N = _labelled(x_ND, labels_N, varied=True)
     of_classes = _by_class(x_ND, labels_N)

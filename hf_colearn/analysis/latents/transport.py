@@ -7,6 +7,7 @@ the latents are, and no matrix is larger than `max_exact` x `max_exact` or a clo
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from typing import Any, Literal, get_args
 
@@ -30,7 +31,7 @@ class Wasserstein:
         w2 (`float`): The distance, in latent units: the root of `w2_squared`. A translation by s gives |s|.
         w2_squared (`float`): Its square, in squared latent units: the mean squared way of the cheapest transport.
         method (`str`): `"exact"`, `"gaussian"`, `"sliced"` or `"sinkhorn"`.
-        low, high (`float` or `None`): 95% t-interval of `w2_squared` over mini-batches or directions, cut at 0; `None`
+        low, high (`float`, *optional*): 95% t-interval of `w2_squared` over mini-batches or directions, cut at 0; None
             where there is nothing to average.
         batches (`int`): How many mini-batches `w2_squared` is the mean of; 1 where all samples were used together.
         note (`str`): What it approximates and which way it errs, in one sentence; `""` where it is exact.
@@ -68,16 +69,16 @@ def wasserstein2(
     r"""The Wasserstein-2 distance between two clouds of equally weighted points, and its square.
 
     \\(W_2^2 = \min_\gamma \sum_{ij} \gamma_{ij} |x_i - y_j|^2\\) over the plans \\(\gamma\\) that move all of x to all of y.
-    The order of the rows does not matter. Between the given points:
+    Between the given points, in whatever order:
 
     - `"exact"` solves the transport (network simplex). Above `max_exact` rows it is the mean of the *squared* distance
       over random mini-batches, and `w2` is the root of that mean. It is **biased upwards**: even two mini-batches of
       one cloud are apart, the more so the smaller they are and the more dimensions there are (Fatras et al., "Learning
       with minibatch Wasserstein", AISTATS 2020). [`sampling_floor`] measures how far; the interval does not cover it.
-    - `"gaussian"` is the distance of the Gaussians with the clouds' means and covariances (divided by N). It is exact
-      for Gaussians and a lower bound of W2 for all other clouds (Gelbrich, 1990). Fewer samples than dimensions are no
-      obstacle: \\(|m_x - m_y|^2 + \min_Q \|R_x - Q R_y\|_F^2\\) over rotations Q, R being roots of the covariances
-      (Bhatia et al., "On the Bures-Wasserstein distance between positive definite matrices", 2019).
+    - `"gaussian"` is the distance of the Gaussians with the clouds' means and covariances (divided by N): exact for
+      Gaussians, a lower bound for all other clouds (Gelbrich, 1990), also of fewer samples than dimensions. It is
+      \\(|m_x - m_y|^2 + \min_Q \|R_x - Q R_y\|_F^2\\) over rotations Q, R being roots of the covariances (Bhatia et al.,
+      "On the Bures-Wasserstein distance between positive definite matrices", 2019).
     - `"sliced"` is the sliced distance as it is defined, not rescaled to W2: the mean of W2 squared over random
       directions on which both clouds are projected (Bonneel et al., 2015). A translation by s gives |s|^2 / D, and
       always SW2^2 <= W2^2 / D, so compare it with other sliced distances of the same width alone.
@@ -86,16 +87,13 @@ def wasserstein2(
       to the squared distance of the means as it grows. In mini-batches above `max_exact` rows, as the exact one.
 
     Args:
-        x (`np.ndarray` or `torch.Tensor` of shape `(N, D)`):
-            One cloud. Tensors stay on their device, and get no gradient.
-        y (`np.ndarray` or `torch.Tensor` of shape `(M, D)`): The other.
+        x, y (`np.ndarray` or `torch.Tensor` of shapes `(N, D)` and `(M, D)`): Tensors stay on their device, without gradient.
         method (`str`, *optional*, defaults to `"exact"`): One of the four above.
-        max_exact (`int`, *optional*, defaults to 2000):
-            Rows of a cloud above which `"exact"` and `"sinkhorn"` draw mini-batches of this many rows from it.
+        max_exact (`int`, *optional*, defaults to 2000): Rows of a cloud above which `"exact"` and `"sinkhorn"` draw
+            mini-batches of this many rows from it.
         num_batches (`int`, *optional*, defaults to 10): How many mini-batches; each is drawn anew without replacement.
         num_projections (`int`, *optional*, defaults to 500): Directions of `"sliced"`.
-        regularization (`float`, *optional*, defaults to 0.05):
-            Of `"sinkhorn"`, in units of the median squared distance between x and y.
+        regularization (`float`, *optional*, defaults to 0.05): Of `"sinkhorn"`, in units of the median squared distance.
         seed (`int`, *optional*, defaults to 0): For mini-batches and directions.
 
     Raises:
@@ -130,11 +128,9 @@ def wasserstein2(
         )
         return _measured(_sliced(x_ND, y_MD, num_projections, seed), method, 1, note)
 
-    def solve(x_ND: torch.Tensor, y_MD: torch.Tensor) -> float:
-        return _exact(x_ND, y_MD) if method == "exact" else _sinkhorn(x_ND, y_MD, regularization)
-
-    notes = []
+    solve, notes = _exact, list[str]()
     if method == "sinkhorn":
+        solve = partial(_sinkhorn, regularization=regularization)
         notes.append(f"debiased entropic approximation (regularization {regularization:g} of the median cost)")
     if max(len(x_ND), len(y_MD)) <= max_exact:
         return _measured([solve(x_ND, y_MD)], method, 1, "".join(notes))
@@ -167,12 +163,6 @@ def sampling_floor(
         x (`np.ndarray` or `torch.Tensor` of shape `(N, D)`): The cloud, of at least 2 samples.
         num_batches (`int`, *optional*, defaults to 10): How many times it is halved at random.
         method, max_exact, seed, options: As of [`wasserstein2`].
-
-    Returns:
-        `Wasserstein`: With the mean of the squared distance over the halvings and its interval.
-
-    Raises:
-        `ValueError`: As [`wasserstein2`], and if there are fewer than 2 samples.
     """
     _at_least_one(max_exact=max_exact, num_batches=num_batches)
     x_ND = _clouds(x=x)["x"]
@@ -196,30 +186,22 @@ def transport_triple(
 ) -> Triple:
     """The three distances between the teacher's targets, the baseline's latents and the co-learned latents.
 
-    Did co-learning move the latents towards the targets, and how far from where they would have been? Lee & Yoon
-    ("Can One Modality Model Synergize Training of Other Modality Models?", ICLR 2025) print these three for train and
-    test as W2. Their printed triples violate the triangle inequality, which no W2 does, and fit as W2 *squared*: compare
-    them with `w2_squared`.
-
-    Mini-batches and directions are drawn by the same seed for all three.
+    Lee & Yoon ("Can One Modality Model Synergize Training of Other Modality Models?", ICLR 2025) print these three as W2.
+    Their triples violate the triangle inequality, which no W2 does, and fit as W2 *squared*: compare them with `w2_squared`.
 
     Args:
-        targets, baseline, colearned (`np.ndarray` or `torch.Tensor` of shape `(N, D)`, each its own N):
-            The three clouds, of one width.
-        method, options: As of [`wasserstein2`].
-
-    Raises:
-        `ValueError`: As [`wasserstein2`], naming the cloud.
+        targets, baseline, colearned (`np.ndarray` or `torch.Tensor` of shape `(N, D)`, each its own N): Of one width.
+        method, options: As of [`wasserstein2`]; all three have the same seed.
     """
     clouds = _clouds(targets=targets, baseline=baseline, colearned=colearned)
     return Triple(*(wasserstein2(*pair, method, **options) for pair in combinations(clouds.values(), 2)))
 
 
 def triangle_warning(triple: Triple) -> str:
-    """A sentence that warns of a triple that cannot be three W2 distances; `""` where all is well.
+    """A sentence that warns where a triple's intervals leave no doubt that it is not three W2; `""` where all is well.
 
     The longest of three W2 is at most the sum of the others. `"exact"` on all samples, `"gaussian"` and `"sliced"` keep to
-    that; means over mini-batches and the Sinkhorn divergence need not. It warns where the intervals leave no doubt.
+    that; means over mini-batches and the Sinkhorn divergence need not.
     """
     legs = {name.replace("_", " ").replace("colearned", "co-learned"): leg for name, leg in vars(triple).items()}
     name, longest = max(legs.items(), key=lambda leg: leg[1].w2)
@@ -300,9 +282,8 @@ def _entropic(cost_NM: torch.Tensor, strength: float) -> float:
     """min <plan, cost> + strength KL(plan | independence)."""
     a_N, b_M = (ot.unif(n, type_as=cost_NM) for n in cost_NM.shape)
     enough = 1e-4 * len(b_M) ** -0.5  # of the marginal's norm; what is left errs the value by some 1e-7 of itself
-    _, log = ot.bregman.sinkhorn_log(
-        a_N, b_M, cost_NM, strength, numItermax=SINKHORN_STEPS, stopThr=enough, warn=False, log=True
-    )
+    options = {"numItermax": SINKHORN_STEPS, "stopThr": enough, "warn": False, "log": True}
+    _, log = ot.bregman.sinkhorn_log(a_N, b_M, cost_NM, strength, **options)
     if not log["err"][-1] < enough:
         raise ValueError(
             f"Sinkhorn did not converge in {SINKHORN_STEPS:,} steps at {strength:.3g} squared latent units: raise "

@@ -1,7 +1,4 @@
-"""Do the arms hold on other test sets: with a cue taken away or turned against them, corrupted, from elsewhere?
-
-Every test set has a comparison of the same arms and seeds; see [`~hf_colearn.analysis.statistics.compare.compare`].
-"""
+"""Do the arms hold on other test sets, such as with a cue taken away? Each has a comparison of the same arms and seeds."""
 
 from collections.abc import Mapping
 
@@ -11,10 +8,7 @@ from hf_colearn.utils.tables import markdown_table
 
 
 def tests_table(comparisons: Mapping[str, Comparison]) -> str:
-    """Arms x test sets in Markdown: means over the seeds in percent, with their t-intervals where the seeds differ.
-
-    Args:
-        comparisons (`Mapping[str, Comparison]`): By the test set's name, as it stands in the head of the table.
+    """Arms x test sets (by name) in Markdown: means over the seeds in percent, with t-intervals where the seeds differ.
 
     Raises:
         ValueError: If there are none, or they are not of the same arms and seeds.
@@ -36,10 +30,7 @@ def tests_table(comparisons: Mapping[str, Comparison]) -> str:
 def tests_in_words(comparisons: Mapping[str, Comparison]) -> str:
     """One line an arm: its mean on the first test set, and how far every other one is from it, paired by seed.
 
-    The intervals are not corrected for the number of arms and test sets.
-
-    Args:
-        comparisons (`Mapping[str, Comparison]`): By the test set's name; at least two.
+    The intervals are not corrected for the number of arms and test sets, which are given by name.
 
     Raises:
         ValueError: If there are fewer than two, or they are not of the same arms and seeds.

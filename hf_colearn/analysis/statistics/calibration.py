@@ -13,10 +13,7 @@ import numpy as np
 class ReliabilityBin:
     """The samples whose confidence lies above `low` and at most at `high`; the first bin holds its `low`, too.
 
-    Args:
-        low, high (`float`): Its edges.
-        count (`int`): Of its samples, at least 1.
-        confidence, accuracy (`float`): Their mean confidence, and the fraction that is predicted right.
+    It has `count` samples, at least 1, with their mean `confidence` and the fraction that is predicted right.
     """
 
     low: float
@@ -28,11 +25,10 @@ class ReliabilityBin:
 
 @dataclass(frozen=True)
 class Reliability:
-    """A reliability diagram, and its sum.
+    """A reliability diagram: the bins that hold samples, in rising order, and what they add up to.
 
     Args:
-        bins (`tuple[ReliabilityBin, ...]`): Those that hold samples, in rising order: an empty one has no accuracy.
-        count (`int`): N.
+        bins (`tuple[ReliabilityBin, ...]`), count (`int`): The bins, and the number of all samples.
         confidence, accuracy (`float`): Over all samples. Where confidence is the larger one, the model is overconfident.
         error (`float`): The expected calibration error, a fraction.
     """
@@ -49,21 +45,16 @@ def reliability(
 ) -> Reliability:
     r"""How often predictions of a confidence are right, and the expected calibration error.
 
-    \\(\text{ECE} = \sum_b \frac{n_b}{N} \, | \text{acc}_b - \text{conf}_b |\\). It depends on the number of bins and is
-    above 0 even for a calibrated model, the more so the fewer samples a bin has: compare arms on the same samples and
-    with the same bins.
-
-    Source: Guo et al., "On Calibration of Modern Neural Networks" (ICML 2017), equation 3, with 15 bins.
+    \\(\text{ECE} = \sum_b \frac{n_b}{N} \, | \text{acc}_b - \text{conf}_b |\\) (Guo et al., "On Calibration of Modern Neural
+    Networks", ICML 2017, with 15 bins). It is above 0 even for a calibrated model, the more so the fewer samples a bin has:
+    compare arms on the same samples and with the same bins.
 
     Args:
         confidences_N (`np.ndarray` of shape `(N,)`): Softmax probability of the predicted class, from 0 to 1.
         correct_N (`np.ndarray` of shape `(N,)`): Whether it is the right class, `bool` or 0 and 1.
         bins (`int`, *optional*, defaults to 15): At most as many as samples.
         strategy (`str`, *optional*, defaults to `"uniform"`): Bins of equal width, or with `"quantile"` of equally many
-            samples (adaptive; those of one confidence stay together), as in scikit-learn's `calibration_curve`.
-
-    Returns:
-        [`Reliability`]: The bins that hold samples, and their sum.
+            samples (those of one confidence stay together), as in scikit-learn's `calibration_curve`.
 
     Raises:
         `ValueError`: If there are no samples or fewer than bins, shapes differ, a confidence lies outside of [0, 1] or is
@@ -87,22 +78,16 @@ def reliability(
     bin_N = np.searchsorted(edges[1:-1], confidences_N)  # of equal confidences all in one bin
     # scikit-learn's `calibration_curve` bins alike, but returns no counts, which the error needs.
     found = [
-        ReliabilityBin(
-            low=float(edges[b]),
-            high=float(edges[b + 1]),
-            count=int((bin_N == b).sum()),
-            confidence=float(confidences_N[bin_N == b].mean()),
-            accuracy=float(correct_N[bin_N == b].mean()),
-        )
+        ReliabilityBin(float(edges[b]), float(edges[b + 1]), *_sizes(confidences_N[bin_N == b], correct_N[bin_N == b]))
         for b in np.unique(bin_N).tolist()
     ]
-    return Reliability(
-        bins=tuple(found),
-        count=len(confidences_N),
-        confidence=float(confidences_N.mean()),
-        accuracy=float(correct_N.mean()),
-        error=sum(b.count * abs(b.accuracy - b.confidence) for b in found) / len(confidences_N),
-    )
+    error = sum(b.count * abs(b.accuracy - b.confidence) for b in found) / len(confidences_N)
+    return Reliability(tuple(found), *_sizes(confidences_N, correct_N), error)
+
+
+def _sizes(confidences_N: np.ndarray, correct_N: np.ndarray) -> tuple[int, float, float]:
+    """Count, mean confidence and accuracy."""
+    return len(confidences_N), float(confidences_N.mean()), float(correct_N.mean())
 
 
 def _check(confidences_N: Any, correct_N: Any, bins: int) -> tuple[np.ndarray, np.ndarray]:

@@ -20,8 +20,7 @@ class Change:
     """A class's or a group's accuracy, baseline against arm.
 
     Args:
-        name (`str`): Of the class or the group.
-        samples (`int`): How many test samples it has.
+        name (`str`), samples (`int`): Of the class or the group, and how many test samples it has.
         baseline_accuracy, accuracy (`float`): Fraction of its samples that are predicted right, the mean over seeds.
         difference ([`~hf_colearn.analysis.statistics.estimates.Estimate`]): `accuracy - baseline_accuracy`, paired by
             seed. It has a mean alone with one seed, fewer than 5 samples, or the same difference at every seed.
@@ -36,14 +35,10 @@ class Change:
 
 @dataclass(frozen=True)
 class Extremes:
-    """How unequal an arm's classes or groups are, by their mean accuracies over seeds.
+    """How unequal an arm's classes or groups are, by their mean accuracies over seeds; those of 5 samples or more count.
 
-    Only those of at least 5 samples count. The lowest of many accuracies is low by chance alone, more so the smaller they
-    are: compare an arm's with the baseline's, which has the same samples.
-
-    Args:
-        worst, best (`str`): The names of those with the lowest and the highest accuracy.
-        worst_accuracy, best_accuracy, gap (`float`): Their accuracies, and the higher minus the lower.
+    The lowest of many accuracies is low by chance alone, more so the smaller they are: compare an arm's with the baseline's,
+    which has the same samples. `gap` is the highest minus the lowest.
     """
 
     worst: str
@@ -60,8 +55,7 @@ class Changes:
     Args:
         changes (`tuple[Change, ...]`): From the largest gain to the largest loss.
         baseline, arm ([`Extremes`], *optional*): None where fewer than two classes or groups have 5 samples.
-        n_seeds (`int`): S.
-        notes (`tuple[str, ...]`): What a reader of the numbers must know, a sentence each.
+        n_seeds (`int`), notes (`tuple[str, ...]`): S, and what a reader of the numbers must know, a sentence each.
     """
 
     changes: tuple[Change, ...]
@@ -80,10 +74,9 @@ def per_class_changes(
 ) -> Changes:
     """Every class's recall, baseline against arm: of the samples of a class, the fraction that is predicted as it.
 
-    Differences are paired by seed. With many classes some differ by chance, so their t-intervals are corrected for the
-    number of classes of at least 5 samples by Holm's procedure, as in
-    [`~hf_colearn.analysis.statistics.estimates.paired_estimates`]: the chance of finding any change where there is none is
-    `1 - confidence` at most, over all classes.
+    Paired by seed, with t-intervals that Holm's procedure corrects for the number of classes of at least 5 samples
+    ([`~hf_colearn.analysis.statistics.estimates.paired_estimates`]): the chance of finding any change where there is none is
+    `1 - confidence` at most, over all classes. Classes without a test sample are left out.
 
     Args:
         predictions, baseline_predictions (`Sequence[np.ndarray]` of shape `(N,)`): Predicted class ids of the arm and of
@@ -91,9 +84,6 @@ def per_class_changes(
         labels_N (`np.ndarray` of shape `(N,)`): Class ids of the test samples.
         class_names (`Sequence[str]`, *optional*): By class id; by default the ids.
         confidence (`float`, *optional*, defaults to 0.95): Of all findings together.
-
-    Returns:
-        [`Changes`]: Of the classes that have a test sample.
 
     Raises:
         `ValueError`: If there are no samples or seeds, their numbers differ, ids are no integers, or a label has no name.
@@ -121,12 +111,10 @@ def per_class_changes(
         return str(c) if class_names is None else str(class_names[c])
 
     notes = []
-    absent = 0 if class_names is None else len(class_names) - len(np.unique(labels_N))
-    if absent:
-        notes.append(f"{absent} of {len(class_names or ())} classes have no test sample and are not listed.")
-    return _changes(
-        predictions, baseline_predictions, labels_N, labels_N, name, ("class", "classes"), confidence, notes
-    )
+    if class_names is not None and (absent := len(class_names) - len(np.unique(labels_N))):
+        notes.append(f"{absent} of {len(class_names)} classes have no test sample and are not listed.")
+    arms = (predictions, baseline_predictions)
+    return _changes(arms, labels_N, labels_N, name, ("class", "classes"), confidence, notes)
 
 
 def per_group_changes(
@@ -144,9 +132,6 @@ def per_group_changes(
         predictions, baseline_predictions, labels_N, confidence: As of [`per_class_changes`].
         groups_N (`np.ndarray` of shape `(N,)`, strings): The group of every test sample, such as its speaker.
 
-    Returns:
-        [`Changes`]: Of all groups.
-
     Raises:
         `ValueError`: As [`per_class_changes`], and if the groups are no strings or not one a sample.
     """
@@ -156,12 +141,12 @@ def per_group_changes(
             f"need one string a sample for {len(labels_N)} samples, got groups of shape {groups_N.shape} and "
             f"{groups_N.dtype}: pass names, such as `np.array(speakers, dtype=str)`"
         )
-    return _changes(predictions, baseline_predictions, labels_N, groups_N, str, ("group", "groups"), confidence, [])
+    arms = (predictions, baseline_predictions)
+    return _changes(arms, labels_N, groups_N, str, ("group", "groups"), confidence, [])
 
 
 def _changes(
-    predictions: Sequence[Any],
-    baseline_predictions: Sequence[Any],
+    arms: tuple[Sequence[Any], Sequence[Any]],
     labels_N: np.ndarray,
     parts_N: np.ndarray,
     name: Callable[[Any], str],
@@ -171,15 +156,16 @@ def _changes(
 ) -> Changes:
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie between 0 and 1, got {confidence}")
-    if len(predictions) == 0 or len(predictions) != len(baseline_predictions):
+    num_seeds, of_baseline = map(len, arms)
+    if not 0 < num_seeds == of_baseline:
         raise ValueError(
-            f"the arm has predictions of {len(predictions)} seeds and the baseline of {len(baseline_predictions)}: pass "
-            "those of the same seeds, one at least"
+            f"the arm has predictions of {num_seeds} seeds and the baseline of {of_baseline}: pass those of the same "
+            "seeds, one at least"
         )
     parts, part_N, samples = np.unique(parts_N, return_inverse=True, return_counts=True)
     accuracies, baseline_accuracies = (
         np.stack([_accuracies(ids, labels_N, part_N, samples) for ids in of_arm])  # [S, parts]
-        for of_arm in (predictions, baseline_predictions)
+        for of_arm in arms
     )
     means, baseline_means = accuracies.mean(axis=0), baseline_accuracies.mean(axis=0)
     differences = paired_differences(accuracies, baseline_accuracies)
@@ -197,7 +183,7 @@ def _changes(
     if few := [change.name for change in changes if change.samples < MIN_SAMPLES]:
         some = ", ".join(map(repr, few[:5])) + (f" and {len(few) - 5} more" if len(few) > 5 else "")
         notes.append(f"Shown and not judged for having fewer than {MIN_SAMPLES} samples: {some}.")
-    if len(predictions) == 1:
+    if num_seeds == 1:
         notes.append("One seed: no intervals, so no change is claimed.")
     elif len(judged) > 1:
         notes.append(
@@ -208,7 +194,7 @@ def _changes(
         changes=tuple(sorted(changes, key=lambda change: -change.difference.mean)),
         baseline=_extremes(names, baseline_means, judged),
         arm=_extremes(names, means, judged),
-        n_seeds=len(predictions),
+        n_seeds=num_seeds,
         notes=tuple(notes),
     )
 

@@ -1,15 +1,13 @@
 """Did the teacher help, and more than a null control does?
 
-A latent loss regularises by itself: a student may gain as much from random vectors as from a real teacher. So a gain
-over the baseline is credited to the teacher's content only where the null controls of the same comparison stay behind.
+A latent loss regularises by itself: a student may gain as much from random vectors. So a gain over the baseline is credited
+to the teacher's content only where the null controls stay behind. Paired t-intervals decide, see
+[`~hf_colearn.analysis.statistics.estimates`].
 
-Differences are paired by seed, and t-intervals decide: [`~hf_colearn.analysis.statistics.estimates`] says why.
-
-Several co-learned arms are corrected for their number by Holm's procedure (Holm, Scandinavian Journal of Statistics,
-1979), once against the baseline and once against the strongest null control: over all of them, the chance of finding
-any difference where there is none is 5% at most. Each arm's interval has the level at which Holm's procedure judged the
-arm, from `1 - 0.05 / arms` to 0.95, so that it excludes 0 exactly where a difference is found. An arm has helped only
-where both intervals lie above 0, which is stricter than either and asks for no further correction.
+Several co-learned arms are corrected for their number by Holm's procedure (1979), once against the baseline and once against
+the strongest null control: the chance of finding any difference where there is none is 5% at most. Each arm's interval has
+the level of its Holm step, from `1 - 0.05 / arms` to 0.95, so that it excludes 0 exactly where a difference is found. An arm
+has helped only where both intervals lie above 0, which is stricter than either and asks for no further correction.
 """
 
 from collections import Counter
@@ -45,9 +43,9 @@ class Arm:
 
     Args:
         name (`str`): Unique within the comparison.
-        kind (`str`): `"baseline"` (no teacher), `"colearned"` (the real teacher), `"null"` (a null control), or
-            `"reference"` (shown beside them, such as one modality alone; neither judged nor a control).
-        scores (`list[float]`): One score in [0, 1] a seed, higher is better, the seeds in the same order in every arm.
+        kind (`str`): `"baseline"` (no teacher), `"colearned"` (the real teacher), `"null"` (a null control), or `"reference"`
+            (shown beside them, such as one modality alone; neither judged nor a control).
+        scores (`list[float]`): One in [0, 1] a seed, higher is better, the seeds in the same order in every arm.
     """
 
     name: str
@@ -57,7 +55,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class ArmResult:
-    """An arm with its mean and its differences; an arm has no difference to itself, and only co-learned arms a finding."""
+    """An arm with its mean and its differences, none to itself; only co-learned arms have a finding."""
 
     name: str
     kind: Kind
@@ -88,11 +86,8 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """One line a co-learned arm, that claims no more than the intervals do."""
-        return "\n".join(
-            f"{arm.name}: {self._sentence(arm, arm.to_baseline)}"
-            for arm in self.arms
-            if arm.finding is not None and arm.to_baseline is not None
-        )
+        judged = [(arm, arm.to_baseline) for arm in self.arms if arm.finding is not None]
+        return "\n".join(f"{arm.name}: {self._sentence(arm, gain)}" for arm, gain in judged if gain is not None)
 
     @property
     def headline(self) -> str:
@@ -147,19 +142,18 @@ class Comparison:
     def notes(self) -> list[str]:
         """What a reader of the table must know, a sentence or two each."""
         colearned = [arm for arm in self.arms if arm.finding is not None]
-        if self.n_seeds == 1:
-            notes = ["One seed: no intervals, so no claim. pp = percentage points."]
-        else:
-            p_values = ", ".join(f"'{arm.name}' {_p_values(arm)}" for arm in colearned)
+        notes = ["One seed: no intervals, so no claim. pp = percentage points."]
+        if self.n_seeds > 1:
             notes = [
                 f"{self.n_seeds} seeds; brackets are {percent(self.confidence)} t-intervals over seeds, differences "
                 "are paired by seed; pp = percentage points.",
             ]
-            if colearned:
-                notes.append(
-                    f"Sign-flip permutation p: {p_values} (it cannot be below {2 / 2**self.n_seeds:.3g} with "
-                    f"{self.n_seeds} seeds, so the intervals decide)."
-                )
+        if self.n_seeds > 1 and colearned:
+            p_values = ", ".join(f"'{arm.name}' {_p_values(arm)}" for arm in colearned)
+            notes.append(
+                f"Sign-flip permutation p: {p_values} (it cannot be below {2 / 2**self.n_seeds:.3g} with "
+                f"{self.n_seeds} seeds, so the intervals decide)."
+            )
         if self.strongest_null is not None:
             notes.append(
                 f"'{self.strongest_null}' is the null control with the highest mean; picking it afterwards favours "
@@ -239,20 +233,17 @@ def compare(
 ) -> Comparison:
     """Holds every arm against the baseline and against the strongest null control.
 
-    The strongest null control is the null arm with the highest mean. It is picked after the fact, which favours it:
-    the comparison is conservative for the co-learned arms. The docstring of this module says what a finding rests on; the
-    differences of null controls and references are shown, not judged, and so not corrected.
+    The strongest null control is the null arm with the highest mean; picking it afterwards favours it, so the comparison is
+    conservative. The module's docstring says what a finding rests on; the differences of null controls and references are
+    shown, not judged, and so not corrected.
 
     Args:
-        arms (`list[Arm]`):
-            Exactly one baseline, at least one co-learned arm, and the null controls, all with the same seeds in the
-            same order. One seed is enough for a comparison without intervals and without claims.
-        confidence (`float`, *optional*, defaults to 0.95):
-            Of the t-intervals, between 0 and 1.
-        metric (`str`, *optional*, defaults to `"accuracy"`):
-            What the scores are, for the header of the table.
-        source (`str`, *optional*, defaults to `"teacher"`):
-            What a gain over the null controls is credited to: `"pairing"`, where the modalities teach each other.
+        arms (`list[Arm]`): Exactly one baseline, at least one co-learned arm or reference, and the null controls, all with
+            the same seeds in the same order. One seed gives neither intervals nor claims.
+        confidence (`float`, *optional*, defaults to 0.95): Of the t-intervals, between 0 and 1.
+        metric (`str`, *optional*, defaults to `"accuracy"`): What the scores are, for the header of the table.
+        source (`str`, *optional*, defaults to `"teacher"`): What a gain over the null controls is credited to: `"pairing"`,
+            where the modalities teach each other.
 
     Returns:
         [`Comparison`]: With a finding for every co-learned arm: `"helped"` (both intervals lie above 0), `"no more than
@@ -260,22 +251,16 @@ def compare(
         `"no null control"` (a gain, and nothing to hold it against).
 
     Raises:
-        `ValueError`: If arms are missing, share a name or differ in their number of seeds, or a score is not in
-            [0, 1].
+        `ValueError`: If arms are missing, share a name or differ in their number of seeds, or a score is not in [0, 1].
 
     Example:
 
     ```python
     >>> from hf_colearn.analysis.statistics.compare import Arm, compare
 
-    >>> comparison = compare(
-    ...     [
-    ...         Arm("baseline", "baseline", [0.80, 0.81, 0.79]),
-    ...         Arm("text teacher", "colearned", [0.85, 0.87, 0.83]),
-    ...         Arm("random vectors", "null", [0.81, 0.81, 0.80]),
-    ...     ]
-    ... )
-    >>> comparison.headline
+    >>> baseline = Arm("baseline", "baseline", [0.80, 0.81, 0.79])
+    >>> null = Arm("random vectors", "null", [0.81, 0.81, 0.80])
+    >>> compare([baseline, Arm("text teacher", "colearned", [0.85, 0.87, 0.83]), null]).headline
     "The teacher's content helped: +5.00 pp over the baseline (95% interval +2.52 to +7.48)."
     ```
     """
@@ -293,9 +278,7 @@ def compare(
             mean=replace(paired_estimates([np.round(arm.scores, 12)], confidence)[0], p_value=None),
             to_baseline=to_baseline.get(arm.name),
             to_null=to_null.get(arm.name),
-            finding=_finding(to_baseline[arm.name], to_null.get(arm.name), n_seeds)
-            if arm.kind == "colearned"
-            else None,
+            finding=_finding(to_baseline, to_null, arm, n_seeds),
         )
         for arm in arms
     )
@@ -318,18 +301,21 @@ def _differences(arms: list[Arm], other: Arm, confidence: float) -> dict[str, Es
     }
 
 
-def _finding(to_baseline: Estimate, to_null: Estimate | None, n_seeds: int) -> Finding:
+def _finding(to_baseline: dict[str, Estimate], to_null: dict[str, Estimate], arm: Arm, n_seeds: int) -> Finding | None:
+    if arm.kind != "colearned":
+        return None
+    gain, over_null = to_baseline[arm.name], to_null.get(arm.name)
     if n_seeds == 1:
         return "one seed"
-    if to_baseline.is_loss:
+    if gain.is_loss:
         return "harm"
-    if not to_baseline.is_gain:
+    if not gain.is_gain:
         return "no reliable difference"
-    if to_null is None:
+    if over_null is None:
         return "no null control"
-    if to_null.low is None and to_null.mean > 0:  # the same at every seed
+    if over_null.low is None and over_null.mean > 0:  # the same at every seed
         return "no reliable difference"
-    return "helped" if to_null.is_gain else "no more than a null control"
+    return "helped" if over_null.is_gain else "no more than a null control"
 
 
 def _check(arms: list[Arm], confidence: float) -> None:

@@ -1,10 +1,7 @@
-"""Means over seeds with their t-intervals: what every claim of the analysis rests on.
+"""Means over seeds with their t-intervals, which decide every claim of the analysis; differences are paired by seed.
 
-Differences are paired by seed. A t-interval decides, and the exact sign-flip permutation test stands beside it and
-decides nothing: with n seeds its two-sided p is at least `2 / 2**n`, so with five seeds or fewer it is never below 0.05,
-however large the gain. The t-interval keeps its 5% at any n >= 2 where the differences are normal, and finds a gain of
-two standard deviations in 9 of 10 comparisons of five seeds. Both need a spread: a difference that is the same at every
-seed has no interval, and nothing is claimed of it.
+The exact sign-flip test decides nothing: its two-sided p is at least `2 / 2**n`, with five seeds never below 0.05. The
+t-interval keeps its 5% at any n >= 2 of normal differences, and at five finds a gain of two standard deviations 9 times of 10.
 
 Shape legend: K differences, S seeds.
 """
@@ -17,21 +14,20 @@ import numpy as np
 from scipy.stats import nct, permutation_test, rankdata
 from scipy.stats import t as student_t
 
+from hf_colearn.utils.extras import extra
+
 
 MAX_SEEDS = 1000  # beyond which nobody trains to settle a difference
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds, as a fraction, with its t-interval.
-
-    One seed has neither interval nor p-value, nor has a value that is the same at every seed (`None`).
+    """A mean over seeds, as a fraction; of one seed, or the same value at every seed, all else is None.
 
     Args:
-        mean, low, high (`float`): The mean and the ends of its interval.
+        mean, low, high (`float`): The mean and the ends of its t-interval.
         confidence (`float`, *optional*): The interval's level; that of Holm's step where several were corrected.
-        p_value (`float`, *optional*): Of a difference: two-sided paired t-test, by Holm's procedure adjusted where
-            several were corrected.
+        p_value (`float`, *optional*): Of a difference: two-sided paired t-test, adjusted where several were corrected.
         sign_flip_p_value (`float`, *optional*): Of a difference: see [`sign_flip_p_value`]; never adjusted.
     """
 
@@ -62,19 +58,13 @@ def paired_estimates(differences: Sequence[np.ndarray], confidence: float = 0.95
     """Means of several paired differences, corrected for their number by Holm's procedure.
 
     The smallest of K p-values is held against `(1 - confidence) / K`, the next against `(1 - confidence) / (K - 1)`, and
-    so on up to the first that is larger, whose level then holds for all that are left. An interval has the level of its
-    p-value, so it excludes 0 exactly where `p_value` is below `1 - confidence`. That holds for the findings together;
-    that all K intervals cover their true values at once is not claimed (it would take all of them at the first level).
+    so on up to the first that is larger, whose level holds for all that are left. An interval has the level of its p-value,
+    so it excludes 0 exactly where the adjusted `p_value` is below `1 - confidence`; the K intervals do not cover their true
+    values all at once. One without a spread, or of one seed, has a mean alone, and counts in K.
 
     Args:
         differences (`Sequence[np.ndarray]` of shape `(S,)`): K differences, one value a seed each.
         confidence (`float`, *optional*, defaults to 0.95): Of all findings together.
-
-    Returns:
-        `list[Estimate]`: In the given order. One without a spread, or of one seed, has a mean alone; it counts in K.
-
-    Raises:
-        ImportError: If there are several, and statsmodels is missing.
     """
     if len(differences) == 0:
         return []
@@ -98,10 +88,8 @@ def _holm(p_K: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
     """The adjusted p-values, and the level against which each was held."""
     if len(p_K) == 1:  # nothing to correct, and statsmodels collects all garbage at every call: 50 ms
         return p_K, np.array([level])
-    try:
+    with extra("report", "Holm's correction is statsmodels'"):
         from statsmodels.stats.multitest import multipletests
-    except ImportError as error:
-        raise ImportError("Holm's correction is statsmodels': pip install 'hf-colearn[report]'") from error
     is_found_K, adjusted_K, *_ = multipletests(p_K, alpha=level, method="holm")
     # statsmodels returns no levels: one for each rank, up to the first p-value that is not below its own.
     ranks_K = np.minimum(rankdata(p_K, method="ordinal") - 1, is_found_K.sum())
@@ -109,38 +97,18 @@ def _holm(p_K: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def sign_flip_p_value(differences: np.ndarray) -> float:
-    """Two-sided p-value of "the signs of the paired differences are coin flips", of scipy's `permutation_test`.
+    """Two-sided p-value of "the signs of the paired differences `(S,)` are coin flips", never below `2 / 2**S`.
 
-    Exact up to 16 seeds; above, over `2**16` seeded draws of the signs. It asks for no normal distribution, and is never
-    below `2 / 2**S`.
-
-    Args:
-        differences (`np.ndarray` of shape `(S,)`): One difference a seed, of two seeds or more.
+    Exact up to 16 seeds; above, over `2**16` seeded draws of the signs.
     """
-    test = permutation_test(
-        (differences,),
-        np.mean,
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=2**16,
-        random_state=np.random.default_rng(0),
-    )
-    return float(test.pvalue)
+    options = {"permutation_type": "samples", "vectorized": True, "n_resamples": 2**16}
+    return float(permutation_test((differences,), np.mean, **options, rng=np.random.default_rng(0)).pvalue)
 
 
 def seeds_to_settle(differences: np.ndarray, confidence: float = 0.95, power: float = 0.8) -> int | None:
-    """How many seeds find a difference of this mean and spread, if these are the true ones.
+    """How many more seeds than these `(S,)` find a difference of their mean and spread; None for more than 1000.
 
-    The smallest number above the present one at which the t-interval excludes 0, on the difference's side, with this
-    power: the tail of a noncentral t distribution.
-
-    Args:
-        differences (`np.ndarray` of shape `(S,)`): One difference a seed, with a spread.
-        confidence (`float`, *optional*, defaults to 0.95): Of the interval.
-        power (`float`, *optional*, defaults to 0.8): Share of repeats that find it.
-
-    Returns:
-        `int`, *optional*: None for more than 1000.
+    At so many, the t-interval excludes 0, on the difference's side, with this power: the tail of a noncentral t.
     """
     effect = abs(np.mean(differences)) / np.std(differences, ddof=1)
     choices = range(len(differences) + 1, MAX_SEEDS + 1)
@@ -152,17 +120,17 @@ def seeds_to_settle(differences: np.ndarray, confidence: float = 0.95, power: fl
 
 def points(difference: Estimate | None) -> str:
     """As in `+1.20 [+0.40, +2.00]`, in percentage points."""
-    return "-" if difference is None else f"{_hundredths(difference.mean, '+')} {interval(difference, '+')}".rstrip()
+    return "-" if difference is None else f"{hundredths(difference.mean, '+')} {interval(difference, '+')}".rstrip()
 
 
 def words(difference: Estimate | None, over: str) -> str:
     """As in `+1.20 pp over the baseline (95% interval +0.40 to +2.00)`; empty where there is no difference."""
     if difference is None:
         return ""
-    size = f"{_hundredths(difference.mean, '+')} pp over {over}"
+    size = f"{hundredths(difference.mean, '+')} pp over {over}"
     if difference.low is None or difference.high is None or difference.confidence is None:
         return size
-    ends = f"{_hundredths(difference.low, '+')} to {_hundredths(difference.high, '+')}"
+    ends = f"{hundredths(difference.low, '+')} to {hundredths(difference.high, '+')}"
     return f"{size} ({percent(difference.confidence)} interval {ends})"
 
 
@@ -170,10 +138,10 @@ def interval(estimate: Estimate, sign: str) -> str:
     """As in `[+0.40, +2.00]`, in percent; the sign is `"+"` or `""`. Empty where there is no interval."""
     if estimate.low is None or estimate.high is None:
         return ""
-    return f"[{_hundredths(estimate.low, sign)}, {_hundredths(estimate.high, sign)}]"
+    return f"[{hundredths(estimate.low, sign)}, {hundredths(estimate.high, sign)}]"
 
 
-def _hundredths(fraction: float, sign: str) -> str:
+def hundredths(fraction: float, sign: str) -> str:
     return f"{round(100 * fraction, 2) + 0.0:{sign}.2f}"  # + 0.0: no "-0.00"
 
 

@@ -12,6 +12,8 @@ from math import factorial, isfinite
 import numpy as np
 from scipy.stats import norm
 
+from hf_colearn.utils.extras import extra
+
 
 CONFIDENCE = 0.95
 MAX_DIM = 64  # of a modality's latents, as the probes see them
@@ -49,12 +51,11 @@ class Reduction:
 class Information:
     """What [`cross_entropy_reduction`] found.
 
-    Attributes:
+    Args:
         cross_entropy (`dict[tuple[str, ...], Nats]`): Of the label, held-out, from no modality (`()`, the classes'
             frequencies), each one and each pair, in the order of the latents.
         reductions (`tuple[Reduction, ...]`): One for every ordered pair of modalities.
-        samples (`int`): That were probed.
-        lacking (`int`): Samples that were left out because they lack a modality.
+        samples, lacking (`int`): Samples that were probed, and that were left out because they lack a modality.
     """
 
     cross_entropy: dict[tuple[str, ...], Nats]
@@ -73,11 +74,10 @@ def cross_entropy_reduction(
     bounds it from neither side: it misses what only both modalities' product tells, and it may be **negative**, where the
     second modality gives the probe more to overfit than to learn from.
 
-    A probe is a multinomial logistic regression with an L2 penalty on standardised latents; those wider than 64 are
-    projected to their 64 leading principal components first. Scaling, projection and the penalty (C of 0.001 to 10, by
-    3-fold cross-validation of the log loss) are fitted inside the training folds. Every sample is predicted by the one
-    probe that never saw it. The intervals are over samples, paired within a difference; they leave out that other training
-    folds would give other probes.
+    A probe is an L2-penalised multinomial logistic regression on standardised latents, reduced to their 64 leading principal
+    components where wider. Scaling, projection and the penalty (C of 0.001 to 10, by 3-fold cross-validation of the log loss)
+    are fitted inside the training folds, and every sample is predicted by the one probe that never saw it. The intervals are
+    over samples, paired within a difference; they leave out that other training folds would give other probes.
 
     Args:
         latents (`dict[str, np.ndarray]`): By modality, `[n, D]`; a row of NaN is a sample that lacks the modality. Only
@@ -85,16 +85,12 @@ def cross_entropy_reduction(
         labels (`np.ndarray` of shape `(n,)`): Integers.
         folds (`int`, *optional*, defaults to 5): At least 2; a class needs twice as many samples.
         seed (`int`, *optional*, defaults to 0): Of the folds, and of the draw of samples.
-        max_samples (`int`, *optional*, defaults to 2000): Of more samples, so many are drawn at random, which bounds time
-            and memory.
-
-    Returns:
-        [`Information`]: In nats.
+        max_samples (`int`, *optional*, defaults to 2000): Of more, so many are drawn at random: bounds time and memory.
 
     Raises:
         ImportError: If scikit-learn is missing.
-        ValueError: In one sentence, if there are fewer than two modalities or classes, too few samples of a class, latents
-            that are constant, infinite or NaN in part, or shapes that differ.
+        ValueError: If there are fewer than two modalities or classes, too few samples of a class, latents that are constant,
+            infinite or NaN in part, or shapes that differ.
 
     Example:
 
@@ -138,8 +134,7 @@ def _checked(latents: Mapping[str, np.ndarray], labels: np.ndarray) -> tuple[dic
                 f"the latents of '{name}' have the shape {x_nD.shape}, and there are {len(labels)} labels."
             )
         is_absent_n = np.isnan(x_nD).all(axis=1)
-        broken = (~np.isfinite(x_nD).all(axis=1) & ~is_absent_n).sum()
-        if broken:
+        if broken := (~np.isfinite(x_nD).all(axis=1) & ~is_absent_n).sum():
             raise ValueError(
                 f"{broken} of {len(x_nD)} latents of '{name}' hold NaN or infinite values: training has diverged."
             )
@@ -165,7 +160,7 @@ def _check_enough(x: Mapping[str, np.ndarray], classes: np.ndarray, counts_C: np
 
 def _held_out_losses(parts: list[np.ndarray], y_n: np.ndarray, folds: int, seed: int) -> np.ndarray:
     """The log loss of every sample, `(n,)`, from the probe that never saw it; without parts from the classes' frequencies."""
-    try:
+    with extra("report", "the probes are scikit-learn's"):
         from sklearn.compose import ColumnTransformer
         from sklearn.decomposition import PCA
         from sklearn.dummy import DummyClassifier
@@ -174,15 +169,13 @@ def _held_out_losses(parts: list[np.ndarray], y_n: np.ndarray, folds: int, seed:
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
         from threadpoolctl import threadpool_limits
-    except ImportError as error:
-        raise ImportError("the probes are scikit-learn's: pip install 'hf-colearn[report]'") from error
     split = StratifiedKFold(folds, shuffle=True, random_state=seed)
     trained = len(y_n) - -(-len(y_n) // folds)  # samples of the smallest training folds
     probe, x_nD = DummyClassifier(strategy="prior"), np.zeros((len(y_n), 1))
     if parts:
-        ends = np.cumsum([part.shape[1] for part in parts])
-        reduced = []
-        for end, width in zip(ends, (part.shape[1] for part in parts), strict=True):
+        reduced, end = [], 0
+        for width in (part.shape[1] for part in parts):
+            end += width
             steps = [PCA(min(MAX_DIM, trained - 1), random_state=seed)] if width > MAX_DIM else []
             reduced.append((str(end), make_pipeline(StandardScaler(), *steps), slice(end - width, end)))
         regression = LogisticRegression(max_iter=1000)
@@ -203,15 +196,11 @@ def shapley_values(value: Mapping[frozenset[str] | tuple[str, ...], float]) -> d
     r"""What each modality contributes to what all reach together: the exact Shapley value over all subsets.
 
     \\(\phi_i = \sum_{S \not\ni i} \frac{|S|!\,(M-|S|-1)!}{M!}\,(v(S \cup i) - v(S))\\) (Shapley, 1953): the gain of adding
-    the modality, averaged over all orders in which the modalities may come. The values add up to
-    \\(v(\text{all}) - v(\emptyset)\\).
+    the modality, averaged over all orders. The values add up to \\(v(\text{all}) - v(\emptyset)\\), and may be negative.
 
     Args:
         value (`Mapping[frozenset[str] | tuple[str, ...], float]`): Of every subset of the modalities, in any order within a
             subset, such as an accuracy; also of the empty one (`frozenset()` or `()`), which is the chance level.
-
-    Returns:
-        `dict[str, float]`: By modality, in the unit of the values; may be negative.
 
     Raises:
         ValueError: If a subset is missing, given twice or has a value that is not finite.
@@ -261,18 +250,14 @@ def shapley_of_metrics(
 ) -> dict[str, float]:
     """The Shapley value of every modality in one model, from what it reaches with each subset of them.
 
-    Where samples lack modalities, a subset's metric is over the samples that have all of it, so that the subsets are
-    not measured on the same ones: compare the values only where all samples are complete.
+    Compare the values only where all samples are complete: a subset's metric is over those samples that have all of it.
 
     Args:
         metrics (`Mapping[str, float]`): Of [`classification_metrics`] and a multimodal model: `{metric}` of all, and
             `{metric}_given_{subset}` of every smaller subset, which are there for up to 5 modalities.
-        modalities (`Iterable[str]`): In the model's order (`model.modalities`).
+        modalities (`Iterable[str]`): In the model's order (`model.modalities`), as is the result.
         metric (`str`, *optional*, defaults to `"accuracy"`): Which one.
         chance (`float`): What is reached without any modality, such as the share of the commonest class.
-
-    Returns:
-        `dict[str, float]`: By modality, in the model's order; they add up to `metrics[metric] - chance`.
 
     Raises:
         ValueError: If there are fewer than two modalities, a subset was not measured, or a value is not finite.

@@ -25,18 +25,15 @@ class Change(Estimate):
 class Degradation:
     """What [`degradation`] found; all levels ascend.
 
-    Attributes:
-        levels (`tuple[float, ...]`): Of the sweep.
-        means (`tuple[float, ...]`): Of the scores over seeds, one a level.
+    Args:
+        levels, means (`tuple[float, ...]`): Of the sweep, and the means of the scores over seeds there.
         total (`Change`): From the lowest level to the highest.
         steps (`tuple[Change, ...]`): From each level to the next, with intervals that hold all at once (Bonferroni).
         largest (`Change`): The step that goes furthest in the direction of the total change.
-        largest_share (`float` or `None`): Of the total change; more than 1 where others go back. None without a change.
-        rank_correlation (`float`): Spearman's, between level and score within a seed, averaged over seeds; ties count as
-            no order.
-        p_value (`float` or `None`): Two-sided, of "within a seed, the scores may stand at any level"; one seed has none.
-        num_seeds (`int`): S.
-        confidence (`float`): Of the intervals.
+        largest_share (`float`, *optional*): Of the total change; above 1 where others go back. None without a change.
+        rank_correlation (`float`): Spearman's, between level and score within a seed, averaged; ties count as no order.
+        p_value (`float`, *optional*): Two-sided, of "within a seed, the scores may stand at any level"; one seed has none.
+        num_seeds (`int`), confidence (`float`): S, and of the intervals.
     """
 
     levels: tuple[float, ...]
@@ -74,12 +71,11 @@ class Degradation:
         falls, rises = ("falls", "rises") if self.total.mean < 0 else ("rises", "falls")
         if self.goes_back:
             back = self.goes_back[0]
-            between = f"between {_percent(back.start)} and {_percent(back.end)}"
-            return f"{falls}, but {rises} {between} ({_points(back)}): {evidence}."
+            return f"{falls}, but {rises} {_between(back)} ({_points(back)}): {evidence}."
         assert self.largest_share is not None  # a reliable change is not 0
         if self.largest_share > _one_step(self.largest, self.levels):
-            between = f"between {_percent(self.largest.start)} and {_percent(self.largest.end)}"
-            return f"{falls} mostly {between} ({_points(self.largest)}, {self.largest_share:.0%} of it): {evidence}."
+            most = f"{_points(self.largest)}, {self.largest_share:.0%} of it"
+            return f"{falls} mostly {_between(self.largest)} ({most}): {evidence}."
         return f"{falls} steadily: {evidence}."
 
 
@@ -89,19 +85,17 @@ def degradation(
     """Whether a score falls (or rises) over the levels of a sweep, and whether smoothly or at one step.
 
     *Trend*: Spearman's rank correlation within every seed, averaged; its p-value is from permuting the scores among the
-    levels within each seed, which is Page's test for ordered alternatives (Page, 1963) with two sides (scipy's
-    `page_trend_test` has one, and no ties). It is exact below 10,000 permutations, of which there are `(L!)**S`, and over
-    9,999 seeded draws from there on. *Size*: changes between levels, paired by seed, with t-intervals.
+    levels within each seed: Page's test for ordered alternatives (1963) with two sides (scipy's `page_trend_test` has one,
+    and no ties), exact below 10,000 permutations, of which there are `(L!)**S`, else over 9,999 seeded draws. *Size*:
+    changes between levels, paired by seed, with t-intervals.
 
-    A trend is claimed where both exclude none. It is called "mostly between" two levels where one step has more of the
-    total change than half-way from its share of the levels' range to all of it (62.5 % at five equidistant levels);
-    a step that reliably goes back is named. Which step is the largest is seen in the same scores, so that its size is
-    somewhat overstated where seeds differ much.
+    A trend is claimed where both exclude none. It is "mostly between" two levels where one step has more of the total change
+    than half-way from its share of the levels' range to all of it (62.5 % at five equidistant levels); a step that reliably
+    goes back is named. The largest step is picked by the same scores, so its size is somewhat overstated.
 
     Args:
         levels (`Sequence[float]`): L shares from 0 to 1, at least 3 and distinct, in any order.
-        scores (`Sequence[Sequence[float]]` of shape `(L, S)`): Of every level, one a seed, the seeds in the same order;
-            fractions, or gains over a baseline as fractions.
+        scores (`Sequence[Sequence[float]]` of shape `(L, S)`): By level and seed; fractions, or gains as fractions.
         confidence (`float`, *optional*, defaults to 0.95): Of the intervals; the trend's p is held against what it leaves.
 
     Returns:
@@ -139,7 +133,6 @@ def degradation(
     total = change(0, count - 1, confidence)
     steps = tuple(change(i, i + 1, 1 - (1 - confidence) / (count - 1)) for i in range(count - 1))
     largest = max(steps, key=lambda step: step.mean * np.sign(total.mean))
-    share = None if total.mean == 0 else largest.mean / total.mean
 
     places_L = np.arange(count) - (count - 1) / 2
     ranks_LS = rankdata(scores_LS, axis=0) - (count + 1) / 2
@@ -158,7 +151,7 @@ def degradation(
         total=total,
         steps=steps,
         largest=largest,
-        largest_share=share,
+        largest_share=None if total.mean == 0 else largest.mean / total.mean,
         rank_correlation=float(correlation(*ranks_LS)),
         p_value=p_value,
         num_seeds=num_seeds,
@@ -180,7 +173,7 @@ def _checked(
         raise ValueError(f"the levels {levels_L.tolist()} hold one twice: give each one row of scores.")
     if len(scores) != len(levels_L):
         raise ValueError(f"there are scores of {len(scores)} levels, but {len(levels_L)} levels.")
-    counts = [len(of_level) for of_level in scores]
+    counts = list(map(len, scores))
     if len(set(counts)) > 1 or counts[0] == 0:
         raise ValueError(f"every level needs one score for each of the same seeds, and they have {counts}.")
     scores_LS = np.asarray(scores, dtype=np.float64)
@@ -193,6 +186,10 @@ def _checked(
 def _one_step(step: Change, levels: tuple[float, ...]) -> float:
     """The share of the total change from which one step is most of it: half-way from its share of the range to all."""
     return (1 + (step.end - step.start) / (levels[-1] - levels[0])) / 2
+
+
+def _between(step: Change) -> str:
+    return f"between {_percent(step.start)} and {_percent(step.end)}"
 
 
 def _percent(level: float) -> str:

@@ -25,9 +25,6 @@ def target_variance(
         reduction (`str`, *optional*, defaults to `"mean"`): Of the loss, over the D dimensions: `"mean"` or `"sum"`.
         epochs (`int`, *optional*, defaults to 8): E, at least 2.
 
-    Returns:
-        `float`: In squared latent units.
-
     Raises:
         ValueError: If none of the samples has a target.
     """
