@@ -18,9 +18,10 @@ def bank_card(
     source_datasets: Sequence[str] = (),
     **numbers: int,
 ) -> DatasetCard:
-    """What a bank is: its teacher, the origin of its inputs, its licence, and how to use it; [`TeacherBank.push_to_hub`] adds the rest.
+    """What a bank is: its teacher, the origin of its inputs, its licence, and how to use it.
 
-    `description` has `has_index` (whether inputs repeat); the numbers are `num_rows`, `num_distinct` and `dim` of the bank.
+    [`TeacherBank.push_to_hub`] adds the rest. `description` has `has_index` (whether inputs repeat); the numbers are
+    `num_rows`, `num_distinct` and `dim` of the bank.
     """
     data = DatasetCardData(
         pretty_name=f"Teacher bank {repo_id.split('/')[-1]}",
