@@ -382,7 +382,7 @@ def an_unknown_latent_loss(folder):
     tiny.arguments(folder / "out", latent_loss="kl")
 
 
-@case(ValueError, "reduction='max'", "choose 'mean' or 'sum'")
+@case(ValueError, "reduction='max'", "choose one of mean, sum")
 def an_unknown_reduction(folder):
     yield
     LatentMatching(reduction="max")

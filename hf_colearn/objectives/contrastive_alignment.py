@@ -19,9 +19,8 @@ logger = logging.get_logger(__name__)
 class ContrastiveAlignment:
     r"""Pulls the latents of one sample together and those of different samples apart: the term `contrastive`.
 
-    Symmetric InfoNCE, summed over all pairs of modalities; a pair counts the samples that have both. Over several
-    processes all samples of all processes are negatives; gradient accumulation adds none. See
-    [`~hf_colearn.objectives.info_nce.info_nce`].
+    Symmetric InfoNCE, summed over all pairs of modalities; a pair counts the samples that have both. The samples of all
+    processes are negatives; gradient accumulation adds none. See [`~hf_colearn.objectives.info_nce.info_nce`].
 
     Source: the matching loss of "Facilitating Multimodal Classification via Dynamically Learning Modality Gap"
     (NeurIPS 2024), which its released code replaces by a divergence, [`DistributionAlignment`].
@@ -61,7 +60,12 @@ class ContrastiveAlignment:
         self.temperature, self.mask_same_class, self.direct = temperature, mask_same_class, direct
 
     def __call__(self, outputs: Mapping[str, Any], batch: CoLearningBatch) -> dict[str, torch.Tensor]:
-        scale, labels_B = self._scale(outputs), self._labels(batch)
+        scale, labels_B = self._scale(outputs), batch.labels if self.mask_same_class else None
+        if self.mask_same_class and labels_B is None:
+            raise ValueError(
+                "mask_same_class=True needs the `labels` of the batch, and it has none: give the data set a column "
+                "`labels`, or leave mask_same_class out."
+            )
         losses = []
         for x_BD, y_BD, both_B in modality_pairs("ContrastiveAlignment", outputs, "modality_latents"):
             if len(x_BD) * world_size() == 1:
@@ -82,16 +86,6 @@ class ContrastiveAlignment:
                 "`learned_temperature=True`, or give ContrastiveAlignment a number."
             )
         return scale
-
-    def _labels(self, batch: CoLearningBatch) -> torch.Tensor | None:
-        if not self.mask_same_class:
-            return None
-        if batch.labels is None:
-            raise ValueError(
-                "mask_same_class=True needs the `labels` of the batch, and it has none: give the data set a column "
-                "`labels`, or leave mask_same_class out."
-            )
-        return batch.labels
 
     def __repr__(self) -> str:
         options = f"mask_same_class={self.mask_same_class}, direct={self.direct}"

@@ -16,18 +16,16 @@ def latent_distance(
 ) -> torch.Tensor:
     r"""How far the student's latents are from their targets, averaged over the samples of the batch that have one.
 
-    Equation 2 of Lee & Yoon (ICLR 2025) writes the squared norm, \\(\|g(x) - \hat z\|^2\\), which is
-    `reduction="sum"`; their released code averages over the dimensions (`F.mse_loss`), which is `reduction="mean"`.
-    The two differ by the factor D. Computed in float32, whatever the autocast dtype.
+    Equation 2 of Lee & Yoon (ICLR 2025) is the squared norm, \\(\|g(x) - \hat z\|^2\\), `reduction="sum"`; their released
+    code averages over the D dimensions, `reduction="mean"`. Computed in float32, whatever the autocast dtype.
 
     Args:
         z_BD (`torch.Tensor` of shape `(B, D)`): The student's latents.
-        t_BD (`torch.Tensor` of shape `(B, D)`): The targets; no gradient flows into them. A row of NaN is no target (see
-            [`~hf_colearn.teachers.pairing.Pairing.targets`]) and does not count, see [`have_target`].
+        t_BD (`torch.Tensor` of shape `(B, D)`): The targets; no gradient flows into them. A row of NaN is no target.
         loss (`str`, *optional*, defaults to `"mse"`): One of `"mse"`, `"cosine"` (one minus the cosine similarity),
             `"smooth_l1"` (Huber's with beta 1).
-        reduction (`str`, *optional*, defaults to `"mean"`): `"mean"` or `"sum"` over the D dimensions. The cosine
-            has no dimensions left to reduce and ignores it.
+        reduction (`str`, *optional*, defaults to `"mean"`): `"mean"` or `"sum"` over the D dimensions; no matter to the
+            cosine.
 
     Returns:
         `torch.Tensor`: A scalar, the mean over the samples that have a target; where none has one, 0 without a slope.
@@ -69,10 +67,9 @@ def jensen_shannon(a_BC: torch.Tensor, b_BC: torch.Tensor, mask_B: torch.Tensor 
     Args:
         a_BC, b_BC (`torch.Tensor` of shape `(B, C)`): Logits; a gradient flows into both.
         mask_B (`torch.Tensor` of shape `(B,)`, *optional*): Booleans; rows with False do not count, whatever they hold.
-            Where no row counts, the divergence and its gradient are 0.
 
     Returns:
-        `torch.Tensor`: A scalar, the mean over the rows that count.
+        `torch.Tensor`: A scalar, the mean over the rows that count; 0 without a gradient where none does.
 
     Raises:
         ValueError: If the shapes do not fit together; nothing is broadcast.
@@ -81,15 +78,29 @@ def jensen_shannon(a_BC: torch.Tensor, b_BC: torch.Tensor, mask_B: torch.Tensor 
         raise ValueError(
             f"logits of shape {tuple(a_BC.shape)} have no divergence from those of {tuple(b_BC.shape)}: give (B, C) both."
         )
-    if mask_B is not None and mask_B.shape != a_BC.shape[:1]:
-        raise ValueError(f"mask_B of shape {tuple(mask_B.shape)} does not fit {len(a_BC)} rows: give one entry each.")
-    dtype = torch.promote_types(torch.promote_types(a_BC.dtype, b_BC.dtype), torch.float32)
-    a_BC, b_BC = a_BC.to(dtype), b_BC.to(dtype)
-    count: int | torch.Tensor = len(a_BC)
-    if mask_B is not None:
-        a_BC, b_BC = (logits_BC.masked_fill(~mask_B[:, None], 0) for logits_BC in (a_BC, b_BC))
-        count = mask_B.sum().clamp(min=1)
+    check_entries("mask_B", mask_B, a_BC)
+    a_BC, b_BC = what_counts(a_BC, b_BC, mask_B)
+    count = len(a_BC) if mask_B is None else mask_B.sum().clamp(min=1)
     p_BC, q_BC = F.log_softmax(a_BC, dim=-1), F.log_softmax(b_BC, dim=-1)
     m_BC = torch.logaddexp(p_BC, q_BC) - math.log(2)
     from_p, from_q = (F.kl_div(m_BC, log_BC, reduction="sum", log_target=True) for log_BC in (p_BC, q_BC))
     return (from_p + from_q) / (2 * count)
+
+
+def check_entries(name: str, values_B: torch.Tensor | None, rows_BD: torch.Tensor) -> None:
+    """Refuses a mask, or labels, that have not one entry a row."""
+    if values_B is not None and values_B.shape != rows_BD.shape[:1]:
+        raise ValueError(
+            f"{name} of shape {tuple(values_B.shape)} does not fit {len(rows_BD)} rows: give one entry each."
+        )
+
+
+def what_counts(
+    x_BD: torch.Tensor, y_BD: torch.Tensor, mask_B: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both in float32 or float64, and 0 in the rows that do not count, whatever these hold."""
+    dtype = torch.promote_types(torch.promote_types(x_BD.dtype, y_BD.dtype), torch.float32)
+    x_BD, y_BD = x_BD.to(dtype), y_BD.to(dtype)
+    if mask_B is None:
+        return x_BD, y_BD
+    return x_BD.masked_fill(~mask_B[:, None], 0), y_BD.masked_fill(~mask_B[:, None], 0)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from hf_colearn.objectives.distances import check_entries, what_counts
 from hf_colearn.utils.distributed import gather_with_gradient, mean_over_processes, rank, world_size
 
 
@@ -31,27 +32,24 @@ def info_nce(
     (CLIP, Radford et al., 2021; the matching loss of Yang et al., NeurIPS 2024). In nats, computed in float32 (float64
     for float64 latents) whatever the autocast dtype.
 
-    The gradient is worked out in the forward pass, in a second sweep over chunks of rows that makes the logits anew,
-    so that B x N of them never exist at once: beside chunks, at most 5/8 of them and 160 MiB wait for the
-    second sweep, and only the gradients of the latents wait for the backward pass. A gradient of this gradient (the
-    exact Hessian products of a hypergradient) needs `direct`.
+    The gradient is worked out in the forward pass, in a second sweep over chunks of rows that makes the logits anew, so
+    that B x N of them never exist at once: beside chunks, at most 5/8 of them and 160 MiB wait for the second sweep.
 
-    Over several processes, each matches its B rows of `x_BD` with all N of `y_BD`: the negatives of the others are
-    gathered with their gradient. The loss is the mean over the pairs of all processes, the same on each, and averaging
-    the processes' gradients, as DDP does, gives what one process with all N pairs would have. Gradient accumulation
-    adds no negatives: the micro-batches of one optimizer step never meet.
+    Over several processes, each matches its B rows of `x_BD` with all N of `y_BD`, which are gathered with their
+    gradient. The loss is the mean over the pairs of all processes, the same on each, and averaging the processes'
+    gradients, as DDP does, gives what one process with all N pairs would have. Gradient accumulation adds no negatives.
 
     Args:
-        x_BD, y_BD (`torch.Tensor` of shape `(B, D)`): Latents of two modalities, row by row of the same sample. They
-            are L2-normalised here.
+        x_BD, y_BD (`torch.Tensor` of shape `(B, D)`): Latents of two modalities, row by row of the same sample; they are
+            L2-normalised here.
         scale (`float` or `torch.Tensor` of shape `()`): One over the temperature; a tensor gets a gradient.
         mask_B (`torch.Tensor` of shape `(B,)`, *optional*): Booleans. A pair with False counts neither as a pair nor
             among the others' negatives, whatever its latents hold. Where no pair counts, loss and gradient are 0.
         labels_B (`torch.Tensor` of shape `(B,)`, *optional*): Integer classes. Samples of the same class are no
-            negatives of each other; a sample's own partner stays.
+            negatives of each other.
         chunk (`int`, *optional*, defaults to 512): Rows of logits made at a time. Affects memory and speed only.
         direct (`bool`, *optional*, defaults to `False`): Whether to compute it plainly, with B x N logits kept for
-            the backward pass, which can then be differentiated again.
+            the backward pass, which can then be differentiated again (exact Hessian products).
 
     Returns:
         `torch.Tensor`: A scalar.
@@ -74,21 +72,17 @@ def info_nce(
         raise ValueError(
             f"latents of shapes {tuple(x_BD.shape)} and {tuple(y_BD.shape)} are no pairs: give (B, D) both."
         )
-    for name, values in (("mask_B", mask_B), ("labels_B", labels_B)):
-        if values is not None and values.shape != x_BD.shape[:1]:
-            raise ValueError(
-                f"{name} of shape {tuple(values.shape)} does not fit {len(x_BD)} pairs: give one entry each."
-            )
+    check_entries("mask_B", mask_B, x_BD)
+    check_entries("labels_B", labels_B, x_BD)
     if chunk < 1:
         raise ValueError(f"chunk={chunk} rows of logits cannot be made at a time: pass at least 1.")
     with torch.autocast(x_BD.device.type, enabled=False):
-        dtype = torch.promote_types(torch.promote_types(x_BD.dtype, y_BD.dtype), torch.float32)
-        x_BD, y_BD = x_BD.to(dtype), y_BD.to(dtype)
-        if mask_B is not None:
-            x_BD, y_BD = (z_BD.masked_fill(~mask_B[:, None], 0) for z_BD in (x_BD, y_BD))
+        x_BD, y_BD = what_counts(x_BD, y_BD, mask_B)
         q_BD, k_BD = scale * F.normalize(x_BD, dim=-1), F.normalize(y_BD, dim=-1)
         k_ND = gather_with_gradient(k_BD)
-        mask_N, labels_N = _gather_mask_and_labels(mask_B, labels_B, len(x_BD), x_BD.device)
+        if mask_B is None and world_size() > 1:  # another process may have one
+            mask_B = torch.ones(len(x_BD), dtype=torch.bool, device=x_BD.device)
+        mask_N, labels_N = (None if v_B is None else gather_with_gradient(v_B) for v_B in (mask_B, labels_B))
         if direct:
             return _direct(q_BD, k_BD, k_ND, mask_N, labels_N)
         return _Fused.apply(q_BD, k_ND, mask_N, labels_N, _bound(scale), chunk)
@@ -101,18 +95,6 @@ def _bound(scale: float | torch.Tensor) -> float | None:
             return None
         scale = scale.detach().item()
     return abs(scale) if abs(scale) <= _LARGEST_SCALE else None
-
-
-def _gather_mask_and_labels(
-    mask_B: torch.Tensor | None, labels_B: torch.Tensor | None, size: int, device: torch.device
-) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """Those of all processes. A process may have no mask where another one has, so over several there always is one."""
-    if world_size() > 1:
-        if mask_B is None:
-            mask_B = torch.ones(size, dtype=torch.bool, device=device)
-        mask_B = gather_with_gradient(mask_B)
-        labels_B = None if labels_B is None else gather_with_gradient(labels_B)
-    return mask_B, labels_B
 
 
 def _dropped(mask_N: torch.Tensor | None, labels_N: torch.Tensor | None, first: int, rows: int) -> torch.Tensor | None:
@@ -137,13 +119,7 @@ def _weight(mask_N: torch.Tensor | None, N: int) -> float | torch.Tensor:
     return world_size() / (2 * (N if mask_N is None else mask_N.sum().clamp(min=1)))
 
 
-def _direct(
-    q_BD: torch.Tensor,
-    k_BD: torch.Tensor,
-    k_ND: torch.Tensor,
-    mask_N: torch.Tensor | None,
-    labels_N: torch.Tensor | None,
-) -> torch.Tensor:
+def _direct(q_BD: torch.Tensor, k_BD: torch.Tensor, k_ND: torch.Tensor, mask_N: Any, labels_N: Any) -> torch.Tensor:
     first = rank() * len(q_BD)
     dropped_BN = _dropped(mask_N, labels_N, first, len(q_BD))
 
@@ -167,15 +143,7 @@ class _Fused(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        q_BD: torch.Tensor,
-        k_ND: torch.Tensor,
-        mask_N: torch.Tensor | None,
-        labels_N: torch.Tensor | None,
-        bound: float | None,
-        chunk: int,
-    ) -> torch.Tensor:
+    def forward(ctx, q_BD, k_ND, mask_N, labels_N, bound: float | None, chunk: int) -> torch.Tensor:
         B, N = len(q_BD), len(k_ND)
         first = rank() * B
         starts = range(0, B, chunk)

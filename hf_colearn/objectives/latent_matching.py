@@ -7,16 +7,16 @@ import torch
 
 from hf_colearn.objectives.distances import LATENT_LOSSES, REDUCTIONS, latent_distance
 from hf_colearn.objectives.objective import CoLearningBatch, have_target
+from hf_colearn.utils.checks import check_choice
 
 
 class LatentMatching:
     r"""Pulls the student's latents to the teacher's: the term `latent`, \\(\|g(x) - \hat z\|^2\\).
 
-    The mean over the samples that have a target, of all processes; without one in the batch the term is 0. See
-    [`PairedFraction`].
+    The mean over the samples of all processes that have a target (see [`PairedFraction`]); 0 where none has.
 
     With several `teachers` there is a term for each, such as `latent_text`. Where the student has a training head of that
-    name, the head's output is what is pulled, so that teachers may have latents of other widths than the student's.
+    name, the head's output is pulled instead, so that a teacher's latents may have another width than the student's.
 
     Source: equation 2 of "Can One Modality Model Synergize Training of Other Modality Models?" (ICLR 2025).
 
@@ -44,21 +44,18 @@ class LatentMatching:
     """
 
     def __init__(self, loss: str = "mse", reduction: str = "mean", teachers: Sequence[str] = ()):
-        if loss not in LATENT_LOSSES:
-            raise ValueError(f"loss='{loss}' is unknown to LatentMatching: choose one of {', '.join(LATENT_LOSSES)}.")
-        if reduction not in REDUCTIONS:
-            raise ValueError(f"reduction='{reduction}' is unknown to LatentMatching: choose 'mean' or 'sum'.")
+        check_choice("loss", loss, LATENT_LOSSES)
+        check_choice("reduction", reduction, REDUCTIONS)
         self.loss, self.reduction, self.teachers = loss, reduction, tuple(teachers)
         self.terms = tuple(map(latent_term, self.teachers)) or ("latent",)
 
     def __call__(self, outputs: Mapping[str, Any], batch: CoLearningBatch) -> dict[str, torch.Tensor]:
         targets = [batch.targets[name] for name in self.teachers] if self.teachers else [batch.target]
-        return {term: self._term(term, outputs, t_BD, batch) for term, t_BD in zip(self.terms, targets, strict=True)}
-
-    def _term(self, term: str, outputs: Mapping[str, Any], t_BD: torch.Tensor, batch: CoLearningBatch) -> torch.Tensor:
-        z_BD = (outputs.get("training_outputs") or {}).get(term, outputs["latents"])
-        distance = latent_distance(z_BD, t_BD, self.loss, self.reduction)
-        return distance * batch.weight(have_target(t_BD))
+        heads, losses = outputs.get("training_outputs") or {}, {}
+        for term, t_BD in zip(self.terms, targets, strict=True):
+            distance = latent_distance(heads.get(term, outputs["latents"]), t_BD, self.loss, self.reduction)
+            losses[term] = distance * batch.weight(have_target(t_BD))
+        return losses
 
     def __repr__(self) -> str:
         teachers = f", teachers={self.teachers}" if self.teachers else ""

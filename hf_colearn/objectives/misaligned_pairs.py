@@ -18,13 +18,11 @@ class MisalignedPairs:
     The second modality's rows are rotated by one within the batch, the third's by two, and so on, latents, logits and
     modality masks alike. What remains of a gain then comes from the loss's shape (spread latents, smoothed heads), not from
     the pairing. Labels stay in the order of the first modality: under `mask_same_class` as many negatives are left out
-    as without the control, but by the classes that the rows had before they were rotated.
+    as without the control. A batch of fewer samples than modalities cannot be misaligned: its terms are 0, with one
+    warning.
 
     Args:
         objective ([`ContrastiveAlignment`] or [`DistributionAlignment`]): Whose terms are computed.
-
-    A batch of fewer samples than modalities, such as the last one of an epoch, cannot be misaligned: its terms are 0, and
-    a warning says so once.
 
     Example:
 

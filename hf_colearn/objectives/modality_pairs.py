@@ -10,11 +10,7 @@ import torch
 def modality_pairs(
     objective: str, outputs: Mapping[str, Any], key: str
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]:
-    """Every pair of modalities: both tensors, and which samples have both, `(B,)` booleans or None where all do.
-
-    Raises:
-        ValueError: If there are no two modalities, or if they or the mask do not fit together.
-    """
+    """Every pair of modalities: both tensors, and which samples have both, `(B,)` booleans or None where all do."""
     values: dict[str, torch.Tensor] | None = outputs.get(key)
     if values is None or len(values) < 2:
         found = "nothing" if not values else f"only '{next(iter(values))}'"
@@ -22,24 +18,25 @@ def modality_pairs(
             f"{objective} compares modalities, but the model's output `{key}` holds {found}: train a model of at least "
             "two modalities, such as CoLearningForMultimodalClassification."
         )
-    shapes = {name: tuple(z.shape) for name, z in values.items()}
-    first = next(iter(shapes))
-    for name, shape in shapes.items():
-        if shape[0] != shapes[first][0]:
+    first, *others = values
+    size, *_, width = values[first].shape
+    for name in others:
+        found, *_, wide = values[name].shape
+        if found != size:
             raise ValueError(
-                f"the batch has {shapes[first][0]} samples of '{first}' but {shape[0]} of '{name}': row i of every "
-                "modality must be the same sample. Mark samples that lack a modality in `modality_mask`."
+                f"the batch has {size} samples of '{first}' but {found} of '{name}': row i of every modality must be the "
+                "same sample. Mark samples that lack a modality in `modality_mask`."
             )
-        if shape != shapes[first]:
+        if values[name].shape != values[first].shape:
             raise ValueError(
-                f"`{key}` of '{first}' are {shapes[first][-1]} wide and those of '{name}' {shape[-1]}: {objective} "
-                "needs modalities of one width."
+                f"`{key}` of '{first}' are {width} wide and those of '{name}' {wide}: {objective} needs modalities of one "
+                "width."
             )
     mask_BM: torch.Tensor | None = outputs.get("modality_mask")
-    if mask_BM is not None and mask_BM.shape != (shapes[first][0], len(shapes)):
+    if mask_BM is not None and mask_BM.shape != (size, len(values)):
         raise ValueError(
-            f"the model's output `modality_mask` has the shape {tuple(mask_BM.shape)}, but there are {shapes[first][0]} "
-            f"samples of {len(shapes)} modalities: {', '.join(shapes)}."
+            f"the model's output `modality_mask` has the shape {tuple(mask_BM.shape)}, but there are {size} samples of "
+            f"{len(values)} modalities: {', '.join(values)}."
         )
     for (i, a), (j, b) in combinations(enumerate(values.values()), 2):
         yield a, b, None if mask_BM is None else mask_BM[:, i] & mask_BM[:, j]

@@ -69,11 +69,7 @@ class CoLearningBatch:
 
     @property
     def target(self) -> torch.Tensor:
-        """The only teacher's targets.
-
-        Raises:
-            ValueError: If there is none, or more than one.
-        """
+        """The only teacher's targets; a ValueError where there is none, or more than one."""
         if len(self.targets) != 1:
             raise ValueError(
                 f"the batch has targets of {list(self.targets) or 'no teacher'}, where one teacher is expected: name the "
@@ -82,13 +78,9 @@ class CoLearningBatch:
         return next(iter(self.targets.values()))
 
     def weight(self, counts_B: torch.Tensor) -> torch.Tensor | float:
-        """What the mean over this process's samples that count is multiplied with, to be a share of the mean over all.
+        """What to multiply the mean over this process's samples that count with: their number over its mean.
 
-        Processes may have unequal numbers of samples that count, and their losses and gradients are averaged. A mean
-        that is weighted so becomes the mean over all samples that count, of all processes.
-
-        Args:
-            counts_B (`torch.Tensor` of shape `(B,)`): Booleans.
+        The average over the processes is then the mean over all samples that count. `counts_B` are booleans `(B,)`.
         """
         if not is_distributed():
             return 1.0
@@ -110,9 +102,8 @@ class Objective(Protocol):
     """Computes named auxiliary terms of the loss; what `CoLearningTrainer(objective=...)` takes.
 
     Any object with `terms` and a call is one, there is no base class. Each term is a scalar tensor, a mean over the samples
-    that count; alpha weighs the terms by name. The task loss is not an objective's business. An objective has no weights of
-    its own: what it needs to learn is a training head of the student (`training_heads` of its configuration), so that it
-    is saved, resumed and the same on all processes.
+    that count; alpha weighs the terms by name. An objective has no weights of its own: what it needs to learn is a
+    training head of the student (`training_heads`), so that it is saved, resumed and the same on all processes.
 
     Attributes:
         terms (`tuple[str, ...]`): The names of what a call returns.

@@ -236,8 +236,8 @@ def test_at_most_five_eighths_of_the_logits_exist_at_once():
     [
         ({"y_BD": torch.ones(6, 4)}, r"shapes \(7, 4\) and \(6, 4\) are no pairs"),
         ({"y_BD": torch.ones(7, 3)}, r"shapes \(7, 4\) and \(7, 3\) are no pairs"),
-        ({"mask_B": MASK[:5]}, r"mask_B of shape \(5,\) does not fit 7 pairs"),
-        ({"labels_B": LABELS[:, None]}, r"labels_B of shape \(7, 1\) does not fit 7 pairs"),
+        ({"mask_B": MASK[:5]}, r"mask_B of shape \(5,\) does not fit 7 rows"),
+        ({"labels_B": LABELS[:, None]}, r"labels_B of shape \(7, 1\) does not fit 7 rows"),
         ({"chunk": 0}, "chunk=0 rows"),
     ],
 )
