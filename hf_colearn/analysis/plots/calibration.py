@@ -22,14 +22,12 @@ def plot_reliability(
     Bins of fewer than 10 samples are faint, and no line goes through them.
 
     Args:
-        curves (`Mapping[str, Reliability]`):
-            By arm, as [`~hf_colearn.analysis.statistics.calibration.reliability`] gives it. A single arm's bins have
-            their number of samples beside them.
+        curves (`Mapping[str, Reliability]`): By arm, of [`~hf_colearn.analysis.statistics.calibration.reliability`]. A single
+            arm's bins have their number of samples beside them.
         styles (`Mapping[str, ArmStyle]`): As of [`~hf_colearn.analysis.plots.style.arm_styles`].
         path (`str` or `PathLike`, *optional*): Where to write the figure; the ending gives the format.
 
     Raises:
-        `ImportError`: If matplotlib is missing.
         `ValueError`: If there is no arm.
     """
     if not curves:

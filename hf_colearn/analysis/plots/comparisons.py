@@ -1,7 +1,7 @@
 """Figures that compare arms by their scores: differences, changes by class, sweeps, shares of the modalities.
 
-They take plain values (fractions), and draw what they are given: a value that is not finite is refused. Every function
-returns a matplotlib `Figure`, and writes it where `path` is given. Needs `pip install hf-colearn[report]`.
+They take fractions, and refuse a value that is not finite. Every function returns a matplotlib `Figure`, written where `path`
+is given, whose ending gives the format. Needs `pip install hf-colearn[report]`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,6 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.stats import ttest_1samp
 
 from hf_colearn.analysis.plots.style import (
     BLACK,
@@ -29,6 +28,7 @@ from hf_colearn.analysis.plots.style import (
     seeds,
 )
 from hf_colearn.analysis.statistics.compare import Comparison
+from hf_colearn.analysis.statistics.estimates import hundredths, paired_estimates
 
 
 if TYPE_CHECKING:
@@ -43,17 +43,8 @@ def plot_differences(
     """Draws each arm's difference to the baseline: its mean with its interval, and every seed as a dot.
 
     Co-learned arms come first, null controls and references below, each in the order of the comparison. The grey band is
-    the strongest null control's interval: what lies within it needs no teacher.
-
-    Args:
-        comparison ([`~hf_colearn.analysis.statistics.compare.Comparison`]):
-            What [`~hf_colearn.analysis.statistics.compare.compare`] found.
-        styles (`Mapping[str, ArmStyle]`, *optional*):
-            As of [`~hf_colearn.analysis.plots.style.arm_styles`], which is the default.
-        path (`str` or `PathLike`, *optional*): Where to write the figure; the ending gives the format.
-
-    Raises:
-        `ImportError`: If matplotlib is missing.
+    the strongest null control's interval: what lies within it needs no teacher. By default, the styles are those of
+    [`~hf_colearn.analysis.plots.style.arm_styles`].
     """
     styles = arm_styles({arm.name: arm.kind for arm in comparison.arms}) if styles is None else styles
     kinds = [kind for kind in ("colearned", "null", "reference") if any(a.kind == kind for a in comparison.arms)]
@@ -75,8 +66,7 @@ def plot_differences(
         if len(by_seed) > 1:
             axis.scatter(by_seed, np.full(len(by_seed), y - 0.27), s=7, color=style.colour, alpha=0.7, linewidths=0)
         axis.plot(100 * gain.mean, y, linestyle="none", markersize=7, zorder=4, **style.points)
-        value = f"{round(100 * gain.mean, 2) + 0.0:+.2f}"  # + 0.0: no "-0.00"
-        values.append((value, y, style.colour if arm.kind == "colearned" else GREY))
+        values.append((hundredths(gain.mean, "+"), y, style.colour if arm.kind == "colearned" else GREY))
     axis.axvline(0, color=BLACK, linewidth=1.2, zorder=2)
     label_rows(axis, heights, [arm.name for arm in arms])
     for label, arm in zip(axis.get_yticklabels(), arms, strict=True):
@@ -111,16 +101,13 @@ def plot_class_changes(
     Filled dots have an interval without 0. Of more than `shown`, the largest gains and losses are drawn, half of each.
 
     Args:
-        names (`Sequence[str]` of length C): Of the classes.
-        differences, low, high (`Sequence[float]` of length C):
-            Accuracy minus the baseline's, as fractions, and the ends of the interval; `None` for a single seed.
-        counts (`Sequence[int]` of length C): Test samples of each class.
-        path (`str` or `PathLike`, *optional*): Where to write the figure; the ending gives the format.
+        names (`Sequence[str]`), counts (`Sequence[int]`, both of length C): Of the classes, and their test samples.
+        differences, low, high (`Sequence[float]` of length C): Accuracy minus the baseline's, and the ends of the interval;
+            None for a single seed.
         what (`str`, *optional*, defaults to `"classes"`): What the rows are, in the plural.
         shown (`int`, *optional*, defaults to 30): Rows at most.
 
     Raises:
-        `ImportError`: If matplotlib is missing.
         `ValueError`: If lengths differ, or a value is not finite.
     """
     changes = 100 * finite("differences", differences)
@@ -174,15 +161,11 @@ def plot_sweep(
     """Draws a score over a share that was swept, with 95% t-intervals and seeds, the baseline and a null control as bands.
 
     Args:
-        levels (`Sequence[float]` of length L): As fractions, in any order.
-        scores (`Sequence[Sequence[float]]` of shape `(L, seeds)`): As fractions, by seed.
-        baseline (`Sequence[float]`): Scores of the baseline, by seed.
-        null (`Sequence[float]`, *optional*): Scores of the strongest null control, by seed.
-        path (`str` or `PathLike`, *optional*): Where to write the figure; the ending gives the format.
+        levels (`Sequence[float]` of length L), scores (`Sequence[Sequence[float]]` of shape `(L, seeds)`): In any order.
+        baseline, null (`Sequence[float]`): Scores of the baseline and, optionally, of the strongest null control, by seed.
         variable, metric (`str`, *optional*): What was swept and what was scored.
 
     Raises:
-        `ImportError`: If matplotlib is missing.
         `ValueError`: If there are fewer than two levels, levels without scores, or a value that is not finite.
     """
     if len(set(levels)) != len(levels) or len(levels) < 2 or len(levels) != len(scores):
@@ -225,13 +208,11 @@ def plot_modality_shares(
     """Draws what each modality contributes: its Shapley values as bars an arm, with 95% t-intervals over seeds.
 
     Args:
-        shares (`Mapping[str, Mapping[str, Sequence[float]]]`):
-            For each arm and each modality the Shapley value in every seed, as a fraction; the same modalities in all arms.
-        path (`str` or `PathLike`, *optional*): Where to write the figure; the ending gives the format.
-        metric (`str`, *optional*): Whose gain over chance is shared out.
+        shares (`Mapping[str, Mapping[str, Sequence[float]]]`): By arm and modality, the Shapley value in every seed; the same
+            modalities in all arms.
+        metric (`str`, *optional*, defaults to `"accuracy"`): Whose gain over chance is shared out.
 
     Raises:
-        `ImportError`: If matplotlib is missing.
         `ValueError`: If arms differ in their modalities, or a value is not finite.
     """
     modalities = list(next(iter(shares.values()))) if shares else []
@@ -264,7 +245,5 @@ def _interval(what: str, values: Sequence[float]) -> np.ndarray:
     array = finite(f"scores of {what}", values)
     if not len(array):
         raise ValueError(f"{what} has no scores")
-    if len(array) == 1 or np.ptp(array) == 0:
-        return np.full(3, array.mean())
-    low, high = ttest_1samp(array, 0).confidence_interval(0.95)
-    return np.array([array.mean(), low, high])
+    [found] = paired_estimates([array])
+    return np.array([found.mean, *((found.mean, found.mean) if found.low is None else (found.low, found.high))])

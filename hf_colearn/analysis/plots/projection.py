@@ -44,16 +44,12 @@ def project(
 ) -> np.ndarray:
     """Projects latents to two dimensions; on one thread and from a fixed seed, so always to the same points.
 
-    For a joint map of several clouds of one width, project their rows together.
-
     Args:
-        cloud_ND (`np.ndarray` of shape `(N, D)`):
-            At least 4 different latents of at least 2 dimensions; some hundred, see [`sample_rows`].
-        method (`str`, *optional*, defaults to `"tsne"`):
-            `"pca"` (distances are those of the two widest directions, in latent units), `"tsne"` or `"umap"`
-            (neighbourhoods, no distances).
-        perplexity (`float`, *optional*, defaults to 30):
-            t-SNE's: about how many neighbours a point has; at most N / 3, see [`perplexities`].
+        cloud_ND (`np.ndarray` of shape `(N, D)`): At least 4 different latents of at least 2 dimensions, such as some
+            hundred; for a joint map of several clouds, their rows together.
+        method (`str`, *optional*, defaults to `"tsne"`): `"pca"` (distances are those of the two widest directions, in
+            latent units), `"tsne"` or `"umap"` (neighbourhoods, no distances).
+        perplexity (`float`, *optional*, defaults to 30): t-SNE's: about how many neighbours a point has; at most N / 3.
         neighbours (`int`, *optional*, defaults to 15): UMAP's: how many neighbours a point has, from 2 to N - 1.
         seed (`int`, *optional*, defaults to 0): Of t-SNE and UMAP.
 
@@ -69,8 +65,7 @@ def project(
         raise ValueError(f"method must be one of {list(get_args(Method))}, got '{method}'")
     if cloud_ND.ndim != 2 or cloud_ND.shape[1] < 2:
         raise ValueError(f"a projection to two dimensions needs latents of shape (N, D >= 2), got {cloud_ND.shape}")
-    bad = int((~np.isfinite(cloud_ND).all(axis=1)).sum())
-    if bad:
+    if bad := int((~np.isfinite(cloud_ND).all(axis=1)).sum()):
         raise ValueError(f"{bad} of {len(cloud_ND)} latents are not finite: the run diverged, leave it out")
     if len(cloud_ND) < 4:
         raise ValueError(f"{len(cloud_ND)} samples are too few to project: there is nothing to see below 4")
@@ -117,16 +112,10 @@ def collapsed(cloud_ND: np.ndarray) -> bool:
 def class_styles(
     labels_N: np.ndarray, class_names: Sequence[str] | None = None
 ) -> tuple[dict[str, ArmStyle], np.ndarray]:
-    """One style a class, by its name in the legend; and the name of each sample's class.
+    """One style a class, by its name in the legend; and the name of each sample's class `(N,)`.
 
-    Of more than 10 classes, the 9 with most samples have colours, and the others share a name and are small and grey.
-
-    Args:
-        labels_N (`np.ndarray` of shape `(N,)`): Classes of all samples.
-        class_names (`Sequence[str]`, *optional*): By class; by default the label itself.
-
-    Raises:
-        `ValueError`: If two classes share a name.
+    Of more than 10 classes, the 9 with most samples have colours, and the others share a name and are small and grey. A class
+    without a name of its own is called by its label; two of one name raise a `ValueError`.
     """
     classes, counts = np.unique(labels_N, return_counts=True)
     coloured = classes
@@ -159,17 +148,14 @@ def plot_map(
 
     Args:
         clouds (`Mapping[str, np.ndarray]` of shape `(N, D)` each):
-            One, or several of the same width for the same N samples, such as targets, baseline and co-learned. Rows of
-            several are projected together, so that in PCA distances between the clouds mean something.
+            One, or several of the same width for the same N samples, such as targets, baseline and co-learned: projected
+            together, so that in PCA distances between the clouds mean something.
         labels (`np.ndarray` of shape `(N,)`): Class of each sample.
         method, perplexity, neighbours, seed: As of [`project`]; `seed` chooses the points, too.
         path (`str` or `PathLike`, *optional*): Where to write the figure; the ending gives the format.
-        max_points (`int`, *optional*, defaults to 500):
-            Of more samples, this many are drawn, the same ones in every map. 500 take t-SNE some seconds.
+        max_points (`int`, *optional*, defaults to 500): Of more samples, this many are drawn, the same ones in every map.
+            500 take t-SNE some seconds.
         class_names (`Sequence[str]`, *optional*): By class, for the legend; by default the label itself.
-
-    Returns:
-        `Figure`: A single panel.
 
     Raises:
         `ImportError`: If matplotlib, scikit-learn, or for `"umap"` umap-learn, is missing.

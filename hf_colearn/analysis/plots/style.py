@@ -1,8 +1,7 @@
 """Style of all figures: the palettes, one style an arm, and the frame of a figure. Needs `pip install hf-colearn[report]`.
 
-Both palettes can be told apart by colour-blind readers: Okabe and Ito's for arms ("Color Universal Design", 2008; its
-faint yellow left out), Paul Tol's "muted" for classes ("Colour Schemes", 2021). Dashes and markers repeat what colours
-say, so that nothing is lost in print without colour.
+Both palettes are for colour-blind readers: Okabe and Ito's for arms ("Color Universal Design", 2008; without its faint
+yellow), Paul Tol's "muted" for classes ("Colour Schemes", 2021). Dashes and markers repeat what colours say, for print.
 """
 
 import textwrap
@@ -63,12 +62,10 @@ class ArmStyle:
     """The style of one arm, or of one class, in all figures of a page.
 
     Args:
-        colour (`str`): As `#rrggbb`.
-        marker (`str`): One of `MARKERS`.
+        colour (`str`), marker (`str`): As `#rrggbb`, and one of `MARKERS`.
         dashes (`tuple[float, ...]`, *optional*): Lengths on, off, on, ... in line widths; `()` is a solid line.
         filled (`bool`, *optional*, defaults to `True`): Whether the marker is filled, or white within.
-        width (`float`, *optional*, defaults to 1.6): Of the line, in points.
-        layer (`float`, *optional*, defaults to 2): Higher ones lie over lower ones.
+        width, layer (`float`, *optional*): Of the line, in points; and higher layers lie over lower ones.
     """
 
     colour: str
@@ -116,15 +113,6 @@ def arm_styles(arms: Mapping[str, Kind]) -> dict[str, ArmStyle]:
 
     Args:
         arms (`Mapping[str, str]`): Kinds of the arms by name, in their order.
-
-    Example:
-
-    ```python
-    >>> from hf_colearn.analysis.plots.style import arm_styles
-
-    >>> arm_styles({"ce": "baseline", "text teacher": "colearned"})["text teacher"].colour
-    '#D55E00'
-    ```
     """
     styles: dict[str, ArmStyle] = {}
     seen = Counter[Kind]()

@@ -1,7 +1,9 @@
 """Figures of losses, alphas and accuracies over training. Need `pip install hf-colearn[report]`.
 
-Every function returns a matplotlib `Figure`, and writes it where `path` is given. With `legend=False` and one term it is a
-single panel for a page, which makes one legend for all figures out of [`~hf_colearn.analysis.plots.style.arm_styles`].
+Every function takes `histories` (for each arm by name, one `trainer.state.log_history` a seed) and returns a matplotlib
+`Figure`, written where `path` is given, whose ending gives the format. `styles` are of
+[`~hf_colearn.analysis.plots.style.arm_styles`], by default with the first arm as the baseline. With `legend=False` and one
+term it is a single panel for a page that has one legend for all figures.
 
 Shape legend: S logged steps (or epochs) that all seeds of an arm have in common.
 """
@@ -57,22 +59,12 @@ def plot_losses(
     seed's loss is not finite ends there with a cross.
 
     Args:
-        histories (`Mapping[str, list[list[dict]]]`): For each arm by name, one `trainer.state.log_history` a seed.
-        path (`str` or `PathLike`, *optional*): Where to write the figure; the ending gives the format.
-        terms (`Sequence[str]`, *optional*, defaults to `("loss_task", "loss_latent")`):
-            Keys of the log entries, one panel each.
-        styles (`Mapping[str, ArmStyle]`, *optional*):
-            As of [`~hf_colearn.analysis.plots.style.arm_styles`]; by default the first arm is taken for the baseline.
-        target_variance (`Mapping[str, float]`, *optional*):
-            The variance of a sample's targets over the epochs, below which no student's latent loss can come, as lines
-            across the panel of `loss_latent`: by arm, or by other words that stand beside the line.
-        legend (`bool`, *optional*, defaults to `True`): Whether to name the arms at the right.
-
-    Returns:
-        `Figure`: A panel a term.
+        histories, path, styles, legend: As the module says.
+        terms (`Sequence[str]`, *optional*, defaults to `("loss_task", "loss_latent")`): Keys of the logs, a panel each.
+        target_variance (`Mapping[str, float]`, *optional*): The variance of a sample's targets over the epochs, below which
+            no student's latent loss can come, as lines across `loss_latent`: by arm, or by other words for beside the line.
 
     Raises:
-        `ImportError`: If matplotlib is missing.
         `ValueError`: If no arm logged a term, or none a finite value of it, or a target variance is given without
             `loss_latent`.
     """
@@ -103,12 +95,11 @@ def plot_curves(
     """Draws whatever is in the logs over the epochs, such as `eval_accuracy_image` or `modality_gap_image_audio`.
 
     Args:
-        histories (`Mapping[str, list[list[dict]]]`), path, styles, legend: As of [`plot_losses`].
+        histories, path, styles, legend: As the module says.
         key (`str`): Of the log entries.
         ylabel (`str`, *optional*): Of the y axis, with its unit; by default the key in words.
 
     Raises:
-        `ImportError`: If matplotlib is missing.
         `ValueError`: If no arm logged the key or none a finite value of it.
     """
     curves = _CurveFigure(histories, styles)
@@ -128,12 +119,10 @@ def plot_alphas(
     """Draws alpha over the epochs, the arms' mean over seeds as a line and every seed as a thin one; a panel a term.
 
     Args:
-        histories (`Mapping[str, list[list[dict]]]`): As of [`plot_losses`]; arms that log no alpha are left out.
-        path (`str` or `PathLike`, *optional*), styles, legend: As of [`plot_losses`].
+        histories, path, styles, legend: As the module says; arms that log no alpha are left out.
         terms (`Sequence[str]`, *optional*): Keys of the log entries, as `"alpha_contrastive"`; all by default.
 
     Raises:
-        `ImportError`: If matplotlib is missing.
         `ValueError`: If no arm logged an alpha.
     """
     logged = [key for key in _logged_keys(histories) if key == "alpha" or key.startswith("alpha_")]
@@ -162,14 +151,11 @@ def plot_head_gaps(
     """Draws the difference in accuracy of two modalities' heads over the epochs: mean over seeds, and range; a panel a pair.
 
     Args:
-        histories (`Mapping[str, list[list[dict]]]`):
-            As of [`plot_losses`], with `eval_accuracy_{modality}` as
-            [`~hf_colearn.evaluation.metrics.classification_metrics`] gives it. Arms without them are left out.
+        histories, path, styles, legend: As the module says; arms without `eval_accuracy_{modality}`, as
+            [`~hf_colearn.evaluation.metrics.classification_metrics`] gives it, are left out.
         modalities (`Sequence[str]`): At least two.
-        path (`str` or `PathLike`, *optional*), styles, legend: As of [`plot_losses`].
 
     Raises:
-        `ImportError`: If matplotlib is missing.
         `ValueError`: If no arm logged the accuracies of a pair.
     """
     pairs = {

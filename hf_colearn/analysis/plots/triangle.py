@@ -1,7 +1,4 @@
-"""The Wasserstein distances between targets, baseline and co-learned latents, as a triangle to scale.
-
-Needs `pip install hf-colearn[report]`.
-"""
+"""The Wasserstein distances between targets, baseline and co-learned latents. Needs `pip install hf-colearn[report]`."""
 
 from collections.abc import Sequence
 from os import PathLike
@@ -30,8 +27,7 @@ def plot_transport(
 ) -> "Figure":
     """Draws the three Wasserstein distances as a triangle to scale, or as bars where there is none.
 
-    Three distances W2 between clouds make a triangle in the plane, since W2 is a metric. Estimates from
-    mini-batches or projections that violate the triangle inequality do not, and are drawn as bars.
+    W2 is a metric, so three distances make a triangle; estimates from mini-batches or projections may violate its inequality.
 
     Args:
         targets_to_baseline, targets_to_colearned, baseline_to_colearned (`float`): W2 in latent units.
@@ -40,7 +36,6 @@ def plot_transport(
         below (`str`, *optional*): The line below the title, such as the split and the number of samples.
 
     Raises:
-        `ImportError`: If matplotlib is missing.
         `ValueError`: If a value is negative or not finite.
     """
     sides = finite("distances", [targets_to_baseline, targets_to_colearned, baseline_to_colearned])
