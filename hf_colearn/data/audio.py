@@ -141,8 +141,7 @@ def with_input_values(
         dataset ([`datasets.Dataset`]): With a column that [`read_waveform`] reads.
         feature_extractor: The student's. One of waveforms (wav2vec2, HuBERT) gives clips of variable length; one of
             windows (Whisper, AST, [`~hf_colearn.models.spectrogram.SpectrogramFeatureExtractor`]) arrays of one shape.
-        column (`str`, *optional*, defaults to `"audio"`): The clips' column, which is dropped.
-        label_column (`str`, *optional*, defaults to `"label"`): Becomes `labels`.
+        column, label_column (`str`, *optional*, defaults to `"audio"` and `"label"`): Clips and labels.
         max_seconds (`float`, *optional*): What is longer loses its end.
 
     Returns:
@@ -176,33 +175,17 @@ def with_input_values(
 
 
 def log_magnitude(wave_T: torch.Tensor, n_fft: int = 512, hop_length: int = 353) -> torch.Tensor:
-    """`log(|STFT| + 1e-7)` with a periodic Hann window, as work on modality imbalance computes it.
+    """`log(|STFT| + 1e-7)`, `(1, n_fft // 2 + 1, T // hop_length + 1)`, with a periodic Hann window of `n_fft` samples.
 
-    The frames are centred, with zeros beyond both ends, as librosa does it from 0.10 on (it mirrored the ends before).
+    Samples are clipped to [-1, 1] as published; low frequencies are in the first row. The frames are centred, with zeros
+    beyond both ends, as librosa does it from 0.10 on (it mirrored the ends before).
     Source: the released code of OGM-GE (Peng et al., CVPR 2022; github.com/GeWu-Lab/OGM-GE_CVPR2022,
     `dataset/CramedDataset.py` and `dataset/VGGSoundDataset.py`) and of its successors, by way of `librosa.stft`.
-
-    Args:
-        wave_T (`torch.Tensor` of shape `(T,)`): Samples, clipped to [-1, 1] as published.
-        n_fft, hop_length (`int`, *optional*): In samples; `n_fft` is the window's length, too.
-
-    Returns:
-        `torch.Tensor` of shape `(1, n_fft // 2 + 1, T // hop_length + 1)`, low frequencies in the first row.
     """
-    import torchaudio.functional  # slow to import
-
-    spectrum_1FW = torchaudio.functional.spectrogram(
-        wave_T.clamp(-1, 1)[None],
-        pad=0,
-        window=torch.hann_window(n_fft),
-        n_fft=n_fft,
-        hop_length=hop_length,
-        win_length=n_fft,
-        power=1.0,
-        normalized=False,
-        pad_mode="constant",
-    )
-    return (spectrum_1FW + 1e-7).log()
+    window = torch.hann_window(n_fft)
+    samples_1T = wave_T.clamp(-1, 1)[None]
+    spectrum_1FW = torch.stft(samples_1T, n_fft, hop_length, window=window, pad_mode="constant", return_complex=True)
+    return (spectrum_1FW.abs() + 1e-7).log()
 
 
 def with_log_magnitude(
@@ -226,13 +209,9 @@ def with_log_magnitude(
         seconds (`float`, *optional*, defaults to 3.0): The time that a spectrogram spans.
         sampling_rate (`int`, *optional*, defaults to 22050): In Hz, what clips are resampled to.
         n_fft, hop_length (`int`, *optional*, defaults to 512 and 353): In samples.
-        column (`str`, *optional*, defaults to `"audio"`): The clips' column.
-        out (`str`, *optional*, defaults to `"audio_pixel_values"`): The input's name; float32.
+        column, out (`str`, *optional*, defaults to `"audio"` and `"audio_pixel_values"`): The clips and the input.
         random_start (`bool`, *optional*, defaults to `False`): Cut longer clips at a random place (torch's global
             generator) instead of their start.
-
-    Raises:
-        ValueError: If the numbers give no spectrogram, there is no such column, or a clip that is read is bad.
     """
     length = round(seconds * sampling_rate)
     if not (n_fft > 1 and hop_length > 0 and length >= n_fft):
@@ -294,12 +273,6 @@ class NoisyWaveforms(Sequence[Any]):
         std (`float`): The noise's standard deviation, where full scale is 1.
         sampling_rate (`int`): In Hz, the teacher's; the noise is added at this rate.
         seed (`int`, *optional*, defaults to 0): Draws the noise.
-
-    Example:
-
-    ```python
-    bank = TeacherBank.encode(teacher, NoisyWaveforms(train["audio"], std=1e-3, sampling_rate=16_000))
-    ```
     """
 
     def __init__(self, recordings: Sequence[Any], std: float, sampling_rate: int, seed: int = 0):

@@ -15,6 +15,11 @@ from hf_colearn.data.sample_ids import is_target
 from hf_colearn.data.soft_labels import smoothed
 
 
+# What the options may be; all of them from 0.
+_HIGHEST = {"magnitude": 10, "magnitude_std": 10, "num_ops": 15, "erasing": 1, "mixup": 100, "cutmix": 100}
+_HIGHEST |= {"switch_prob": 1, "label_smoothing": 0.99}
+
+
 class ImageAugmentation(nn.Module):
     r"""Augments a training batch: RandAugment, random erasing, then mixup or cutmix, and label smoothing.
 
@@ -81,26 +86,17 @@ class ImageAugmentation(nn.Module):
         label_smoothing: float = 0.1,
     ):
         super().__init__()
-        for name, value, highest in (
-            ("magnitude", magnitude, 10),
-            ("magnitude_std", magnitude_std, 10),
-            ("num_ops", num_ops, 15),
-            ("erasing", erasing, 1),
-            ("mixup", mixup, 100),
-            ("cutmix", cutmix, 100),
-            ("switch_prob", switch_prob, 1),
-            ("label_smoothing", label_smoothing, 0.99),
-        ):
-            if not 0 <= value <= highest:
+        self.magnitude, self.magnitude_std, self.num_ops = magnitude, magnitude_std, num_ops
+        self.erasing, self.mixup, self.cutmix, self.switch_prob = erasing, mixup, cutmix, switch_prob
+        self.num_classes, self.label_smoothing = num_classes, label_smoothing
+        for name, highest in _HIGHEST.items():
+            if not 0 <= (value := getattr(self, name)) <= highest:
                 raise ValueError(f"{name}={value} is out of range: pass a number from 0 (off) to {highest}.")
         if num_classes is None and (mixup or cutmix or label_smoothing):
             raise ValueError(
                 f"mixup={mixup}, cutmix={cutmix} and label_smoothing={label_smoothing} make soft labels, one value a "
                 "class: pass `num_classes=`, or set all three to 0."
             )
-        self.magnitude, self.magnitude_std, self.num_ops = magnitude, magnitude_std, num_ops
-        self.erasing, self.mixup, self.cutmix, self.switch_prob = erasing, mixup, cutmix, switch_prob
-        self.num_classes, self.label_smoothing = num_classes, label_smoothing
         for name, values in (("mean_C11", mean), ("std_C11", std)):
             self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
 

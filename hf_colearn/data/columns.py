@@ -22,6 +22,15 @@ def check_columns(dataset: Dataset | IterableDataset, *columns: str) -> None:
             raise ValueError(f"the dataset has no column '{column}' (it has {dataset.column_names}): name it.")
 
 
+def check_is_read(batch: Mapping[str, list], column: str, use: str) -> None:
+    """Refuses samples from which Trainer took a column before a transform saw them."""
+    if column not in batch:
+        raise ValueError(
+            f"the samples come without '{column}' (they have {list(batch)}), {use}: name or keep the column, and train "
+            "with `remove_unused_columns=False`, or Trainer takes it away."
+        )
+
+
 def name_of(what: str, cell: Any, position: int | str) -> str:
     """What errors call a cell: its row, or as the caller says, with its file where it has one."""
     path = cell.get("path") if isinstance(cell, Mapping) else cell if isinstance(cell, (str, os.PathLike)) else None
@@ -46,24 +55,11 @@ def map_columns(
     as_arrays: bool = True,
     batch_size: int = 1000,
 ) -> Dataset:
-    """Makes a model's input of a column, or of several together, once for all samples.
+    """Makes a model's input of columns, once for all samples; `make` takes the cells of each and their rows.
 
-    Args:
-        dataset ([`datasets.Dataset`]): Audio and images are handed over as they are stored.
-        columns (`list[str]`): What is read, and dropped.
-        label_column (`str`): Becomes `labels`.
-        make (`Callable`): From the cells of each column and their rows to the inputs by name.
-        what (`str`): What the cells are, for errors and the progress bar.
-        as_arrays (`bool`, *optional*, defaults to `True`): Whether the inputs are float32 arrays: those of 2 and 3
-            dimensions have one shape and are stored flat, where nested lists would cost more than a training step to
-            read. Else `datasets` infers the type.
-        batch_size (`int`, *optional*, defaults to 1000): Samples in memory at once.
-
-    Returns:
-        [`datasets.Dataset`]: With the inputs, `labels` and every other column, in torch format.
-
-    Raises:
-        ValueError: If there are no samples or a column is missing.
+    The columns are handed over as they are stored, and dropped; `labels` replaces `label_column`; the result is in torch
+    format. With `as_arrays` the inputs are float32 arrays, those of 2 and 3 dimensions of one shape: stored flat, since
+    nested lists would cost more than a training step to read. Else `datasets` infers the type.
     """
     check_columns(dataset, *columns, label_column)
     if not len(dataset):
@@ -107,11 +103,8 @@ def with_lazy_input(dataset: Dataset, column: str, out: str, make: Callable[[Any
     Args:
         dataset ([`datasets.Dataset`]): Images, audio and video are handed over as they are stored.
         column (`str`): What is read.
-        out (`str`): The input's name, such as `video_pixel_values`.
+        out (`str`): The input's name, such as `video_pixel_values`; neither it nor the column is taken yet.
         make (`Callable`): From a cell to the input; it can be pickled.
-
-    Raises:
-        ValueError: If there is no such column, it is read already, the name is taken, or there is another transform.
     """
     check_columns(dataset, column)
     steps: tuple[tuple[str, str, Callable[[Any], Any]], ...] = ()
@@ -142,10 +135,6 @@ class LazyInputs:
     def __call__(self, batch: Mapping[str, list]) -> dict[str, list]:
         made = dict(batch)
         for column, out, make in self.steps:
-            if column not in made:
-                raise ValueError(
-                    f"the samples come without '{column}' (they have {list(batch)}), of which '{out}' is made: keep the "
-                    "column, and train with `remove_unused_columns=False`, or Trainer takes it away."
-                )
+            check_is_read(batch, column, f"of which '{out}' is made")
             made[out] = [None if cell is None else make(cell) for cell in made.pop(column)]
         return made

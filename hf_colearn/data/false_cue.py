@@ -22,6 +22,7 @@ from hf_colearn.data.columns import STORED_MEDIA, as_stored, check_columns
 from hf_colearn.data.images import as_rgb
 from hf_colearn.data.noise import wav_bytes
 from hf_colearn.data.text import read_text
+from hf_colearn.utils.checks import check_choice
 
 
 MODES = ("aligned", "removed", "flipped", "random")
@@ -48,8 +49,7 @@ class PatchCue:
     def __post_init__(self):
         if self.size < 2:
             raise ValueError(f"size={self.size} is no patch that shows: pass at least 2 pixels.")
-        if self.by not in ("place", "brightness"):
-            raise ValueError(f"by='{self.by}' is unknown: choose 'place' or 'brightness'.")
+        check_choice("by", self.by, ("place", "brightness"))
 
     def check(self, column: str, feature: Any, num_classes: int) -> None:
         if not isinstance(feature, datasets.Image):
@@ -213,16 +213,8 @@ def plant_cue(
     Raises:
         ValueError: If an argument is out of range, a column is missing, of another modality or planted before, a label is
             no class, or the cue cannot tell so many classes apart in a sample; it names the row.
-
-    Example:
-
-    ```python
-    train = plant_cue(digits["train"], "image", PatchCue(size=4), strength=0.95)
-    misleading = plant_cue(digits["test"], "image", PatchCue(size=4), mode="flipped")
-    ```
     """
-    if mode not in MODES:
-        raise ValueError(f"mode='{mode}' is unknown: choose one of {', '.join(MODES)}.")
+    check_choice("mode", mode, MODES)
     if not 0 < strength <= 1:
         raise ValueError(f"strength={strength} is no probability above 0: pass one up to 1.")
     check_columns(dataset, column, label_column)

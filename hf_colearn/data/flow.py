@@ -131,9 +131,6 @@ def with_flow(
         train (`bool`, *optional*, defaults to `False`): Whether to take fields and crop at random, drawn from torch's
             global generator.
         crop_pct (`float`, *optional*, defaults to 0.875): The crop's share of the short side, up to 1.
-
-    Raises:
-        ValueError: If a number is none of these, there is no such column, or, when a sample is read, as [`read_flow`].
     """
     if not (size >= 1 and count >= 1 and 0 < crop_pct <= 1):
         raise ValueError(

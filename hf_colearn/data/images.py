@@ -18,7 +18,7 @@ from PIL import ExifTags, Image, ImageOps
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from hf_colearn.data.columns import AnyDataset, map_columns, name_of
+from hf_colearn.data.columns import AnyDataset, check_is_read, map_columns, name_of
 
 
 UNDECODABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises for a bad image
@@ -30,8 +30,7 @@ def with_pixel_values(dataset: Dataset, processor: Any, column: str = "image", l
     Args:
         dataset ([`datasets.Dataset`]): With an `Image` column.
         processor: The student's image processor; one with a single mean is for grayscale images.
-        column (`str`, *optional*, defaults to `"image"`): The images' column, which is dropped.
-        label_column (`str`, *optional*, defaults to `"label"`): Becomes `labels`.
+        column, label_column (`str`, *optional*, defaults to `"image"` and `"label"`): Images and labels.
 
     Returns:
         [`datasets.Dataset`]: With `pixel_values`, `labels` and every other column, in torch format.
@@ -187,11 +186,7 @@ class ImageTransform:
     def __call__(self, batch: Mapping[str, list]) -> dict[str, Any]:
         """Of columns of B samples, `pixel_values` `(B, 3, H, W)` float32, `labels` and the ids."""
         for name in (self.column, self.label_column):
-            if name not in batch:
-                raise ValueError(
-                    f"the samples come without '{name}' (they have {list(batch)}): name the column, and train with "
-                    "`remove_unused_columns=False`, or Trainer takes it away."
-                )
+            check_is_read(batch, name, "which ImageTransform reads")
         names = next((batch[name] for name in self.id_columns if name in batch), range(len(batch[self.column])))
         cells = list(zip(batch[self.column], names, strict=True))
         if self.train:

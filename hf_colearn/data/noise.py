@@ -11,14 +11,8 @@ def add_noise(
 ) -> np.ndarray:
     """The clip plus noise: half its power white, half from the sources, each looped from a random moment on.
 
-    Args:
-        wave_T (`np.ndarray` of shape `(T,)`): Not silent.
-        snr_db (`float`): The ratio of the clip's mean power to the noise's, both over the whole clip, in dB.
-        sources (`Sequence[np.ndarray]`): Waveforms of any lengths, at least one, equally loud in the mix.
-        rng (`np.random.Generator`): Draws the moments and the white noise.
-
-    Returns:
-        `np.ndarray` of shape `(T,)`, float32; it may leave [-1, 1].
+    `snr_db` is the ratio of mean powers over the whole clip, which is not silent; the sources, of any lengths, are equally
+    loud. The result is float32 and may leave [-1, 1].
     """
     moments = [rng.integers(len(source)) for source in sources]
     looped = [

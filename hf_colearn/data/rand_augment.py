@@ -23,18 +23,11 @@ def rand_augment(
     """RandAugment (Cubuk et al., 2020) as timm's `rand-m9-mstd0.5-inc1`, which the published ViTs were trained with.
 
     `num_ops` times, every image draws one of 15 operations (a second time maybe the same), is left alone with
-    probability 0.5, and else gets it with a magnitude from a normal distribution; "inc" says that all operations grow
-    stronger with it. What differs from timm: images go through as floats and are not rounded to 8 bits in between, and
-    the geometric operations interpolate bilinearly, always. All draws are made on the CPU by torch's global generator,
-    so that the device is never waited for; the images of a batch that drew the same operation get it in one call.
-
-    Args:
-        x_B3HW (`torch.Tensor` of shape `(B, 3, H, W)`): In [0, 1], float32.
-        magnitude (`float`, *optional*, defaults to 9.0): The mean magnitude, 0 to 10.
-        magnitude_std (`float`, *optional*, defaults to 0.5): Its standard deviation; clipped to 0 to 10.
-        num_ops (`int`, *optional*, defaults to 2): Operations an image.
-        fill (`torch.Tensor` that broadcasts to an image, *optional*, defaults to 0.5): What a geometric operation
-            brings in from outside; timm takes the dataset's mean.
+    probability 0.5, and else gets it with a magnitude, 0 to 10, from a normal distribution; "inc" says that all
+    operations grow stronger with it. What differs from timm: images go through as floats and are not rounded to 8 bits in
+    between, and the geometric operations interpolate bilinearly, always; they bring `fill` in from outside. All draws are
+    made on the CPU by torch's global generator, so that the device is never waited for; the images of a batch that drew
+    the same operation get it in one call.
     """
     x_B3HW, size = x_B3HW.clone(), len(x_B3HW)
     for _ in range(num_ops):

@@ -22,11 +22,8 @@ def with_sample_ids(dataset: Dataset, column: str = "sample_id") -> Dataset:
     the sample whose teacher input is row `id` of the bank.
 
     Args:
-        dataset ([`datasets.Dataset`]): With N samples.
+        dataset ([`datasets.Dataset`]): Without such a column.
         column (`str`, *optional*, defaults to `"sample_id"`): `CoLearningArguments.id_column`.
-
-    Raises:
-        ValueError: If the dataset has such a column already.
     """
     if column in dataset.column_names:
         raise ValueError(f"the dataset has a column '{column}' already: keep it, or pass another `column`.")

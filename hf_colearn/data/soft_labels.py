@@ -20,16 +20,6 @@ class SmoothedLabels:
     Args:
         num_classes (`int`): C.
         share (`float`): s, from 0 to 1.
-
-    Example:
-
-    ```python
-    >>> import torch
-    >>> from hf_colearn.data.soft_labels import SmoothedLabels
-
-    >>> SmoothedLabels(2, 0.5)({"labels": torch.tensor([1])})["labels"]
-    tensor([[0.2500, 0.7500]])
-    ```
     """
 
     def __init__(self, num_classes: int, share: float):

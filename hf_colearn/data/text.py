@@ -20,8 +20,7 @@ def with_input_ids(
     Args:
         dataset ([`datasets.Dataset`]): With a column of texts.
         tokenizer: The student's.
-        column (`str`, *optional*, defaults to `"text"`): The texts' column, which is dropped.
-        label_column (`str`, *optional*, defaults to `"label"`): Becomes `labels`.
+        column, label_column (`str`, *optional*, defaults to `"text"` and `"label"`): Texts and labels.
         max_length (`int`, *optional*): In tokens; what is longer loses its end. The tokenizer's own limit by default.
         pair_column (`str`, *optional*): Of second texts, which is dropped too; BERT's tokenizer gives
             `[CLS] text [SEP] second [SEP]`. The limit is for both together, and the longer one loses its end.

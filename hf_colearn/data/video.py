@@ -65,14 +65,8 @@ def read_soundtrack(
 ) -> tuple[np.ndarray, int]:
     """The sound of a clip, as [`~hf_colearn.data.audio.read_waveform`] gives it.
 
-    Args:
-        cell: As in [`read_frames`]. A wav file beside it with the same name, `clip.wav` for `clip.mp4` or for the folder
-            `clip`, is taken instead of the video's own sound.
-        sampling_rate (`int`, *optional*): In Hz, what to resample to.
-        position (`int` or `str`, *optional*): The row, or what to call the clip in errors.
-
-    Raises:
-        ValueError: If there is no sound, only silence, or it cannot be decoded; it names the clip.
+    A wav file beside it with the same name, `clip.wav` for `clip.mp4` or for the folder `clip`, is taken instead of the
+    video's own sound.
     """
     source, _ = source_of(cell, position)
     if isinstance(source, Path):
@@ -232,9 +226,6 @@ def with_frames(
             torch's global generator.
         scale (`tuple[float, float]`, *optional*, defaults to `(0.08, 1.0)`): A training crop's share of the area.
         hflip (`bool`, *optional*, defaults to `True`): Off where a mirror makes another class, as of gestures.
-
-    Raises:
-        ValueError: If the count or scale is none, there is no such column, or a clip that is read is bad or too short.
     """
     if count < 1:
         raise ValueError(f"count={count} takes no frame: pass at least 1.")

@@ -4,6 +4,7 @@ Nothing is collected: a stream of any length passes through batch by batch. Shap
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -87,41 +88,31 @@ class Batch(NamedTuple):
     bad: list[UnreadImage]
 
 
+@dataclass(eq=False)
 class ScoringSamples(data.IterableDataset):
-    """This process's share of a dataset, every image once in every condition; for a torch `DataLoader`.
+    """This process's share of a dataset, which may be a stream, every image once in every condition.
 
-    Args:
-        dataset ([`datasets.Dataset`] or [`datasets.IterableDataset`]): Of any length; it may be a stream.
-        image_column, label_column (`str`): Where images and labels are, see [`columns_of`].
-        class_of (`dict`): From a label to its ImageNet class.
-        processor: The model's image processor.
-        conditions (`Sequence`): Corruptions and severities to apply to the 224 x 224 crop; none for the plain images.
-        is_cropped (`bool`, *optional*, defaults to `False`): Whether the images are such crops already. Crops go into a
-            model of 224 x 224 inputs as they are, as in the released evaluation of ImageNet-C; for other sizes the
-            processor does what it does to any image.
-        max_samples (`int`, *optional*): The first of a stream, evenly spread ones of a dataset of known length.
+    Conditions are applied to the 224 x 224 crop; with `is_cropped` the images are such crops already. Crops go into a
+    model of 224 x 224 inputs as they are, as in the released evaluation of ImageNet-C; for other sizes the processor does
+    what it does to any image. `max_samples` takes the first of a stream, else evenly spread ones.
     """
 
-    def __init__(
-        self,
-        dataset: Dataset | IterableDataset,
-        image_column: str,
-        label_column: str,
-        class_of: dict[Any, int],
-        processor: Any,
-        conditions: Sequence[Condition] = (),
-        is_cropped: bool = False,
-        max_samples: int | None = None,
-    ):
-        keys = ["__key__"] if "__key__" in dataset.features else []  # WebDataset's name of a sample
-        dataset = dataset.select_columns([image_column, label_column, *keys]).with_format(None)
-        self.dataset = as_stored(dataset, image_column)  # decoded where its name is known
-        self.image_column, self.label_column = image_column, label_column
-        self.class_of, self.processor = class_of, processor
-        self.conditions, self.is_cropped, self.max_samples = list(conditions), is_cropped, max_samples
+    dataset: Any
+    image_column: str
+    label_column: str
+    class_of: dict[Any, int]  # from a label to its ImageNet class
+    processor: Any
+    conditions: Sequence[Condition] = ()
+    is_cropped: bool = False
+    max_samples: int | None = None
+
+    def __post_init__(self):
+        keys = ["__key__"] if "__key__" in self.dataset.features else []  # WebDataset's name of a sample
+        dataset = self.dataset.select_columns([self.image_column, self.label_column, *keys]).with_format(None)
+        self.dataset = as_stored(dataset, self.image_column)  # decoded where its name is known
         self.processor_options: dict[str, bool] = {}
-        if is_cropped or self.conditions:
-            probe = processor(images=[Pillow.new("RGB", (CROP, CROP))], return_tensors="pt")["pixel_values"]
+        if self.is_cropped or self.conditions:
+            probe = self.processor(images=[Pillow.new("RGB", (CROP, CROP))], return_tensors="pt")["pixel_values"]
             if probe.shape[-2:] == (CROP, CROP):
                 self.processor_options = {"do_resize": False, "do_center_crop": False}
 

@@ -39,15 +39,6 @@ def corruption_errors(errors: Mapping[Condition, float]) -> dict[str, float]:
     r"""The corruption error in percent of every corruption of which all five severities were measured.
 
     \\(CE_c = 100 \sum_s E_{s,c} / \sum_s E^{AlexNet}_{s,c}\\), of the fractions E of images classified wrongly, in [0, 1].
-
-    Example:
-
-    ```python
-    >>> from hf_colearn.evaluation.imagenet_results import corruption_errors
-
-    >>> corruption_errors({("fog", severity): 0.409662 for severity in (1, 2, 3, 4, 5)})
-    {'fog': 50.0}
-    ```
     """
     return {
         name: 100 * sum(errors[name, severity] for severity in SEVERITIES) / (len(SEVERITIES) * of_alexnet)

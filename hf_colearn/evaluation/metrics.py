@@ -46,17 +46,15 @@ class Accuracy(_ClassificationMetric):
     """`accuracy`, the fraction of samples whose predicted class is the label, in [0, 1]."""
 
     def _compute(self, *, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
-        from sklearn.metrics import accuracy_score  # slow to import, as below
-
         class_ids_N, labels_N = _check_class_ids(predictions, references)
-        return {"accuracy": float(accuracy_score(labels_N, class_ids_N))}
+        return {"accuracy": float(np.mean(class_ids_N == labels_N))}
 
 
 class MacroF1(_ClassificationMetric):
     """`macro_f1`, the mean F1 over the classes that occur among labels or predictions, in [0, 1]."""
 
     def _compute(self, *, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
-        from sklearn.metrics import f1_score
+        from sklearn.metrics import f1_score  # slow to import, as below
 
         class_ids_N, labels_N = _check_class_ids(predictions, references)
         return {"macro_f1": float(f1_score(labels_N, class_ids_N, average="macro"))}
@@ -79,14 +77,14 @@ class TopKAccuracy(_ClassificationMetric):
         self.k = k
 
     def _compute(self, *, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
-        from sklearn.metrics import accuracy_score, top_k_accuracy_score
+        from sklearn.metrics import top_k_accuracy_score
 
         scores_NC, labels_N = _check_scores(predictions, references)
         classes = scores_NC.shape[1]
         if not 0 < self.k < classes:
             raise ValueError(f"top-k accuracy needs 0 < k < number of classes, got k={self.k} and {classes} classes")
         if self.k == 1:  # scikit-learn takes two classes in another form
-            return {"top1": float(accuracy_score(labels_N, scores_NC.argmax(axis=1)))}
+            return {"top1": float(np.mean(labels_N == scores_NC.argmax(axis=1)))}
         # scikit-learn prefers the higher class id of equal scores, so the classes are counted from the end.
         value = top_k_accuracy_score(classes - 1 - labels_N, scores_NC[:, ::-1], k=self.k, labels=range(classes))
         return {f"top{self.k}": float(value)}
