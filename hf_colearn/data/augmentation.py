@@ -104,11 +104,7 @@ class ImageAugmentation(nn.Module):
     def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Augments `pixel_values` `(B, C, H, W)`, integer `labels` `(B,)`, and maybe the teacher's targets `(B, D)`.
 
-        Returns:
-            `dict`: A new batch, its labels `(B, K)` float32 where mixing or smoothing is on; other entries are passed on.
-
-        Raises:
-            ValueError: If a tensor is missing or has another shape.
+        The new batch has labels `(B, K)` float32 where mixing or smoothing is on; other entries are passed on.
         """
         images = batch.get("pixel_values")
         if images is None or images.ndim != 4:

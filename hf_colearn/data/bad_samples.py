@@ -32,16 +32,14 @@ def without_bad_samples(
     Leave them out *before* the samples are numbered and the bank is encoded, so that row i of the bank stays that of
     sample id i.
 
-    A stream is filtered while it is read, and its good samples stay encoded, as `decode=False` gives them, since
-    `datasets` would decode the bad ones first. Its first bad samples are named at once, the running count is logged
-    whenever it has doubled, and that of a whole pass at the beginning of the next one. The list grows meanwhile; workers
-    of a data loader have lists and counts of their own.
+    A stream is filtered while it is read, and its good samples stay encoded, since `datasets` would decode the bad ones
+    first. Its first bad samples are named at once, the running count is logged whenever it has doubled, and that of a whole
+    pass at the beginning of the next one. The list grows meanwhile; workers of a data loader have lists of their own.
 
     Args:
         dataset ([`datasets.Dataset`] or [`datasets.IterableDataset`]): Images and audio are read as they are stored.
         read (`Callable`): Takes a cell and its row and raises a ValueError where it is bad, such as
-            [`~hf_colearn.data.audio.read_waveform`], [`~hf_colearn.data.images.as_rgb`] or
-            [`~hf_colearn.data.text.read_text`].
+            [`~hf_colearn.data.audio.read_waveform`] or [`~hf_colearn.data.images.as_rgb`].
         column (`str`): The cells' column.
         num_proc (`int`, *optional*): Processes that share the reading; not for streams.
 

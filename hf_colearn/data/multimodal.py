@@ -122,9 +122,6 @@ def without_modality(dataset: Dataset, name: str, share: float, seed: int = 0) -
         name (`str`): The modality.
         share (`float`): Of all samples, from 0 to 1; `round(share * N)` are drawn.
         seed (`int`, *optional*, defaults to 0): Of the draw.
-
-    Raises:
-        ValueError: If the share is out of range or the modality has no columns.
     """
     columns = _columns_of(dataset.column_names, name)
     is_drawn = np.zeros(len(dataset), dtype=bool)
@@ -156,10 +153,7 @@ def mismatched(dataset: Dataset, name: str, share: float, seed: int = 0) -> Data
     Args:
         dataset ([`datasets.Dataset`]): With the modality's columns stored; a transform stays and sees them moved.
         name, seed: As in [`without_modality`].
-        share (`float`): Of the P samples that have the modality, from 0 to 1; `round(share * P)` are drawn.
-
-    Raises:
-        ValueError: If the share is out of range or comes to a single sample, or the modality has no columns.
+        share (`float`): Of the P samples that have the modality; `round(share * P)` are drawn, which is not 1.
     """
     columns = _columns_of(dataset.column_names, name)
     here_P = np.flatnonzero(_mask_of(dataset, name))
@@ -221,11 +215,9 @@ def _keep_only(
 def check_modalities(dataset: Any, modalities: tuple[str, ...] | list[str]) -> None:
     """Refuses a dataset that cannot train or evaluate a model of these modalities.
 
-    Of a [`datasets.Dataset`] Arrow's validity is read, of a stream the column names, where they are known.
-
-    Raises:
-        ValueError: If a modality has no column, is absent in every sample or present in part, a sample has none at all,
-            or the format cannot show missing cells.
+    Of a [`datasets.Dataset`] Arrow's validity is read, of a stream the column names, where they are known. It is refused if
+    a modality has no column, is absent in every sample or present in part, if a sample has none at all, or if the format
+    cannot show missing cells.
     """
     if isinstance(dataset, IterableDataset) and dataset.column_names is not None:
         for name in modalities:

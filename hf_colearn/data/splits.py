@@ -60,12 +60,9 @@ def few_per_class(dataset: Dataset, labels_per_class: int, seed: int, label_colu
 
     Args:
         dataset ([`datasets.Dataset`]): With integer labels.
-        labels_per_class (`int`): How many samples of every class to keep, at least 1.
+        labels_per_class (`int`): Samples of every class, at least 1; no class has fewer.
         seed (`int`): Draws the subset.
         label_column (`str`, *optional*, defaults to `"label"`): The labels' column.
-
-    Raises:
-        ValueError: If a class has fewer samples.
     """
     if labels_per_class < 1:
         raise ValueError(f"labels_per_class={labels_per_class} leaves nothing to learn from: pass at least 1.")

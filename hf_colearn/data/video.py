@@ -48,13 +48,6 @@ def read_frames(
     Raises:
         ValueError: If it cannot be decoded, its frames differ in size, or are fewer than `count`; it names the clip.
         ImportError: If a file is to be decoded without torchcodec, or without FFmpeg.
-
-    Example:
-
-    ```python
-    frames = read_frames("VideoFlash/1001_DFA_ANG_XX.flv", 3)
-    good, bad = without_bad_samples(dataset, lambda cell, row: read_frames(cell, 3, row), "video")
-    ```
     """
     frames = VideoFrames(cell, position)
     return frames.read(spread(segment(cell, len(frames), frames.name), count, frames.name, generator))

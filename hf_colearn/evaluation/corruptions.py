@@ -55,12 +55,7 @@ def centre_crop(image: Image.Image) -> Image.Image:
 
 
 def corrupt_image(image: Image.Image, corruption: str, severity: int) -> Image.Image:
-    """An RGB image of 224 x 224, corrupted; the same on every run and process, since the pixels are the seed.
-
-    Raises:
-        ValueError: If there is no such corruption or severity.
-        RuntimeError: If corrupt-tta returns the image as it was because its frost textures cannot be read.
-    """
+    """An RGB image of 224 x 224, corrupted; the same on every run and process, since the pixels are the seed."""
     if (corruption, severity) not in all_conditions():
         names = [*itertools.chain(*CORRUPTIONS.values())]
         raise ValueError(
@@ -88,12 +83,8 @@ def corrupt_image(image: Image.Image, corruption: str, severity: int) -> Image.I
 def find_archive(folder: str | Path) -> dict[Condition, Path]:
     """The class-folder trees of an ImageNet-C archive, by corruption and severity, in ImageNet-C's order.
 
-    Args:
-        folder (`str` or `Path`): Holds `gaussian_noise/1/n01440764/*.JPEG` and so on, also below the archive's groups
-            (`noise/gaussian_noise/1/...`). Other corruptions, such as `extra/speckle_noise`, are left alone.
-
-    Raises:
-        ValueError: If none of them is there.
+    The folder holds `gaussian_noise/1/n01440764/*.JPEG` and so on, also below the archive's groups
+    (`noise/gaussian_noise/1/...`). Other corruptions, such as `extra/speckle_noise`, are left alone.
     """
     found = {}
     for group, names in CORRUPTIONS.items():
