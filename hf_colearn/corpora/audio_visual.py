@@ -1,7 +1,4 @@
-"""Videos with sound as a recipe takes them: which frames and how much sound of a clip, and the backbones of the two.
-
-Shapes: T frames of a clip, S x S pixels.
-"""
+"""Videos with sound as a recipe takes them: T frames of S x S pixels and the sound of a clip, and the backbones of the two."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

@@ -63,10 +63,9 @@ def load_av_digits(
     *Pairs.* By class and at random; the smaller side is repeated, every item equally often (give or take one). An image
     student's test set is thus all test images, an audio student's all test clips.
 
-    *Images* are resized to 28 x 28 (bicubic) and replaced by their projection on the leading principal components of the
-    **train** images, as many as it takes to hold more than `image_energy` of the variance (scikit-learn's rule for a
-    fractional `n_components`), plus the mean; rounded and clipped to 8 bits. AVMNIST's generator stops one component
-    earlier, leaves the mean out and fits the test images on their own.
+    *Images* (28 x 28, bicubic) are projected on the leading principal components of the **train** images, as many as it
+    takes to hold more than `image_energy` of the variance, plus the mean; rounded and clipped to 8 bits. AVMNIST's generator
+    stops one component earlier, leaves the mean out and fits the test images on their own.
 
     *Sound.* Every sample gets its own noise, white and babble (3 other clips of the split; with `noise_dir`, one noise
     recording instead) at equal power, scaled so that clip over noise, in mean power over the clip, is `snr_db`.
@@ -175,9 +174,7 @@ def _cut_pictures(
     if images == "sklearn":
         images = load_handwritten_digits()
     if not isinstance(images, dict) or not {"train", "test"} <= set(images):
-        raise ValueError(
-            f"images={images!r} are no handwritten digits: pass 'sklearn', or a `DatasetDict` with 'train' and 'test'."
-        )
+        raise ValueError(f"images={images!r} are no digits: pass 'sklearn', or a DatasetDict with 'train' and 'test'.")
     read, test = (_pictures(images[split], split) for split in ("train", "test"))
     _check_test_classes(test, "image", "cut the images' splits by class")
     train, validation = _cut(read, _drawn_by_class(read, validation_share, "training images", rng))

@@ -1,8 +1,7 @@
 """AVMNIST, as its .npy release is distributed. Shapes: N samples.
 
 Source: Vielzeuf et al., "CentralNet: a Multilayer Approach for Multimodal Fusion" (ECCV workshops, 2018), in the files
-that MultiBench reads (github.com/pliang279/MultiBench, `datasets/avmnist/get_data.py`) and that
-github.com/slyviacassell/_MFAS, `datasets/avmnist_gen.py`, made. By the published code they hold:
+that MultiBench reads (github.com/pliang279/MultiBench) and github.com/slyviacassell/_MFAS made. By the published code:
 
 - images: MNIST's without 75 % of their energy, a PCA fitted on each file by itself, and *without the mean*: floats, with
   negative values, to which /255 gives no range;
@@ -86,9 +85,7 @@ def load_avmnist(data_dir: str | Path, seed: int = 0, num_validation: int = 5000
 def _open(data_dir: Path, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Images, spectrograms and labels of a split, memory-mapped."""
     if missing := [name for name in _FILES[split] if not (data_dir / name).is_file()]:
-        raise FileNotFoundError(
-            f"'{data_dir}' has no {', '.join(missing)}: pass the folder `avmnist` of the unpacked release."
-        )
+        raise FileNotFoundError(f"'{data_dir}' has no {', '.join(missing)}: pass the unpacked folder `avmnist`.")
     arrays = []
     for name, shapes in zip(_FILES[split], _SHAPES, strict=True):
         try:

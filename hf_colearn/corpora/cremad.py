@@ -1,7 +1,7 @@
 """CREMA-D (Cao et al., 2014): twelve sentences said by 91 actors in six emotions, as video and audio.
 
-The folder is the one of github.com/CheyneyComputerScience/CREMA-D. The lists `train.csv` and `test.csv` are those of OGM-GE
-(Peng et al., CVPR 2022; github.com/GeWu-Lab/OGM-GE_CVPR2022, `data/CREMAD`), on which published numbers stand.
+The folder is that of github.com/CheyneyComputerScience/CREMA-D; the lists `train.csv` and `test.csv`, on which published
+numbers stand, are those of OGM-GE (Peng et al., CVPR 2022; github.com/GeWu-Lab/OGM-GE_CVPR2022, `data/CREMAD`).
 """
 
 import re
@@ -111,14 +111,12 @@ def _videos(folder: Path, frames: str | None) -> dict[str, Path]:
 def _listed(folder: Path, needed: bool) -> dict[str, list[str]] | None:
     """The clips of `train.csv` and `test.csv`, `None` where there is neither and none is needed."""
     files = {name: folder / f"{name}.csv" for name in ("train", "test")}
-    found = [name for name, file in files.items() if file.is_file()]
+    found = [file.name for file in files.values() if file.is_file()]
     if not found and not needed:
         return None
     if len(found) < 2:
-        raise FileNotFoundError(
-            f"'{folder}' has {'only ' + found[0] + '.csv' if found else 'no train.csv and test.csv'}: put OGM-GE's two "
-            "lists there, or pass split='actor'."
-        )
+        has = f"only {found[0]}" if found else "no train.csv and test.csv"
+        raise FileNotFoundError(f"'{folder}' has {has}: put OGM-GE's two lists there, or pass split='actor'.")
     clips = {name: _read_list(file) for name, file in files.items()}
     if shared := set(clips["train"]) & set(clips["test"]):
         raise ValueError(f"'{min(shared)}' is in both train.csv and test.csv of '{folder}': mend the lists.")
@@ -144,9 +142,7 @@ def _facts(clip: str) -> tuple[int, str]:
     """Actor and emotion of a clip's name."""
     found = _CLIP.fullmatch(clip)
     if not found or found[3] not in CODES:
-        raise ValueError(
-            f"'{clip}' is no clip of CREMA-D, as '1001_DFA_ANG_XX' is, with one of {', '.join(CODES)}: remove or rename it."
-        )
+        raise ValueError(f"'{clip}' is no clip of CREMA-D, as '1001_DFA_ANG_XX', of {', '.join(CODES)}: rename it.")
     return int(found[1]), CODES[found[3]]
 
 

@@ -33,9 +33,7 @@ def dtmf_digits(
     if clips_per_digit < 1:
         raise ValueError(f"clips_per_digit={clips_per_digit} makes nothing: pass at least 1.")
     if sampling_rate < 4000:
-        raise ValueError(
-            f"sampling_rate={sampling_rate} Hz cannot hold tones up to 1500 Hz cleanly: pass at least 4000."
-        )
+        raise ValueError(f"sampling_rate={sampling_rate} Hz cannot hold tones up to 1500 Hz: pass at least 4000.")
     phones = np.random.default_rng([seed, 0])
     detuning_P2 = phones.uniform(0.985, 1.015, (NUM_PHONES, 2))
     twist_db_P = phones.uniform(-8, 8, NUM_PHONES)

@@ -1,7 +1,6 @@
 """IEMOCAP (Busso et al., 2008): acted dialogues of ten speakers, as audio, transcripts and emotions.
 
-The corpus is licensed by the University of Southern California. [`load_iemocap`] reads the folder that it distributes, or
-a mirror on the Hub; [`~hf_colearn.corpora.iemocap_smoke_test.write_smoke_test_tree`] writes a synthetic folder of its layout.
+The University of Southern California licenses and distributes the folder that [`load_iemocap`] reads (or a mirror on the Hub).
 """
 
 import re
@@ -83,9 +82,7 @@ def load_iemocap(
     else:
         sessions = dataset["session"][:]
         if test_session not in sessions or len(set(sessions)) < 2:
-            raise ValueError(
-                f"test_session={test_session} cannot be held out: the data has the sessions {sorted(set(sessions))}."
-            )
+            raise ValueError(f"test_session={test_session} cannot be held out: sessions are {sorted(set(sessions))}.")
         rest = dataset.select([row for row, session in enumerate(sessions) if session != test_session])
         test = dataset.select([row for row, session in enumerate(sessions) if session == test_session])
     train, validation = cut_validation(rest, validation_share, seed)
@@ -97,9 +94,7 @@ def _from_release(folder: Path) -> tuple[Dataset, list[str]]:
     release = folder if _sessions(folder) else folder / RELEASE
     if not _sessions(release):
         found = sorted(path.name for path in folder.iterdir())[:10] if folder.is_dir() else "no such folder"
-        raise FileNotFoundError(
-            f"'{folder}' holds no folders Session1 to Session5 ({found}): pass '{RELEASE}' or its parent as data_dir."
-        )
+        raise FileNotFoundError(f"'{folder}' has no Session1 to Session5 ({found}): pass '{RELEASE}' or its parent.")
     rows: list[dict[str, Any]] = []
     problems: list[str] = []
     others = Counter[str]()
@@ -141,9 +136,7 @@ def _read_evaluation(file: Path) -> list[tuple[str, str]]:
         if line.startswith("["):  # the other lines are single annotators' and a header
             found = _LABEL.match(line)
             if not found:
-                raise ValueError(
-                    f"line {number} of '{file}' is no evaluation ('{line[:60]}'): unpack the release again."
-                )
+                raise ValueError(f"line {number} of '{file}' is no evaluation ('{line[:60]}'): unpack it again.")
             turns.append((found[1], found[2]))
     return turns
 
@@ -210,9 +203,7 @@ def _facts_of(name: str, where: str) -> dict[str, Any]:
     """Utterance, speaker and session, of a name or path with a turn such as `Ses01F_impro01_M003` in it."""
     found = _TURN.search(Path(name).name)
     if not found:
-        raise ValueError(
-            f"'{name}' of {where} names no turn such as 'Ses01F_impro01_F000', so its session is unknown: mend the name."
-        )
+        raise ValueError(f"'{name}' of {where} names no turn such as 'Ses01F_impro01_F000', so no session: mend it.")
     # The letter of the dialogue is who wears the markers, that of the turn who speaks.
     return {"utterance": found[0], "speaker": f"Ses{found[2]}_{found[3]}", "session": int(found[2])}
 

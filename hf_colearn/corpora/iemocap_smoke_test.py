@@ -1,7 +1,6 @@
 """A small synthetic folder in IEMOCAP's layout, for smoke tests of a recipe without the corpus's licence.
 
-The recordings are sums of harmonics under formants, the sentences are drawn from word lists. A score on it says that a
-program runs, and nothing about emotion.
+Recordings are sums of harmonics under formants, sentences are drawn from word lists: scores on it say nothing about emotion.
 """
 
 from pathlib import Path

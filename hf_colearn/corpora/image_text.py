@@ -43,15 +43,18 @@ class ImageTextOptions(HubOptions):
         made = {}
         for split, part in splits.items():
             kept = [column for column in ("image", "sample_id") if column in part.column_names]
-            cut = {"max_length": self.max_tokens, "pair_column": pair_column}
-            texts = with_input_ids(part.remove_columns(kept), tokenizer, **cut).with_format(None)
+            texts = with_input_ids(
+                part.remove_columns(kept), tokenizer, max_length=self.max_tokens, pair_column=pair_column
+            ).with_format(None)
             names = [name for name in tokenizer.model_input_names if name in texts.column_names]
             texts = texts.select_columns([*names, "labels"]).rename_columns({name: f"text_{name}" for name in names})
             # Side by side, so that the pictures are not written a second time.
             whole = concatenate_datasets([part.select_columns(kept), texts], axis=1)
             # An error names the file; the row is not known here.
-            crop = {"scale": (self.min_crop, 1.0), "hflip": False, "id_columns": ("file",)}
-            read = partial(_pixels, transform=ImageTransform(processor, split == "train", **crop))
+            transform = ImageTransform(
+                processor, split == "train", scale=(self.min_crop, 1.0), hflip=False, id_columns=("file",)
+            )
+            read = partial(_pixels, transform=transform)
             made[str(split)] = with_lazy_input(whole, "image", "image_pixel_values", read)
         return made
 

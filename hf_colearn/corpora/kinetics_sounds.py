@@ -1,10 +1,9 @@
 """Kinetics-Sounds: the clips of Kinetics-400 whose action can be seen and heard.
 
-Source: Arandjelovic & Zisserman, "Look, Listen and Learn" (ICCV 2017), appendix A.1, chose 34 classes of an early Kinetics.
-Kinetics-400 as released (Kay et al., 2017) has 31 of them, the 31 of later work: "blowing out", "dribbling ball", "mowing
-the lawn by pushing lawnmower" and "stomping" under the new names "blowing out candles", "dribbling basketball", "mowing
-lawn" and "stomping grapes"; "fingerpicking", "patting" and "typing" are missing. (Audiovisual SlowFast and CrissCross count
-32, with "strumming guitar". OGM-GE publishes its lists of clips with numbers for classes, without their names.)
+Arandjelovic & Zisserman, "Look, Listen and Learn" (ICCV 2017), chose 34 classes of an early Kinetics. Kinetics-400 as
+released (Kay et al., 2017) has the 31 of later work: four under new names ("blowing out candles", "dribbling basketball",
+"mowing lawn", "stomping grapes"), without "fingerpicking", "patting" and "typing". (Audiovisual SlowFast and CrissCross
+count 32, with "strumming guitar"; OGM-GE's lists of clips have numbers for classes, without their names.)
 """
 
 import csv
@@ -126,15 +125,12 @@ def _entries(folder: Path) -> Iterator[tuple[str, str, str]]:
                     seen[clip] = split
                     yield clip, label, split
                 elif seen[clip] != split:  # the same table may be there twice
-                    raise ValueError(
-                        f"'{clip}' is in {seen[clip]} and in {split} (line {reader.line_num} of '{table}')."
-                    )
+                    where = f"line {reader.line_num} of '{table}'"
+                    raise ValueError(f"'{clip}' is in {seen[clip]} and in {split} ({where}).")
     if not is_kinetics:
         raise FileNotFoundError(
             f"'{folder}' and its folder annotations have no table with the columns {', '.join(_COLUMNS)} "
             f"({len(tables)} other *.csv): put Kinetics-400's annotations there."
         )
     if not seen:
-        raise ValueError(
-            f"the tables in '{folder}' name none of the 31 classes, such as '{CLASSES[0]}': is it Kinetics-400?"
-        )
+        raise ValueError(f"the tables in '{folder}' name none of the 31 classes ('{CLASSES[0]}'): is it Kinetics-400?")

@@ -1,6 +1,6 @@
-"""NVGesture (Molchanov et al., CVPR 2016): 25 hand gestures in a car, as colour, depth and optical flow.
+"""NVGesture (Molchanov et al., CVPR 2016): 25 hand gestures of 20 subjects in a car, as colour, depth and optical flow.
 
-The folder is the one that NVIDIA distributes, nvGesture_v1: 1,050 training and 482 test clips of 20 subjects.
+The folder is the one that NVIDIA distributes, nvGesture_v1, with 1,050 training and 482 test clips.
 """
 
 from pathlib import Path

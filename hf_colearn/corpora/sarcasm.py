@@ -1,8 +1,8 @@
 """Multimodal sarcasm detection: tweets with a picture that are sarcastic or not.
 
-Cai et al., "Multi-Modal Sarcasm Detection in Twitter with Hierarchical Fusion Model" (ACL 2019), in the form of
-github.com/headacheboy/data-of-multimodal-sarcasm-detection; and Qin et al., "MMSD2.0: Towards a Reliable Multi-modal
-Sarcasm Detection System" (Findings of ACL 2023), in the form of github.com/JoeYing1019/MMSD2.0.
+Cai et al., "Multi-Modal Sarcasm Detection in Twitter with Hierarchical Fusion Model" (ACL 2019), as in
+github.com/headacheboy/data-of-multimodal-sarcasm-detection; and MMSD2.0 of Qin et al. (Findings of ACL 2023), as in
+github.com/JoeYing1019/MMSD2.0.
 """
 
 import ast
@@ -85,9 +85,7 @@ def _samples(file: Path, images: Path, seen: dict[str, str]) -> Iterator[Sample]
         raise FileNotFoundError(f"there is no '{file}': complete the folder.")
     for where, tweet_id, text, label in (_objects if file.suffix == ".json" else _lists)(file):
         if not isinstance(text, str) or not isinstance(label, int):
-            raise ValueError(
-                f"{where} has text {text!r:.60} and label {label!r:.20}: a string and a number are expected."
-            )
+            raise ValueError(f"{where} has text {text!r:.60} and label {label!r:.20}, not a string and a number.")
         name = str(tweet_id)
         if name in seen:
             raise ValueError(f"tweet '{name}' is in {seen[name]} and in {where}: remove one of them.")

@@ -94,9 +94,7 @@ def _facts_of(name: Path) -> tuple[int, str | None, int | None]:
     by_name = _DIGITS.get(parts[1].lower()) if parts else None
     by_folder = _DIGITS.get(name.parent.name.lower())
     if by_name is not None and by_folder is not None and by_name != by_folder:
-        raise ValueError(
-            f"'{name}' tells two digits, {by_folder} by its folder and {by_name} by its name: rename one."
-        )
+        raise ValueError(f"'{name}' tells two digits, {by_folder} by its folder and {by_name} by its name: rename it.")
     if parts and by_name is not None:
         return by_name, parts[2], int(parts[3])
     if by_folder is not None:

@@ -1,15 +1,14 @@
 """Tux Paint's stamps: pictures with a sentence in English and French, and a spoken French sentence. Real triples.
 
-Source: Debian's package `tuxpaint-stamps-default` (Copyright 2002-2022 Bill Kendrick and contributors, mixed free
-licences). The labels are its top folders.
+Source: Debian's package `tuxpaint-stamps-default` (Copyright 2002-2022 Bill Kendrick and contributors, mixed free licences).
 """
 
 import csv
 import io
 from collections import Counter
-from itertools import chain
+from itertools import chain, compress
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import PIL.Image
@@ -23,15 +22,8 @@ _COLUMNS = ("id", "category", "text_en", "text_fr")
 _SIDE = 128  # pixels
 
 
-class Stamp(NamedTuple):
-    """A picture, what it shows in two languages, and the recording of the French sentence."""
-
-    stamp_id: str
-    category: str
-    text_en: str
-    text_fr: str
-    image: dict[str, Any]  # as `datasets.Image` stores a cell
-    audio: Path
+# A row: stamp_id, label (its category), text_en, text_fr, image as `datasets.Image` stores it, and the path of audio.
+Stamp = dict[str, Any]
 
 
 def load_stamps(
@@ -48,9 +40,8 @@ def load_stamps(
     `{name}.txt` and `{name}_desc_fr.ogg`, or from a folder with `metadata.csv`, `images/{id}.jpg` and
     `speech_fr/{id}.ogg`. Both number them by their paths, so that a seed splits both alike.
 
-    All stamps whose sentences agree in either language, but for upper and lower case, are in one split ("A frog." twice,
-    "The letter A." in several fonts), so that no split's text or speech is known from another. Categories are stratified
-    as far as that allows.
+    Stamps whose sentences agree in either language, but for upper and lower case ("A frog." twice), are in one split, so
+    that no split's text or speech is known from another. Categories are stratified as far as that allows.
 
     Args:
         data_dir (`str` or `Path`): The folder, such as `/usr/share/tuxpaint/stamps` after
@@ -74,20 +65,19 @@ def load_stamps(
     folder = Path(data_dir)
     found = _from_table(folder) if (folder / "metadata.csv").is_file() else _from_tree(folder)
     stamps = _frequent(found, min_per_class, folder)
-    categories = sorted({stamp.category for stamp in stamps})
+    categories = sorted({stamp["label"] for stamp in stamps})
     sides = _sides(stamps, validation_share, test_share, seed)
     features = {"image": Image(), "text": Value("string"), "audio": Audio(decode=False)}
     features |= {"label": ClassLabel(names=categories), "stamp_id": Value("string")}
     built = {}
     for split in SPLITS:
-        of_split = [stamp for stamp, side in zip(stamps, sides, strict=True) if side == split]
-        if absent := sorted(set(categories) - {stamp.category for stamp in of_split}):
+        rows = [stamp | {"text": stamp[f"text_{text}"]} for stamp in compress(stamps, sides == split)]
+        if absent := sorted(set(categories) - {row["label"] for row in rows}):
             raise ValueError(
                 f"the {split} split has no stamp of {', '.join(absent)}, which are too few things to share out: raise "
                 f"min_per_class={min_per_class}, or the share of the split."
             )
-        cells = ((s.image, getattr(s, f"text_{text}"), s.audio, s.category, s.stamp_id) for s in of_split)
-        built[split] = dataset_of([dict(zip(features, row, strict=True)) for row in cells], features)
+        built[split] = dataset_of(rows, features)
     return finish(built)
 
 
@@ -110,8 +100,8 @@ def _from_table(folder: Path) -> list[Stamp]:
             stamp_id, category, text_en, text_fr = (row[name].strip() for name in _COLUMNS)
             if stamp_id in stamps:
                 raise ValueError(f"'{table}' has id '{stamp_id}' more than once: number the stamps anew.")
-            cell = {"bytes": None, "path": str(image)}
-            stamps[stamp_id] = Stamp(stamp_id, category, text_en, text_fr, cell, audio)
+            stamp = {"stamp_id": stamp_id, "label": category, "text_en": text_en, "text_fr": text_fr}
+            stamps[stamp_id] = stamp | {"image": {"bytes": None, "path": str(image)}, "audio": audio}
     return list(stamps.values())
 
 
@@ -126,9 +116,9 @@ def _from_tree(folder: Path) -> list[Stamp]:
         french = [line.removeprefix("fr.utf8=") for line in others if line.startswith("fr.utf8=")]
         if not (english.strip() and french and french[0].strip()):
             raise ValueError(f"'{text}' has no English or no French line ('fr.utf8='): install the package again.")
-        category = image.relative_to(folder).parts[0]
-        cell = {"bytes": _on_white(image), "path": None}
-        stamps.append(Stamp(f"{len(stamps):04d}", category, english.strip(), french[0].strip(), cell, audio))
+        category, cell = image.relative_to(folder).parts[0], {"bytes": _on_white(image), "path": None}
+        stamp = {"stamp_id": f"{len(stamps):04d}", "label": category, "image": cell, "audio": audio}
+        stamps.append(stamp | {"text_en": english.strip(), "text_fr": french[0].strip()})
     if not stamps:
         raise FileNotFoundError(
             f"'{folder}' holds no stamps, neither a metadata.csv nor pictures in PNG with their texts and French "
@@ -152,7 +142,7 @@ def _on_white(path: Path) -> bytes:
 
 
 def _frequent(stamps: list[Stamp], min_per_class: int, folder: Path) -> list[Stamp]:
-    counts = Counter(stamp.category for stamp in stamps)
+    counts = Counter(stamp["label"] for stamp in stamps)
     rare = [f"{category} ({count})" for category, count in counts.items() if count < min_per_class]
     if len(counts) - len(rare) < 2:
         raise ValueError(
@@ -161,7 +151,7 @@ def _frequent(stamps: list[Stamp], min_per_class: int, folder: Path) -> list[Sta
         )
     if rare:
         warn(f"categories with fewer than {min_per_class} stamps are left out: {', '.join(rare)}.")
-    return [stamp for stamp in stamps if counts[stamp.category] >= min_per_class]
+    return [stamp for stamp in stamps if counts[stamp["label"]] >= min_per_class]
 
 
 # ---- the split ----
@@ -171,7 +161,7 @@ def _sides(stamps: list[Stamp], validation_share: float, test_share: float, seed
         if not 0 < share <= 1 / 3:
             raise ValueError(f"{name}={share} is too much or nothing: pass a share above 0, up to a third.")
     sides = np.full(len(stamps), "validation")
-    labels, groups = np.array([stamp.category for stamp in stamps]), _groups(stamps)
+    labels, groups = np.array([stamp["label"] for stamp in stamps]), _groups(stamps)
     test_N = _one_fold(labels, groups, round(1 / test_share), seed)
     sides[test_N] = "test"
     rest = np.flatnonzero(~test_N)
@@ -200,7 +190,7 @@ def _groups(stamps: list[Stamp]) -> np.ndarray:
     from scipy.sparse import coo_array  # scikit-learn brings it
     from scipy.sparse.csgraph import connected_components
 
-    pairs = [(("en", stamp.text_en.casefold()), ("fr", stamp.text_fr.casefold())) for stamp in stamps]
+    pairs = [(("en", stamp["text_en"].casefold()), ("fr", stamp["text_fr"].casefold())) for stamp in stamps]
     numbers = {sentence: number for number, sentence in enumerate(dict.fromkeys(chain.from_iterable(pairs)))}
     english, french = ([numbers[pair[side]] for pair in pairs] for side in (0, 1))
     links = coo_array((np.ones(len(stamps)), (english, french)), shape=(len(numbers), len(numbers)))

@@ -1,7 +1,6 @@
 """Twitter-2015: tweets with a picture, and the sentiment towards something that they name.
 
-Yu & Jiang, "Adapting BERT for Target-Oriented Multimodal Sentiment Classification" (IJCAI 2019), in the form of
-github.com/jefferyYu/TomBERT.
+Yu & Jiang, "Adapting BERT for Target-Oriented Multimodal Sentiment Classification" (IJCAI 2019): github.com/jefferyYu/TomBERT.
 """
 
 import csv
@@ -59,9 +58,7 @@ def _samples(file: Path, images: Path) -> Iterator[Sample]:
     )
     for where, row in islice(rows, 1, None):  # behind a header, which names four columns in the test file
         if len(row) != 5 or not row[1].strip().isdecimal():
-            raise ValueError(
-                f"{where} is no index, label, image, text and target between tabs ({row}): restore the file."
-            )
+            raise ValueError(f"{where} is no index, label, image, text and target between tabs ({row}): restore it.")
         _, label, image, text, target = row
         if "$T$" not in text or not target.strip():
             raise ValueError(f"{where} has no $T$ in its text, or no target ({text!r:.60}, {target!r:.20}).")

@@ -23,12 +23,7 @@ AUTO_CLASSES = {
     "image-classification": "AutoModelForImageClassification",
     "text-classification": "AutoModelForSequenceClassification",
 }
-# What a pipeline is called with, in the card's example.
-SAMPLES = {
-    "audio-classification": '"clip.wav"',
-    "image-classification": '"picture.png"',
-    "text-classification": '"A sentence."',
-}
+_SAMPLES = {"audio": '"clip.wav"', "image": '"picture.png"', "text": '"A sentence."'}  # what a pipeline is called with
 # Our metric names -> the metric's id on the Hub and its pretty name; other names are used as they are.
 HUB_METRICS = {
     "accuracy": ("accuracy", "Accuracy"),
@@ -87,8 +82,7 @@ def student_card(
         `ModelCard`: Write it with `card.save(f"{folder}/README.md")`.
 
     Raises:
-        FileNotFoundError: If the folder has no `colearning.json`.
-        ValueError: If the pipeline tag is none of the three, or a score is not finite.
+        FileNotFoundError, ValueError: If there is no `colearning.json`, no such pipeline, or a score is not finite.
     """
     folder = Path(folder)
     record = TrainingRecord.load(folder)
@@ -122,7 +116,7 @@ def student_card(
         all_runs=None if all_runs is None else (all_runs[0], _duration(all_runs[1])),
         energy=energy,
         auto_class=AUTO_CLASSES.get(pipeline_tag or "", "AutoModel"),
-        sample=SAMPLES.get(pipeline_tag or ""),
+        sample=_SAMPLES.get((pipeline_tag or "").split("-")[0]),
         stock_class=stock_class,
         has_processor=any((folder / name).is_file() for name in _PROCESSORS),
         processors=sorted({path.parent.name for name in _PROCESSORS for path in folder.glob(f"*/{name}")}),
@@ -238,12 +232,9 @@ def _duration(seconds: float) -> str:
 
 
 def measured_emissions(folder: str | os.PathLike) -> tuple[float, float] | None:
-    """What codecarbon has measured, by the `emissions.csv` files in the folder of some runs.
+    """Energy in kWh and kg of CO2 equivalents, summed over the `emissions.csv` of the runs in a folder; `None` without one.
 
     `pip install codecarbon` and `--report_to codecarbon` make transformers write them.
-
-    Returns:
-        `tuple[float, float]` or `None`: Energy in kWh and kg of CO2 equivalents, summed; `None` where there is no file.
     """
     files = sorted(Path(folder).rglob("emissions.csv"))
     rows = [row for path in files for row in csv.DictReader(path.read_text().splitlines())]

@@ -22,13 +22,9 @@ README = "README.md"
 
 @dataclass(frozen=True)
 class Difference:
-    """A number of a card that is not what was measured.
+    """A number of a card, `stated` in the model-index, the table of results or `colearning.json`, that is not as measured.
 
-    Args:
-        metric (`str`): By our name.
-        where (`str`): `"model-index"`, `"table of results"` or `"colearning.json"`.
-        stated (`float`, *optional*): What it says there; `None` where it says nothing.
-        measured (`float`, *optional*): `None` where the metric was not measured.
+    `metric` is our name; `stated` or `measured` is `None` where it was not.
     """
 
     metric: str
@@ -57,10 +53,6 @@ def check_card(
     Returns:
         `list[Difference]`: Empty where the model-index, the table of results and `colearning.json` all have every score
         and no other.
-
-    Raises:
-        FileNotFoundError: If there is no card or no `colearning.json`.
-        ValueError: If one of them is damaged.
     """
     record, card = TrainingRecord.load(folder), read_card(folder)
     if tolerance is None:
@@ -88,12 +80,7 @@ def tolerance_of(record: TrainingRecord) -> float:
 
 
 def read_card(folder: str | os.PathLike) -> ModelCard:
-    """The card in a student's folder.
-
-    Raises:
-        FileNotFoundError: If there is none.
-        ValueError: If its metadata are damaged.
-    """
+    """The card in a student's folder; refuses a missing one and damaged metadata."""
     path = Path(folder) / README
     if not path.is_file():
         raise FileNotFoundError(f"'{folder}' has no {README}: a recipe writes it beside the student.")
@@ -115,11 +102,7 @@ def _table(text: str) -> list[tuple[str, float, float]]:
 
 
 def report_check(folder: str | os.PathLike, scores: Mapping[str, float]) -> int:
-    """Prints what the card says beside what was measured.
-
-    Returns:
-        `int`: 0 where the card has every score and no other, else 1.
-    """
+    """Prints what the card says beside what was measured; 0 where the card has every score and no other, else 1."""
     record, differences = TrainingRecord.load(folder), check_card(folder, scores)
     index = {result.metric_name: result.metric_value for result in read_card(folder).data.eval_results or []}
     rows = [("metric", "card", "measured", "difference")]
@@ -137,11 +120,7 @@ def report_check(folder: str | os.PathLike, scores: Mapping[str, float]) -> int:
 
 
 def student_folder(student: str) -> Path:
-    """The folder of a student, or its copy from the Hub: what lies in the root of its repository.
-
-    Raises:
-        FileNotFoundError: If it is neither.
-    """
+    """The folder of a student, or its copy from the Hub: what lies in the root of its repository."""
     if Path(student).is_dir():
         return Path(student)
     try:
@@ -157,29 +136,17 @@ def student_folder(student: str) -> Path:
 def card_command(student: str, check: bool, recipes_dir: str | os.PathLike, extra: Sequence[str] = ()) -> int:
     """`hf-colearn card`: prints a student's card, or measures the student again and checks the card against that.
 
-    For the check the recipe that the student's `colearning.json` names is run with the command line that is recorded there
-    and `--check`. Only a recipe of `recipes_dir` is run, never code of the Hub; but its options may come from there, so
-    look at them where you do not know who wrote them. What the recipe writes goes to a folder that is removed.
-
-    Args:
-        student (`str`): Its folder or repository id.
-        check (`bool`): Whether to check the card, or to print it.
-        recipes_dir (`str`): Where the recipes are, `"recipes"` in a clone of the repository.
-        extra (`Sequence[str]`, *optional*): Options of the recipe over the recorded ones, such as `--data_dir MINE`.
-
-    Returns:
-        `int`: 0; of a check 1 where the card differs from what was measured or the recipe has failed, and 2 where the
-        recipe does not take its options.
-
-    Raises:
-        FileNotFoundError: If there is no such student, card, record or recipe.
-        ValueError: If card or record are damaged, or no recipe has trained the student.
+    For the check the recipe that the student's `colearning.json` names is run with the command line that is recorded there,
+    the options `extra` over it, and `--check`. Only a recipe of `recipes_dir` is run, never code of the Hub; but its options
+    may come from there, so look at them where you do not know who wrote them. What it writes goes to a folder that is
+    removed. The exit code is 0; 1 where the card differs or the recipe has failed, 2 where it does not take its options.
     """
     folder = student_folder(student)
-    card, record = read_card(folder), TrainingRecord.load(folder) if check else None
-    if record is None:
+    card = read_card(folder)
+    if not check:
         print(card.content)
         return 0
+    record = TrainingRecord.load(folder)
     if record.recipe is None or not re.fullmatch(r"[a-z][a-z0-9_]*", record.recipe):
         raise ValueError(
             f"{RECORD} of '{student}' names {record.recipe!r} as its recipe, which is none: only a student that a recipe "

@@ -1,7 +1,6 @@
 """Publishing a finished run: files are uploaded first and appear in one atomic commit, however often it is tried.
 
-`huggingface_hub` repeats the uploads of large files itself; what it asks or commits once (cards, repositories, commits) is
-repeated here, and so is an upload that arrived damaged.
+`huggingface_hub` repeats uploads of large files itself; other requests, and uploads that arrived damaged, are repeated here.
 """
 
 import json
@@ -53,13 +52,7 @@ RETRIED = (HTTPError, _Damaged, json.JSONDecodeError)
 
 @dataclass(frozen=True)
 class Published:
-    """What [`publish`] has made.
-
-    Attributes:
-        url (`str`): The repository's page.
-        commit (`str`): Id of the commit that holds exactly this.
-        files (`tuple[str, ...]`): Their paths in the repository.
-    """
+    """What [`publish`] has made: the repository's page, the id of its commit, and the paths of its files."""
 
     url: str
     commit: str
@@ -96,16 +89,9 @@ def publish(
             the connection, with pauses of 1, 2, 4, ... seconds.
         timeout_s (`float`, *optional*, defaults to 60): Seconds without an answer until a request counts as failed.
 
-    Returns:
-        [`Published`]: Page, commit and files.
-
     Raises:
         FileNotFoundError, ValueError: If the folder is incomplete or holds what must not be published; nothing was sent.
         PublishError: Saying what the Hub or the network refused, and the way out. It can be repeated.
-
-    Example:
-        >>> publish("runs/digits_l2v", "me/digits", private=True).url  # doctest: +SKIP
-        'https://.../me/digits'
     """
     run = Path(run)
     if repo_id.count("/") != 1:
@@ -113,9 +99,7 @@ def publish(
     if attempts < 1:
         raise ValueError(f"attempts={attempts} must be at least 1.")
     if base is not None and not adapter:
-        raise ValueError(
-            f"base='{base}' names the base model of an adapter: set adapter=True (--adapter), or leave it out."
-        )
+        raise ValueError(f"base='{base}' names an adapter's base model: set adapter=True (--adapter), or drop it.")
     manifest = adapter_manifest(run, repo_id, base) if adapter else student_manifest(run, repo_id)
     token = token or get_token()
     if token is None:
@@ -168,9 +152,7 @@ class _Repository:
         except json.JSONDecodeError:
             raise
         except ValueError as error:
-            raise PublishError(
-                f"The Hub does not take the card's metadata: {error}. Mend README.md and repeat."
-            ) from error
+            raise PublishError(f"The Hub does not take the card's metadata: {error}. Mend README.md.") from error
         self.api.create_repo(self.repo_id, private=private, exist_ok=True)
         if manifest.base is not None:
             try:
@@ -181,10 +163,10 @@ class _Repository:
                 ) from error
         there = self.api.model_info(self.repo_id, timeout=self.timeout_s)
         if private is not None and there.private != private:
+            kinds = {True: "private", False: "public"}
             raise PublishError(
-                f"'{self.repo_id}' exists and is {'private' if there.private else 'public'}, not "
-                f"{'private' if private else 'public'} as asked for; nothing was sent. Change that on its settings page, or "
-                "choose another name."
+                f"'{self.repo_id}' exists and is {kinds[bool(there.private)]}, not {kinds[private]} as asked for; nothing was "
+                "sent. Change that on its settings page, or choose another name."
             )
         if self.revision != "main":
             self.api.create_branch(self.repo_id, branch=self.revision, exist_ok=True)

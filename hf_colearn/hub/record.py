@@ -27,46 +27,26 @@ _OF_THE_MACHINE = {"output_dir", "logging_dir", "resume_from_checkpoint", "run_n
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """What `colearning.json` says of a student.
-
-    Args:
-        hf_colearn (`str`): The version of this package.
-        recipe (`str`, *optional*): Name of the recipe, such as `"digits_l2v"`.
-        argv (`list[str]`): The recipe's command line, see [`public_argv`].
-        arm (`str`, *optional*): Which of the recipe's arms the student is.
-        seed (`int`): Of the training.
-        base_model (`list[str]`): Hub ids of the pretrained backbones that the training started from.
-        objective, alpha (`str`, *optional*): The auxiliary terms and their weights, as `repr` shows them.
-        terms (`list[str]`): The names of the auxiliary terms.
-        alpha_history (`list[dict[str, float]]`): `epoch` with `alpha`, or with `alpha_{term}` where there are several.
-        scores (`dict[str, float]`): What the student reached, as fractions, by our names of the metrics.
-        dataset (`dict`): `name`, `type` (its id on the Hub), `split` and `samples` of what the scores were measured on.
-        teacher (`dict`, *optional*): `words`, and what the teacher bank's description says.
-        pairing (`str`, *optional*): Which of the teacher's latents a sample saw, in words.
-        seconds (`float`, *optional*): Of training.
-        hardware (`str`, *optional*): What it was trained on, see [`hardware`].
-        versions (`dict[str, str]`): Of what it was trained with.
-        arguments (`dict`): Of the training, as `TrainingArguments.to_dict` gives them, see [`public`].
-    """
+    """What `colearning.json` says of a student; made by [`TrainingRecord.of`]."""
 
     hf_colearn: str = __version__
-    recipe: str | None = None
-    argv: list[str] = field(default_factory=list)
-    arm: str | None = None
+    recipe: str | None = None  # such as "digits_l2v"
+    argv: list[str] = field(default_factory=list)  # the recipe's command line, see `public_argv`
+    arm: str | None = None  # which of the recipe's arms the student is
     seed: int = 0
-    base_model: list[str] = field(default_factory=list)
-    objective: str | None = None
+    base_model: list[str] = field(default_factory=list)  # Hub ids of the backbones that the training started from
+    objective: str | None = None  # the auxiliary terms and, next, their weights, as `repr` shows them
     alpha: str | None = None
-    terms: list[str] = field(default_factory=list)
-    alpha_history: list[dict[str, Any]] = field(default_factory=list)
-    scores: dict[str, float] = field(default_factory=dict)
-    dataset: dict[str, Any] = field(default_factory=dict)
-    teacher: dict[str, Any] | None = None
-    pairing: str | None = None
-    seconds: float | None = None
-    hardware: str | None = None
+    terms: list[str] = field(default_factory=list)  # their names
+    alpha_history: list[dict[str, Any]] = field(default_factory=list)  # "epoch", "alpha" or "alpha_{term}" of several
+    scores: dict[str, float] = field(default_factory=dict)  # as fractions, by our names of the metrics
+    dataset: dict[str, Any] = field(default_factory=dict)  # of the scores: "name", "type" (Hub id), "split", "samples"
+    teacher: dict[str, Any] | None = None  # "words", and what the teacher bank's description says
+    pairing: str | None = None  # which of the teacher's latents a sample saw, in words
+    seconds: float | None = None  # of training
+    hardware: str | None = None  # see `hardware`
     versions: dict[str, str] = field(default_factory=dict)
-    arguments: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, Any] = field(default_factory=dict)  # of the training, by `TrainingArguments.to_dict`
 
     @classmethod
     def of(
@@ -87,13 +67,6 @@ class TrainingRecord:
             alpha ([`Alpha`], *optional*): `trainer.alpha`.
             model (*optional*): `trainer.model`, which knows the checkpoints of its backbones.
             known: More fields of the record.
-
-        Example:
-
-        ```python
-        record = TrainingRecord.of(trainer.args, trainer.state.log_history, model=trainer.model)
-        record.save("runs/mine/student")
-        ```
         """
         terms = [] if objective is None else list(objective.terms)
         keys = {term: "alpha" if len(terms) == 1 else f"alpha_{term}" for term in terms}
@@ -103,8 +76,8 @@ class TrainingRecord:
             if keys and all(key in entry for key in keys.values())
         ]
         if alpha is not None and not alphas:  # a training without a log: at least where alpha is in the end
-            last = history[-1].get("epoch") if history else None
-            alphas = [{"epoch": last, **{keys[term]: weight for term, weight in alpha.weights().items()}}]
+            last = {"epoch": history[-1].get("epoch") if history else None}
+            alphas = [last | {keys[term]: weight for term, weight in alpha.weights().items()}]
         return cls(
             arguments=args.to_dict(),
             objective=None if objective is None else repr(objective),
@@ -114,10 +87,8 @@ class TrainingRecord:
             base_model=[] if model is None else base_models(model),
             seed=args.seed,
             hardware=hardware(args.device, args.world_size * max(1, args.n_gpu)),
-            versions={
-                "python": platform.python_version(),
-                **{name: version(name) for name in ("torch", "transformers", "datasets", "accelerate")},
-            },
+            versions={"python": platform.python_version()}
+            | {name: version(name) for name in ("torch", "transformers", "datasets", "accelerate")},
             **known,
         )
 
@@ -132,12 +103,7 @@ class TrainingRecord:
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> "TrainingRecord":
-        """Reads a record, which may come from anywhere, and checks what the code relies on.
-
-        Raises:
-            FileNotFoundError: If there is none.
-            ValueError: If it is damaged, or not what [`save`] writes.
-        """
+        """Reads a record, which may come from anywhere; refuses a missing one, and what [`save`] does not write."""
         path = Path(folder) / RECORD
         if not path.is_file():
             raise FileNotFoundError(

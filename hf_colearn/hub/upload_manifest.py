@@ -35,11 +35,7 @@ def student_manifest(run: Path, repo_id: str) -> UploadManifest:
     """A run's student and, below `report/`, its report.
 
     In the card, quoted paths of the folder become `repo_id`; in `adapter/adapter_config.json` the base is where it then
-    lies. Both change in what is sent, not on the disk.
-
-    Raises:
-        FileNotFoundError: If there is no student, or a file of it is missing.
-        ValueError: Naming every file that must not be published, or what is wrong with card, configuration or weights.
+    lies. Both change in what is sent, not on the disk. Errors name every file that is missing or must not be published.
     """
     folder = find_student(run)
     files = _safe_files(folder, folder.rglob("*"))
@@ -60,12 +56,7 @@ def student_manifest(run: Path, repo_id: str) -> UploadManifest:
 
 
 def adapter_manifest(run: Path, repo_id: str, base: str | None) -> UploadManifest:
-    """A run's PEFT adapter; its configuration and card name `base`, or the repository in its configuration.
-
-    Raises:
-        FileNotFoundError: If there is no adapter, or a file of it is missing.
-        ValueError: As [`student_manifest`], or because the base model is a local folder.
-    """
+    """A run's PEFT adapter; its configuration and card name `base`, or the repository in its configuration."""
     folder = run if (run / "adapter_config.json").is_file() else find_student(run) / "adapter"
     if not folder.is_dir():
         raise FileNotFoundError(f"'{folder}' is not there: only a run with LoRA has an adapter.")
@@ -110,9 +101,7 @@ def check_no_token(files: Files, token: str) -> None:
             with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 found = secret.search(content) is not None
         if found:
-            raise ValueError(
-                f"'{path}' holds an access token: take it out, and replace the token if others could read the file."
-            )
+            raise ValueError(f"'{path}' holds an access token: remove it, and revoke it if others can read the file.")
 
 
 def _safe_files(folder: Path, paths: Iterable[Path]) -> Files:
@@ -156,9 +145,7 @@ def _check_complete(folder: Path, files: Files, config: str, weights: str) -> No
         if name.endswith(".safetensors.index.json"):
             for shard in sorted(set(_read_json(folder / name).get("weight_map", {}).values())):
                 if str(Path(name).parent / shard) not in files:
-                    raise FileNotFoundError(
-                        f"'{folder / name}' names '{shard}', which is missing: save the model again."
-                    )
+                    raise FileNotFoundError(f"'{folder / name}' names '{shard}', which is missing: save it again.")
         elif name.endswith(".safetensors"):
             try:
                 with safetensors.safe_open(folder / name, framework="np"):

@@ -18,20 +18,10 @@ import xxhash
 from datasets import Dataset, concatenate_datasets, load_dataset
 from huggingface_hub import CommitOperationAdd, DatasetCard, HfApi, constants, hf_hub_download
 
-from hf_colearn.teachers import fingerprint
+from hf_colearn.teachers import encoding, fingerprint
 from hf_colearn.teachers.bank_card import bank_card, without_folders
 from hf_colearn.teachers.encoder import FrozenEncoder
-from hf_colearn.teachers.encoding import (
-    CHUNK_BYTES,
-    DESCRIPTION,
-    INDEX,
-    LATENTS,
-    PARTIAL,
-    encode_to_folder,
-    find_distinct,
-    latent_table,
-    write_bank,
-)
+from hf_colearn.teachers.encoding import DESCRIPTION, INDEX, LATENTS
 from hf_colearn.teachers.rows import StoredRows
 from hf_colearn.utils import distributed
 
@@ -46,10 +36,9 @@ def default_cache_dir() -> str:
 
 
 class TeacherBank:
-    """The latents of a frozen teacher, one row an input.
+    """The latents of a frozen teacher, one row an input, stored on disk and read row by row (below 64 MB: read whole).
 
     Made by [`TeacherBank.encode`], [`TeacherBank.from_latents`], [`TeacherBank.load`] or [`TeacherBank.from_hub`].
-    Rows stay on disk and are read one by one; a bank below 64 MB is read whole.
 
     Attributes:
         dim (`int`): D, the latents' width.
@@ -97,8 +86,8 @@ class TeacherBank:
             [`TeacherBank`]: With N rows, in the order of `inputs`.
 
         Raises:
-            ValueError: If there are no inputs, one cannot be read or is augmented (differs when read again), a latent
-                is not finite, the cache entry is truncated, or the processes differ in inputs or teacher.
+            ValueError: If an input cannot be read or is augmented, a latent is not finite, the cache entry is damaged, or
+                the processes differ in inputs or teacher.
             RuntimeError: If another process failed, and why.
             OSError: If the cache folder is not writable or the disk is full; nothing half-written stays behind.
 
@@ -110,7 +99,7 @@ class TeacherBank:
         ```
         """
         with distributed.raise_on_all_ranks():
-            distinct = find_distinct(inputs)
+            distinct = encoding.find_distinct(inputs)
             description = {"format": FORMAT, "inputs": distinct.fingerprint, **encoder.description()}
             name = fingerprint.of_json(description)
             folder = Path(cache_dir or default_cache_dir()) / name
@@ -123,7 +112,7 @@ class TeacherBank:
                 )
         if not is_cached:
             description |= {"fingerprint": name, "num_rows": len(inputs), "num_distinct": len(distinct.positions)}
-            encode_to_folder(encoder, inputs, distinct, description, folder, batch_size, show_progress)
+            encoding.encode_to_folder(encoder, inputs, distinct, description, folder, batch_size, show_progress)
         with distributed.raise_on_all_ranks():
             bank = cls.load(folder)
             if bank.fingerprint != name:
@@ -143,9 +132,6 @@ class TeacherBank:
             latents (`torch.Tensor` or `np.ndarray` of shape `(N, D)`): One row an input, finite.
             inputs (`Sequence[str]`, *optional*): What each row was encoded from.
             description: Anything worth recording, such as `teacher="..."`.
-
-        Raises:
-            ValueError: If the shape is not (N, D) with N, D > 0, or a value is NaN or infinite.
         """
         array_ND = torch.as_tensor(latents).detach().to("cpu", torch.float32, copy=True).contiguous().numpy()
         if array_ND.ndim != 2 or 0 in array_ND.shape:
@@ -164,12 +150,7 @@ class TeacherBank:
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> "TeacherBank":
-        """Opens a bank that [`save`] or [`encode`] has written.
-
-        Raises:
-            FileNotFoundError: If there is no such bank.
-            ValueError: If it is truncated, or was written by another program or version.
-        """
+        """Opens a bank that [`save`] or [`encode`] has written; refuses one that is truncated or of another version."""
         folder = Path(folder)
         if not (folder / DESCRIPTION).is_file():
             raise FileNotFoundError(
@@ -195,19 +176,18 @@ class TeacherBank:
                     f"'{folder / name}' has {found} bytes, {size} were written: the bank is truncated. "
                     "Delete the folder, and the bank is encoded anew."
                 )
-        index = None
-        if INDEX in sizes:
-            index = Dataset.from_file(str(folder / INDEX)).with_format("numpy")["row"][:].astype(np.int64)
-        rows = StoredRows([str(folder / LATENTS)])
-        return cls(rows, index, description, _stored_inputs(Dataset.from_file(str(folder / LATENTS))))
+        index = _row_index(Dataset.from_file(str(folder / INDEX))) if INDEX in sizes else None
+        latents = str(folder / LATENTS)
+        return cls(StoredRows([latents]), index, description, _stored_inputs(Dataset.from_file(latents)))
 
     def save(self, folder: str | os.PathLike) -> None:
         """Writes the bank for [`load`]: `latents.arrow`, `index.arrow` where inputs repeat, and `bank.json`."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=folder, suffix=PARTIAL) as partial:  # the bank may be open in this very folder
+        # Written apart first, since the bank may be open in this very folder.
+        with TemporaryDirectory(dir=folder, suffix=encoding.PARTIAL) as partial:
             description = self.description | {"format": FORMAT}
-            write_bank(Path(partial), self._chunks(), self._distinct_inputs, self._index, description)
+            encoding.write_bank(Path(partial), self._chunks(), self._distinct_inputs, self._index, description)
             (folder / DESCRIPTION).unlink(missing_ok=True)
             for name in (LATENTS, INDEX, DESCRIPTION):
                 if (Path(partial) / name).exists():
@@ -231,24 +211,18 @@ class TeacherBank:
             repo_id (`str`): Such as `"me/bert-large-imagenet-prompts"`.
             private (`bool`, *optional*): Whether the repository is made private.
             token (`str`, *optional*): By default the one that you are logged in with.
-            inputs (`str`, *optional*): What the teacher was fed, in words, for the card.
+            inputs (`str`, *optional*): What the teacher was fed, in words, for the card: `"a prompt of every class"`.
             license (`str`, *optional*): Of the latents, which follows from the teacher's and the inputs'.
             language (`str`, *optional*): ISO 639 code of the inputs.
             source_datasets (`Sequence[str]`, *optional*): Hub ids of the data that the inputs come from.
 
         Returns:
             `str`: The commit's id.
-
-        Example:
-
-        ```python
-        bank.push_to_hub("me/imagenet-prompts", inputs="a prompt of every class", license="apache-2.0", language="en")
-        ```
         """
         if isinstance(self._rows, StoredRows):
             latents = concatenate_datasets([Dataset.from_file(path) for path in self._rows.paths])
         else:
-            latents = Dataset(latent_table(self._rows, self._distinct_inputs))
+            latents = Dataset(encoding.latent_table(self._rows, self._distinct_inputs))
         latents.push_to_hub(repo_id, "latents", split="train", private=private, token=token)
         has_index = self._index is not None
         if has_index:
@@ -278,8 +252,7 @@ class TeacherBank:
         latents = load_dataset(repo_id, "latents", split="train", revision=revision, token=token)
         index = None
         if description["has_index"]:
-            rows = load_dataset(repo_id, "index", split="train", revision=revision, token=token)
-            index = rows.with_format("numpy")["row"][:].astype(np.int64)
+            index = _row_index(load_dataset(repo_id, "index", split="train", revision=revision, token=token))
         rows = StoredRows([file["filename"] for file in latents.cache_files])
         return cls(rows, index, description, _stored_inputs(latents))
 
@@ -311,17 +284,7 @@ class TeacherBank:
         return f"TeacherBank({shape}, fingerprint='{self.fingerprint}')"
 
     def lookup(self, rows: Sequence[int] | np.ndarray | torch.Tensor) -> torch.Tensor:
-        """The latents of some rows; the trainer reads them in the data loader's workers.
-
-        Args:
-            rows (sequence of `int` of length B): From 0 to `len(bank) - 1`.
-
-        Returns:
-            `torch.Tensor` of shape `(B, D)`, float32 on the CPU.
-
-        Raises:
-            IndexError: If a row is out of range.
-        """
+        """The latents of rows 0 to `len(bank) - 1`, `(B, D)` float32 on the CPU; read in the data loader's workers."""
         rows_B = np.asarray(rows, dtype=np.int64)
         outside = (rows_B < 0) | (rows_B >= len(self))
         if outside.any():
@@ -355,8 +318,12 @@ class TeacherBank:
     def _chunks(self):
         if isinstance(self._rows, StoredRows):
             return self._rows.chunks()
-        size = max(1, CHUNK_BYTES // (self.dim * 4))
+        size = max(1, encoding.CHUNK_BYTES // (self.dim * 4))
         return (self._rows[start : start + size] for start in range(0, self.num_distinct, size))
+
+
+def _row_index(index: Dataset) -> np.ndarray:
+    return index.with_format("numpy")["row"][:].astype(np.int64)
 
 
 def _stored_inputs(latents: Dataset) -> Sequence[str] | None:

@@ -1,7 +1,4 @@
-"""A frozen pretrained model of any modality that turns inputs into latents.
-
-Shapes: n inputs of a batch, T tokens or frames, D dimensions of a latent.
-"""
+"""A frozen model that turns a batch of n inputs (T tokens or frames) into n latents of D dimensions."""
 
 import json
 from collections.abc import Sequence
@@ -37,8 +34,7 @@ def _weights_in_use(encoder: PreTrainedModel, pooling: str) -> dict[str, torch.T
 class FrozenEncoder:
     """A teacher: a frozen model, its processor, and how its hidden state becomes one latent.
 
-    The modality is the model's own (`main_input_name`): text, vision or audio. Encoder-decoder models give their
-    encoder.
+    The modality is the model's own (`main_input_name`): text, vision or audio. Encoder-decoder models give their encoder.
 
     Args:
         model ([`PreTrainedModel`]): A model without a head; none of its weights may require a gradient.
@@ -66,8 +62,7 @@ class FrozenEncoder:
     def __init__(self, model: PreTrainedModel, processor: Any, pooling: str = "mean", revision: str | None = None):
         if pooling not in POOLINGS:
             raise ValueError(f"pooling='{pooling}' is unknown: choose one of {', '.join(POOLINGS)}.")
-        trainable = [name for name, weight in model.named_parameters() if weight.requires_grad]
-        if trainable:
+        if trainable := [name for name, weight in model.named_parameters() if weight.requires_grad]:
             raise ValueError(
                 f"the teacher {type(model).__name__} has {len(trainable)} trainable weights ('{trainable[0]}', ...), "
                 "but a bank is only exact for a frozen one: call `model.requires_grad_(False)`, or load it with "
@@ -118,14 +113,12 @@ class FrozenEncoder:
             ValueError: If the checkpoint lacks weights of the encoder, which would leave them random.
         """
         source = {"revision": revision, "trust_remote_code": trust_remote_code}
-        model, loading = AutoModel.from_pretrained(
-            name_or_path, dtype=dtype, use_safetensors=True, output_loading_info=True, **source
-        )
+        how = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
+        model, loading = AutoModel.from_pretrained(name_or_path, **how, **source)
         encoder = headless(model)
         needed = {id(weight) for weight in _weights_in_use(encoder, pooling).values()}
         names = {name for name, weight in model.state_dict(keep_vars=True).items() if id(weight) in needed}
-        missing = sorted(names & loading["missing_keys"])
-        if missing:
+        if missing := sorted(names & loading["missing_keys"]):
             raise ValueError(
                 f"'{name_or_path}' lacks {len(missing)} weights of {type(encoder).__name__} ('{missing[0]}', ...): "
                 "they would be random, and so would the latents. Use a checkpoint of this architecture."
@@ -142,18 +135,12 @@ class FrozenEncoder:
 
     @torch.no_grad()
     def encode(self, inputs: Sequence[Any], positions: Sequence[int] | None = None) -> torch.Tensor:
-        """The latents of one batch; none depends on what else is in the batch.
+        """The latents of one batch, `(n, D)` float32 on the CPU; none depends on what else is in the batch.
 
         Args:
             inputs (`Sequence`): n texts; images (PIL, uint8 arrays, or `datasets` cells); or waveforms (mono arrays at
                 the processor's rate, or `datasets` cells of any rate). What is longer than the model's window is cut.
             positions (`Sequence[int]`, *optional*): What errors call the inputs; 0, 1, ... by default.
-
-        Returns:
-            `torch.Tensor` of shape `(n, D)`, float32 on the CPU.
-
-        Raises:
-            ValueError: If an input is of another modality or cannot be decoded; it names the input.
         """
         batch = self.preprocess(inputs, positions)
         mask_nL = batch.get("attention_mask")

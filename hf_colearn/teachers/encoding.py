@@ -1,7 +1,4 @@
-"""Encoding the distinct inputs of a bank once, across processes, into a folder that appears whole or not at all.
-
-Shapes: N inputs, U distinct ones, D dimensions.
-"""
+"""Encoding U distinct of N inputs once, across processes, into a folder that appears whole or not at all."""
 
 import errno
 import json
@@ -35,6 +32,7 @@ _FAILED = "failed"  # beside it, once a process has failed, so that the others s
 PARTIAL, _ABANDONED_S = ".partial", 24 * 3600
 CHUNK_BYTES = 8 * 1024 * 1024
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FOLDER_ERRORS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT, errno.EEXIST}
 
 
 @dataclass
@@ -55,14 +53,11 @@ def find_distinct(inputs: Sequence[Any]) -> Distinct:
     numbers = (known.setdefault(digest(item, position), len(known)) for position, item in enumerate(inputs))
     index = np.fromiter(numbers, np.int64, len(inputs))
     if not known:
-        raise ValueError(
-            "there are no inputs to encode: the list is empty. Pass at least one text, image or waveform."
-        )
-    positions = np.unique(index, return_index=True)[1].tolist()
-    digests = list(known)
-    fingerprint = xxhash.xxh3_128(b"".join(digests))
+        raise ValueError("there are no inputs to encode (an empty list): pass at least one text, image or waveform.")
+    fingerprint = xxhash.xxh3_128(b"".join(known))
     fingerprint.update(index.data)
-    return Distinct(positions, digests, index, fingerprint.hexdigest())
+    positions = np.unique(index, return_index=True)[1].tolist()
+    return Distinct(positions, list(known), index, fingerprint.hexdigest())
 
 
 def encode_to_folder(
@@ -75,8 +70,7 @@ def encode_to_folder(
     show_progress: bool,
 ) -> None:
     """Encodes this process's share and, on the main process, writes the folder; all processes leave together."""
-    partial = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}{PARTIAL}")
-    partial = Path(distributed.from_main_process(str(partial)))
+    partial = folder.with_name(distributed.from_main_process(f"{folder.name}.{uuid.uuid4().hex}{PARTIAL}"))
     is_main = distributed.rank() == 0
     raw = partial / _RAW
     try:
@@ -93,10 +87,9 @@ def encode_to_folder(
                 raise
         with distributed.raise_on_all_ranks():
             if is_main:
+                names = [key.hex() for key in distinct.digests]
                 if encoder.modality == "text":
                     names = [inputs[position] for position in distinct.positions]
-                else:
-                    names = [key.hex() for key in distinct.digests]
                 index = None if len(distinct.positions) == len(inputs) else distinct.index
                 with _plain_disk_errors(partial):
                     write_bank(partial, _raw_chunks(raw, encoder.dim), names, index, description)
@@ -135,18 +128,18 @@ def _plain_disk_errors(folder: Path):
         yield
     except OSError as error:
         if error.errno in _DISK_ERRORS:
-            raise OSError(
-                error.errno,
-                f"the disk under '{folder.parent}' is full, the bank was not written ({error.strerror}). Free some "
-                "space, or pass another `cache_dir`; nothing half-written stays behind",
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT, errno.EEXIST):
-            raise OSError(
-                error.errno,
-                f"the bank's folder '{folder.parent}' cannot be written ({error.strerror}): pass another `cache_dir` "
-                "(the same for every process), or set HF_HOME to a folder of yours",
-            ) from error
-        raise
+            why = (
+                f"the disk under '{folder.parent}' is full, the bank was not written ({error.strerror}). Free some space, or "
+                "pass another `cache_dir`; nothing half-written stays behind"
+            )
+        elif error.errno in _FOLDER_ERRORS:
+            why = (
+                f"the bank's folder '{folder.parent}' cannot be written ({error.strerror}): pass another `cache_dir` (the same "
+                "for every process), or set HF_HOME to a folder of yours"
+            )
+        else:
+            raise
+        raise OSError(error.errno, why) from error
 
 
 def _encode_share(

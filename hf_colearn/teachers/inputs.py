@@ -21,11 +21,7 @@ def _refuse(item: Any, position: int | str, wanted: str) -> ValueError:
 
 
 def digest(item: Any, position: int | str) -> bytes:
-    """128 bits that tell distinct inputs apart, of the content alone.
-
-    Raises:
-        ValueError: If the input is nothing that a teacher can read.
-    """
+    """128 bits that tell distinct inputs apart, of the content alone."""
     if isinstance(item, str):
         return xxhash.xxh3_128_digest(item.encode())
     if isinstance(item, Image.Image):
@@ -68,9 +64,7 @@ def image(item: Any, position: int | str) -> Image.Image:
             raise _refuse(item, position, "an image")
         return item.convert("RGB")
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise ValueError(
-            f"teacher input {position} is no image that can be decoded ({error}): remove or mend it."
-        ) from error
+        raise ValueError(f"teacher input {position} is no decodable image ({error}): remove or mend it.") from error
 
 
 def waveform(item: Any, position: int | str, sampling_rate: int | None) -> tuple[np.ndarray, int]:

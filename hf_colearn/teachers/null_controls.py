@@ -1,7 +1,7 @@
 """Null controls: pairings that keep the shape of the targets and take out the teacher's knowledge.
 
-A gain over the baseline that a null control matches is regularisation, not co-learning; so no gain is claimed without
-these beside it. Shapes: B sample ids, D dimensions, C classes or prototypes.
+A gain that a null control matches is regularisation, not co-learning; so no gain is claimed without these beside it.
+Shapes: B sample ids, D dimensions, C classes or prototypes.
 """
 
 from collections.abc import Sequence
@@ -11,13 +11,6 @@ import numpy as np
 import torch
 
 from hf_colearn.teachers.pairing import Pairing, PairingWrapper, as_integers, draw_bits, per_sample
-
-
-def _as_classes(labels: Sequence[int] | np.ndarray) -> np.ndarray:
-    classes = as_integers(labels, "labels")
-    if classes.min() < 0:
-        raise ValueError(f"label {classes.min()} is negative: classes are numbered from 0.")
-    return classes
 
 
 class ConstantTarget(Pairing):
@@ -36,15 +29,11 @@ class ConstantTarget(Pairing):
 class RandomPrototypes(Pairing):
     """Every sample sees one of C Gaussian vectors with the bank's mean and standard deviation in each dimension.
 
-    With `labels`, the vector of its class: the information of the label, without the teacher's. With
-    `num_prototypes`, a random one every epoch: the counterpart of [`RandomPrompt`].
-
     Args:
-        labels (`Sequence[int]`, *optional*): The class of sample id 0, 1, ...
-        num_prototypes (`int`, *optional*): How many vectors to draw from, where there are no labels.
-
-    Raises:
-        ValueError: If both or neither are given.
+        labels (`Sequence[int]`, *optional*): The class of sample id 0, 1, ..., which sees the vector of its class: the
+            information of the label, without the teacher's.
+        num_prototypes (`int`, *optional*): Instead of labels, how many vectors to draw from, a random one every epoch:
+            the counterpart of [`RandomPrompt`].
     """
 
     def __init__(self, labels: Sequence[int] | np.ndarray | None = None, num_prototypes: int | None = None):
@@ -53,13 +42,10 @@ class RandomPrototypes(Pairing):
                 "RandomPrototypes needs either `labels` (one vector a class) or `num_prototypes` (a random one of so "
                 f"many every epoch); got labels={'given' if labels is not None else None}, {num_prototypes=}."
             )
-        self._labels: np.ndarray | None = None
-        if labels is not None:
-            self._labels = _as_classes(labels)
-            num_prototypes = int(self._labels.max()) + 1
-        if num_prototypes is None or num_prototypes < 1:
+        self._labels = _as_classes(labels)
+        self.num_prototypes = (num_prototypes or 0) if self._labels is None else int(self._labels.max()) + 1
+        if self.num_prototypes < 1:
             raise ValueError(f"num_prototypes={num_prototypes} gives no vector to see: pass at least 1.")
-        self.num_prototypes = num_prototypes
 
     def rows(self, bank, sample_ids, epoch, seed):
         if self._labels is not None:
@@ -79,6 +65,13 @@ class RandomPrototypes(Pairing):
 @lru_cache(maxsize=8)
 def _gaussian(count: int, dim: int, seed: int) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(seed).standard_normal((count, dim), dtype=np.float32))
+
+
+def _as_classes(labels: Sequence[int] | np.ndarray | None) -> np.ndarray | None:
+    classes = None if labels is None else as_integers(labels, "labels")
+    if classes is not None and classes.min() < 0:
+        raise ValueError(f"label {classes.min()} is negative: classes are numbered from 0.")
+    return classes
 
 
 @lru_cache(maxsize=4096)
@@ -101,7 +94,7 @@ class Permuted(PairingWrapper):
 
     def __init__(self, pairing: Pairing, labels: Sequence[int] | np.ndarray | None = None):
         super().__init__(pairing)
-        self._labels = None if labels is None else _as_classes(labels)
+        self._labels = _as_classes(labels)
 
     def targets(self, bank, sample_ids, epoch, seed):
         t_BD = self.pairing.targets(bank, sample_ids, epoch, seed)

@@ -48,17 +48,13 @@ class Pairing:
     def targets(self, bank: TeacherBank, sample_ids: np.ndarray, epoch: int, seed: int) -> torch.Tensor:
         """The target latent of every sample, `(B, D)` float32 on the CPU.
 
-        A row of NaN says that a sample has no target: it has no part in the latent loss, nor has a sample that mixup or
-        cutmix mixes with it. A bank holds no NaN, so only a pairing such as [`PairedFraction`] makes one.
+        A row of NaN says that a sample has no target (as [`PairedFraction`] does; a bank holds none): it has no part in the
+        latent loss, nor has a sample that mixup or cutmix mixes with it.
         """
         return bank.lookup(self.rows(bank, sample_ids, epoch, seed))
 
     def check(self, bank: TeacherBank, sample_ids: np.ndarray) -> None:
-        """Refuses, before training, a bank or sample ids that this pairing cannot serve.
-
-        Raises:
-            ValueError: Naming the value that does not fit.
-        """
+        """Refuses, before training, a bank or sample ids that this pairing cannot serve: a ValueError that names the value."""
 
 
 def per_sample(values: np.ndarray, sample_ids: np.ndarray, what: str) -> np.ndarray:
@@ -139,9 +135,7 @@ class Shuffled(PairingWrapper):
     def check(self, bank, sample_ids):
         super().check(bank, sample_ids)
         if len(bank) < 2:
-            raise ValueError(
-                f"Shuffled needs a bank of at least 2 rows to give each sample another's; it has {len(bank)}."
-            )
+            raise ValueError(f"Shuffled needs a bank of at least 2 rows to give each another's; it has {len(bank)}.")
 
 
 @lru_cache(maxsize=8)  # each teacher's of the epoch
@@ -159,15 +153,6 @@ class RandomPrompt(Pairing):
     Args:
         template (`str`): A text with one `{}` for the class, such as `"This is about class {}."`.
         num_classes (`int`): How many prompts there are; `prompts` are the inputs of the bank.
-
-    Example:
-
-    ```python
-    >>> from hf_colearn import RandomPrompt
-
-    >>> RandomPrompt("This is about class {}.", num_classes=3).prompts[2]
-    'This is about class 2.'
-    ```
     """
 
     def __init__(self, template: str, num_classes: int):
@@ -195,21 +180,19 @@ class RandomPrompt(Pairing):
                 f"RandomPrompt draws from {self.num_classes} prompts, but the bank has {len(bank)} rows: build it "
                 "with `TeacherBank.encode(encoder, pairing.prompts)`."
             )
-        if bank.inputs is not None:
-            for row, (found, prompt) in enumerate(zip(bank.inputs, self.prompts, strict=True)):
-                if found != prompt:
-                    raise ValueError(
-                        f"row {row} of the bank was encoded from '{found}', not from the prompt '{prompt}': this is "
-                        "the bank of another template. Build it with `TeacherBank.encode(encoder, pairing.prompts)`."
-                    )
+        for row, (found, prompt) in enumerate(zip(bank.inputs or self.prompts, self.prompts, strict=True)):
+            if found != prompt:
+                raise ValueError(
+                    f"row {row} of the bank was encoded from '{found}', not from the prompt '{prompt}': this is "
+                    "the bank of another template. Build it with `TeacherBank.encode(encoder, pairing.prompts)`."
+                )
 
 
 class Noisy(PairingWrapper):
     """Adds Gaussian noise to the targets of another pairing, drawn anew every epoch.
 
     The released code of Lee & Yoon (ICLR 2025) adds noise of *standard deviation* 1e-3 (`1e-3 * torch.randn`), where
-    the paper's text reads as a *variance* of 1e-3 (a standard deviation of 0.0316). `std` here is the standard
-    deviation; pass `std=1e-3 ** 0.5` for the paper's reading.
+    the paper's text reads as a *variance* of 1e-3; pass `std=1e-3 ** 0.5` for that reading.
 
     Args:
         pairing (`Pairing`): Whose targets get the noise.
@@ -252,17 +235,8 @@ class Mismatched(_Share):
     in the bank it may hold the same latent: for pairs by class, use a bank of one row a class.
 
     Args:
-        pairing (`Pairing`): Whose rows are the right ones, such as [`Paired`].
+        pairing (`Pairing`): Whose rows are the right ones, such as [`Paired`]; none that alters latents, as [`Noisy`] does.
         share (`float`): Of the samples, 0 to 1; each is drawn by itself, so the number varies a little.
-
-    Raises:
-        ValueError: If the share is out of range, or the pairing alters latents, as [`Noisy`] does.
-
-    Example:
-
-    ```python
-    pairings = [Mismatched(Paired(labels), share) for share in (0, 0.25, 0.5, 0.75, 1)]
-    ```
     """
 
     def __init__(self, pairing: Pairing, share: float):
@@ -287,17 +261,10 @@ class Mismatched(_Share):
 
 
 class PairedFraction(_Share):
-    """Gives only a share of the samples a target: for a sweep over the amount of paired data.
+    """Gives only a share (0 to 1) of the samples a target: for a sweep over the amount of paired data.
 
     The others are trained on their labels alone. The latent loss is the mean over those that have a target, so at the same
     alpha each of them weighs the more, the fewer they are. Who has one is drawn as in [`Mismatched`], independently of it.
-
-    Args:
-        pairing (`Pairing`): Whose targets they are.
-        share (`float`): Of the samples, 0 to 1.
-
-    Raises:
-        ValueError: If the share is out of range.
     """
 
     def targets(self, bank, sample_ids, epoch, seed):

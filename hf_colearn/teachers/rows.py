@@ -1,7 +1,4 @@
-"""Rows of latents in Arrow files, read one by one without growing the process.
-
-Shapes: U stored rows, D dimensions, B rows of a look-up.
-"""
+"""U stored rows of latents (D dimensions) in Arrow files, B of them read at once without growing the process."""
 
 import mmap
 import os
@@ -13,16 +10,10 @@ import pyarrow as pa
 
 
 class StoredRows:
-    """The column `latent` (fixed-size lists of float32) of Arrow stream files, as one [U, D] array on disk.
+    """The column `latent` (fixed-size lists of float32) of Arrow stream files in the order of `paths`, as one [U, D] array.
 
     Rows are read through the system's page cache, which all processes share, and not through a mapping: a page that is
     touched in a mapping brings up to 2 MB of its neighbours into resident memory (256 rows: 200 MB on Linux 6.18).
-
-    Args:
-        paths (`list[str]`): Arrow stream files as `datasets` writes them, in the order of their rows.
-
-    Raises:
-        ValueError: If a file is truncated, no Arrow file, or has no such column.
     """
 
     def __init__(self, paths: list[str]):

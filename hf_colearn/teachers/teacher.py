@@ -18,23 +18,14 @@ class Teacher:
         bank ([`TeacherBank`]): The latents of the teacher.
         pairing ([`Pairing`], *optional*, defaults to `Paired()`): Which row of the bank a sample sees.
 
-    Raises:
-        TypeError: If `bank` is no bank, or `pairing` no object of a [`Pairing`].
-
     Example:
 
     ```python
     >>> import numpy as np
-    >>> from hf_colearn import Paired, Shuffled, Teacher, TeacherBank
+    >>> from hf_colearn import Paired, Teacher, TeacherBank
 
-    >>> labels = [0, 2, 1, 1]
-    >>> teachers = {
-    ...     "text": Teacher(TeacherBank.from_latents(np.eye(3)), Paired(labels)),  # a latent for each of 3 classes
-    ...     "audio": Teacher(TeacherBank.from_latents(np.ones((4, 2))), Shuffled()),  # a latent for each of 4 samples
-    ... }
-    >>> {name: teacher.dim for name, teacher in teachers.items()}
-    {'text': 3, 'audio': 2}
-    >>> teachers["text"].targets(np.array([3, 0]), epoch=0, seed=0).tolist()
+    >>> teacher = Teacher(TeacherBank.from_latents(np.eye(3)), Paired([0, 2, 1, 1]))  # a latent for each of 3 classes
+    >>> teacher.targets(np.array([3, 0]), epoch=0, seed=0).tolist()
     [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
 
     ```
@@ -48,13 +39,9 @@ class Teacher:
             named = ", ".join(f'"{name}": Teacher(...)' for name in self.bank)
             raise TypeError(f"bank is a {type(self.bank).__name__}: name several teachers by `teachers={{{named}}}`.")
         if isinstance(self.bank, type):
-            raise TypeError(
-                f"bank={self.bank.__name__} is a class: pass an object, such as `TeacherBank.load(folder)`."
-            )
+            raise TypeError(f"bank={self.bank.__name__} is a class: pass an object, as `TeacherBank.load(folder)` is.")
         if not hasattr(self.bank, "lookup"):
-            raise TypeError(
-                f"bank is a {type(self.bank).__name__}: make a bank of it, `TeacherBank.from_latents(latents)`."
-            )
+            raise TypeError(f"bank is a {type(self.bank).__name__}: pass `TeacherBank.from_latents(latents)`.")
         if self.pairing is None:
             object.__setattr__(self, "pairing", Paired())
         if isinstance(self.pairing, type):
@@ -79,9 +66,5 @@ class Teacher:
         return self.pairing.targets(self.bank, sample_ids, epoch, seed)
 
     def check(self, sample_ids: np.ndarray) -> None:
-        """Refuses, before training, sample ids that the pairing cannot serve.
-
-        Raises:
-            ValueError: Naming the value that does not fit.
-        """
+        """Refuses, before training, sample ids that the pairing cannot serve: a ValueError that names the value."""
         self.pairing.check(self.bank, sample_ids)
