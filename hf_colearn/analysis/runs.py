@@ -1,7 +1,6 @@
-"""Run folders: what is written of an arm that was trained with a seed, and how it is read again.
+"""Run folders: `run.json` (scores, history, costs) and `arrays.npz` (predictions, latents) of an arm trained with a seed.
 
-A run folder has `run.json` (scores, history, costs) and `arrays.npz` (predictions and latents). Runs of one experiment lie
-below one folder, whose `experiment.json` says what they have in common.
+Runs of one experiment lie below one folder, whose `experiment.json` says what they have in common.
 
 Shape legend: N test samples, n <= N samples whose latents are kept, C classes, D and T widths of latent and target.
 """
@@ -33,10 +32,8 @@ class Samples:
     Args:
         labels (`np.ndarray` of shape `(n,)`): Their classes.
         latents (`np.ndarray` of shape `(n, D)`): Of the student, in evaluation mode.
-        targets (`np.ndarray` of shape `(n, T)`, *optional*): The teacher's, of the last epoch; a row of NaN is a sample
-            without one.
-        modality_latents (`dict[str, np.ndarray]` of shape `(n, D)`): Of a multimodal model, by modality; a row of NaN is
-            a sample that lacks the modality.
+        targets (`np.ndarray` of shape `(n, T)`, *optional*): The teacher's, of the last epoch; NaN where there is none.
+        modality_latents (`dict[str, np.ndarray]` of shape `(n, D)`): Of a multimodal model; NaN in rows without it.
     """
 
     labels: np.ndarray
@@ -50,11 +47,9 @@ class Run:
     """One arm trained with one seed.
 
     Args:
-        arm (`str`), kind (`str`): As of [`~hf_colearn.analysis.statistics.compare.Arm`].
-        seed (`int`): The run's.
+        arm, kind (`str`), seed (`int`): As of [`~hf_colearn.analysis.statistics.compare.Arm`], and the run's.
         metrics (`dict[str, float]`): On the test set, as fractions.
-        history (`list[dict]`): `trainer.state.log_history`.
-        seconds (`float`): Of training.
+        history (`list[dict]`), seconds (`float`): `trainer.state.log_history`, and of training.
         labels, predictions (`np.ndarray` of shape `(N,)`): Class of every test sample, and the predicted one.
         confidences (`np.ndarray` of shape `(N,)`): The predicted class's softmax probability.
         test ([`Samples`]): Of the test set, at most 10,000, the same ones in every run.
@@ -78,14 +73,11 @@ class Run:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def save(self, folder: str | Path, identity: Mapping[str, Any] | None = None) -> Path:
-        """Writes the run; `run.json` comes last, so a run that has one is whole.
+        """Writes the run to a folder, which it returns; `run.json` comes last, so a run that has one is whole.
 
         Args:
             folder (`str` or `Path`): Where to, such as `runs/mine/baseline/seed-0`.
             identity (`Mapping`, *optional*): What the run depended on, to be compared when it is taken up again.
-
-        Returns:
-            `Path`: The folder.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -105,12 +97,7 @@ class Run:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Run":
-        """Reads a run back.
-
-        Raises:
-            FileNotFoundError: If there is no finished run.
-            ValueError: If it is damaged, or was kept by a version that kept less.
-        """
+        """Reads a run back; raises `FileNotFoundError` without a finished one, `ValueError` if it is damaged."""
         content = read_json(Path(folder) / RUN)
         try:
             with np.load(Path(folder) / ARRAYS) as stored:  # no pickles: np.load refuses them
@@ -130,30 +117,21 @@ class Run:
 
 
 def _samples(arrays: Mapping[str, np.ndarray], split: str) -> Samples:
-    return Samples(
-        arrays[f"{split}/labels"],
-        arrays[f"{split}/latents"],
-        arrays.get(f"{split}/targets"),
-        _below(f"{split}/modalities/", arrays),
-    )
+    labels, latents = arrays[f"{split}/labels"], arrays[f"{split}/latents"]
+    return Samples(labels, latents, arrays.get(f"{split}/targets"), _below(f"{split}/modalities/", arrays))
 
 
 def _below(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
-def kept_rows(size: int, most: int = MAX_KEPT) -> np.ndarray:
-    """The rows of a split whose latents are kept, `(n,)` in ascending order: all, or a fixed random choice of them."""
-    return np.arange(size) if size <= most else np.sort(np.random.default_rng(0).permutation(size)[:most])
+def kept_rows(size: int, most: int = MAX_KEPT, seed: int = 0) -> np.ndarray:
+    """The rows of a split that are kept or drawn, `(n,)` in ascending order: all, or a fixed random choice of them."""
+    return np.sort(np.random.default_rng(seed).permutation(size)[:most])
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged.
-    """
+    """A JSON object; a damaged one, or what is none, raises a `ValueError`."""
     try:
         content = json.loads(path.read_text())
     except ValueError as error:
@@ -164,12 +142,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_experiment(folder: str | Path, info: Mapping[str, Any], runs: Iterable[Path] = ()) -> None:
-    """Writes `experiment.json`: what the runs below a folder have in common, and which ones they are.
+    """Writes `experiment.json` above runs: what they have in common (`title`, `dataset`, `metric`, ...), and which they are.
 
-    Args:
-        folder (`str` or `Path`): Above the runs.
-        info (`Mapping`): `title`, `dataset`, `metric`, `source`, `command`, ...
-        runs (`Iterable[Path]`, *optional*): The runs that belong to the experiment; all that are below, by default.
+    Without `runs`, those that belong to the experiment are all that are below the folder.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -179,13 +154,9 @@ def write_experiment(folder: str | Path, info: Mapping[str, Any], runs: Iterable
 
 
 def find_runs(paths: Iterable[str | Path]) -> list[Path]:
-    """The folders of the finished runs at or below some paths, in the order of the paths.
+    """The folders of the finished runs at or below some paths, in their order; where there are none, `FileNotFoundError`.
 
-    An experiment gives the runs that its `experiment.json` lists, so that what an earlier attempt has left beside them
-    does not count.
-
-    Raises:
-        FileNotFoundError: If a path is missing, or has no finished run.
+    Of an experiment those that its `experiment.json` lists: what an earlier attempt has left beside them does not count.
     """
     found: list[Path] = []
     for path in map(Path, paths):
@@ -207,13 +178,10 @@ def find_runs(paths: Iterable[str | Path]) -> list[Path]:
 
 
 def read_runs(paths: Iterable[str | Path]) -> tuple[list[Run], dict[str, Any]]:
-    """The finished runs at or below some paths, and what their experiments say.
+    """The finished runs at or below some paths, and what the first `experiment.json` of them says.
 
     Where two folders have an arm of one name and a seed in common, the name of the later one's folder is put before its
     arms, and a baseline of it is shown as a reference: a comparison has one.
-
-    Returns:
-        `tuple[list[Run], dict]`: The runs, and what the first experiment's `experiment.json` says.
     """
     runs: list[Run] = []
     info: dict[str, Any] = {}
@@ -236,43 +204,53 @@ def read_runs(paths: Iterable[str | Path]) -> tuple[list[Run], dict[str, Any]]:
 
 
 def compare_runs(runs: Sequence[Run], metric: str = "accuracy", source: str = "teacher") -> Comparison:
-    """The arms' scores, paired by seed; see [`~hf_colearn.analysis.statistics.compare.compare`].
-
-    Raises:
-        ValueError: If the runs were not scored on the metric.
-    """
+    """The arms' scores, paired by seed, by [`~hf_colearn.analysis.statistics.compare.compare`]; all must have the metric."""
     for run in runs:
         if metric not in run.metrics:
             raise ValueError(
                 f"metric='{metric}' was not measured in arm '{run.arm}', which has {sorted(run.metrics)}: choose "
                 "one of these, or give the trainer a `compute_metrics` that returns it."
             )
-    kinds = {run.arm: run.kind for run in runs}
-    return compare(
-        [Arm(arm, kind, [run.metrics[metric] for run in runs if run.arm == arm]) for arm, kind in kinds.items()],
-        metric=metric,
-        source=source,
-    )
+    arms = [Arm(arm, of_arm[-1].kind, [run.metrics[metric] for run in of_arm]) for arm, of_arm in by_arm(runs).items()]
+    return compare(arms, metric=metric, source=source)
 
 
 def histories(runs: Sequence[Run]) -> dict[str, list[list[dict[str, Any]]]]:
-    """The log histories of every arm, one a seed, as `plot_losses` takes them.
-
-    An arm without an auxiliary term logs one loss, which is its task loss.
-    """
-    by_arm: dict[str, list[list[dict[str, Any]]]] = {}
-    for run in runs:
-        entries = [
-            {**entry, "loss_task": entry.get("loss_task", entry["loss"])} for entry in run.history if "loss" in entry
+    """The log histories of every arm, as `plot_losses` takes them: one loss alone, without auxiliary terms, is the task's."""
+    return {
+        arm: [
+            [{**entry, "loss_task": entry.get("loss_task", entry["loss"])} for entry in run.history if "loss" in entry]
+            for run in of_arm
         ]
-        by_arm.setdefault(run.arm, []).append(entries)
-    return by_arm
+        for arm, of_arm in by_arm(runs).items()
+    }
+
+
+def by_arm(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """The runs of every arm, in their order."""
+    arms: dict[str, list[Run]] = {}
+    for run in runs:
+        arms.setdefault(run.arm, []).append(run)
+    return arms
+
+
+def mean_percent(runs: Sequence[Run], metric: str) -> str:
+    """The mean of a metric over those runs that have it, as in `82.91`."""
+    mean = np.mean([run.metrics[metric] for run in runs if metric in run.metrics] or [np.nan])
+    return "-" if np.isnan(mean) else f"{100 * mean:.2f}"
+
+
+def means_table(runs: Iterable[Run], names: Mapping[str, str]) -> list[list[str]]:
+    """Rows of every arm's mean metrics in percent, the header first, with the names that the metrics have there."""
+    rows = [[arm, *(mean_percent(of_arm, metric) for metric in names)] for arm, of_arm in by_arm(runs).items()]
+    return [["arm", *names.values()], *rows]
 
 
 def write_report(
     folder: str | Path, runs: Sequence[Run], comparison: Comparison | None, info: Mapping[str, Any]
 ) -> Path:
     """Writes `report.json`: what is known of the experiment, what is installed, the comparison, and every run."""
+    shown = [name for name in _CONTENT if name != "facts"]
     installed = {name: version(name) for name in ("torch", "transformers", "datasets", "accelerate")}
     report = {
         **info,
@@ -280,11 +258,10 @@ def write_report(
         "installed": {"python": platform.python_version(), "hf_colearn": __version__, **installed},
         "comparison": None if comparison is None else comparison.to_dict(),
         "runs": [
-            {"arm": run.arm, "kind": run.kind, "seed": run.seed, "metrics": run.metrics,
-             "seconds": round(run.seconds, 2), "history": run.history, **run.facts}
+            {name: getattr(run, name) for name in shown} | {"seconds": round(run.seconds, 2), **run.facts}
             for run in runs
         ],
-    }  # fmt: skip
+    }
     path = Path(folder) / "report.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=1, default=str))  # paths among the options

@@ -9,13 +9,8 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist, pdist
 
-from hf_colearn.analysis.plots.projection import (
-    class_styles,
-    perplexities,
-    plot_map,
-    project,
-    sample_rows,
-)
+from hf_colearn.analysis.plots.projection import class_styles, perplexities, plot_map, project
+from hf_colearn.analysis.runs import kept_rows
 
 
 def cloud(n=30, d=8, seed=0):
@@ -105,10 +100,10 @@ def test_what_cannot_be_projected_is_said(latents, options, message):
 
 
 def test_the_same_samples_are_drawn_whatever_the_cloud():
-    rows = sample_rows(899)
+    rows = kept_rows(899, 500)
     assert len(rows) == 500 and (np.diff(rows) > 0).all() and rows.max() < 899
-    assert (rows == sample_rows(899)).all() and (rows != sample_rows(899, seed=1)).any()
-    assert sample_rows(7).tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert (rows == kept_rows(899, 500)).all() and (rows != kept_rows(899, 500, seed=1)).any()
+    assert kept_rows(7).tolist() == [0, 1, 2, 3, 4, 5, 6]
 
 
 def test_perplexities_are_those_that_the_points_allow():
@@ -139,7 +134,7 @@ def test_of_many_classes_the_largest_have_colours_and_the_others_are_grey():
 def test_of_many_samples_the_same_few_are_drawn_and_counted():
     labels = np.arange(60) % 4
     figure = plot_map({"a": cloud(60)}, labels, perplexity=5, max_points=20)
-    expected = np.bincount(labels[sample_rows(60, 20)]).tolist()
+    expected = np.bincount(labels[kept_rows(60, 20)]).tolist()
     assert [len(points.get_offsets()) for points in figure.axes[0].collections] == expected
     assert figure.texts[0].get_text() == "a: t-SNE, perplexity 5"
     assert figure.texts[1].get_text() == "20 of 60 samples, D = 8"

@@ -1,8 +1,8 @@
 """Maps of latents in two dimensions: PCA, t-SNE and UMAP. Need `pip install hf-colearn[report]`.
 
-A map shows what its method keeps, and hides the rest: read the numbers beside it first.
-Sources: van der Maaten & Hinton, "Visualizing Data using t-SNE" (JMLR 2008); McInnes et al., "UMAP" (2018); what can be
-read off t-SNE: Wattenberg et al., "How to Use t-SNE Effectively" (Distill 2016).
+A map shows what its method keeps, and hides the rest: read the numbers beside it first (Wattenberg et al., "How to Use t-SNE
+Effectively", Distill 2016). Sources: van der Maaten & Hinton, "Visualizing Data using t-SNE" (JMLR 2008); McInnes et al., "UMAP"
+(2018).
 
 Shape legend: N samples, D dimensions of a latent, n <= N of the samples that are drawn.
 """
@@ -26,6 +26,7 @@ from hf_colearn.analysis.plots.style import (
     plain_axes,
     spread,
 )
+from hf_colearn.analysis.runs import kept_rows
 from hf_colearn.utils.extras import extra
 
 
@@ -42,7 +43,7 @@ OTHERS = ArmStyle("#C4C4C4", "o", layer=1)  # of all other classes
 def project(
     cloud_ND: np.ndarray, method: Method = "tsne", *, perplexity: float = 30.0, neighbours: int = 15, seed: int = 0
 ) -> np.ndarray:
-    """Projects latents to two dimensions; on one thread and from a fixed seed, so always to the same points.
+    """Projects latents to two dimensions `(N, 2)`; on one thread and from a fixed seed, so always to the same points.
 
     Args:
         cloud_ND (`np.ndarray` of shape `(N, D)`): At least 4 different latents of at least 2 dimensions, such as some
@@ -53,9 +54,6 @@ def project(
         neighbours (`int`, *optional*, defaults to 15): UMAP's: how many neighbours a point has, from 2 to N - 1.
         seed (`int`, *optional*, defaults to 0): Of t-SNE and UMAP.
 
-    Returns:
-        `np.ndarray` of shape `(N, 2)`: The points.
-
     Raises:
         `ImportError`: If scikit-learn, or for `"umap"` umap-learn, is missing.
         `ValueError`: If the latents cannot be projected, or an option does not fit them.
@@ -65,12 +63,10 @@ def project(
         raise ValueError(f"method must be one of {list(get_args(Method))}, got '{method}'")
     if cloud_ND.ndim != 2 or cloud_ND.shape[1] < 2:
         raise ValueError(f"a projection to two dimensions needs latents of shape (N, D >= 2), got {cloud_ND.shape}")
-    if bad := int((~np.isfinite(cloud_ND).all(axis=1)).sum()):
-        raise ValueError(f"{bad} of {len(cloud_ND)} latents are not finite: the run diverged, leave it out")
+    _check_finite(cloud_ND)
     if len(cloud_ND) < 4:
         raise ValueError(f"{len(cloud_ND)} samples are too few to project: there is nothing to see below 4")
-    if collapsed(cloud_ND):
-        raise ValueError(f"all {len(cloud_ND)} latents are equal: the cloud has collapsed to a point")
+    _check_varied(cloud_ND)
     if method == "tsne" and not 0 < perplexity <= len(cloud_ND) / 3:
         raise ValueError(
             f"perplexity must be above 0 and at most a third of the {len(cloud_ND)} points to draw, got {perplexity:g}"
@@ -94,19 +90,9 @@ def project(
     return UMAP(n_neighbors=neighbours, random_state=seed, n_jobs=1).fit_transform(cloud_ND)
 
 
-def sample_rows(n: int, max_points: int = 500, seed: int = 0) -> np.ndarray:
-    """Which of `n` samples are drawn: at most `max_points`, in ascending order, the same ones for the same `n`."""
-    return np.sort(np.random.default_rng(seed).permutation(n)[:max_points])
-
-
 def perplexities(n: int, wanted: Sequence[float] = (5, 30, 50)) -> tuple[float, ...]:
     """Those of the `wanted` perplexities that `n` points allow (at most a third of them), or else that third."""
     return tuple(p for p in wanted if p <= n / 3) or (n / 3,)
-
-
-def collapsed(cloud_ND: np.ndarray) -> bool:
-    """Whether all latents are equal, up to the rounding of float32."""
-    return bool(np.ptp(cloud_ND, axis=0).max() <= 1e-6 * np.abs(cloud_ND).max())
 
 
 def class_styles(
@@ -154,7 +140,6 @@ def plot_map(
         method, perplexity, neighbours, seed: As of [`project`]; `seed` chooses the points, too.
         path (`str` or `PathLike`, *optional*): Where to write the figure; the ending gives the format.
         max_points (`int`, *optional*, defaults to 500): Of more samples, this many are drawn, the same ones in every map.
-            500 take t-SNE some seconds.
         class_names (`Sequence[str]`, *optional*): By class, for the legend; by default the label itself.
 
     Raises:
@@ -163,11 +148,10 @@ def plot_map(
     """
     labels = np.asarray(labels)
     _check(clouds, len(labels))
-    rows = sample_rows(len(labels), max_points, seed)
+    rows = kept_rows(len(labels), max_points, seed)
     styles, names_N = class_styles(labels, class_names)
-    for name, cloud in clouds.items():
-        if len(clouds) > 1 and collapsed(cloud[rows]):
-            raise ValueError(f"all {len(rows)} latents of '{name}' are equal: the cloud has collapsed to a point")
+    for name, cloud in clouds.items() if len(clouds) > 1 else ():
+        _check_varied(cloud[rows], f" of '{name}'")
     together = np.concatenate([cloud[rows] for cloud in clouds.values()])
     points = project(together, method, perplexity=perplexity, neighbours=neighbours, seed=seed)
     points_of = dict(zip(clouds, np.split(points, len(clouds)), strict=True))
@@ -198,6 +182,16 @@ def plot_map(
     return finish(figure, heading, below, path)
 
 
+def _check_finite(cloud_ND: np.ndarray, of: str = "") -> None:
+    if bad := int((~np.isfinite(cloud_ND).all(axis=1)).sum()):
+        raise ValueError(f"{bad} of {len(cloud_ND)} latents{of} are not finite: the run diverged, leave it out")
+
+
+def _check_varied(cloud_ND: np.ndarray, of: str = "") -> None:
+    if np.ptp(cloud_ND, axis=0).max() <= 1e-6 * np.abs(cloud_ND).max():  # the rounding of float32
+        raise ValueError(f"all {len(cloud_ND)} latents{of} are equal: the cloud has collapsed to a point")
+
+
 def _check(clouds: Mapping[str, np.ndarray], samples: int) -> None:
     """Refuses clouds that make no common map, by name."""
     if not clouds:
@@ -207,10 +201,7 @@ def _check(clouds: Mapping[str, np.ndarray], samples: int) -> None:
             raise ValueError(
                 f"cloud '{name}' must hold one latent for each of the {samples} labels, got shape {cloud.shape}"
             )
-        if bad := int((~np.isfinite(cloud).all(axis=1)).sum()):
-            raise ValueError(
-                f"{bad} of {samples} latents of cloud '{name}' are not finite: the run diverged, leave it out"
-            )
+        _check_finite(cloud, f" of cloud '{name}'")
     widths = {name: cloud.shape[1] for name, cloud in clouds.items()}
     if len(set(widths.values())) > 1:
         raise ValueError(f"clouds of one map must have one width, and they have {widths}: draw a map each")

@@ -105,14 +105,11 @@ class ArmStyle:
 
 
 def arm_styles(arms: Mapping[str, Kind]) -> dict[str, ArmStyle]:
-    """One style an arm, for all figures of a page.
+    """One style an arm, by their kinds in their order, for all figures of a page.
 
     The baseline is a wide black line below the others, so that it shows where they lie on it. Co-learned arms have
     colours, null controls dashed greys and references light dots; the latter two have hollow markers. Styles repeat only
     beyond 18 co-learned arms, 20 null controls or 4 references.
-
-    Args:
-        arms (`Mapping[str, str]`): Kinds of the arms by name, in their order.
     """
     styles: dict[str, ArmStyle] = {}
     seen = Counter[Kind]()

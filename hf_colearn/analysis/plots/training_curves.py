@@ -162,13 +162,14 @@ def plot_head_gaps(
         f"accuracy of {one} minus {other}": (f"eval_accuracy_{one}", f"eval_accuracy_{other}")
         for one, other in combinations(modalities, 2)
     }
-    gaps = {
-        arm: [[_with_differences(entry, pairs) for entry in run] for run in runs] for arm, runs in histories.items()
-    }
-    for gap, keys in pairs.items():
+
+    def with_gaps(entry: dict[str, Any]) -> dict[str, Any]:
+        return entry | {gap: entry[a] - entry[b] for gap, (a, b) in pairs.items() if a in entry and b in entry}
+
+    gaps = {arm: [[*map(with_gaps, run)] for run in runs] for arm, runs in histories.items()}
+    for gap, (one, other) in pairs.items():
         if gap not in _logged_keys(gaps):
-            logged = _logged_keys(histories)
-            raise ValueError(f"no arm logged '{keys[0]}' and '{keys[1]}': the log histories hold {logged}")
+            raise ValueError(f"no arm logged '{one}' and '{other}': the log histories hold {_logged_keys(histories)}")
     curves = _CurveFigure(gaps, styles, len(pairs))
     for axis, gap in zip(curves.axes, pairs, strict=True):
         curves.draw(axis, gap, "epoch")
@@ -184,9 +185,8 @@ class _CurveFigure:
         if styles is None:
             styles = arm_styles({arm: "colearned" if i else "baseline" for i, arm in enumerate(histories)})
         if strangers := [arm for arm in histories if arm not in styles]:
-            raise ValueError(
-                f"arms without a style: {strangers}; make the styles of all arms with arm_styles({{arm: kind}})"
-            )
+            how = "make the styles of all arms with arm_styles({arm: kind})"
+            raise ValueError(f"arms without a style: {strangers}; {how}")
         self.histories, self.styles = histories, styles
         self.figure, self.axes = new_figure(panels)
         self.lines: dict[str, Any] = {}  # of the arms that were drawn, for the legend
@@ -270,11 +270,6 @@ def _in_words(key: str) -> str:
 def _logged_keys(histories: Histories) -> list[str]:
     """Keys of the entries, in the order of their first appearance."""
     return list(dict.fromkeys(key for runs in histories.values() for run in runs for entry in run for key in entry))
-
-
-def _with_differences(entry: dict[str, Any], pairs: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
-    """A log entry with the differences, by name, of those pairs of keys that it has."""
-    return entry | {name: entry[a] - entry[b] for name, (a, b) in pairs.items() if a in entry and b in entry}
 
 
 def _series(runs: list[list[dict[str, Any]]], key: str, along: str) -> tuple[np.ndarray, np.ndarray]:

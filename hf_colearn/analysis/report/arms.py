@@ -3,9 +3,9 @@
 from functools import partial
 
 from hf_colearn.analysis.plots.comparisons import plot_differences, plot_sweep
-from hf_colearn.analysis.report.merged_results import MergedResults, mean_percent
+from hf_colearn.analysis.report.merged_results import MergedResults
 from hf_colearn.analysis.report.page import Section, Table
-from hf_colearn.analysis.runs import Run, compare_runs
+from hf_colearn.analysis.runs import Run, compare_runs, mean_percent, means_table
 from hf_colearn.analysis.statistics.sweep import degradation
 
 
@@ -16,10 +16,8 @@ def section_arms(results: MergedResults) -> Section:
     if comparison is None:
         section.lead = "Each arm's own score; no difference between them is stated, for the reason above."
         header = ["arm", "kind", "seeds", f"{results.metric} [%], mean"]
-        rows = [
-            [arm, runs[0].kind, str(len(runs)), mean_percent(runs, results.metric)]
-            for arm, runs in results.arms.items()
-        ]
+        arms = results.arms.items()
+        rows = [[arm, runs[0].kind, str(len(runs)), mean_percent(runs, results.metric)] for arm, runs in arms]
         section.tables.append(Table(header, rows, "Every arm by itself: they are not compared."))
         return section
     section.lead = (
@@ -35,8 +33,7 @@ def section_arms(results: MergedResults) -> Section:
     measured = dict.fromkeys(key for run in results.runs for key in run.metrics)
     keys = [key for key in measured if key != results.metric and "excluded" not in key and "_on_" not in key]
     if keys:
-        rows = [[arm, *(mean_percent(runs, key) for key in keys)] for arm, runs in results.arms.items()]
-        header = ["arm", *(key.replace("_", " ") for key in keys)]
+        header, *rows = means_table(results.runs, {key: key.replace("_", " ") for key in keys})
         section.tables.append(Table(header, rows, "Everything else that was measured, in %, means over seeds"))
     return section
 

@@ -18,7 +18,6 @@ from hf_colearn.analysis.report.page import Section, Table
 from hf_colearn.analysis.runs import Run
 
 
-PERPLEXITIES = (5, 30, 50)
 MOST_TRANSPORTED = 500  # samples a cloud: more are drawn from in mini-batches
 MOST_DRAWN = 300  # points of each of three clouds in one map
 PROBE = "linear probe [%]"
@@ -80,22 +79,19 @@ def _geometry_table(section: Section, results: MergedResults) -> Table:
             raise ValueError("the baseline kept other samples")
         return TO_BASELINE[name](z_ND, run.test.latents)
 
-    rows, undefined = [], dict[str, list[str]]()
-    for arm, runs in results.arms.items():
-        row = [arm]
-        for name in names:
-            if runs[0].kind == "baseline" and name in TO_BASELINE:
-                row.append("-")
-                continue
-            try:
-                values = [measure(name, run) for run in (runs[:1] if name == PROBE else runs)]
-            except ValueError as error:
-                row.append("undefined")
-                undefined.setdefault(f"{name}: {error}", []).append(f"'{arm}'")
-                continue
-            row.append(f"{np.mean(values):.3g}")
-            section.numbers.setdefault("geometry", {}).setdefault(arm, {})[name] = values
-        rows.append(row)
+    def cell(name: str, arm: str, runs: list[Run]) -> str:
+        if runs[0].kind == "baseline" and name in TO_BASELINE:
+            return "-"
+        try:
+            values = [measure(name, run) for run in (runs[:1] if name == PROBE else runs)]
+        except ValueError as error:
+            undefined.setdefault(f"{name}: {error}", []).append(f"'{arm}'")
+            return "undefined"
+        section.numbers.setdefault("geometry", {}).setdefault(arm, {})[name] = values
+        return f"{np.mean(values):.3g}"
+
+    undefined: dict[str, list[str]] = {}
+    rows = [[arm, *(cell(name, arm, runs) for name in names)] for arm, runs in results.arms.items()]
     section.notes.extend(f"Of {', '.join(arms)} undefined is the {why}" for why, arms in undefined.items())
     caption = (
         "Means over seeds (the probe: first seed, cross-validated). Silhouette and Fisher ratio: how far classes lie apart; "
@@ -181,8 +177,7 @@ def _add_maps(section: Section, results: MergedResults) -> None:
     if not shown:
         return
     labels, names = shown[0].test.labels, shown[0].facts.get("class_names")
-    three: dict[str, np.ndarray] = {}
-    of_train = np.empty(0, dtype=int)
+    three, of_train = dict[str, np.ndarray](), np.empty(0, dtype=int)
     if colearned is not None and _has_targets(colearned):
         with section.error_notes("No map of targets, baseline and co-learned latents together"):
             three, of_train = _three_clouds(baseline, colearned)
@@ -193,11 +188,10 @@ def _add_maps(section: Section, results: MergedResults) -> None:
         row = MAY_BE_READ_OFF[method]
         if three:
             alt = f"{NAMES[method]} of {', '.join(three)}, training samples"
+            heading = row if method == "pca" else THREE_CLOUDS
             for label, options in _settings(method, len(three) * min(MOST_DRAWN, len(of_train))).items():
                 draw = partial(plot_map, three, of_train, method, class_names=names, max_points=MOST_DRAWN, **options)
-                section.add_picture(
-                    f"map_{method}{label}_clouds", draw, alt, row=row if method == "pca" else THREE_CLOUDS
-                )
+                section.add_picture(f"map_{method}{label}_clouds", draw, alt, row=heading)
         for ending, clouds in (together if method == "pca" else apart).items():
             alt = f"{NAMES[method]} of {', '.join(clouds)}, test samples"
             if any(len(cloud) != len(labels) for cloud in clouds.values()):
@@ -226,4 +220,4 @@ def _settings(method: Method, points: int) -> dict[str, dict[str, Any]]:
     """Endings of file names, and options: several perplexities, since one alone is often misread."""
     if method != "tsne":
         return {"": {}}
-    return {f"_{perplexity:g}": {"perplexity": perplexity} for perplexity in perplexities(points, PERPLEXITIES)}
+    return {f"_{perplexity:g}": {"perplexity": perplexity} for perplexity in perplexities(points)}

@@ -1,7 +1,4 @@
-"""The report as a page: sections of words, tables and pictures, written as HTML, Markdown and files of pictures.
-
-The HTML is one file that needs nothing else: pictures are in it, there is no script and nothing is fetched.
-"""
+"""The report as a page: sections of words, tables and pictures, written as HTML, which needs nothing else, and Markdown."""
 
 import base64
 import io
@@ -75,14 +72,8 @@ class Section:
 class Page:
     """Everything that a template shows.
 
-    Args:
-        title, subtitle (`str`): What was compared, and on what.
-        headline (`str`): The main finding in a sentence.
-        tone (`str`): `"good"`, `"bad"` or `"plain"`: the colour beside the headline.
-        verdict (`list[str]`): A sentence a co-learned arm.
-        legend (`dict[str, tuple[str, str]]`): By arm: its kind, and its line as an inline SVG.
-        sections (`list[Section]`): In their order; the first one's pictures stand beside the headline.
-        metadata (`dict[str, str]`): What stands at the end: command, teacher, pairing, ...
+    The tone (`"good"`, `"bad"`, `"plain"`) colours the headline; the verdict has a sentence a co-learned arm, the legend each
+    arm's kind and line (an inline SVG); the first section's pictures stand beside the headline, the metadata at the end.
     """
 
     title: str
@@ -95,11 +86,7 @@ class Page:
     metadata: Mapping[str, str]
 
     def save(self, folder: Path) -> list[Path]:
-        """Writes `report.html`, `report.md` and the pictures, as SVG and PNG in `figures`.
-
-        Returns:
-            `list[Path]`: The page, its Markdown, and the folder of the pictures.
-        """
+        """Writes `report.html`, `report.md` and `figures`, as SVG and PNG, and returns their paths."""
         pictures = folder / "figures"
         pictures.mkdir(parents=True, exist_ok=True)
         images = {}

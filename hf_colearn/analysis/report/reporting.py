@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -18,11 +18,11 @@ from hf_colearn.analysis.report.modalities import section_modalities
 from hf_colearn.analysis.report.page import Page, Section
 from hf_colearn.analysis.report.summary import summary
 from hf_colearn.analysis.report.training import section_cost, section_training
-from hf_colearn.analysis.runs import Run, compare_runs, read_runs, write_report
+from hf_colearn.analysis.runs import Run, by_arm, compare_runs, read_runs, write_report
 from hf_colearn.analysis.statistics.compare import Comparison
 
 
-METHODS: tuple[Method, ...] = ("pca", "tsne", "umap")
+METHODS: tuple[Method, ...] = get_args(Method)
 DRAWN: tuple[Method, ...] = ("pca", "tsne")  # UMAP compiles itself for 10 seconds in every process
 SECTIONS: tuple[Callable[[MergedResults], Section | None], ...] = (
     section_arms,
@@ -41,12 +41,10 @@ class Report:
     """What was written, and the finding.
 
     Args:
-        headline (`str`): The main finding in a sentence.
-        verdict (`list[str]`): A sentence a co-learned arm.
-        comparison ([`~hf_colearn.analysis.statistics.compare.Comparison`], *optional*): None where the arms cannot be compared.
-        sections (`list[Section]`): What the page shows.
-        files (`list[Path]`): The page first.
-        summary (`str`): The arms' tables for a terminal, as a recipe prints them; empty where they cannot be compared.
+        headline (`str`), verdict (`list[str]`): The main finding in a sentence, and a sentence a co-learned arm.
+        comparison ([`~hf_colearn.analysis.statistics.compare.Comparison`], *optional*): None where arms cannot be compared.
+        sections (`list[Section]`), files (`list[Path]`): What the page shows, and what was written, the page first.
+        summary (`str`): The arms' tables for a terminal; empty where they cannot be compared.
     """
 
     headline: str
@@ -72,14 +70,11 @@ def report(
         runs (`Sequence[Run]`, or paths): Runs, or folders of experiments, arms or runs; recipes keep theirs below their
             output folder, and [`~hf_colearn.experiments.scoring.save_run`] keeps those of your own trainer.
         output_dir (`str` or `Path`, *optional*): Where the report goes: the first folder, by default.
-        info (`Mapping`, *optional*): What is known of the experiment: `title`, `dataset`, `metric`, `source`, `command`;
-            by default what the folder's `experiment.json` says.
+        info (`Mapping`, *optional*): `title`, `dataset`, `metric`, `source`, `command` of the experiment; by default what
+            the folder's `experiment.json` says.
         metric (`str`, *optional*): What the arms are compared on; `"accuracy"`, or what the recipe compared.
         methods (`Sequence[str]`, *optional*): Projections to draw: `"pca"`, `"tsne"`, both by default, and `"umap"`, which
             needs `pip install 'hf-colearn[umap]'` and takes ten seconds more to compile itself.
-
-    Returns:
-        [`Report`]: The finding, and what was written.
 
     Raises:
         FileNotFoundError: If a folder is missing or has no finished run.
@@ -149,19 +144,15 @@ def _write(
 
 def _with_common_seeds(runs: Sequence[Run], notes: list[str]) -> list[Run]:
     """The runs whose seed every arm has, by seed; adds to the notes what is left out."""
-    seeds: dict[str, set[int]] = {}
-    for run in runs:
-        seeds.setdefault(run.arm, set()).add(run.seed)
+    seeds = {arm: {run.seed for run in of_arm} for arm, of_arm in by_arm(runs).items()}
     common = set.intersection(*seeds.values())
     if not common:
         raise ValueError(
             f"the arms have no seed in common ({ {arm: sorted(of_arm) for arm, of_arm in seeds.items()} })."
         )
     for arm, of_arm in seeds.items():
-        if more := sorted(of_arm - common):
-            notes.append(
-                f"'{arm}' was also trained with seed {', '.join(map(str, more))}, which not all arms have: left out."
-            )
+        if more := ", ".join(map(str, sorted(of_arm - common))):
+            notes.append(f"'{arm}' was also trained with seed {more}, which not all arms have: left out.")
     arms = list(seeds)
     return sorted((run for run in runs if run.seed in common), key=lambda run: (run.seed, arms.index(run.arm)))
 

@@ -3,9 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from hf_colearn.analysis.runs import Run
+from hf_colearn.analysis.runs import Run, means_table
 from hf_colearn.analysis.statistics.compare import Comparison
 from hf_colearn.utils.tables import markdown_table
 
@@ -13,10 +11,7 @@ from hf_colearn.utils.tables import markdown_table
 def summary(runs: Sequence[Run], comparison: Comparison, experiment: Mapping[str, Any]) -> str:
     """What a recipe prints in the end, and `hf-colearn report` of anybody's runs.
 
-    Args:
-        runs (`Sequence[Run]`): All runs.
-        comparison ([`Comparison`]): Of their arms.
-        experiment (`Mapping`): Of `experiment.json`: `title`, `dataset`, `published`, as far as they are known.
+    The `experiment` is what `experiment.json` says: `title`, `dataset`, `published`, as far as they are known.
     """
     title = ": ".join(experiment[name] for name in ("title", "dataset") if experiment.get(name))
     parts = [f"{title + ', ' if title else ''}{len(runs[0].labels):,} test samples\n", comparison.table()]
@@ -38,9 +33,5 @@ def modality_table(runs: Sequence[Run], metric: str = "accuracy") -> str | None:
         return None
     measured = dict.fromkeys(key for run in runs for key in run.metrics)
     keys = [key for key in measured if key.startswith(metric) and "_on_" not in key]
-    rows = [["arm", *(key.removeprefix(metric).removeprefix("_").replace("_", " ") or "fused" for key in keys)]]
-    for arm in dict.fromkeys(run.arm for run in runs):
-        of_arm = [run.metrics for run in runs if run.arm == arm]
-        means = [np.mean([scores[key] for scores in of_arm if key in scores] or [np.nan]) for key in keys]
-        rows.append([arm, *("-" if np.isnan(mean) else f"{100 * mean:.2f}" for mean in means)])
-    return markdown_table(rows)
+    names = {key: key.removeprefix(metric).removeprefix("_").replace("_", " ") or "fused" for key in keys}
+    return markdown_table(means_table(runs, names))

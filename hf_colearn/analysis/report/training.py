@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from hf_colearn.analysis.plots import training_curves as plots
-from hf_colearn.analysis.report.merged_results import MergedResults, mean_percent
+from hf_colearn.analysis.report.merged_results import MergedResults
 from hf_colearn.analysis.report.page import Section, Table
-from hf_colearn.analysis.runs import histories
+from hf_colearn.analysis.runs import histories, mean_percent
 
 
 def section_training(results: MergedResults) -> Section:
