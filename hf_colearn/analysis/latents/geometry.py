@@ -1,10 +1,10 @@
 """Measures of a cloud of latents, and of how two compare.
 
-Every measure raises a `ValueError` where a cloud is not [N, D], not finite, constant or of length 0 where it must not be, or
-has too few samples, and where clouds or labels do not fit each other; and an `ImportError` where scikit-learn is missing.
+`x_ND` and `y_NE` are latents (`np.ndarray` of shapes `(N, D)` and `(N, E)`), row i of both the same sample, and `labels_N`
+their classes. Every measure raises a `ValueError` where clouds or labels do not fit each other, or a cloud is not finite, has
+too few samples or classes, or is constant or of length 0 where it must not be; and an `ImportError` where scikit-learn is missing.
 
-Shape legend: N samples, D and E widths of two clouds, C classes. Row i of two clouds is the same sample. All in float64;
-no array grows with the square of N.
+Shape legend: N samples, D and E widths, C classes. All in float64; no array grows with the square of N.
 """
 
 from collections.abc import Sequence
@@ -42,7 +42,6 @@ def linear_cka(x_ND: np.ndarray, y_NE: np.ndarray, debiased: bool = False) -> fl
     unrelated Gaussian samples with D dimensions it is about D / (D + N).
 
     Args:
-        x_ND (`np.ndarray` of shape `(N, D)`), y_NE (`np.ndarray` of shape `(N, E)`): Two clouds of the same samples.
         debiased (`bool`, *optional*, defaults to `False`): Whether to put the unbiased estimator of HSIC (Song et al., 2012)
             in all three places, of at least 4 samples: about 0 for unrelated clouds whatever N, at times below.
     """
@@ -61,9 +60,6 @@ def procrustes_distance(x_ND: np.ndarray, y_NE: np.ndarray) -> float:
     residual after the best rotation or reflection and scale (`scipy.spatial.procrustes`; Gower, 1975), in [0, 1]. The
     narrower cloud is padded with zeros. It is biased downwards where N is not far above the widths: a rotation of many
     dimensions fits few samples.
-
-    Args:
-        x_ND (`np.ndarray` of shape `(N, D)`), y_NE (`np.ndarray` of shape `(N, E)`): Two clouds of the same samples.
     """
     x_ND, y_NE = _pair(x_ND, y_NE, least=2, varied=True)
     width = max(x_ND.shape[1], y_NE.shape[1])
@@ -77,9 +73,6 @@ def class_alignment(x_ND: np.ndarray, labels_N: np.ndarray) -> float:
     The mean over samples of the mean over the others of their class; a sample that is alone in its class is left out. Source:
     the alignment of Wang & Isola, "Understanding Contrastive Representation Learning through Alignment and Uniformity on the
     Hypersphere" (ICML 2020), with exponent 2 and the class as the positive pair.
-
-    Args:
-        x_ND (`np.ndarray` of shape `(N, D)`), labels_N (`np.ndarray` of shape `(N,)`): Latents and their classes.
     """
     x_ND, labels_N = _labelled(x_ND, labels_N)
     of_classes = [z_nD for z_nD in _by_class(_normalised("x", x_ND), labels_N) if len(z_nD) > 1]
@@ -95,9 +88,6 @@ def uniformity(x_ND: np.ndarray) -> float:
 
     \\(\log \frac{2}{N (N - 1)} \sum_{i < j} \exp(-2 |x_i - x_j|^2)\\), at least -8; evenly spread over a sphere of many
     dimensions it goes to -4. Source: Wang & Isola (ICML 2020), t = 2.
-
-    Args:
-        x_ND (`np.ndarray` of shape `(N, D)`): Latents; all pairs count.
     """
     unit_ND = _normalised("x", x_ND, least=2)
     n, total = len(unit_ND), 0.0
@@ -111,11 +101,8 @@ def uniformity(x_ND: np.ndarray) -> float:
 def modality_gap(x_ND: np.ndarray, y_MD: np.ndarray) -> float:
     """Distance between the means of two modalities' normalised latents, from 0 to 2.
 
-    As [`~hf_colearn.evaluation.modality_metrics.ModalityGap`] logs it. Source: section 4.2 of Liang et al., "Mind the Gap"
-    (NeurIPS 2022).
-
-    Args:
-        x_ND (`np.ndarray` of shape `(N, D)`), y_MD (`np.ndarray` of shape `(M, D)`): Latents of each; need not be paired.
+    As [`~hf_colearn.evaluation.modality_metrics.ModalityGap`] logs it; the clouds need not be paired. Source: section 4.2 of
+    Liang et al., "Mind the Gap" (NeurIPS 2022).
     """
     x_ND, y_MD = _normalised_pair(x_ND, y_MD)
     return float(np.linalg.norm(x_ND.mean(axis=0) - y_MD.mean(axis=0)))
@@ -128,7 +115,6 @@ def retrieval_recall(x_ND: np.ndarray, y_ND: np.ndarray, k: Sequence[int] = (1, 
     with probability `(k - g) / (t + 1)`, cut to [0, 1]. So a modality that has collapsed to a point gives chance.
 
     Args:
-        x_ND, y_ND (`np.ndarray` of shape `(N, D)`): Two modalities, row i of both the same sample.
         k (`Sequence[int]`, *optional*, defaults to `(1, 5, 10)`): Each from 1 to N.
 
     Returns:
@@ -138,11 +124,8 @@ def retrieval_recall(x_ND: np.ndarray, y_ND: np.ndarray, k: Sequence[int] = (1, 
     for count in k:
         if not 1 <= count <= len(x_ND):
             raise ValueError(f"recall@{count} is not defined among {len(x_ND)} samples: take k from 1 to their number")
-    return {
-        "x_to_y": _recall(x_ND, y_ND, k),
-        "y_to_x": _recall(y_ND, x_ND, k),
-        "chance": {count: count / len(x_ND) for count in k},
-    }
+    chance = {count: count / len(x_ND) for count in k}
+    return {"x_to_y": _recall(x_ND, y_ND, k), "y_to_x": _recall(y_ND, x_ND, k), "chance": chance}
 
 
 def cross_validated_probe(x_ND: np.ndarray, labels_N: np.ndarray, folds: int = 5, seed: int = 0) -> float:
@@ -152,7 +135,6 @@ def cross_validated_probe(x_ND: np.ndarray, labels_N: np.ndarray, folds: int = 5
     Alain & Bengio, "Understanding intermediate layers using linear classifier probes" (2016).
 
     Args:
-        x_ND (`np.ndarray` of shape `(N, D)`), labels_N (`np.ndarray` of shape `(N,)`): Latents and their classes.
         folds (`int`, *optional*, defaults to 5): At least 2; every class needs as many samples.
         seed (`int`, *optional*, defaults to 0): For the folds.
     """
@@ -182,7 +164,6 @@ def silhouette(x_ND: np.ndarray, labels_N: np.ndarray, max_samples: int = 2000, 
     1987; scikit-learn).
 
     Args:
-        x_ND (`np.ndarray` of shape `(N, D)`), labels_N (`np.ndarray` of shape `(N,)`): Latents and their classes.
         max_samples (`int`, *optional*, defaults to 2000): Of more samples, this many are drawn.
         seed (`int`, *optional*, defaults to 0): For drawing.
     """
@@ -201,16 +182,12 @@ def fisher_ratio(x_ND: np.ndarray, labels_N: np.ndarray) -> float:
 
     \\(\mathrm{tr}\, S_B / \mathrm{tr}\, S_W = \sum_c n_c |m_c - m|^2 / \sum_c \sum_{i \in c} |x_i - m_c|^2\\) (Fisher, 1936, by
     traces). Labels that mean nothing give about (C - 1) / (N - C), not 0.
-
-    Args:
-        x_ND (`np.ndarray` of shape `(N, D)`), labels_N (`np.ndarray` of shape `(N,)`): Latents and their classes.
     """
     x_ND, labels_N = _labelled(x_ND, labels_N, varied=True)
     of_classes = _by_class(x_ND, labels_N)
     if all((z_nD == z_nD[0]).all() for z_nD in of_classes):
-        raise ValueError(
-            f"each of the {len(of_classes)} classes is a single point, so there is no scatter within them"
-        )
+        count = len(of_classes)
+        raise ValueError(f"each of the {count} classes is a single point, so there is no scatter within them")
     mean_D = x_ND.mean(axis=0)
     between = sum(len(z_nD) * np.square(z_nD.mean(axis=0) - mean_D).sum() for z_nD in of_classes)
     return float(between / sum(map(_scatter, of_classes)))

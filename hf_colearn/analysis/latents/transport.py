@@ -99,18 +99,6 @@ def wasserstein2(
     Raises:
         `ValueError`: If a cloud is empty, not two-dimensional or not finite, the widths or devices differ, an option is
             out of range, or a solver did not converge.
-
-    Example:
-
-    ```python
-    >>> import numpy as np
-    >>> from hf_colearn.analysis.latents.transport import wasserstein2
-
-    >>> x = np.random.default_rng(0).normal(size=(100, 2))
-    >>> distance = wasserstein2(x, x + [3.0, 4.0])
-    >>> round(distance.w2, 6), round(distance.w2_squared, 6)
-    (5.0, 25.0)
-    ```
     """
     if method not in get_args(Method):
         raise ValueError(f"there is no method '{method}': choose from {list(get_args(Method))}")
@@ -122,10 +110,8 @@ def wasserstein2(
         note = "between the Gaussians with the clouds' means and covariances: a lower bound of W2, exact for Gaussians"
         return _measured([_gaussian(x_ND, y_MD)], method, 1, note)
     if method == "sliced":
-        note = (
-            f"mean over {num_projections:,} random directions, not rescaled: a translation by s counts "
-            f"|s|^2 / {x_ND.shape[1]}, so it compares with sliced distances alone"
-        )
+        note = f"mean over {num_projections:,} random directions, not rescaled: a translation by s counts "
+        note += f"|s|^2 / {x_ND.shape[1]}, so it compares with sliced distances alone"
         return _measured(_sliced(x_ND, y_MD, num_projections, seed), method, 1, note)
 
     solve, notes = _exact, list[str]()
@@ -157,12 +143,8 @@ def sampling_floor(
 
     A distance of two clouds that is not clearly above their floors says nothing. The halves have
     `min(max_exact, N // 2)` samples (`N // 2` for `"gaussian"` and `"sliced"`), and fewer samples are further apart: from
-    `2 * max_exact` samples on the floor is that of a mini-batch distance, below it is higher than the distance's own.
-
-    Args:
-        x (`np.ndarray` or `torch.Tensor` of shape `(N, D)`): The cloud, of at least 2 samples.
-        num_batches (`int`, *optional*, defaults to 10): How many times it is halved at random.
-        method, max_exact, seed, options: As of [`wasserstein2`].
+    `2 * max_exact` samples on the floor is that of a mini-batch distance, below it is higher than the distance's own. The
+    cloud is halved at random `num_batches` times; other options are as of [`wasserstein2`].
     """
     _at_least_one(max_exact=max_exact, num_batches=num_batches)
     x_ND = _clouds(x=x)["x"]
@@ -188,10 +170,7 @@ def transport_triple(
 
     Lee & Yoon ("Can One Modality Model Synergize Training of Other Modality Models?", ICLR 2025) print these three as W2.
     Their triples violate the triangle inequality, which no W2 does, and fit as W2 *squared*: compare them with `w2_squared`.
-
-    Args:
-        targets, baseline, colearned (`np.ndarray` or `torch.Tensor` of shape `(N, D)`, each its own N): Of one width.
-        method, options: As of [`wasserstein2`]; all three have the same seed.
+    The clouds need one width, not one length; options are as of [`wasserstein2`], with one seed for all three.
     """
     clouds = _clouds(targets=targets, baseline=baseline, colearned=colearned)
     return Triple(*(wasserstein2(*pair, method, **options) for pair in combinations(clouds.values(), 2)))
@@ -220,11 +199,10 @@ def triangle_warning(triple: Triple) -> str:
 def _measured(squares: Sequence[float], method: str, batches: int, note: str) -> Wasserstein:
     """The mean of squared distances, with its t-interval where there are several."""
     mean, n = float(np.mean(squares)), len(squares)
-    low = high = None
-    if n > 1:
-        half = float(student_t.ppf(0.975, n - 1) * np.std(squares, ddof=1) / n**0.5)
-        low, high = max(0.0, mean - half), mean + half
-    return Wasserstein(mean**0.5, mean, method, low, high, batches, note)
+    if n == 1:
+        return Wasserstein(mean**0.5, mean, method, None, None, batches, note)
+    half = float(student_t.ppf(0.975, n - 1) * np.std(squares, ddof=1) / n**0.5)
+    return Wasserstein(mean**0.5, mean, method, max(0.0, mean - half), mean + half, batches, note)
 
 
 def _exact(x_ND: torch.Tensor, y_MD: torch.Tensor) -> float:
@@ -236,9 +214,8 @@ def _exact(x_ND: torch.Tensor, y_MD: torch.Tensor) -> float:
     # The simplex stops at absolute differences, so that small latents would silently give a wrong plan.
     plan_NM, log = ot.emd([], [], cost_NM.div_(scale), numItermax=SIMPLEX_STEPS, log=True)
     if log["warning"] is not None:
-        raise ValueError(
-            f"the exact transport was not solved ({log['warning']}): lower max_exact, or use another method"
-        )
+        why = log["warning"]
+        raise ValueError(f"the exact transport was not solved ({why}): lower max_exact, or use another method")
     # Of the points themselves: the costs above leave 1e-8 between equal clouds.
     i, j = plan_NM.nonzero(as_tuple=True)
     return max(0.0, (plan_NM[i, j] @ (x_ND[i] - y_MD[j]).square().sum(dim=1)).item())
@@ -324,13 +301,11 @@ def _clouds(**given: np.ndarray | torch.Tensor) -> dict[str, torch.Tensor]:
         if cloud.ndim != 2 or cloud.numel() == 0:
             raise ValueError(f"cloud '{name}' must hold latents [N, D], got shape {tuple(cloud.shape)}")
         if bad := int((~cloud.isfinite().all(dim=1)).sum()):
-            raise ValueError(
-                f"{bad} of {len(cloud)} latents of cloud '{name}' are not finite, so no distance is defined"
-            )
+            what = f"{bad} of {len(cloud)} latents of cloud '{name}'"
+            raise ValueError(f"{what} are not finite, so no distance is defined")
         clouds[name] = cloud.double()
-    widths = {name: cloud.shape[1] for name, cloud in clouds.items()}
-    devices = {name: str(cloud.device) for name, cloud in clouds.items()}
-    for what, found in (("width", widths), ("device", devices)):
+    for what, of in (("width", lambda cloud: cloud.shape[1]), ("device", lambda cloud: str(cloud.device))):
+        found = {name: of(cloud) for name, cloud in clouds.items()}
         if len(set(found.values())) > 1:
             raise ValueError(f"the clouds must have one {what}, got {found}")
     return clouds

@@ -8,18 +8,7 @@ from hf_colearn.utils.tables import markdown_table
 
 
 def tests_table(comparisons: Mapping[str, Comparison]) -> str:
-    """Arms x test sets (by name) in Markdown: means over the seeds in percent, with t-intervals where the seeds differ.
-
-    Raises:
-        ValueError: If there are none, or they are not of the same arms and seeds.
-
-    Example:
-
-    ```python
-    tests = {"test": "accuracy", "cue flipped": "accuracy_on_cue_flipped"}
-    print(tests_table({name: compare_runs(runs, metric) for name, metric in tests.items()}))
-    ```
-    """
+    """Arms x test sets (by name) in Markdown: means over the seeds in percent, with t-intervals where the seeds differ."""
     rows = [["arm", *comparisons]]
     for i, arm in enumerate(_check(comparisons).arms):
         means = [comparison.arms[i].mean for comparison in comparisons.values()]
@@ -31,9 +20,6 @@ def tests_in_words(comparisons: Mapping[str, Comparison]) -> str:
     """One line an arm: its mean on the first test set, and how far every other one is from it, paired by seed.
 
     The intervals are not corrected for the number of arms and test sets, which are given by name.
-
-    Raises:
-        ValueError: If there are fewer than two, or they are not of the same arms and seeds.
     """
     first = _check(comparisons, at_least=2)
     [(first_name, _), *others] = comparisons.items()
@@ -48,7 +34,7 @@ def tests_in_words(comparisons: Mapping[str, Comparison]) -> str:
 
 
 def _check(comparisons: Mapping[str, Comparison], at_least: int = 1) -> Comparison:
-    """The first comparison."""
+    """The first comparison; refuses fewer than are needed, or others of the same arms and seeds."""
     if len(comparisons) < at_least:
         raise ValueError(
             f"{len(comparisons)} test sets are given, and at least {at_least} needed: score on some more."

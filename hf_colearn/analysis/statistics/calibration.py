@@ -25,12 +25,9 @@ class ReliabilityBin:
 
 @dataclass(frozen=True)
 class Reliability:
-    """A reliability diagram: the bins that hold samples, in rising order, and what they add up to.
+    """A reliability diagram: the bins that hold samples, in rising order, and of all samples the expected calibration error.
 
-    Args:
-        bins (`tuple[ReliabilityBin, ...]`), count (`int`): The bins, and the number of all samples.
-        confidence, accuracy (`float`): Over all samples. Where confidence is the larger one, the model is overconfident.
-        error (`float`): The expected calibration error, a fraction.
+    Where the mean `confidence` is above the `accuracy`, the model is overconfident; all are fractions.
     """
 
     bins: tuple[ReliabilityBin, ...]
@@ -59,16 +56,6 @@ def reliability(
     Raises:
         `ValueError`: If there are no samples or fewer than bins, shapes differ, a confidence lies outside of [0, 1] or is
             NaN, or `correct_N` holds anything but 0 and 1.
-
-    Example:
-
-    ```python
-    >>> from hf_colearn.analysis.statistics.calibration import reliability
-
-    >>> found = reliability([0.6, 0.7, 0.9, 1.0], [1, 0, 1, 1], bins=2)
-    >>> [(round(b.confidence, 2), b.accuracy, b.count) for b in found.bins], round(found.error, 2)
-    ([(0.8, 0.75, 4)], 0.05)
-    ```
     """
     confidences_N, correct_N = _check(confidences_N, correct_N, bins)
     if strategy not in ("uniform", "quantile"):

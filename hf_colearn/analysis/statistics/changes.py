@@ -87,19 +87,6 @@ def per_class_changes(
 
     Raises:
         `ValueError`: If there are no samples or seeds, their numbers differ, ids are no integers, or a label has no name.
-
-    Example:
-
-    ```python
-    >>> from hf_colearn.analysis.statistics.changes import per_class_changes
-
-    >>> labels = [0] * 5 + [1] * 5
-    >>> arm = [[0] * 5 + [1] * 5, [0] * 5 + [1] * 4 + [0]]
-    >>> baseline = [[0] * 5 + [1] * 3 + [0] * 2, [0] * 5 + [1] * 3 + [0] * 2]
-    >>> found = per_class_changes(arm, baseline, labels, ["cat", "dog"])
-    >>> [(change.name, change.baseline_accuracy, change.accuracy) for change in found.changes]
-    [('dog', 0.6, 0.9), ('cat', 1.0, 1.0)]
-    ```
     """
     labels_N = _ids("labels", labels_N)
     if class_names is not None and not 0 <= labels_N.min() <= labels_N.max() < len(class_names):
@@ -126,14 +113,7 @@ def per_group_changes(
 ) -> Changes:
     """Every group's accuracy, baseline against arm: of the samples of a group, the fraction that is predicted right.
 
-    Paired and corrected as in [`per_class_changes`], for the number of groups.
-
-    Args:
-        predictions, baseline_predictions, labels_N, confidence: As of [`per_class_changes`].
-        groups_N (`np.ndarray` of shape `(N,)`, strings): The group of every test sample, such as its speaker.
-
-    Raises:
-        `ValueError`: As [`per_class_changes`], and if the groups are no strings or not one a sample.
+    As [`per_class_changes`], corrected for the number of groups: `groups_N` has a string a sample, such as its speaker.
     """
     labels_N, groups_N = _ids("labels", labels_N), np.asarray(groups_N)
     if groups_N.shape != labels_N.shape or not all(isinstance(group, str) for group in groups_N.tolist()):

@@ -54,12 +54,9 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class ArmResult:
+class ArmResult(Arm):
     """An arm with its mean and its differences, none to itself; only co-learned arms have a finding."""
 
-    name: str
-    kind: Kind
-    scores: list[float]
     mean: Estimate
     to_baseline: Estimate | None
     to_null: Estimate | None
@@ -103,10 +100,9 @@ class Comparison:
         names = {claim: [name for name, found in self.findings.items() if found == claim] for claim in claims}
         if not self.findings:
             return "No arm was co-learned, so there is nothing to judge."
-        if len(self.findings) > 1:
-            many = f" of {len(self.findings)} arms"
+        if (count := len(self.findings)) > 1:
             claimed = [
-                f"{claims[claim]} ({', '.join(map(repr, named)) if len(self.findings) < 5 else str(len(named)) + many})"
+                f"{claims[claim]} ({', '.join(map(repr, named)) if count < 5 else f'{len(named)} of {count} arms'})"
                 for claim, named in names.items()
                 if named
             ]
@@ -166,26 +162,19 @@ class Comparison:
                 f"brackets have up to {widest}, so that the chance of finding any difference where there is none is "
                 f"{percent(1 - self.confidence)} at most."
             )
-        if constant := self._without_a_spread():
+        others = ("", f" vs '{self.baseline}'", f" vs '{self.strongest_null}'")
+        constant = [
+            f"'{arm.name}'{what}"
+            for arm in self.arms
+            for estimate, what in zip((arm.mean, arm.to_baseline, arm.to_null), others, strict=True)
+            if estimate is not None and estimate.low is None
+        ]
+        if constant and self.n_seeds > 1:
             notes.append(
                 f"No bracket and no claim where a value is the same at every seed, since nothing tells how certain it is: "
                 f"{', '.join(constant)}. See that the seed reaches the training, or score on more samples."
             )
         return notes
-
-    def _without_a_spread(self) -> list[str]:
-        if self.n_seeds == 1:
-            return []
-        return [
-            f"'{arm.name}'{what}"
-            for arm in self.arms
-            for estimate, what in (
-                (arm.mean, ""),
-                (arm.to_baseline, f" vs '{self.baseline}'"),
-                (arm.to_null, f" vs '{self.strongest_null}'"),
-            )
-            if estimate is not None and estimate.low is None
-        ]
 
     def _sentence(self, arm: ArmResult, gain: Estimate) -> str:
         seeds = f"{self.n_seeds} seeds"
@@ -270,20 +259,14 @@ def compare(
     n_seeds = len(baseline.scores)
     to_baseline = _differences(arms, baseline, confidence)
     to_null = {} if null is None else _differences(arms, null, confidence)
-    results = tuple(
-        ArmResult(
-            name=arm.name,
-            kind=arm.kind,
-            scores=[float(score) for score in arm.scores],
-            mean=replace(paired_estimates([np.round(arm.scores, 12)], confidence)[0], p_value=None),
-            to_baseline=to_baseline.get(arm.name),
-            to_null=to_null.get(arm.name),
-            finding=_finding(to_baseline, to_null, arm, n_seeds),
-        )
-        for arm in arms
-    )
+    results = []
+    for arm in arms:
+        mean = replace(paired_estimates([np.round(arm.scores, 12)], confidence)[0], p_value=None)
+        gains = to_baseline.get(arm.name), to_null.get(arm.name)
+        scores = [float(score) for score in arm.scores]
+        results.append(ArmResult(arm.name, arm.kind, scores, mean, *gains, _finding(arm.kind, *gains, n_seeds)))
     strongest_null = None if null is None else null.name
-    return Comparison(results, n_seeds, confidence, metric, baseline.name, strongest_null, source)
+    return Comparison(tuple(results), n_seeds, confidence, metric, baseline.name, strongest_null, source)
 
 
 def _differences(arms: list[Arm], other: Arm, confidence: float) -> dict[str, Estimate]:
@@ -301,10 +284,9 @@ def _differences(arms: list[Arm], other: Arm, confidence: float) -> dict[str, Es
     }
 
 
-def _finding(to_baseline: dict[str, Estimate], to_null: dict[str, Estimate], arm: Arm, n_seeds: int) -> Finding | None:
-    if arm.kind != "colearned":
+def _finding(kind: Kind, gain: Estimate | None, over_null: Estimate | None, n_seeds: int) -> Finding | None:
+    if kind != "colearned" or gain is None:
         return None
-    gain, over_null = to_baseline[arm.name], to_null.get(arm.name)
     if n_seeds == 1:
         return "one seed"
     if gain.is_loss:
@@ -324,7 +306,6 @@ def _check(arms: list[Arm], confidence: float) -> None:
     for name, count in Counter(arm.name for arm in arms).items():
         if count > 1:
             raise ValueError(f"{count} arms are named '{name}': give every arm its own name")
-    kinds = [arm.kind for arm in arms]
     for arm in arms:
         if arm.kind not in get_args(Kind):
             raise ValueError(f"arm '{arm.name}' is of kind '{arm.kind}': choose from {list(get_args(Kind))}")
@@ -337,6 +318,7 @@ def _check(arms: list[Arm], confidence: float) -> None:
                     f"score {seed} of arm '{arm.name}' is {score}: scores are fractions between 0 and 1 "
                     "(divide percent by 100; a NaN is a failed run, train it again or leave the arm out)"
                 )
+    kinds = [arm.kind for arm in arms]
     if kinds.count("baseline") != 1 or not {"colearned", "reference"} & set(kinds):
         raise ValueError(f"need exactly one arm of kind 'baseline' and at least one 'colearned', got {kinds}")
 

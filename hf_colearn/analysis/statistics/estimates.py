@@ -55,16 +55,12 @@ def paired_differences(scores: Sequence[float] | np.ndarray, others: Sequence[fl
 
 
 def paired_estimates(differences: Sequence[np.ndarray], confidence: float = 0.95) -> list[Estimate]:
-    """Means of several paired differences, corrected for their number by Holm's procedure.
+    """Means of K paired differences `(S,)`, with the `confidence` of all findings together, by Holm's procedure.
 
     The smallest of K p-values is held against `(1 - confidence) / K`, the next against `(1 - confidence) / (K - 1)`, and
     so on up to the first that is larger, whose level holds for all that are left. An interval has the level of its p-value,
     so it excludes 0 exactly where the adjusted `p_value` is below `1 - confidence`; the K intervals do not cover their true
     values all at once. One without a spread, or of one seed, has a mean alone, and counts in K.
-
-    Args:
-        differences (`Sequence[np.ndarray]` of shape `(S,)`): K differences, one value a seed each.
-        confidence (`float`, *optional*, defaults to 0.95): Of all findings together.
     """
     if len(differences) == 0:
         return []

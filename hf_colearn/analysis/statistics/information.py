@@ -15,7 +15,6 @@ from scipy.stats import norm
 from hf_colearn.utils.extras import extra
 
 
-CONFIDENCE = 0.95
 MAX_DIM = 64  # of a modality's latents, as the probes see them
 INVERSE_PENALTIES = (1e-3, 2e-2, 0.5, 10.0)  # scikit-learn's C, from which the probes choose
 
@@ -91,13 +90,6 @@ def cross_entropy_reduction(
         ImportError: If scikit-learn is missing.
         ValueError: If there are fewer than two modalities or classes, too few samples of a class, latents that are constant,
             infinite or NaN in part, or shapes that differ.
-
-    Example:
-
-    ```python
-    found = cross_entropy_reduction({"image": z_image, "audio": z_audio}, labels)
-    print(found.cross_entropy["image",].mean, *(reduction.sentence for reduction in found.reductions), sep="\n")
-    ```
     """
     if folds < 2:
         raise ValueError(f"folds={folds} leaves nothing to hold out: pass at least 2.")
@@ -143,15 +135,16 @@ def _checked(latents: Mapping[str, np.ndarray], labels: np.ndarray) -> tuple[dic
 
 
 def _check_enough(x: Mapping[str, np.ndarray], classes: np.ndarray, counts_C: np.ndarray, folds: int) -> None:
+    all_of_them = f"all of {', '.join(x)}"
     if len(classes) < 2:
         found = f"all of class {classes[0]}" if len(classes) else "none"
         raise ValueError(
-            f"the samples that have all of {', '.join(x)} are {found}, and there is no label to tell from another."
+            f"the samples that have {all_of_them} are {found}, and there is no label to tell from another."
         )
     if counts_C.min() < 2 * folds:
         raise ValueError(
-            f"class {classes[counts_C.argmin()]} has {counts_C.min()} samples with all of {', '.join(x)}, and probes on "
-            f"{folds} folds need {2 * folds} of every class."
+            f"class {classes[counts_C.argmin()]} has {counts_C.min()} samples with {all_of_them}, and probes on {folds} folds "
+            f"need {2 * folds} of every class."
         )
     for name, x_nD in x.items():
         if np.ptp(x_nD, axis=0).max() == 0:
@@ -188,7 +181,7 @@ def _held_out_losses(parts: list[np.ndarray], y_n: np.ndarray, folds: int, seed:
 
 def _mean(values_n: np.ndarray) -> Nats:
     mean, error = float(values_n.mean()), float(values_n.std(ddof=1) / len(values_n) ** 0.5)
-    half = float(norm.ppf(0.5 + CONFIDENCE / 2)) * error
+    half = float(norm.ppf(0.975)) * error
     return Nats(mean, error, mean - half, mean + half)
 
 
@@ -199,20 +192,11 @@ def shapley_values(value: Mapping[frozenset[str] | tuple[str, ...], float]) -> d
     the modality, averaged over all orders. The values add up to \\(v(\text{all}) - v(\emptyset)\\), and may be negative.
 
     Args:
-        value (`Mapping[frozenset[str] | tuple[str, ...], float]`): Of every subset of the modalities, in any order within a
-            subset, such as an accuracy; also of the empty one (`frozenset()` or `()`), which is the chance level.
+        value (`Mapping[frozenset[str] | tuple[str, ...], float]`): Of every subset of the modalities in any order, such as
+            an accuracy; also of the empty one (`frozenset()` or `()`), which is the chance level.
 
     Raises:
         ValueError: If a subset is missing, given twice or has a value that is not finite.
-
-    Example:
-
-    ```python
-    >>> from hf_colearn.analysis.statistics.information import shapley_values
-
-    >>> shapley_values({(): 0.0, ("image",): 0.5, ("audio",): 0.25, ("image", "audio"): 1.0})
-    {'audio': 0.375, 'image': 0.625}
-    ```
     """
     known: dict[frozenset[str], float] = {}
     for subset, worth in value.items():
@@ -229,10 +213,8 @@ def shapley_values(value: Mapping[frozenset[str] | tuple[str, ...], float]) -> d
     count = len(names)
     subsets = [frozenset(subset) for size in range(count + 1) for subset in combinations(names, size)]
     if missing := [subset for subset in subsets if subset not in known]:
-        raise ValueError(
-            f"the value of {_shown(missing[0])} is missing: Shapley values need all {len(subsets)} subsets of "
-            f"{', '.join(names)}."
-        )
+        needed = f"all {len(subsets)} subsets of {', '.join(names)}"
+        raise ValueError(f"the value of {_shown(missing[0])} is missing: Shapley values need {needed}.")
     shares = dict.fromkeys(names, 0.0)
     for name, s in itertools.product(names, subsets):
         if name not in s:
@@ -250,17 +232,10 @@ def shapley_of_metrics(
 ) -> dict[str, float]:
     """The Shapley value of every modality in one model, from what it reaches with each subset of them.
 
-    Compare the values only where all samples are complete: a subset's metric is over those samples that have all of it.
-
-    Args:
-        metrics (`Mapping[str, float]`): Of [`classification_metrics`] and a multimodal model: `{metric}` of all, and
-            `{metric}_given_{subset}` of every smaller subset, which are there for up to 5 modalities.
-        modalities (`Iterable[str]`): In the model's order (`model.modalities`), as is the result.
-        metric (`str`, *optional*, defaults to `"accuracy"`): Which one.
-        chance (`float`): What is reached without any modality, such as the share of the commonest class.
-
-    Raises:
-        ValueError: If there are fewer than two modalities, a subset was not measured, or a value is not finite.
+    They are in the model's order and add up to `metrics[metric] - chance`, the latter being what is reached without any, such
+    as the share of the commonest class. `metrics` has `{metric}` and `{metric}_given_{subset}` of every smaller subset, as
+    [`classification_metrics`] gives them for up to 5 modalities. Each is over the samples that have the whole subset, so
+    compare the values only where all samples are complete.
     """
     names = tuple(modalities)
     if len(names) < 2:

@@ -104,17 +104,6 @@ def degradation(
     Raises:
         ValueError: If there are fewer than 3 levels or no seeds, levels are doubled or no shares, shapes differ, or a
             score is not finite.
-
-    Example:
-
-    ```python
-    >>> from hf_colearn.analysis.statistics.sweep import degradation
-
-    >>> shares = [0, 0.25, 0.5, 0.75, 1]
-    >>> scores = [[0.9, 0.91, 0.89], [0.86, 0.87, 0.85], [0.82, 0.84, 0.81], [0.78, 0.8, 0.77], [0.74, 0.75, 0.73]]
-    >>> degradation(shares, scores).sentence
-    'falls steadily: -16.00 [-16.00, -16.00] pp from 0 % to 100 % (3 seeds, p 0.0002).'
-    ```
     """
     levels_L, scores_LS = _checked(levels, scores, confidence)
     order = np.argsort(levels_L)

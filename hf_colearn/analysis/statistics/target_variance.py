@@ -15,18 +15,9 @@ def target_variance(
     r"""The least mean squared latent loss of any student: the variance of a sample's targets over the epochs.
 
     A student gives a sample one latent, and its best is the mean of the targets that the sample sees. What is left is
-    \\(\mathbb{E}_i \operatorname{Var}_t \hat z_{i,t}\\), estimated without bias from `epochs` epochs. For random prompts
-    it is the variance of the prompts' latents, for true pairs 0.
-
-    Args:
-        pairing ([`Pairing`]), bank ([`TeacherBank`]): Where the targets come from.
-        sample_ids (`np.ndarray` of shape `(n,)`): Some of the training samples.
-        seed (`int`): The run's.
-        reduction (`str`, *optional*, defaults to `"mean"`): Of the loss, over the D dimensions: `"mean"` or `"sum"`.
-        epochs (`int`, *optional*, defaults to 8): E, at least 2.
-
-    Raises:
-        ValueError: If none of the samples has a target.
+    \\(\mathbb{E}_i \operatorname{Var}_t \hat z_{i,t}\\) in squared latent units, estimated without bias from `epochs` epochs of
+    some training samples; for random prompts it is the variance of the prompts' latents, for true pairs 0. The `reduction`
+    over the dimensions is the loss's, `"mean"` or `"sum"`. A `ValueError` says that no sample has a target.
     """
     t_EnD = np.stack([pairing.targets(bank, sample_ids, epoch, seed).numpy() for epoch in range(epochs)])
     of_sample = np.isfinite(t_EnD).all(axis=(0, 2))  # samples without a target take no part in the loss
