@@ -101,8 +101,7 @@ def load_av_digits(
     lowest, highest = np.broadcast_to(np.inf if noise_snr_db is None else noise_snr_db, 2).tolist()
     if noise_snr_db is not None and not -40 <= lowest <= highest <= 80:
         raise ValueError(
-            f"noise_snr_db={noise_snr_db} is no range of ratios: pass dB between -40 and 80, the lower one first, or "
-            "`None` for no noise."
+            f"noise_snr_db={noise_snr_db} is no range: pass dB between -40 and 80, the lower first, or `None` for no noise."
         )
     if not 0 < image_energy <= 1:
         raise ValueError(f"image_energy={image_energy} is no share of the variance: pass a number in (0, 1].")
@@ -150,8 +149,7 @@ def _drawn_by_class(items: Sequence[Item], share: float, what: str, rng: np.rand
         of_class = np.flatnonzero([item.label == label for item in items])
         if len(of_class) < 2:
             raise ValueError(
-                f"digit {label} has {len(of_class)} {what} to cut a split from, where every class needs at least 2: add "
-                "some, or name another folder."
+                f"digit {label} has {len(of_class)} {what} to cut a split from, and needs 2: add some, or name another folder."
             )
         count = min(max(1, round(share * len(of_class))), len(of_class) - 1)
         drawn_N[rng.choice(of_class, count, replace=False)] = True
@@ -174,7 +172,9 @@ def _cut_pictures(
     if images == "sklearn":
         images = load_handwritten_digits()
     if not isinstance(images, dict) or not {"train", "test"} <= set(images):
-        raise ValueError(f"images={images!r} are no digits: pass 'sklearn', or a DatasetDict with 'train' and 'test'.")
+        raise ValueError(
+            f"images={images!r} are no handwritten digits: pass 'sklearn', or a `DatasetDict` with 'train' and 'test'."
+        )
     read, test = (_pictures(images[split], split) for split in ("train", "test"))
     _check_test_classes(test, "image", "cut the images' splits by class")
     train, validation = _cut(read, _drawn_by_class(read, validation_share, "training images", rng))

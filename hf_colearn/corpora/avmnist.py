@@ -56,8 +56,7 @@ def load_avmnist(data_dir: str | Path, seed: int = 0, num_validation: int = 5000
     labels = arrays["train"][2]
     if not 10 <= num_validation <= len(labels) // 2:
         raise ValueError(
-            f"num_validation={num_validation} of {len(labels)} training samples: pass at least 10, one a class, and at "
-            "most half of them."
+            f"num_validation={num_validation} of {len(labels)} training samples: pass 10, one a class, up to half of them."
         )
     numbered = Dataset.from_dict({"row": np.arange(len(labels)), "label": labels.astype(np.int64)})
     kept, cut = cut_validation(numbered, num_validation, seed)

@@ -94,7 +94,9 @@ def _from_release(folder: Path) -> tuple[Dataset, list[str]]:
     release = folder if _sessions(folder) else folder / RELEASE
     if not _sessions(release):
         found = sorted(path.name for path in folder.iterdir())[:10] if folder.is_dir() else "no such folder"
-        raise FileNotFoundError(f"'{folder}' has no Session1 to Session5 ({found}): pass '{RELEASE}' or its parent.")
+        raise FileNotFoundError(
+            f"'{folder}' holds no folders Session1 to Session5 ({found}): pass '{RELEASE}' or its parent as data_dir."
+        )
     rows: list[dict[str, Any]] = []
     problems: list[str] = []
     others = Counter[str]()

@@ -74,8 +74,7 @@ def _list_of(folder: Path, split: str) -> Path:
     if len(found) == 1:
         return found[0]
     raise FileNotFoundError(
-        f"'{folder}' has no '{preferred.name}' and {len(found)} other nvgesture_{split}*.lst: pass the unpacked folder "
-        "nvGesture_v1 as data_dir."
+        f"'{folder}' has no '{preferred.name}' and {len(found)} other nvgesture_{split}*.lst: pass the unpacked nvGesture_v1."
     )
 
 
@@ -98,8 +97,7 @@ def _sample(line: str, where: str, folder: Path) -> Sample:
         spans = {name: (int(fields[key][1]), int(fields[key][2])) for name, (key, _) in _SENSORS.items()}
     except (KeyError, IndexError, ValueError) as error:
         raise ValueError(
-            f"{where} is '{line[:80]}', where 'path:... depth:sk_depth:START:END color:sk_color:START:END label:NUMBER' was "
-            "expected."
+            f"{where} is '{line[:80]}', not 'path:... depth:sk_depth:START:END color:sk_color:START:END label:NUMBER'."
         ) from error
     if not 1 <= label <= NUM_CLASSES:
         raise ValueError(f"{where} has label {label}: gestures run from 1 to {NUM_CLASSES}.")

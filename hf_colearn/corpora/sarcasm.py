@@ -85,7 +85,9 @@ def _samples(file: Path, images: Path, seen: dict[str, str]) -> Iterator[Sample]
         raise FileNotFoundError(f"there is no '{file}': complete the folder.")
     for where, tweet_id, text, label in (_objects if file.suffix == ".json" else _lists)(file):
         if not isinstance(text, str) or not isinstance(label, int):
-            raise ValueError(f"{where} has text {text!r:.60} and label {label!r:.20}, not a string and a number.")
+            raise ValueError(
+                f"{where} has text {text!r:.60} and label {label!r:.20}: a string and a number are expected."
+            )
         name = str(tweet_id)
         if name in seen:
             raise ValueError(f"tweet '{name}' is in {seen[name]} and in {where}: remove one of them.")

@@ -53,7 +53,6 @@ def _entries(file: Path) -> Iterator[tuple[str, str, str]]:
     for where, cells in table_rows(file, "put VGGSound's list, as it is released, into data_dir"):
         if len(cells) != 4 or not cells[1].strip().isdigit() or cells[3].strip() not in ("train", "test"):
             raise ValueError(
-                f"{where} is '{','.join(cells)[:80]}', where an id, a start in seconds, a class and 'train' or 'test' were "
-                "expected."
+                f"{where} is '{','.join(cells)[:80]}', not an id, a start in seconds, a class and 'train' or 'test'."
             )
         yield f"{cells[0].strip()}_{int(cells[1]):06d}", cells[2].strip(), cells[3].strip()

@@ -155,8 +155,7 @@ def card_command(student: str, check: bool, recipes_dir: str | os.PathLike, extr
     script = Path(recipes_dir) / f"{record.recipe}.py"
     if not script.is_file():
         raise FileNotFoundError(
-            f"there is no recipe '{script}', which '{student}' was trained with: run this in a clone of the repository of "
-            "hf_colearn."
+            f"there is no recipe '{script}', which '{student}' was trained with: run this in a clone of the repository."
         )
     with TemporaryDirectory() as scratch:
         argv = [*record.argv, "--output_dir", scratch, *extra, "--check", str(folder)]

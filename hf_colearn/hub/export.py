@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from hf_colearn.models.folding import relative_difference
 from hf_colearn.models.fusion import HEAD_FUSIONS
 from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
 from hf_colearn.models.student import CoLearningStudent
@@ -31,19 +32,17 @@ def export_program(
 ) -> Path:
     """Writes a program that computes the student's logits and needs neither transformers nor hf_colearn.
 
-    What only training uses is left out: training heads, the latent branch of an auxiliary head, a learned temperature, and the
-    modalities' own heads where the fusion predicts without them. The batch size is free, and so are the lengths of
-    texts, waveforms and sequences of features, up to the backbone's limits; sizes of images and spectrograms are the
-    example's. The program is recorded at half of the example's length, and before it is saved, it is compared with the
-    student at the whole length and at three quarters, on one input, on the example and on more.
+    What only training uses is left out: training heads, an auxiliary head's latent branch, a learned temperature, and
+    heads that the fusion does not read. Free are the batch size and, up to the backbone's limits, the lengths of texts,
+    waveforms and sequences of features; sizes of images and spectrograms are the example's. The program is recorded at
+    half of the example's length, and compared with the student at other lengths and batch sizes before it is saved.
 
     Args:
         student ([`PreTrainedModel`]): A co-learning student or multimodal model, a LoRA student merged; left as it is.
-        path (`str`): A file, or a folder, in which the program becomes `model.pt2`. The classes' names lie within, as
+        path (`str`): A file, or a folder, in which the program becomes `model.pt2`; with the classes' names in it, as
             `labels.json`.
-        example_inputs (`dict[str, torch.Tensor]`): One batch by the names of the student's inputs. The program takes
-            these and no others: with an attention mask where one is given here, and of a multimodal model the modalities
-            that are here. On the student's device; texts and other sequences of at least 4 steps.
+        example_inputs (`dict[str, torch.Tensor]`): One batch by the names of the student's inputs, on its device, of at
+            least 4 steps. The program takes these and no others, such as an attention mask, or another modality.
 
     Returns:
         `Path`: The file.
@@ -159,11 +158,7 @@ def _resized(
 
 def _compare(student: PreTrainedModel, run: nn.Module, inputs: Mapping[str, torch.Tensor]) -> None:
     expected, found = student(**inputs).logits, run(**inputs)
-    tolerance = (
-        1e-4 if expected.dtype == torch.float32 else 5e-2
-    )  # of re-associated sums in the weights' own precision
-    error = (expected - found).abs().max() / expected.abs().max().clamp(min=1e-6)
-    if not error <= tolerance:
+    if error := relative_difference(expected, found):
         shapes = {name: tuple(value.shape) for name, value in inputs.items()}
         raise ValueError(
             f"the exported program gives other logits than the student on inputs of shape {shapes} (relative difference "

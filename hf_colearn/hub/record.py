@@ -107,8 +107,7 @@ class TrainingRecord:
         path = Path(folder) / RECORD
         if not path.is_file():
             raise FileNotFoundError(
-                f"'{folder}' has no {RECORD}: a recipe writes it beside the student, in runs/RECIPE/student or "
-                "runs/RECIPE/model."
+                f"'{folder}' has no {RECORD}: a recipe writes it beside the student, in runs/RECIPE/student or model."
             )
         try:
             content = json.loads(path.read_text())

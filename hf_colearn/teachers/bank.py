@@ -107,8 +107,7 @@ class TeacherBank:
         with distributed.raise_on_all_ranks():
             if name != main_name:
                 raise ValueError(
-                    "this process has other inputs or another teacher than the main process: pass the same to all, "
-                    "each encodes its share of them."
+                    "this process has other inputs or another teacher than the main process: pass the same to all."
                 )
         if not is_cached:
             description |= {"fingerprint": name, "num_rows": len(inputs), "num_distinct": len(distinct.positions)}

@@ -85,8 +85,7 @@ class FrozenEncoder:
             )
         if pooling == "cls" and is_causal(encoder):
             raise ValueError(
-                f"pooling='cls' reads the first token, and in {type(encoder).__name__} that one sees no other: "
-                "use pooling='mean'."
+                f"pooling='cls' reads the first token, and in {type(encoder).__name__} it sees no other: use pooling='mean'."
             )
 
     @classmethod

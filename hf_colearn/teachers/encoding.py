@@ -53,7 +53,9 @@ def find_distinct(inputs: Sequence[Any]) -> Distinct:
     numbers = (known.setdefault(digest(item, position), len(known)) for position, item in enumerate(inputs))
     index = np.fromiter(numbers, np.int64, len(inputs))
     if not known:
-        raise ValueError("there are no inputs to encode (an empty list): pass at least one text, image or waveform.")
+        raise ValueError(
+            "there are no inputs to encode: the list is empty. Pass at least one text, image or waveform."
+        )
     fingerprint = xxhash.xxh3_128(b"".join(known))
     fingerprint.update(index.data)
     positions = np.unique(index, return_index=True)[1].tolist()

@@ -64,7 +64,9 @@ def image(item: Any, position: int | str) -> Image.Image:
             raise _refuse(item, position, "an image")
         return item.convert("RGB")
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise ValueError(f"teacher input {position} is no decodable image ({error}): remove or mend it.") from error
+        raise ValueError(
+            f"teacher input {position} is no image that can be decoded ({error}): remove or mend it."
+        ) from error
 
 
 def waveform(item: Any, position: int | str, sampling_rate: int | None) -> tuple[np.ndarray, int]:
