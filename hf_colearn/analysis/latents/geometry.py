@@ -2,7 +2,7 @@
 
 `x_ND` and `y_NE` are latents (`np.ndarray` of shapes `(N, D)` and `(N, E)`), row i of both the same sample, and `labels_N`
 their classes. Every measure raises a `ValueError` where clouds or labels do not fit each other, or a cloud is not finite, has
-too few samples or classes, or is constant or of length 0 where it must not be; and an `ImportError` where scikit-learn is missing.
+too few samples or classes, or is constant or of length 0 where it must not be; and an `ImportError` without scikit-learn.
 
 Shape legend: N samples, D and E widths, C classes. All in float64; no array grows with the square of N.
 """

@@ -1,8 +1,8 @@
 """Maps of latents in two dimensions: PCA, t-SNE and UMAP. Need `pip install hf-colearn[report]`.
 
 A map shows what its method keeps, and hides the rest: read the numbers beside it first (Wattenberg et al., "How to Use t-SNE
-Effectively", Distill 2016). Sources: van der Maaten & Hinton, "Visualizing Data using t-SNE" (JMLR 2008); McInnes et al., "UMAP"
-(2018).
+Effectively", Distill 2016). Sources: van der Maaten & Hinton, "Visualizing Data using t-SNE" (JMLR 2008); McInnes
+et al., "UMAP" (2018).
 
 Shape legend: N samples, D dimensions of a latent, n <= N of the samples that are drawn.
 """
