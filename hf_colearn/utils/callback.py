@@ -1,6 +1,6 @@
 """The hooks of co-learning beside those of transformers' callbacks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,9 +14,9 @@ if TYPE_CHECKING:  # the rooms above
 class CoLearningCallback(TrainerCallback):
     """A [`~transformers.TrainerCallback`] that also sees outputs and terms, adds metrics to the logs and has a state.
 
-    Pass it in the `callbacks` of [`CoLearningTrainer`]. Alphas and [`~hf_colearn.evaluation.modality_metrics.ModalityMetrics`]
-    are such callbacks. Every hook has a default that does nothing. `outputs` and terms are on the device: a hook that reads
-    their values makes the host wait in every step, so collect tensors in `on_outputs` and read them in `metrics`.
+    Pass it in the `callbacks` of [`CoLearningTrainer`]; every [`Alpha`] is one, too. Every hook has a default that does
+    nothing. `outputs` and terms are on the device: a hook that reads their values makes the host wait in every step, so
+    collect tensors in `on_outputs` and read them in `metrics`.
 
     Example:
 
@@ -40,43 +40,26 @@ class CoLearningCallback(TrainerCallback):
     """
 
     def setup(self, trainer: Any) -> None:
-        """Called once, when the trainer is built or the callback is added to it: the place to refuse what does not fit.
-
-        Args:
-            trainer ([`CoLearningTrainer`]): Whole, but before its training.
-        """
+        """Called once, when the trainer is built or the callback is added to it: the place to refuse what does not fit."""
 
     def on_outputs(
         self, outputs: Mapping[str, Any], batch: "CoLearningBatch", model: torch.nn.Module, training: bool
     ) -> None:
         """Called after the model's forward of every training micro-batch and of every evaluation batch.
 
-        Other forwards, such as those of a learned alpha, are not seen. In training gradients are recorded: a method that
-        changes the gradient of an output registers its hook here.
-
-        Args:
-            outputs (`Mapping`): The model's.
-            batch ([`~hf_colearn.objectives.objective.CoLearningBatch`]): Labels, targets, sample ids.
-            model (`torch.nn.Module`): As it is called, wrapped for several processes.
-            training (`bool`): Whether it is a training step.
+        In training gradients are recorded: a method that changes the gradient of an output registers its hook here. The
+        model is given as it is called, wrapped for several processes.
         """
 
     def on_terms(self, terms: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor] | None:
-        """Called in training with the losses of a micro-batch before alpha weighs them.
-
-        Args:
-            terms (`Mapping[str, torch.Tensor]`): `"task"` and the objective's terms, each a scalar.
+        """Called in training with the losses of a micro-batch, `"task"` and the objective's terms, before alpha weighs them.
 
         Returns:
-            `Mapping[str, torch.Tensor]` or None: Losses of the same names to go on with; None for those given.
+            `Mapping[str, torch.Tensor]` or None: Scalars of the same names to go on with; None for those given.
         """
 
     def metrics(self, training: bool) -> dict[str, float]:
-        """What to add to a log since the last one; a collective, called on every process.
-
-        Args:
-            training (`bool`): Whether the log is of training, or of an evaluation, whose prefix is put before the names.
-        """
+        """What to add to a log of training, or of an evaluation, whose prefix is put before the names; a collective."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -85,8 +68,3 @@ class CoLearningCallback(TrainerCallback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` returned, before a resumed run goes on."""
-
-
-def colearning_callbacks(callbacks: Sequence[Any]) -> list[CoLearningCallback]:
-    """Those of a run's callbacks that have these hooks."""
-    return [callback for callback in callbacks if isinstance(callback, CoLearningCallback)]

@@ -48,10 +48,9 @@ def mean_over_processes(values: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def raise_on_all_ranks():
-    """Every process raises at the end what one of them raised within, so that no collective waits for a failed process.
+    """Where a process raises within, all do at the end, so that no collective waits for a failed process.
 
-    Raises:
-        Exception: This process's own error, or a RuntimeError that names the first process that failed and why.
+    It raises its own error, the others a RuntimeError that names the first process that failed and why.
     """
     error = None
     try:
@@ -59,27 +58,20 @@ def raise_on_all_ranks():
     except Exception as caught:
         error = caught
     failures = from_all_processes(None if error is None else f"{type(error).__name__}: {error}")
-    if error is not None:
-        raise error
     for process, failure in enumerate(failures):
         if failure is not None:
-            raise RuntimeError(f"process {process} failed: {failure}")
+            raise RuntimeError(f"process {process} failed: {failure}") if error is None else error
 
 
 def from_main_process(value):
     """The main process's value of a small picklable object, on every process."""
-    if not is_distributed():
-        return value
-    box = [value]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]
+    return from_all_processes(value)[0]
 
 
 def from_all_processes(value) -> list:
     """Every process's value of a small picklable object, in their order, on every process."""
-    values = [value]
+    values = [value] * world_size()
     if is_distributed():
-        values = [None] * dist.get_world_size()
         dist.all_gather_object(values, value)
     return values
 
@@ -101,24 +93,15 @@ def integer_over_processes(value: int, operation: str) -> int:
     if not is_distributed():
         return value
     box = torch.tensor(value)
-    reduction = {"min": dist.ReduceOp.MIN, "sum": dist.ReduceOp.SUM}[operation]
-    dist.all_reduce(box, reduction, group=_cpu_group(dist.group.WORLD))
+    dist.all_reduce(box, getattr(dist.ReduceOp, operation.upper()), group=_cpu_group(dist.group.WORLD))
     return int(box)
 
 
 def gather_with_gradient(tensor: torch.Tensor) -> torch.Tensor:
-    """The rows of every process, in their order, on every process; gradients flow back to the process of each row.
+    """The rows `(B, ...)` of every process, in their order, on every process: `(processes * B, ...)`.
 
-    The gradients that the processes have for a row are summed, as for any tensor that is used several times.
-
-    Args:
-        tensor (`torch.Tensor` of shape `(B, ...)`): As many rows on every process.
-
-    Returns:
-        `torch.Tensor` of shape `(processes * B, ...)`: On one process, the tensor itself.
-
-    Raises:
-        ValueError: On every process, if they have unequal numbers of rows.
+    Gradients flow back to the process of each row, summed over the processes. A ValueError on every process, if they have
+    unequal numbers of rows.
     """
     if not is_distributed():
         return tensor

@@ -9,16 +9,8 @@ import numpy as np
 def draw_bits(sample_ids: np.ndarray, epoch: int, seed: int, stream: int = 1) -> np.ndarray:
     """64 random bits a sample, a hash of (seed, stream, epoch, sample id).
 
-    The mixing function is the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
-
-    Args:
-        sample_ids (`np.ndarray` of shape `(B,)`): Integer ids.
-        epoch (`int`): The epoch, from 0.
-        seed (`int`): The run's seed.
-        stream (`int`, *optional*): Draws of different streams are independent.
-
-    Returns:
-        `np.ndarray` of shape `(B,)`, uint64.
+    The mixing function is the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014). Draws of different streams
+    are independent. The bits are `(B,)`, uint64.
     """
     bits = np.zeros(len(sample_ids), dtype=np.uint64)
     with np.errstate(over="ignore"):

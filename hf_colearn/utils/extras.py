@@ -6,15 +6,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def extra(name: str, why: str) -> Iterator[None]:
-    """Names the extra to install where an import within fails.
-
-    Args:
-        name (`str`): Of the extra, as in `"report"`.
-        why (`str`): What needs which package, as in `"the plots need matplotlib"`.
-
-    Raises:
-        `ImportError`: With both.
-    """
+    """Names the extra to install (`"report"`) and why (`"the plots need matplotlib"`) where an import within fails."""
     try:
         yield
     except ImportError as error:

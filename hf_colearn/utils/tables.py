@@ -4,10 +4,7 @@ from collections.abc import Sequence
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> str:
-    """Aligned columns with a rule below the header.
-
-    Args:
-        rows (`Sequence[Sequence[str]]`): The cells, the first row the header; as many in every row.
+    """Aligned columns with a rule below the header, the first row.
 
     Example:
 

@@ -6,7 +6,8 @@ its library does not load and `import torchaudio` fails, and with it `import pef
 """
 
 import sys
-from types import ModuleType, TracebackType
+from traceback import walk_tb
+from types import ModuleType
 
 
 _LOADER = "torchaudio._extension.utils"  # the module whose `_load_lib` loads torchaudio's compiled libraries
@@ -20,8 +21,7 @@ def import_torchaudio() -> str:
     `rnnt_loss`, the CUDA CTC decoder) stay unavailable. Every other error of torchaudio is raised as it is.
 
     Returns:
-        `str`: `"compiled"` (torchaudio loads with its compiled part), `"pure-python"` (it runs without) or `"missing"`
-        (torchaudio is not installed, or there is no torch that can be imported).
+        `str`: `"compiled"`, `"pure-python"` or `"missing"` (torchaudio, or a torch that can be imported).
 
     Example:
 
@@ -44,18 +44,15 @@ def import_torchaudio() -> str:
             return "missing"
         raise
     except (ImportError, OSError, RuntimeError) as error:
-        if not _comes_from_compiled_part(error.__traceback__):
+        if not _comes_from_compiled_part(error):
             raise
         torchaudio = _import_without_compiled_part()
     return "compiled" if torchaudio._extension._IS_TORCHAUDIO_EXT_AVAILABLE else "pure-python"
 
 
-def _comes_from_compiled_part(traceback: TracebackType | None) -> bool:
-    while traceback is not None:
-        if traceback.tb_frame.f_globals.get("__name__", "").startswith("torchaudio._extension"):
-            return True
-        traceback = traceback.tb_next
-    return False
+def _comes_from_compiled_part(error: Exception) -> bool:
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
+    return any(module.startswith("torchaudio._extension") for module in modules)
 
 
 def _import_without_compiled_part() -> ModuleType:
