@@ -22,19 +22,12 @@ PRECISIONS = (torch.float32, torch.float64)
 
 @dataclass(frozen=True)
 class ImplicitGradient:
-    """What [`implicit_gradient`] found; every tensor is a scalar on the parameters' device.
+    """What [`implicit_gradient`] found; every tensor is a scalar on the parameters' device."""
 
-    Args:
-        gradients (`dict[str, torch.Tensor]`): dL_outer / d alpha of every term.
-        outer_loss (`torch.Tensor`): The outer loss at the parameters.
-        residual (`torch.Tensor`): |H v - g| / |g|, of the undamped H: 0 is an exact solution, and v = 0 has 1.
-        cost (`float`): What was spent, in forward passes; a backward pass is 2, one through the gradient's graph 6.
-    """
-
-    gradients: dict[str, torch.Tensor]
+    gradients: dict[str, torch.Tensor]  # dL_outer / d alpha of every term
     outer_loss: torch.Tensor
-    residual: torch.Tensor
-    cost: float
+    residual: torch.Tensor  # |H v - g| / |g|, of the undamped H: 0 is an exact solution, and v = 0 has 1
+    cost: float  # in forward passes; a backward pass is 2, one through the gradient's graph 6
 
 
 def implicit_gradient(
@@ -64,27 +57,22 @@ def implicit_gradient(
     Args:
         parameters (`Sequence[torch.Tensor]`): The weights \\(\theta\\) of any shapes, all float32 or all float64, on one
             device; whether they require a gradient does not matter.
-        outer_loss (`Callable`): Gives the scalar outer loss of such a sequence, as by `torch.func.functional_call`.
-        inner_losses (`Callable`): Gives the scalar inner losses, `"task"` and one a term. Both must be deterministic, as
-            a model in evaluation mode is; they may use different batches, and not all parameters.
+        outer_loss, inner_losses (`Callable`): Give the scalar outer loss of such a sequence, and the scalar inner losses,
+            `"task"` and one a term. Both must be deterministic, as a model in evaluation mode is; they may use different
+            batches, and not all parameters.
         alphas (`Mapping[str, float]`): The weight of every term; the task has the rest.
         solver (*optional*): [`ConjugateGradient`], [`Neumann`], [`AdamDiagonal`], [`Identity`] or another [`Solver`].
         hessian (`str`, *optional*, defaults to `"finite_difference"`): Or `"exact"`, by a backward pass through the
             gradient, which flash attention and some other fused kernels do not have; its graph is kept meanwhile.
         average (`Callable`, *optional*): Gives the mean of a tensor over the processes, in place if it likes. Every
             gradient, Hessian product, loss difference and outer loss goes through it; by default nothing does.
-        relative_step (`float`, *optional*): The share of \\(|\theta|\\) that a difference moves the weights to either
-            side; by default a hundredth of the cube root of the dtype's epsilon (float32: 4.9e-5, float64: 6.1e-8), as
-            gradients lie in the few directions that bend most. Where v is spread over all weights, as by
-            [`AdamDiagonal`], 5e-4 is better; so it is with ReLU and max-pooling, whose gradients jump where they switch:
-            differences see that as noise that falls with the batch and the step.
-
-    Returns:
-        [`ImplicitGradient`]: The gradients, the outer loss, the solver's residual and the cost.
+        relative_step (`float`, *optional*): By default a hundredth of the cube root of the dtype's epsilon (float32:
+            4.9e-5, float64: 6.1e-8), as gradients lie in the few directions that bend most. Where v is spread over all
+            weights, as by [`AdamDiagonal`], 5e-4 is better; so it is with ReLU and max-pooling, whose gradients jump where
+            they switch: differences see that as noise that falls with the batch and the step.
 
     Raises:
-        ValueError: If the parameters are of half precision or mixed, the terms and alphas do not fit, a loss is not a
-            scalar of float32 or float64 or does not depend on the parameters, or another argument is out of its range.
+        ValueError: If the parameters, terms, alphas and losses do not fit, or another argument is out of its range.
         RuntimeError: If `hessian="exact"` meets a kernel that has no second derivative.
 
     Example:

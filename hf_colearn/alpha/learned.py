@@ -29,9 +29,8 @@ class LearnedAlpha(Alpha):
 
     Every `interval` optimizer steps, with \\(v \approx H^{-1} \nabla L_{outer}\\) at the current weights,
     \\(dL_{outer}/d\alpha_k = -v^T (\nabla L_k - \nabla L_{task})\\), and
-    \\(\alpha_k \leftarrow clip(\alpha_k - \eta \, dL_{outer}/d\alpha_k)\\). One batch's hypergradient is noisy and without
-    bound, so that no update moves an alpha by more than `max_step`. Where the alphas sum to more than 1 after that, all
-    are lowered by the same amount until they do not.
+    \\(\alpha_k \leftarrow clip(\alpha_k - \eta \, dL_{outer}/d\alpha_k)\\), by `max_step` at most. Where the alphas sum
+    to more than 1 after that, all are lowered by the same amount until they do not.
 
     The trainer cuts the outer split off its training set, class by class, and draws one inner and one outer batch for
     every update. The model is in evaluation mode and float32 meanwhile, and nothing of the run's state is touched:
@@ -45,10 +44,8 @@ class LearnedAlpha(Alpha):
     Args:
         terms (`str`, `Sequence[str]` or `Mapping[str, float]`, *optional*, defaults to `"contrastive"`): The terms to
             weigh; a mapping gives each its initial alpha.
-        initial (`float`, *optional*, defaults to 0.5): Where no mapping says it, what the alphas sum to at first,
-            in equal parts.
-        learning_rate (`float`, *optional*, defaults to 0.02): \\(\eta\\). How large a hypergradient is depends on the
-            solver, so that this does, too; the logs tell.
+        initial (`float`, *optional*, defaults to 0.5): The first sum of the alphas, in equal parts, without a mapping.
+        learning_rate (`float`, *optional*, defaults to 0.02): \\(\eta\\); as hypergradients do, it depends on the solver.
         interval (`int`, *optional*, defaults to 100): Optimizer steps between two updates.
         solver (`str` or one of [`~hf_colearn.alpha.solvers`], *optional*, defaults to `"adam"`): `"adam"` (the
             optimizer's own diagonal), `"identity"` or `"neumann"` (with 5 Hessian products), both scaled by the
@@ -59,14 +56,10 @@ class LearnedAlpha(Alpha):
             takes it; by default 5e-4 for the solver `"adam"`, whose v is spread over all weights, and its own for others.
         outer_split (`float`, `int` or [`datasets.Dataset`], *optional*, defaults to 0.1): The share or number of
             training samples to cut off; or samples of your own, which the training set must not hold.
-        batch_size (`int`, *optional*): Samples over all processes in the inner and in the outer batch; by default
-            those of a training step, without accumulation.
-        bounds (`tuple[float, float]`, *optional*, defaults to `(0.0, 0.95)`): Every alpha stays within.
+        batch_size (`int`, *optional*): Samples over all processes in each batch; those of a micro-batch by default.
+        bounds (`tuple[float, float]`, *optional*, defaults to `(0.0, 0.95)`): Every alpha is within, the first, too.
         max_step (`float`, *optional*, defaults to 0.1): The farthest that an update moves an alpha.
         seed (`int`, *optional*, defaults to 0): Draws the split and the batches.
-
-    Raises:
-        ValueError: If a value is out of its range, or the initial alphas are not within the bounds.
 
     Example:
 
@@ -133,12 +126,7 @@ class LearnedAlpha(Alpha):
         return dict(self._weights)
 
     def setup(self, trainer: Any) -> None:
-        """Cuts the outer split off the training set.
-
-        Raises:
-            ValueError: If the weights are sharded, or the outer split is not apart.
-            TypeError: If the training set is a stream.
-        """
+        """Cuts the outer split off the training set."""
         if trainer.sharded_by is not None:
             raise ValueError(
                 f"LearnedAlpha perturbs whole weights, and {trainer.sharded_by} shards or wraps them: train with plain "
@@ -152,10 +140,8 @@ class LearnedAlpha(Alpha):
         )
         num_labels = getattr(getattr(trainer.model, "config", None), "num_labels", None)
         if isinstance(self.outer_split, Dataset) and len(trainer.outer_dataset) < (num_labels or 1):
-            raise ValueError(
-                f"outer_split has {len(trainer.outer_dataset)} samples for {num_labels} classes: give it at least one of "
-                "each."
-            )
+            size = len(trainer.outer_dataset)
+            raise ValueError(f"outer_split has {size} samples for {num_labels} classes: give it at least one of each.")
 
     def on_train_begin(self, args, state, control, optimizer=None, **kwargs):
         if self._trainer is None:

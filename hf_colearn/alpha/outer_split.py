@@ -12,12 +12,7 @@ from hf_colearn.data.splits import cut_validation
 def split_outer(
     train: Any, evaluated: Any, split: float | int | Dataset, seed: int, id_column: str
 ) -> tuple[Dataset, Dataset]:
-    """The training set without the outer split, and the outer split.
-
-    Raises:
-        ValueError: If the split is evaluated on, shares samples with the training set, or is too small for its classes.
-        TypeError: If the training set is not a [`datasets.Dataset`].
-    """
+    """The training set without the outer split, and the outer split, which must be apart from it and not evaluated on."""
     if not isinstance(train, Dataset):
         raise TypeError(
             f"LearnedAlpha draws its own batches from the training set, which is a {type(train).__name__}: pass a "
@@ -45,15 +40,10 @@ def split_outer(
         except ValueError as error:
             raise ValueError(f"outer_split={split} cannot be cut from {len(train)} samples: {error}") from error
     if id_column in inner.column_names and id_column in outer.column_names:
-        both = np.intersect1d(_ids(inner, id_column), _ids(outer, id_column))
-        if len(both):
+        plain = [part.with_format("numpy").select_columns(id_column)[id_column] for part in (inner, outer)]
+        if len(both := np.intersect1d(np.asarray(plain[0][:]), np.asarray(plain[1][:]))):
             raise ValueError(
-                f"{len(both)} sample ids are in the training set and in the outer split, such as {both[0]}: alpha would be "
-                "fitted to samples that the weights train on. Give every sample an id of its own, or pass an outer split "
-                "without them."
+                f"{len(both)} sample ids are in the training set and in the outer split, such as {both[0]}, so alpha would be "
+                "fitted to what the weights train on: give every sample an id of its own, or pass an outer split without them."
             )
     return inner, outer
-
-
-def _ids(dataset: Dataset, column: str) -> np.ndarray:
-    return np.asarray(dataset.with_format("numpy").select_columns(column)[column][:])

@@ -16,11 +16,9 @@ class ConstantAlpha(Alpha):
     """The same weights from the first step to the last (Lee & Yoon: 0.5 on ImageNet, 0.3 on IEMOCAP and AVMNIST).
 
     Args:
-        alpha (`float` or `dict[str, float]`): The weight of `term`, or one weight a term by name.
+        alpha (`float` or `dict[str, float]`): The weight of `term`, or one weight a term by name; they and their sum are in
+            [0, 1].
         term (`str`, *optional*, defaults to `"latent"`): The term that a single float weighs.
-
-    Raises:
-        ValueError: If a weight, or the sum of the weights, is outside [0, 1].
     """
 
     def __init__(self, alpha: float | Mapping[str, float], term: str = "latent"):
@@ -90,11 +88,8 @@ class FittedAlpha(ScheduledAlpha):
     r"""A polynomial in the epoch, \\(\alpha(t) = \sum_i c_i t^i\\), clipped to [0, 1] with one warning.
 
     Args:
-        coefficients (`Sequence[float]`): \\(c_0, c_1, \ldots\\), ascending.
+        coefficients (`Sequence[float]`): \\(c_0, c_1, \ldots\\), ascending; one or more finite numbers.
         term (`str`, *optional*, defaults to `"latent"`): The term that it weighs; the task gets the rest.
-
-    Raises:
-        ValueError: If there is no coefficient, or one is not finite.
     """
 
     def __init__(self, coefficients: Sequence[float], term: str = "latent"):

@@ -85,15 +85,14 @@ class Neumann:
 class ConjugateGradient:
     r"""Solves \\((H + \lambda I) v = g\\) in a fixed number of Hessian products (Rajeswaran et al., NeurIPS 2019).
 
-    Conjugate gradients need a positive definite matrix, which the Hessian of a network is not. At the first direction p
-    with \\(p^T (H + \lambda I) p \le 0\\) the solution stays as it is: zero where that is the very first direction, and
-    then the hypergradients are 0 and the residual is 1. More damping goes further.
+    The Hessian of a network is not positive definite: at the first direction p with \\(p^T (H + \lambda I) p \le 0\\) the
+    solution stays as it is, with v = 0 and a residual of 1 where that is the very first one. More damping goes further.
 
     Args:
         damping (`float`, *optional*, defaults to 1e-3): \\(\lambda\\), 0 or more, in units of H. It bounds v by
             \\(|g| / \lambda\\) where H is positive, and costs accuracy in directions of less curvature than that.
-        iterations (`int`, *optional*, defaults to 10): The Hessian products to spend; all are spent, whenever it
-            converges, because asking would wait for the device.
+        iterations (`int`, *optional*, defaults to 10): The Hessian products; all are spent, whenever it converges,
+            because asking would wait for the device.
         tolerance (`float`, *optional*, defaults to 1e-3): Relative to \\(|g|\\), the norm of the residual below which
             the solution stays as it is.
     """
@@ -131,14 +130,8 @@ def adam_diagonal(optimizer: torch.optim.Optimizer, parameters: Sequence[torch.T
     r"""\\(lr / (\sqrt{\hat v} + \epsilon)\\) from the state of Adam or AdamW, with \\(\hat v\\) corrected for its start.
 
     Zero for weights whose gradients were zero or missing so far, such as the embeddings of words that were not seen:
-    training does not move them, and \\(lr / \epsilon\\) would drown all others.
-
-    Args:
-        optimizer (`torch.optim.Optimizer`): torch's Adam or AdamW, AMSGrad too, after a step; read only.
-        parameters (`Sequence[torch.Tensor]`): Parameters of it; the tensors returned have their shapes.
-
-    Raises:
-        ValueError: If a parameter is not the optimizer's, or its state is not Adam's.
+    training does not move them, and \\(lr / \epsilon\\) would drown all others. The optimizer is torch's Adam or AdamW,
+    AMSGrad too, after a step; the parameters are its own, and what is returned has their shapes.
     """
     name = type(optimizer).__name__
     group_of = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}

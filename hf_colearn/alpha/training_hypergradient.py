@@ -34,7 +34,8 @@ def training_hypergradient(
         inner = trainer.batches.draw(trainer.train_dataset, rng, batch_size, augment=True)
         outer = trainer.batches.draw(trainer.outer_dataset, rng, batch_size)
         owned = owned_weights(model)
-        fixed = {name: _whole(tensor) for name, tensor in _fixed(model)}
+        rest = (*model.named_parameters(), *model.named_buffers())
+        fixed = {name: _whole(x) for name, x in rest if x.is_floating_point() and not x.requires_grad}
 
         def at(weights: Sequence[torch.Tensor]) -> torch.nn.Module:
             return _At(model, fixed | dict(zip(owned, weights, strict=True)))
@@ -65,12 +66,6 @@ class _At(torch.nn.Module):
     def __init__(self, model: torch.nn.Module, weights: dict[str, torch.Tensor]):
         super().__init__()
         self.forward = lambda **inputs: functional_call(model, weights, kwargs=inputs)
-
-
-def _fixed(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """What does not train: frozen weights and floating buffers."""
-    yield from ((name, weight) for name, weight in model.named_parameters() if not weight.requires_grad)
-    yield from ((name, buffer) for name, buffer in model.named_buffers() if buffer.is_floating_point())
 
 
 def _whole(tensor: torch.Tensor) -> torch.Tensor:

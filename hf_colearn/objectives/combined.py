@@ -12,10 +12,7 @@ class Combined:
     """Several objectives at once, with the terms of all: each term has an alpha of its own.
 
     Args:
-        objectives (`Objective`): Two or more, of different terms.
-
-    Raises:
-        ValueError: If a term is computed by two of them.
+        objectives (`Objective`): Two or more; a term that two of them compute is refused.
 
     Example:
 

@@ -26,15 +26,12 @@ class ContrastiveAlignment:
     (NeurIPS 2024), which its released code replaces by a divergence, [`DistributionAlignment`].
 
     Args:
-        temperature (`float` or `"learned"`, *optional*, defaults to 0.07): What the cosines are divided by, or the
-            model's own `logit_scale` (one over the temperature).
+        temperature (`float` or `"learned"`, *optional*, defaults to 0.07): What the cosines are divided by, above 0; or
+            the model's own `logit_scale` (one over the temperature).
         mask_same_class (`bool`, *optional*, defaults to `False`): Whether samples of the same class are no negatives of
             each other.
         direct (`bool`, *optional*, defaults to `False`): Whether to keep all logits of a batch, which takes memory
             quadratic in the batch and allows exact Hessian products (double backward).
-
-    Raises:
-        ValueError: If `temperature` is not above 0; when called, if the outputs lack what is needed or do not fit.
 
     Example:
 
@@ -60,7 +57,13 @@ class ContrastiveAlignment:
         self.temperature, self.mask_same_class, self.direct = temperature, mask_same_class, direct
 
     def __call__(self, outputs: Mapping[str, Any], batch: CoLearningBatch) -> dict[str, torch.Tensor]:
-        scale, labels_B = self._scale(outputs), batch.labels if self.mask_same_class else None
+        scale = outputs.get("logit_scale") if isinstance(self.temperature, str) else 1 / self.temperature
+        if scale is None:
+            raise ValueError(
+                "temperature='learned' needs the model's output `logit_scale`, which is not there: build the model with "
+                "`learned_temperature=True`, or give ContrastiveAlignment a number."
+            )
+        labels_B = batch.labels if self.mask_same_class else None
         if self.mask_same_class and labels_B is None:
             raise ValueError(
                 "mask_same_class=True needs the `labels` of the batch, and it has none: give the data set a column "
@@ -75,17 +78,6 @@ class ContrastiveAlignment:
                 )
             losses.append(info_nce(x_BD, y_BD, scale, both_B, labels_B, direct=self.direct))
         return {"contrastive": torch.stack(losses).sum()}
-
-    def _scale(self, outputs: Mapping[str, Any]) -> float | torch.Tensor:
-        if not isinstance(self.temperature, str):
-            return 1 / self.temperature
-        scale = outputs.get("logit_scale")
-        if scale is None:
-            raise ValueError(
-                "temperature='learned' needs the model's output `logit_scale`, which is not there: build the model with "
-                "`learned_temperature=True`, or give ContrastiveAlignment a number."
-            )
-        return scale
 
     def __repr__(self) -> str:
         options = f"mask_same_class={self.mask_same_class}, direct={self.direct}"

@@ -20,18 +20,12 @@ def latent_distance(
     code averages over the D dimensions, `reduction="mean"`. Computed in float32, whatever the autocast dtype.
 
     Args:
-        z_BD (`torch.Tensor` of shape `(B, D)`): The student's latents.
-        t_BD (`torch.Tensor` of shape `(B, D)`): The targets; no gradient flows into them. A row of NaN is no target.
+        z_BD, t_BD (`torch.Tensor` of shape `(B, D)`): The student's latents and their targets, into which no gradient
+            flows. A row of NaN is no target; where none has one, the distance is 0 without a slope.
         loss (`str`, *optional*, defaults to `"mse"`): One of `"mse"`, `"cosine"` (one minus the cosine similarity),
             `"smooth_l1"` (Huber's with beta 1).
-        reduction (`str`, *optional*, defaults to `"mean"`): `"mean"` or `"sum"` over the D dimensions; no matter to the
-            cosine.
-
-    Returns:
-        `torch.Tensor`: A scalar, the mean over the samples that have a target; where none has one, 0 without a slope.
-
-    Raises:
-        ValueError: If the shapes differ; nothing is broadcast.
+        reduction (`str`, *optional*, defaults to `"mean"`): `"mean"` or `"sum"` over the D dimensions, of which the cosine
+            has none left.
     """
     if z_BD.shape != t_BD.shape:
         raise ValueError(f"latents of shape {tuple(z_BD.shape)} have no distance to targets of {tuple(t_BD.shape)}.")
@@ -67,12 +61,7 @@ def jensen_shannon(a_BC: torch.Tensor, b_BC: torch.Tensor, mask_B: torch.Tensor 
     Args:
         a_BC, b_BC (`torch.Tensor` of shape `(B, C)`): Logits; a gradient flows into both.
         mask_B (`torch.Tensor` of shape `(B,)`, *optional*): Booleans; rows with False do not count, whatever they hold.
-
-    Returns:
-        `torch.Tensor`: A scalar, the mean over the rows that count; 0 without a gradient where none does.
-
-    Raises:
-        ValueError: If the shapes do not fit together; nothing is broadcast.
+            Where no row counts, the divergence and its gradient are 0.
     """
     if a_BC.ndim != 2 or a_BC.shape != b_BC.shape:
         raise ValueError(

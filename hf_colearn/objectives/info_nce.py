@@ -45,14 +45,10 @@ def info_nce(
         scale (`float` or `torch.Tensor` of shape `()`): One over the temperature; a tensor gets a gradient.
         mask_B (`torch.Tensor` of shape `(B,)`, *optional*): Booleans. A pair with False counts neither as a pair nor
             among the others' negatives, whatever its latents hold. Where no pair counts, loss and gradient are 0.
-        labels_B (`torch.Tensor` of shape `(B,)`, *optional*): Integer classes. Samples of the same class are no
-            negatives of each other.
-        chunk (`int`, *optional*, defaults to 512): Rows of logits made at a time. Affects memory and speed only.
+        labels_B (`torch.Tensor` of shape `(B,)`, *optional*): Samples of the same class are no negatives of each other.
+        chunk (`int`, *optional*, defaults to 512): Rows of logits made at a time; for memory and speed only.
         direct (`bool`, *optional*, defaults to `False`): Whether to compute it plainly, with B x N logits kept for
             the backward pass, which can then be differentiated again (exact Hessian products).
-
-    Returns:
-        `torch.Tensor`: A scalar.
 
     Raises:
         ValueError: If the shapes do not fit together, `chunk` is below 1, or processes have batches of unequal sizes.
@@ -91,9 +87,7 @@ def info_nce(
 def _bound(scale: float | torch.Tensor) -> float | None:
     """What no logit exceeds, where exponentials need no other offset; None for large scales and those not on the host."""
     if isinstance(scale, torch.Tensor):
-        if scale.device.type != "cpu":
-            return None
-        scale = scale.detach().item()
+        scale = scale.detach().item() if scale.device.type == "cpu" else torch.inf
     return abs(scale) if abs(scale) <= _LARGEST_SCALE else None
 
 
@@ -102,10 +96,8 @@ def _dropped(mask_N: torch.Tensor | None, labels_N: torch.Tensor | None, first: 
 
     So a pair that does not count keeps its positive alone: its loss is 0 and so is its gradient, without a special case.
     """
-    dropped = None
     own = slice(first, first + rows)
-    if labels_N is not None:
-        dropped = labels_N[own, None] == labels_N
+    dropped = None if labels_N is None else labels_N[own, None] == labels_N
     if mask_N is not None:
         outside = ~(mask_N[own, None] & mask_N)
         dropped = outside if dropped is None else dropped.logical_or_(outside)
@@ -145,8 +137,7 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q_BD, k_ND, mask_N, labels_N, bound: float | None, chunk: int) -> torch.Tensor:
         B, N = len(q_BD), len(k_ND)
-        first = rank() * B
-        starts = range(0, B, chunk)
+        first, starts = rank() * B, range(0, B, chunk)
 
         def block(start: int) -> torch.Tensor:
             block_CN = q_BD[start : start + chunk] @ k_ND.T

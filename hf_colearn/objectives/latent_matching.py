@@ -27,9 +27,6 @@ class LatentMatching:
         teachers (`Sequence[str]`, *optional*): The names of `CoLearningTrainer(teachers=...)`. By default there is one
             teacher, and its term is `latent`.
 
-    Raises:
-        ValueError: If `loss` or `reduction` is not one of the above.
-
     Example:
 
     ```python

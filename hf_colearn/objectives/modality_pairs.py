@@ -18,19 +18,18 @@ def modality_pairs(
             f"{objective} compares modalities, but the model's output `{key}` holds {found}: train a model of at least "
             "two modalities, such as CoLearningForMultimodalClassification."
         )
-    first, *others = values
-    size, *_, width = values[first].shape
-    for name in others:
-        found, *_, wide = values[name].shape
-        if found != size:
+    first = next(iter(values))
+    size, width = len(values[first]), values[first].shape[-1]
+    for name, z in values.items():
+        if len(z) != size:
             raise ValueError(
-                f"the batch has {size} samples of '{first}' but {found} of '{name}': row i of every modality must be the "
+                f"the batch has {size} samples of '{first}' but {len(z)} of '{name}': row i of every modality must be the "
                 "same sample. Mark samples that lack a modality in `modality_mask`."
             )
-        if values[name].shape != values[first].shape:
+        if z.shape != values[first].shape:
             raise ValueError(
-                f"`{key}` of '{first}' are {width} wide and those of '{name}' {wide}: {objective} needs modalities of one "
-                "width."
+                f"`{key}` of '{first}' are {width} wide and those of '{name}' {z.shape[-1]}: {objective} needs "
+                "modalities of one width."
             )
     mask_BM: torch.Tensor | None = outputs.get("modality_mask")
     if mask_BM is not None and mask_BM.shape != (size, len(values)):

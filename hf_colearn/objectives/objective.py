@@ -128,10 +128,5 @@ class Objective(Protocol):
     terms: tuple[str, ...]
 
     def __call__(self, outputs: Mapping[str, Any], batch: CoLearningBatch) -> dict[str, torch.Tensor]:
-        """The terms of a batch.
-
-        Args:
-            outputs (`Mapping`): The model's, such as `latents` `(B, D)` and `logits` `(B, C)`.
-            batch ([`CoLearningBatch`]): Labels, targets and what else is known of the samples.
-        """
+        """The terms of a batch by the model's outputs, such as `latents` `(B, D)` and `logits` `(B, C)`."""
         ...
