@@ -14,21 +14,13 @@ from hf_colearn.objectives.objective import CoLearningBatch, Objective
 from hf_colearn.teachers.bank import TeacherBank
 from hf_colearn.teachers.pairing import Pairing
 from hf_colearn.teachers.teacher import Teacher
-from hf_colearn.training import (
-    argument_checks,
-    batch_checks,
-    checkpoints,
-    data_checks,
-    learning_rates,
-    sharding,
-    streams,
-)
+from hf_colearn.training import argument_checks, batch_checks, checkpoints, data_checks, learning_rates, streams
 from hf_colearn.training.batches import Batches
 from hf_colearn.training.first_batch import try_first_batch
 from hf_colearn.training.hooks import Hooks
 from hf_colearn.training.term_log import TermLog
-from hf_colearn.training.weight_average import AveragedWeights
-from hf_colearn.utils.callback import colearning_callbacks
+from hf_colearn.training.weight_average import RunAverage
+from hf_colearn.utils.callback import CoLearningCallback
 
 
 class CoLearningTrainer(Trainer):
@@ -99,12 +91,12 @@ class CoLearningTrainer(Trainer):
         **trainer_kwargs: Any,
     ):
         args = CoLearningArguments("tmp_trainer") if args is None else args
-        argument_checks.model_and_arguments(model, args)
+        argument_checks.model_and_arguments_fit(model, args)
         self.teachers = argument_checks.named_teachers(teachers, bank, pairing)
         if objective is None and self.teachers:
             objective = LatentMatching(args.latent_loss, args.latent_reduction, tuple(teachers or ()))
-        argument_checks.objective_is_one(objective)
-        argument_checks.alpha_is_one(alpha, args, objective)
+        argument_checks.objective_is_valid(objective)
+        argument_checks.alpha_is_valid(alpha, args, objective)
         self.auxiliary_objective: Any = objective  # `objective` is a name of Trainer's hyperparameter search
         super().__init__(model, args, *trainer_args, **trainer_kwargs)
         argument_checks.arguments_fit(args, self.optimizer is not None, self.lr_scheduler is not None, self.sharded_by)
@@ -114,9 +106,10 @@ class CoLearningTrainer(Trainer):
         self._whole_train_dataset = self.train_dataset
         self._steps_per_epoch: int | None = None
         self.batches, self.hooks = Batches(self, augment), Hooks(self.callback_handler)
-        self._averaged, self._hub = AveragedWeights(self), HubRecord(self)
+        self._averaged, self._hub = RunAverage(self), HubRecord(self)
         self._synchronised = streams.SynchronisedBatches()
-        self.hooks.setup(self)
+        for callback in self.hooks.callbacks:
+            callback.setup(self)
         if objective is not None:
             # Every term is a mean over its micro-batch, so Trainer must divide by the accumulation steps: a task loss
             # that is normalised over the accumulated batch would not mix with them.
@@ -126,7 +119,7 @@ class CoLearningTrainer(Trainer):
             self._term_log = TermLog(objective.terms)
             self._set_alpha(alpha or args.make_alpha(objective.terms))
         if self.teachers and self.model is not None:
-            argument_checks.latent_widths(self.model, self.teachers, objective)
+            argument_checks.latent_widths_fit(self.model, self.teachers, objective)
             argument_checks.latent_head_learns(self.model)
 
     def _set_alpha(self, alpha: Alpha) -> None:
@@ -139,7 +132,7 @@ class CoLearningTrainer(Trainer):
     @property
     def sharded_by(self) -> str | None:
         """What spreads the weights over the processes, `"FSDP"` or `"DeepSpeed"`; None where all hold them whole."""
-        return sharding.sharded_by(self)
+        return "DeepSpeed" if self.is_deepspeed_enabled else "FSDP" if self.is_fsdp_enabled else None
 
     @property
     def bank(self) -> TeacherBank | None:
@@ -155,14 +148,14 @@ class CoLearningTrainer(Trainer):
     def add_callback(self, callback):
         # A callback of ours is given the trainer, to look at what it was added to.
         super().add_callback(callback)
-        for added in colearning_callbacks(self.callback_handler.callbacks[-1:]):
+        if isinstance(added := self.callback_handler.callbacks[-1], CoLearningCallback):
             added.setup(self)
 
     def train(self, *args, **kwargs):
         # Bad input must show before anything is written, so the data, the ids and one small batch are looked at first.
         if self.train_dataset is not None and self.model is not None:  # no model yet in a hyperparameter search
-            data_checks.training_data(self.train_dataset, self.args, self.model, self.teachers)
-            data_checks.evaluation_labels(self.eval_dataset, self.model)
+            data_checks.training_data_fits(self.train_dataset, self.args, self.model, self.teachers)
+            data_checks.evaluation_labels_fit(self.eval_dataset, self.model)
             try_first_batch(self)
         return super().train(*args, **kwargs)
 
@@ -349,14 +342,14 @@ class CoLearningTrainer(Trainer):
         # The states of alpha and callbacks are a part of the run's, and the raw weights belong to the optimizer's.
         super()._save_optimizer_and_scheduler(output_dir)
         if self.args.should_save:
-            checkpoints.save_callback_states(self.callback_handler.callbacks, output_dir)
+            checkpoints.save_callback_states(self.hooks.callbacks, output_dir)
             self._averaged.save(output_dir)
 
     def _load_optimizer_and_scheduler(self, checkpoint):
         # The counterpart.
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
-            checkpoints.load_callback_states(self.callback_handler.callbacks, checkpoint)
+            checkpoints.load_callback_states(self.hooks.callbacks, checkpoint)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         # Trainer loads the names that match and only warns about the rest: of a ViT's, which are older ones, nothing.

@@ -16,7 +16,7 @@ from hf_colearn.teachers.teacher import Teacher
 logger = logging.get_logger(__name__)
 
 
-def model_and_arguments(model: Any, args: Any) -> None:
+def model_and_arguments_fit(model: Any, args: Any) -> None:
     """A text names a model, and Trainer does not load it; the arguments have our fields."""
     if isinstance(model, str):
         raise TypeError(
@@ -47,18 +47,15 @@ def named_teachers(teachers: Any, bank: Any, pairing: Any) -> dict[str, Teacher]
                 "`Teacher(bank, pairing)`."
             )
         if not isinstance(name, str) or not name.isidentifier():
-            raise ValueError(
-                f"a teacher cannot be called {name!r}: its name becomes part of logged names, such as 'text'."
-            )
+            raise ValueError(f"a teacher cannot be called {name!r}: its name is part of logged names, such as 'text'.")
     return dict(teachers)
 
 
-def objective_is_one(objective: Any) -> None:
+def objective_is_valid(objective: Any) -> None:
     """An objective names its terms, can be called, and has no weights of its own."""
     if objective is None:
         return
-    if isinstance(objective, type):
-        raise TypeError(f"objective={objective.__name__} is a class: pass an object of it, `{objective.__name__}()`.")
+    _refuse_class("objective", objective, "")
     terms = getattr(objective, "terms", None)
     if not callable(objective) or not terms or isinstance(terms, str) or not all(isinstance(t, str) for t in terms):
         raise TypeError(
@@ -73,6 +70,11 @@ def objective_is_one(objective: Any) -> None:
         )
 
 
+def _refuse_class(name: str, value: Any, options: str) -> None:
+    if isinstance(value, type):
+        raise TypeError(f"{name}={value.__name__} is a class: pass an object of it, `{value.__name__}({options})`.")
+
+
 def _own_weights(part: Any, seen: set[int]) -> Iterator[str]:
     """Where an objective, or one within it, holds parameters."""
     if id(part) in seen:
@@ -82,34 +84,31 @@ def _own_weights(part: Any, seen: set[int]) -> Iterator[str]:
         yield type(part).__name__
     elif isinstance(part, torch.nn.Parameter) or (isinstance(part, torch.Tensor) and part.requires_grad):
         yield f"a tensor of shape {tuple(part.shape)}"
-    elif isinstance(part, Mapping):
-        for value in part.values():
-            yield from _own_weights(value, seen)
-    elif isinstance(part, (list, tuple)):
-        for value in part:
+    elif isinstance(part, (Mapping, list, tuple)):
+        for value in part.values() if isinstance(part, Mapping) else part:
             yield from _own_weights(value, seen)
     elif hasattr(part, "terms"):  # an objective: its attributes, and the objectives that it wraps
         yield from _own_weights(vars(part), seen)
 
 
-def alpha_is_one(alpha: Any, args: CoLearningArguments, objective: Objective | None) -> None:
+def alpha_is_valid(alpha: Any, args: CoLearningArguments, objective: Objective | None) -> None:
     """An alpha is an object; without a term it would do nothing, and two alphas would contradict each other."""
-    if isinstance(alpha, type):
-        raise TypeError(f"alpha={alpha.__name__} is a class: pass an object of it, such as `{alpha.__name__}(...)`.")
+    _refuse_class("alpha", alpha, "...")
     if alpha is not None and not isinstance(alpha, Alpha):
         raise TypeError(
             f"alpha={alpha!r} is a {type(alpha).__name__}: pass a number as `CoLearningArguments(alpha=...)`, or an object "
             "such as `ConstantAlpha(0.3)`."
         )
-    if objective is None and (alpha is not None or args.alpha or args.alpha_schedule != "constant"):
-        shown = f"alpha={args.alpha}" if args.alpha else f"alpha_schedule='{args.alpha_schedule}'"
-        shown = shown if alpha is None else f"alpha={type(alpha).__name__}"
+    given = args.alpha if alpha is None else type(alpha).__name__
+    is_scheduled = args.alpha_schedule != "constant"
+    if objective is None and (given or is_scheduled):
+        shown = f"alpha={given}" if given else f"alpha_schedule='{args.alpha_schedule}'"
         raise ValueError(
             f"{shown} has no auxiliary term to weigh: pass `bank=` (or `objective=`), or leave alpha out."
         )
-    if alpha is not None and (args.alpha is not None or args.alpha_schedule != "constant"):
+    if alpha is not None and (args.alpha is not None or is_scheduled):
         raise ValueError(
-            f"alpha is given twice, as alpha={type(alpha).__name__} and in the arguments (alpha={args.alpha}, "
+            f"alpha is given twice, as alpha={given} and in the arguments (alpha={args.alpha}, "
             f"alpha_schedule='{args.alpha_schedule}'): leave one out."
         )
 
@@ -135,7 +134,7 @@ def arguments_fit(args: CoLearningArguments, has_optimizer: bool, has_scheduler:
         )
     if args.lr_step_epochs is not None and has_scheduler:
         raise ValueError(
-            f"lr_step_epochs={args.lr_step_epochs:g} is a schedule, and you pass one of your own: leave one of them out."
+            f"lr_step_epochs={args.lr_step_epochs:g} is a schedule, and you pass one of your own: leave one out."
         )
     if args.ema_decay is not None and sharded_by is not None:
         raise ValueError(
@@ -144,33 +143,31 @@ def arguments_fit(args: CoLearningArguments, has_optimizer: bool, has_scheduler:
         )
 
 
-def latent_widths(model: Any, teachers: Mapping[str, Teacher], objective: Objective | None) -> None:
-    """A student of ours tells the widths of its latent and its training heads, and a bank the teacher's."""
+def latent_widths_fit(model: Any, teachers: Mapping[str, Teacher], objective: Objective | None) -> None:
+    """A student of ours knows the widths of its latent and its training heads, and a bank the teacher's."""
     config = getattr(model, "config", None)
     width, heads = getattr(config, "latent_dim", None), getattr(config, "training_heads", None) or {}
-    terms = getattr(objective, "terms", ())
     for name, teacher in teachers.items():
         term = "latent" if name == TEACHER else latent_term(name)
-        if name != TEACHER and term not in terms:
+        if name != TEACHER and term not in getattr(objective, "terms", ()):
             continue  # an objective of the user's own, which knows what to do with it
-        found = heads[term]["out_features"] if term in heads else width
-        if found is not None and found != teacher.dim:
-            raise ValueError(wrong_width(found, teacher.dim, term))
+        widths_fit(heads[term]["out_features"] if term in heads else width, teacher.dim, term)
 
 
-def wrong_width(student: int, teacher: int, term: str) -> str:
-    """What to say where latents and targets are of different widths."""
-    return (
-        f"the student's latents are {student} wide, the teacher's {teacher}: build the student with "
-        f"`latent_dim={teacher}` (`latent_dim=bank.dim`), or give it a training head for the term '{term}', "
-        f"`training_heads={{'{term}': {teacher}}}`."
-    )
+def widths_fit(student: int | None, teacher: int, term: str) -> None:
+    """Latents and targets of a term must be of one width; None is not known yet."""
+    if student is not None and student != teacher:
+        raise ValueError(
+            f"the student's latents are {student} wide, the teacher's {teacher}: build the student with "
+            f"`latent_dim={teacher}` (`latent_dim=bank.dim`), or give it a training head for the term '{term}', "
+            f"`training_heads={{'{term}': {teacher}}}`."
+        )
 
 
 def latent_head_learns(model: Any) -> None:
     """Warns of a frozen latent head, which LoRA leaves behind unless it is told to train it."""
-    heads = [weight for name, weight in model.named_parameters() if "latent_head" in name]
-    if heads and not any(weight.requires_grad for weight in heads):
+    trains = [weight.requires_grad for name, weight in model.named_parameters() if "latent_head" in name]
+    if trains and not any(trains):
         logger.warning(
             "The student's latent head is frozen: it stays as it is, which is random in a new student. With LoRA, "
             'train it with `modules_to_save=["latent_head", "latent_norm", "classifier"]`.'

@@ -7,14 +7,13 @@ import torch
 
 from hf_colearn.data.sample_ids import LABELS
 from hf_colearn.objectives.objective import TEACHER, Objective
-from hf_colearn.training.argument_checks import wrong_width
+from hf_colearn.training.argument_checks import widths_fit
 
 
 def augmented_labels_fit(batch: Mapping[str, Any], smooths: bool) -> None:
     """Trainer's label smoothing reads class indices, and mixing augmentations give distributions."""
     for name in LABELS:
-        labels = batch.get(name)
-        if smooths and isinstance(labels, torch.Tensor) and labels.is_floating_point():
+        if smooths and isinstance(labels := batch.get(name), torch.Tensor) and labels.is_floating_point():
             raise ValueError(
                 f"the augmentation gives soft `{name}`, and label_smoothing_factor takes class indices: leave it out, and "
                 "smooth the labels in the augmentation."
@@ -35,9 +34,8 @@ def outputs_fit(outputs: Any, targets: Mapping[str, torch.Tensor], model_name: s
         )
     if latents.ndim != 2:
         raise ValueError(f"{model_name} returns latents of shape {tuple(latents.shape)}: pool them to [B, D].")
-    heads = outputs.get("training_outputs") or {}
-    if list(targets) == [TEACHER] and "latent" not in heads and latents.shape[1] != targets[TEACHER].shape[-1]:
-        raise ValueError(wrong_width(latents.shape[1], targets[TEACHER].shape[-1], "latent"))
+    if list(targets) == [TEACHER] and "latent" not in (outputs.get("training_outputs") or {}):
+        widths_fit(latents.shape[1], targets[TEACHER].shape[-1], "latent")
 
 
 def has_task_loss(outputs: Any, given: list[str], model_name: str) -> None:
@@ -55,14 +53,11 @@ def terms_fit(terms: Any, objective: Objective) -> None:
     if not isinstance(terms, Mapping):
         raise TypeError(f"{name} returned a {type(terms).__name__}: return a dictionary, {{term: loss}}.")
     if terms.keys() != set(objective.terms):
+        named = sorted(objective.terms)
         raise ValueError(
-            f"{name} returned the terms {sorted(terms)}, and its `terms` are {sorted(objective.terms)}: return those, no "
-            "others."
+            f"{name} returned the terms {sorted(terms)}, and its `terms` are {named}: return those alone."
         )
     for term, loss in terms.items():
         if not isinstance(loss, torch.Tensor) or loss.ndim:
             found = f"shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
-            raise ValueError(
-                f"{name} returned {found} for the term '{term}': return a scalar tensor, such as the mean over the samples "
-                "that count."
-            )
+            raise ValueError(f"{name} returned {found} for the term '{term}': return a scalar tensor, such as a mean.")

@@ -13,12 +13,7 @@ from hf_colearn.utils import distributed
 
 
 class Batches:
-    """What a trainer makes its batches with.
-
-    Args:
-        trainer ([`CoLearningTrainer`]): Whose data, collator and teachers they are made of.
-        augment (`Callable`, *optional*): The user's.
-    """
+    """What a trainer makes its batches with: its collator, its teachers and the user's augmentation."""
 
     def __init__(self, trainer: Any, augment: Callable[[dict[str, Any]], dict[str, Any]] | None):
         self._trainer = trainer
@@ -50,11 +45,8 @@ class Batches:
     ) -> dict[str, Any]:
         """This process's share of a batch beside training, with targets where it is of the training set.
 
-        Args:
-            dataset ([`datasets.Dataset`]): What to draw from, without replacement.
-            rng (`np.random.Generator`): The same on all processes, which then share one batch, however many they are.
-            size (`int`, *optional*): Samples over all processes; those of a training step by default.
-            augment (`bool`, *optional*, defaults to `False`): Whether to augment it as a training batch.
+        `rng` is the same on all processes, which then share one batch of `size` samples (by default those of a training
+        step), however many they are.
         """
         trainer, processes = self._trainer, distributed.world_size()
         asked = trainer.args.train_batch_size * processes if size is None else size

@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_NAME
 
 from hf_colearn.models.lora import load_adapter
-from hf_colearn.utils.callback import CoLearningCallback, colearning_callbacks
+from hf_colearn.utils.callback import CoLearningCallback
 
 
 CALLBACK_STATES = "callback_states.pt"
@@ -26,13 +27,6 @@ def load_weights(model: torch.nn.Module, checkpoint: str) -> None:
 
     A `PreTrainedModel` is read with `from_pretrained`, which knows the names that older versions of transformers gave
     to its weights; any other module by the names that it has.
-
-    Args:
-        model (`torch.nn.Module`): Unwrapped.
-        checkpoint (`str`): The checkpoint's folder.
-
-    Raises:
-        ValueError: If a weight is missing, too many, or of another shape.
     """
     try:
         if isinstance(model, PreTrainedModel):
@@ -54,29 +48,22 @@ def load_weights(model: torch.nn.Module, checkpoint: str) -> None:
 
 def load_whole_weights(trainer: Any, checkpoint: str, model: torch.nn.Module) -> bool:
     """Loads a checkpoint's plain weights; False where weights are sharded, or the checkpoint has none of that form."""
-    name, load_into = (
-        (ADAPTER_SAFE_WEIGHTS_NAME, load_adapter)
-        if isinstance(model, PeftModel)
-        else (SAFE_WEIGHTS_NAME, load_weights)
-    )
+    is_adapted = isinstance(model, PeftModel)
+    name = ADAPTER_SAFE_WEIGHTS_NAME if is_adapted else SAFE_WEIGHTS_NAME
     if trainer.sharded_by is not None or not os.path.isfile(os.path.join(checkpoint, name)):
         return False
-    load_into(model, checkpoint)
+    (load_adapter if is_adapted else load_weights)(model, checkpoint)
     return True
 
 
-def save_callback_states(callbacks: Sequence[Any], checkpoint: str) -> None:
+def save_callback_states(callbacks: Sequence[CoLearningCallback], checkpoint: str) -> None:
     """Writes the states of alpha and of the other callbacks of ours."""
     states = {name: callback.state_dict() for name, callback in _named(callbacks).items()}
     torch.save(states, os.path.join(checkpoint, CALLBACK_STATES))
 
 
-def load_callback_states(callbacks: Sequence[Any], checkpoint: str) -> None:
-    """Restores them; the callbacks stay the objects that they are.
-
-    Raises:
-        ValueError: If the file is damaged, or holds the states of other callbacks than the run's.
-    """
+def load_callback_states(callbacks: Sequence[CoLearningCallback], checkpoint: str) -> None:
+    """Restores them; a ValueError where the file is damaged, or holds the states of other callbacks than the run's."""
     states, ours = _read_states(Path(checkpoint)), _named(callbacks)
     saved = {name for name, state in states.items() if state}
     if saved != {name for name, callback in ours.items() if name in saved or callback.state_dict()}:
@@ -89,15 +76,14 @@ def load_callback_states(callbacks: Sequence[Any], checkpoint: str) -> None:
         ours[name].load_state_dict(states[name])
 
 
-def _named(callbacks: Sequence[Any]) -> dict[str, CoLearningCallback]:
+def _named(callbacks: Sequence[CoLearningCallback]) -> dict[str, CoLearningCallback]:
     """By class, and from the second one of a class on by its number."""
-    named: dict[str, CoLearningCallback] = {}
-    for callback in colearning_callbacks(callbacks):
-        name, number = type(callback).__name__, 1
-        while name in named:
-            number += 1
-            name = f"{type(callback).__name__} {number}"
-        named[name] = callback
+    met = Counter[str]()
+    named = {}
+    for callback in callbacks:
+        name = type(callback).__name__
+        met[name] += 1
+        named[name if met[name] == 1 else f"{name} {met[name]}"] = callback
     return named
 
 
@@ -111,7 +97,6 @@ def _read_states(checkpoint: Path) -> dict[str, Any]:
             return torch.load(path, weights_only=True)
         saved = json.loads(path.read_text())
     except Exception as error:  # torch names no common class of what it raises for a damaged file
-        raise ValueError(
-            f"'{path}' is damaged ({type(error).__name__}): resume from an earlier checkpoint."
-        ) from error
+        found = type(error).__name__
+        raise ValueError(f"'{path}' is damaged ({found}): resume from an earlier checkpoint.") from error
     return {saved["class"]: saved["state"]}

@@ -1,7 +1,6 @@
 """What the trainer refuses in data sets before it starts, each with the value at fault and the way out."""
 
 import difflib
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,16 +14,15 @@ from hf_colearn.data.sample_ids import LABELS
 from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
 from hf_colearn.teachers.collator import missing_ids
 from hf_colearn.teachers.teacher import Teacher
-from hf_colearn.utils import distributed
 from hf_colearn.utils.rng import preserve_rng_state
 
 
-def training_data(dataset: Any, args: CoLearningArguments, model: Any, teachers: Mapping[str, Teacher]) -> None:
+def training_data_fits(dataset: Any, args: CoLearningArguments, model: Any, teachers: dict[str, Teacher]) -> None:
     """The training set must have samples, labels within the student's classes, and ids that the pairing can serve."""
     if hasattr(dataset, "__len__") and len(dataset) == 0:
         raise ValueError("the training set is empty: nothing to train on. Look at its split, filter or selection.")
     if isinstance(dataset, IterableDataset):
-        stream(dataset, args, model, teachers)
+        stream_fits(dataset, args, model, teachers)
     if not isinstance(dataset, Dataset):
         return
     labels_fit(dataset, model)
@@ -43,10 +41,8 @@ def training_data(dataset: Any, args: CoLearningArguments, model: Any, teachers:
     if args.id_column in dataset.column_names:
         ids = _plain(dataset, args.id_column)
         if not np.issubdtype(ids.dtype, np.integer):
-            raise ValueError(
-                f"the ids in column '{args.id_column}' are {ids.dtype}, such as {_odd(ids)!r}: a sample id is an "
-                "integer, from 0. Number the samples with `with_sample_ids`."
-            )
+            way_out = "a sample id is an integer, from 0. Number the samples with `with_sample_ids`."
+            raise ValueError(_not_integers("ids", args.id_column, ids) + way_out)
         for teacher in teachers.values():
             teacher.check(ids)
     elif args.id_column not in _sample(dataset, 0):  # a transform may pass it on
@@ -58,39 +54,28 @@ def inputs_are_there(dataset: Dataset, model: Any) -> None:
     wanted = [name for name in getattr(model, "input_names", ()) if name != "attention_mask"]
     found = list(_sample(dataset, 0)) if _has_transform(dataset) else dataset.column_names
     if wanted and not set(wanted) & set(found):
-        near = [match for name in wanted for match in difflib.get_close_matches(name, found, n=1)]
-        meant = f"rename '{near[0]}'" if near else "rename or make one"
+        near = [f"'{match}'" for name in wanted for match in difflib.get_close_matches(name, found, n=1)]
         raise ValueError(
             f"the training set has no column {' or '.join(map(repr, wanted))}, which {type(model).__name__} reads (it has "
-            f"{', '.join(map(repr, found))}): {meant}."
+            f"{', '.join(map(repr, found))}): rename {near[0] if near else 'or make one'}."
         )
 
 
-def stream(dataset: IterableDataset, args: CoLearningArguments, model: Any, teachers: Mapping[str, Teacher]) -> None:
+def stream_fits(stream: IterableDataset, args: CoLearningArguments, model: Any, teachers: dict[str, Teacher]) -> None:
     """Of a stream, what shows without reading it: the columns, the classes' names, and whether bank and pairing fit."""
-    column = next((name for name in LABELS if name in (dataset.column_names or [])), None)
-    if column is not None and dataset.features is not None:
-        _named_classes_fit(dataset.features[column], column, model)
+    column = next((name for name in LABELS if name in (stream.column_names or [])), None)
+    if column is not None and stream.features is not None:
+        _named_classes_fit(stream.features[column], column, model)
     if not teachers:
         return
-    if dataset.column_names is not None and args.id_column not in dataset.column_names:
+    if stream.column_names is not None and args.id_column not in stream.column_names:
         raise ValueError(
-            f"the stream has no column '{args.id_column}' (it has {', '.join(map(repr, dataset.column_names))}), so no "
+            f"the stream has no column '{args.id_column}' (it has {', '.join(map(repr, stream.column_names))}), so no "
             "teacher target can be found for its samples: number them where it is made, in an order that never changes, "
             f"such as `stream.map(lambda row, i: {{**row, '{args.id_column}': i}}, with_indices=True)`, or set `id_column`."
         )
     for teacher in teachers.values():
         teacher.check(np.zeros(0, dtype=np.int64))
-
-
-def evaluated_stream(dataset: IterableDataset, dispatch_batches: bool | None) -> None:
-    """accelerate reads a stream for evaluation on the main process and hands the batches out."""
-    if distributed.is_distributed() and dispatch_batches is not False and dataset._distributed is not None:
-        raise ValueError(
-            f"the evaluation stream is split for process {dataset._distributed.rank} of "
-            f"{dataset._distributed.world_size}, but the main process reads it for all, so the other shares would be "
-            "left out: pass it whole."
-        )
 
 
 def _named_classes_fit(feature: Any, column: str, model: Any) -> None:
@@ -102,7 +87,7 @@ def _named_classes_fit(feature: Any, column: str, model: Any) -> None:
         )
 
 
-def evaluation_labels(evaluated: Any, model: Any) -> None:
+def evaluation_labels_fit(evaluated: Any, model: Any) -> None:
     """The labels of every evaluation set must be within the student's classes."""
     for dataset in evaluated.values() if isinstance(evaluated, dict) else [evaluated]:
         if isinstance(dataset, Dataset):
@@ -121,10 +106,8 @@ def labels_fit(dataset: Dataset, model: Any) -> None:
     labels, feature = _plain(dataset, column), dataset.features[column]
     if not np.issubdtype(labels.dtype, np.integer):
         if _reaches_the_student(dataset, column, 0):
-            raise ValueError(
-                f"the labels in column '{column}' are {labels.dtype}, such as {_odd(labels)!r}: class labels are "
-                "integers. Encode them with `dataset.class_encode_column`, and drop samples without one."
-            )
+            way_out = "class labels are integers. Encode them with `dataset.class_encode_column`, and drop samples without one."
+            raise ValueError(_not_integers("labels", column, labels) + way_out)
         return
     if not _has_transform(dataset):
         _named_classes_fit(feature, column, model)
@@ -160,7 +143,8 @@ def _plain(dataset: Dataset, column: str) -> np.ndarray:
     return np.asarray(dataset.select_columns(column).with_format("numpy")[column][:])
 
 
-def _odd(values: np.ndarray) -> Any:
-    """The value that shows best what is wrong: an empty cell, or else the first."""
+def _not_integers(what: str, column: str, values: np.ndarray) -> str:
+    """What is wrong with a column, with the value that shows it best: an empty cell, or else the first."""
     plain = values.tolist()
-    return next((value for value in plain if value is None or value != value), plain[0])
+    odd = next((value for value in plain if value is None or value != value), plain[0])
+    return f"the {what} in column '{column}' are {values.dtype}, such as {odd!r}: "

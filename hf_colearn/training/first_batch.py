@@ -11,19 +11,14 @@ from hf_colearn.utils.rng import preserve_rng_state
 
 
 def try_first_batch(trainer: Any) -> None:
-    """Computes all losses of a small batch without a trace: no gradients, no statistics, no random numbers are moved.
+    """Computes all losses of a small batch; gradients, statistics and random numbers stay as they are.
 
-    Nothing is tried where weights are sharded or the training set is a stream; the first step looks at its batch, too.
-
-    Args:
-        trainer ([`CoLearningTrainer`]): Before its training.
-
-    Raises:
-        ValueError: If outputs, targets, labels and terms do not fit together.
+    Where weights are sharded or the training set is a stream, the first step alone looks at its batch.
     """
     dataset, objective = trainer.train_dataset, trainer.auxiliary_objective
-    nothing_to_try = objective is None and trainer.batches.augment is None
-    if nothing_to_try or trainer.sharded_by is not None or not hasattr(dataset, "__len__"):
+    if objective is None and trainer.batches.augment is None:
+        return
+    if trainer.sharded_by is not None or not hasattr(dataset, "__len__"):
         return
     device = next(trainer.model.parameters()).device
     was_training = trainer.model.training

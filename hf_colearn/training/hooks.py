@@ -7,15 +7,11 @@ import torch
 from transformers.trainer_callback import CallbackHandler
 
 from hf_colearn.objectives.objective import CoLearningBatch
-from hf_colearn.utils.callback import CoLearningCallback, colearning_callbacks
+from hf_colearn.utils.callback import CoLearningCallback
 
 
 class Hooks:
-    """The hooks of [`CoLearningCallback`], called on all callbacks of a run that have them, in their order.
-
-    Args:
-        handler ([`~transformers.trainer_callback.CallbackHandler`]): Of the trainer.
-    """
+    """The hooks of [`CoLearningCallback`], called on all callbacks of a trainer that have them, in their order."""
 
     def __init__(self, handler: CallbackHandler):
         self._handler = handler
@@ -23,12 +19,7 @@ class Hooks:
     @property
     def callbacks(self) -> list[CoLearningCallback]:
         """Those of the run's callbacks that have these hooks."""
-        return colearning_callbacks(self._handler.callbacks)
-
-    def setup(self, trainer: Any) -> None:
-        """Gives the callbacks that the trainer was built with the trainer."""
-        for callback in self.callbacks:
-            callback.setup(trainer)
+        return [callback for callback in self._handler.callbacks if isinstance(callback, CoLearningCallback)]
 
     def on_outputs(self, outputs: Any, batch: CoLearningBatch, model: Any) -> None:
         """After a forward of a training step or of an evaluation."""
@@ -53,8 +44,5 @@ class Hooks:
 
     def metrics(self, training: bool, prefix: str = "") -> dict[str, float]:
         """What all callbacks add to a log; a collective."""
-        return {
-            f"{prefix}{name}": value
-            for callback in self.callbacks
-            for name, value in callback.metrics(training).items()
-        }
+        found = [callback.metrics(training) for callback in self.callbacks]
+        return {f"{prefix}{name}": value for metrics in found for name, value in metrics.items()}

@@ -13,23 +13,13 @@ logger = logging.get_logger(__name__)
 
 
 def layers_above(model: nn.Module) -> dict[nn.Parameter, int]:
-    """How many layers lie above every parameter of a model.
+    """How many layers lie above every parameter of a model; a ValueError where it has no `nn.ModuleList`.
 
     Layers are the elements of the backbone's outermost `nn.ModuleList`s in the order of their definition: the blocks of
     ViT, BERT or wav2vec2 (whose convolutions come first), the stages of ResNet, Swin or ConvNeXt. What is defined before
     the first is the layer below it (embeddings), what lies between two lists counts with the layer before it, and what
     comes after the last, with every head, is the top. So the top has 0 layers above it, the last block 1, and the
-    embeddings of a backbone with n blocks n + 1, as in BEiT and timm.
-
-    Args:
-        model (`nn.Module`): A student, any model of transformers, or a `PeftModel` around one; in another module the
-            whole is the backbone.
-
-    Returns:
-        `dict[nn.Parameter, int]`: From each parameter to the number of layers above it.
-
-    Raises:
-        ValueError: If there is no `nn.ModuleList`.
+    embeddings of a backbone with n blocks n + 1, as in BEiT and timm. A module that is not of transformers is all backbone.
     """
     backbone = model.get_base_model() if isinstance(model, PeftModel) else model
     while isinstance(backbone, PreTrainedModel) and backbone.base_model is not backbone:
@@ -47,13 +37,12 @@ def layers_above(model: nn.Module) -> dict[nn.Parameter, int]:
             f"layer_decay needs layers, and {type(backbone).__name__} has no nn.ModuleList to find them in: leave "
             "layer_decay out, or pass an optimizer with learning rates of your own."
         )
-    layers: list[str] = []  # those met so far
+    layers: dict[str, None] = {}  # those met so far
     met = []  # for every parameter, how many, and whether it lies in one
     for name, parameter in backbone.named_parameters():  # in the order of definition
         prefix = next((prefix for prefix in outermost if name.startswith(prefix)), None)
         if prefix is not None:
-            layer = prefix + name[len(prefix) :].split(".")[0]
-            layers += [layer] if layer not in layers else []
+            layers[prefix + name.removeprefix(prefix).split(".")[0]] = None
         met.append((parameter, len(layers), prefix is not None))
     last = max(index for index, (_, _, is_inside) in enumerate(met) if is_inside)
     above = {parameter: len(layers) + 1 - below for parameter, below, _ in met[: last + 1]}
@@ -61,19 +50,10 @@ def layers_above(model: nn.Module) -> dict[nn.Parameter, int]:
 
 
 def decay_learning_rates(optimizer: torch.optim.Optimizer, model: nn.Module, layer_decay: float) -> None:
-    """Splits an optimizer's parameter groups by layer, each with the group's learning rate times
-    `layer_decay ** layers_above`.
+    """Splits an optimizer's parameter groups by layer, with the group's learning rate times `layer_decay ** layers_above`.
 
     Everything else of a group, such as its weight decay, stays. The first group is one of the top, whose learning rate
-    is the one that Trainer logs.
-
-    Args:
-        optimizer (`torch.optim.Optimizer`): Before its first step and before it has a scheduler.
-        model (`nn.Module`): As in [`layers_above`].
-        layer_decay (`float`): In (0, 1]; BEiT and MAE fine-tune with 0.65 to 0.75.
-
-    Raises:
-        ValueError: If the model has no layers, or the optimizer other parameters than the model's.
+    is the one that Trainer logs. BEiT and MAE fine-tune with a decay of 0.65 to 0.75.
     """
     above = layers_above(model)
     groups = []
@@ -97,16 +77,9 @@ def decay_learning_rates(optimizer: torch.optim.Optimizer, model: nn.Module, lay
 def step_schedule(
     optimizer: torch.optim.Optimizer, epochs: float, steps_per_epoch: int | None, gamma: float
 ) -> StepLR:
-    """Multiplies every learning rate with `gamma` after every so many epochs.
+    """Multiplies every learning rate with `gamma` after every so many epochs; a stream has no `steps_per_epoch`.
 
-    Args:
-        optimizer (`torch.optim.Optimizer`): At its initial learning rates.
-        epochs (`float`): The published protocols of Lee & Yoon (ICLR 2025) take 25 for AVMNIST, 70 for CREMA-D.
-        steps_per_epoch (`int`, *optional*): Optimizer steps of an epoch; None in a stream, whose length is unknown.
-        gamma (`float`): Between 0 and 1.
-
-    Raises:
-        ValueError: If the length of an epoch is unknown.
+    The published protocols of Lee & Yoon (ICLR 2025) take 25 epochs for AVMNIST, 70 for CREMA-D.
     """
     if steps_per_epoch is None:
         raise ValueError(

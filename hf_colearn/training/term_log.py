@@ -9,11 +9,7 @@ from hf_colearn.utils import distributed
 
 
 class TermLog:
-    """Sums on the device, which are read once a log.
-
-    Args:
-        terms (`Sequence[str]`): The names of the objective's terms.
-    """
+    """Sums on the device, which are read once a log."""
 
     def __init__(self, terms: Sequence[str]):
         self.names = ("task", *terms)
@@ -27,11 +23,7 @@ class TermLog:
         self._count = 0
 
     def add(self, losses: Mapping[str, torch.Tensor], alphas: Mapping[str, float]) -> None:
-        """Adds a micro-batch's losses, `"task"` and every term, and their weights.
-
-        Raises:
-            FloatingPointError: On every process, if a loss of the run's first micro-batch is not finite.
-        """
+        """Adds a micro-batch's losses, `"task"` and every term, and their weights; the run's first must be finite."""
         values = torch.stack([losses[name].detach().float() for name in self.names])
         broken = torch.where(values.isfinite(), math.inf, float(self._count))
         self._broken = broken if self._broken is None else torch.minimum(self._broken, broken)
@@ -44,11 +36,7 @@ class TermLog:
             self._check_finite(distributed.mean_over_processes(values).tolist(), "in the first step")
 
     def pop_metrics(self) -> dict[str, float]:
-        """The means since the last call, over processes, too; empty where nothing was added.
-
-        Raises:
-            FloatingPointError: On every process, if a mean is not finite.
-        """
+        """The means since the last call, over processes, too, which must be finite; empty where nothing was added."""
         if self._sums is None:
             return {}
         means = (distributed.mean_over_processes(self._sums) / self._count).tolist()

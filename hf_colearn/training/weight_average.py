@@ -1,7 +1,8 @@
 """An exponential moving average of the weights: what is evaluated and saved, while the raw weights train on."""
 
-import os
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,22 +26,7 @@ class WeightAverage(TrainerCallback):
     r"""Follows a model's weights: \\(\bar w_t = d \, \bar w_{t-1} + (1 - d) \, w_t\\) after every optimizer step t.
 
     The average starts from the weights that the model has now. It covers every trainable parameter and every
-    floating-point buffer of the state dict (batch statistics); integers, such as a batch counter, and frozen weights
-    stay as they are. On several processes every one keeps the same average; buffers are those of the main process.
-
-    Args:
-        model (`torch.nn.Module`): Unwrapped, on its device.
-        decay (`float`): d, between 0 and 1.
-
-    Example:
-
-    ```python
-    average = WeightAverage(model, decay=0.999)
-    optimizer.step()
-    average.update()
-    with average.in_place():
-        model.eval()(**batch)
-    ```
+    floating-point buffer of the state dict (batch statistics); integers and frozen weights stay as they are.
     """
 
     def __init__(self, model: torch.nn.Module, decay: float):
@@ -63,8 +49,13 @@ class WeightAverage(TrainerCallback):
             self.update()
 
     @contextmanager
-    def in_place(self):
-        """Within, the model holds the averages; afterwards, and after any error, the raw weights to the last bit."""
+    def in_place(self, agree: bool = False) -> Iterator[None]:
+        """Within, the model holds the averages; afterwards, and after any error, the raw weights to the last bit.
+
+        With `agree` every process holds the main process's batch statistics, which are those that are saved; a collective.
+        """
+        if agree:
+            self._agree()
         if self._is_in_place:
             yield
             return
@@ -77,39 +68,30 @@ class WeightAverage(TrainerCallback):
             _write(raw, self._weights)
             self._is_in_place = False
 
-    def agree(self) -> None:
-        """Gives every process the main process's batch statistics, which are those that are saved; a collective."""
-        distributed.overwrite_from_main_process([self._averages[name] for name in self._buffers])
-
     def finish(self) -> None:
         """Leaves the averages in the model for good; a collective."""
-        self.agree()
+        self._agree()
         _write(self._averages, self._weights)
+
+    def _agree(self) -> None:
+        distributed.overwrite_from_main_process([self._averages[name] for name in self._buffers])
 
     def save(self, folder: str) -> None:
         """Writes the raw weights and the averages beside the model's own file, which holds the averages."""
-        for name, tensors in ((TRAINING_WEIGHTS, self._weights), (AVERAGED_WEIGHTS, self._averages)):
+        for path, tensors in self._files(folder):
             plain = {key: tensor.detach().contiguous() for key, tensor in tensors.items()}
-            save_file(plain, os.path.join(folder, name), metadata={"format": "pt"})
+            save_file(plain, path, metadata={"format": "pt"})
 
     def load(self, folder: str) -> None:
-        """Puts raw weights and averages back as they were.
-
-        Raises:
-            ValueError: If the checkpoint has none, or those of another model.
-        """
-        for name, tensors in ((TRAINING_WEIGHTS, self._weights), (AVERAGED_WEIGHTS, self._averages)):
-            path = os.path.join(folder, name)
-            if not os.path.isfile(path):
+        """Puts raw weights and averages back as they were; a ValueError where they are missing or of another model."""
+        for path, tensors in self._files(folder):
+            if not path.is_file():
                 raise ValueError(
-                    f"'{folder}' has no {name}: it was written without `ema_decay` or with `save_only_model`. Resume "
+                    f"'{folder}' has no {path.name}: it was written without `ema_decay` or with `save_only_model`. Resume "
                     "without `ema_decay`, or start anew from the weights alone with `from_pretrained`."
                 )
             saved = current_names(load_file(path), tensors)
-            wrong = {key: tuple(tensor.shape) for key, tensor in saved.items()}.items() ^ {
-                (key, tuple(tensor.shape)) for key, tensor in tensors.items()
-            }
-            if wrong:
+            if wrong := _shapes(saved) ^ _shapes(tensors):
                 key, shape = min(wrong)
                 raise ValueError(
                     f"'{path}' is of another model than this one, or of one with other weights frozen: only one of the "
@@ -117,18 +99,51 @@ class WeightAverage(TrainerCallback):
                 )
             _write(saved, tensors)
 
+    def _files(self, folder: str) -> list[tuple[Path, dict[str, torch.Tensor]]]:
+        return [(Path(folder, TRAINING_WEIGHTS), self._weights), (Path(folder, AVERAGED_WEIGHTS), self._averages)]
 
-def refuse_to_lose_average(folder: str) -> None:
-    """Resuming without `ema_decay` would train on from the averages with the optimizer's state of the raw weights.
 
-    Raises:
-        ValueError: If the checkpoint holds an average.
-    """
-    if os.path.isfile(os.path.join(folder, TRAINING_WEIGHTS)):
-        raise ValueError(
-            f"'{folder}' was written with `ema_decay`, so its model file holds averaged weights: resume with `ema_decay`, "
-            "or start anew from the weights alone with `from_pretrained`."
-        )
+class RunAverage:
+    """The [`WeightAverage`] of a trainer's runs with `ema_decay`; does nothing without."""
+
+    def __init__(self, trainer: Any):
+        self._trainer = trainer
+        self._average: WeightAverage | None = None
+
+    def start(self, max_steps: int, checkpoint: str | None) -> None:
+        """From the weights as they are now on their device, or from where a checkpoint's average was."""
+        self._end()
+        decay = self._trainer.args.ema_decay
+        if decay is not None:
+            warn_of_initial_weights(decay, max_steps)
+            self._average = WeightAverage(self._trainer.model, decay)
+            self._trainer.add_callback(self._average)
+            if checkpoint is not None:
+                self._average.load(checkpoint)
+        elif checkpoint is not None and Path(checkpoint, TRAINING_WEIGHTS).is_file():
+            # Training would go on from the averages with the optimizer's state of the raw weights.
+            raise ValueError(
+                f"'{checkpoint}' was written with `ema_decay`, so its model file holds averaged weights: resume with "
+                "`ema_decay`, or start anew from the weights alone with `from_pretrained`."
+            )
+
+    def finish(self) -> None:
+        """Leaves the averages in the model for good; a collective."""
+        if self._average is not None:
+            self._average.finish()
+            self._end()
+
+    def _end(self) -> None:
+        if self._average is not None:
+            self._trainer.remove_callback(self._average)
+            self._average = None
+
+    def in_place(self, agree: bool = False) -> AbstractContextManager:
+        return nullcontext() if self._average is None else self._average.in_place(agree)
+
+    def save(self, folder: str) -> None:
+        if self._average is not None:
+            self._average.save(folder)
 
 
 def warn_of_initial_weights(decay: float, steps: int) -> None:
@@ -147,56 +162,11 @@ def _in_fp32(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
 
 
+def _shapes(tensors: dict[str, torch.Tensor]) -> set[tuple[str, tuple[int, ...]]]:
+    return {(name, tuple(tensor.shape)) for name, tensor in tensors.items()}
+
+
 @torch.no_grad()
 def _write(source: dict[str, torch.Tensor], target: dict[str, torch.Tensor]) -> None:
     for name, tensor in source.items():
         target[name].copy_(tensor)
-
-
-class AveragedWeights:
-    """The average of a trainer's weights while it trains with `ema_decay`; does nothing without.
-
-    Args:
-        trainer ([`CoLearningTrainer`]): Whose model is averaged.
-    """
-
-    def __init__(self, trainer: Any):
-        self._trainer = trainer
-        self._average: WeightAverage | None = None
-
-    def start(self, max_steps: int, checkpoint: str | None) -> None:
-        """From the weights as they are now on their device, or from where a checkpoint's average was."""
-        self._end()
-        decay = self._trainer.args.ema_decay
-        if decay is not None:
-            warn_of_initial_weights(decay, max_steps)
-            self._average = WeightAverage(self._trainer.model, decay)
-            self._trainer.add_callback(self._average)
-            if checkpoint is not None:
-                self._average.load(checkpoint)
-        elif checkpoint is not None:
-            refuse_to_lose_average(checkpoint)
-
-    def finish(self) -> None:
-        """Leaves the averages in the model for good; a collective."""
-        if self._average is not None:
-            self._average.finish()
-            self._end()
-
-    def _end(self) -> None:
-        if self._average is not None:
-            self._trainer.remove_callback(self._average)
-            self._average = None
-
-    def in_place(self, agree: bool = False) -> AbstractContextManager:
-        """Within, the model holds the averages; with `agree` the same ones on every process, which is a collective."""
-        if self._average is None:
-            return nullcontext()
-        if agree:
-            self._average.agree()
-        return self._average.in_place()
-
-    def save(self, folder: str) -> None:
-        """Writes raw weights and averages into a checkpoint."""
-        if self._average is not None:
-            self._average.save(folder)
