@@ -1,7 +1,7 @@
 """Style of all figures: the palettes, one style an arm, and the frame of a figure. Needs `pip install hf-colearn[report]`.
 
-Both palettes are for colour-blind readers: Okabe and Ito's for arms ("Color Universal Design", 2008; without its faint
-yellow), Paul Tol's "muted" for classes ("Colour Schemes", 2021). Dashes and markers repeat what colours say, for print.
+Both palettes are for colour-blind readers: Okabe and Ito's (2008, without its faint yellow) for arms, Paul Tol's "muted"
+("Colour Schemes", 2021) for classes. Dashes and markers repeat what colours say, for print.
 """
 
 import textwrap
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLACK, BLUE, RED = "#000000", "#0072B2", "#D55E00"
-ARM_COLOURS = {
+ARM_COLOURS = {  # Okabe & Ito, "Color Universal Design" (2008)
     "baseline": [BLACK],
     "colearned": [RED, BLUE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9"],
     "null": ["#595959", "#8C8C8C", "#737373", "#A3A3A3"],
