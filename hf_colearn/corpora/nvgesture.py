@@ -97,7 +97,8 @@ def _sample(line: str, where: str, folder: Path) -> Sample:
         spans = {name: (int(fields[key][1]), int(fields[key][2])) for name, (key, _) in _SENSORS.items()}
     except (KeyError, IndexError, ValueError) as error:
         raise ValueError(
-            f"{where} is '{line[:80]}', not 'path:... depth:sk_depth:START:END color:sk_color:START:END label:NUMBER'."
+            f"{where} is '{line[:80]}', where 'path:... depth:sk_depth:START:END color:sk_color:START:END label:NUMBER' was "
+            "expected."
         ) from error
     if not 1 <= label <= NUM_CLASSES:
         raise ValueError(f"{where} has label {label}: gestures run from 1 to {NUM_CLASSES}.")
