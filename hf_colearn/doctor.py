@@ -38,19 +38,12 @@ FIX = shlex.join([sys.executable, "-m", "hf_colearn.doctor", "--fix"])
 
 @dataclass
 class Finding:
-    """What one check found.
+    """What one check found."""
 
-    Args:
-        level (`str`): `"ok"`, `"warn"` (works, with a limit that should be known) or `"FAIL"`.
-        subject (`str`): What was looked at.
-        message (`str`): What was found.
-        way_out (`str`, *optional*, defaults to `""`): What to do about it, a command where there is one.
-    """
-
-    level: str
-    subject: str
+    level: str  # "ok", "warn" (works, with a limit that should be known) or "FAIL"
+    subject: str  # what was looked at
     message: str
-    way_out: str = ""
+    way_out: str = ""  # what to do about it, a command where there is one
 
     def __str__(self) -> str:
         way_out = f" -> {self.way_out}" if self.way_out else ""
@@ -187,11 +180,7 @@ def check_optional_tools() -> list[Finding]:
 
 
 def check_hub(online: bool = False) -> list[Finding]:
-    """The cache of models and datasets, offline mode, and whether there is a token (never the token itself).
-
-    Args:
-        online (`bool`, *optional*, defaults to `False`): Send the Hub a request and report whether it answers.
-    """
+    """The cache of models and datasets, offline mode, and whether there is a token (never the token itself)."""
     try:
         from huggingface_hub import constants, get_token
     except Exception as error:
@@ -247,15 +236,7 @@ def diagnose(online: bool = False) -> list[Finding]:
         online (`bool`, *optional*, defaults to `False`): Ask the Hub whether it answers.
 
     Returns:
-        `list[Finding]`: The findings, in the order in which they are printed.
-
-    Example:
-
-    ```python
-    >>> from hf_colearn.doctor import diagnose
-
-    >>> failed = [finding for finding in diagnose() if finding.level == "FAIL"]
-    ```
+        `list[Finding]`: In the order in which they are printed.
     """
     return [
         check_python(),
@@ -270,11 +251,7 @@ def diagnose(online: bool = False) -> list[Finding]:
 
 
 def fix_torchaudio() -> list[str]:
-    """Sets torchaudio's compiled libraries aside, so that it imports everywhere and runs in PyTorch alone.
-
-    Returns:
-        `list[str]`: What was done and how to undo it, as lines to print.
-    """
+    """Sets torchaudio's compiled libraries aside, so that it imports everywhere; returns what was done, as lines."""
     lines: list[str] = []
     for path in _libraries(".so") + _libraries(".pyd"):
         try:

@@ -1,4 +1,4 @@
-"""The arms of a comparison: baseline, co-learned, null controls, references, each with what it differs in."""
+"""The arms of a comparison: baseline, co-learned, null controls, references, and what each differs in."""
 
 import copy
 import re
@@ -24,16 +24,14 @@ class ArmPlan:
 
     Args:
         name (`str`): Unique, as it stands in tables.
-        kind (`str`): `"baseline"`, `"colearned"`, `"null"` or `"reference"`; as of
-            [`~hf_colearn.analysis.statistics.compare.Arm`].
+        kind (`str`): Of [`~hf_colearn.analysis.statistics.compare.Arm`], such as `"baseline"`.
         pairing ([`Pairing`], *optional*): What its samples see of the teacher; none for the baseline.
-        id_column (`str`, *optional*): The column that the pairing knows samples by, where it is another one than
-            `CoLearningArguments.id_column`: a copy of the labels, for a pairing by class in a stream.
-        sweep (`tuple[str, float]`, *optional*): Where the arm is one step of a sweep: of what, and how much of it, as in
-            `("share of mismatched pairs", 0.25)`.
+        id_column (`str`, *optional*): What the pairing knows samples by, instead of `CoLearningArguments.id_column`: a copy
+            of the labels, for a pairing by class in a stream.
+        sweep (`tuple[str, float]`, *optional*): The variable and level of a sweep, `("share of mismatched pairs", 0.25)`.
         objective ([`Objective`], *optional*): Its auxiliary terms, where it has no teacher.
         make_alpha (`Callable[[int], Alpha]`, *optional*): Their weight, new for every run, from the seed.
-        modality (`str`, *optional*): The one modality that the arm is trained and tested with.
+        modality (`str`, *optional*): The one that the arm is trained and tested with.
         augment (`Callable`, *optional*): Of its training batches, as the trainer takes it.
     """
 
@@ -68,28 +66,23 @@ def run_folder(folder: str | Path, arm: str, seed: int) -> Path:
     return Path(folder) / re.sub(r"[^a-z0-9]+", "-", arm.lower()).strip("-") / f"seed-{seed}"
 
 
-def pick(plans: Sequence[ArmPlan], names: Sequence[str] | None) -> list[ArmPlan]:
-    """The arms of these names, or all of them; a name that is none of theirs is refused."""
-    known = [plan.name for plan in plans]
-    for name in names or []:
-        if name not in known:
-            raise ValueError(f"there is no arm '{name}': choose among {', '.join(map(repr, known))}.")
-    return [plan for plan in plans if names is None or plan.name in names]
-
-
 def chosen_arms(options: RecipeOptions, plans: Sequence[ArmPlan]) -> list[ArmPlan]:
     """The arms that `--arms` names; call it before the teacher is asked, so that a wrong name shows at once.
 
     Raises:
         ValueError: If a name is none of theirs, or the arms could not be compared.
     """
-    plans = pick(plans, options.arms)
-    check_comparable(plans, options.seeds)
-    return plans
+    known = [plan.name for plan in plans]
+    for name in options.arms or []:
+        if name not in known:
+            raise ValueError(f"there is no arm '{name}': choose among {', '.join(map(repr, known))}.")
+    chosen = [plan for plan in plans if options.arms is None or plan.name in options.arms]
+    check_comparable(chosen, options.seeds)
+    return chosen
 
 
 def check_comparable(plans: Sequence[ArmPlan], num_seeds: int) -> None:
-    """Refuses before training what the comparison would refuse after it: no baseline, a name twice, an unknown kind."""
+    """Refuses before training what the comparison would refuse after it, such as arms without a baseline."""
     compare([Arm(plan.name, plan.kind, [0.0] * num_seeds) for plan in plans])
 
 
@@ -99,8 +92,8 @@ def transfer_arms(
     num_classes: int,
     id_column: str | None = None,
 ) -> list[ArmPlan]:
-    """What the recipes of Lee & Yoon (ICLR 2025) train: a baseline, arms with a teacher, and null controls, whose targets
-    carry nothing of the teacher's knowledge; see [`~hf_colearn.teachers.null_controls`].
+    """What the recipes of Lee & Yoon (ICLR 2025) train: a baseline, arms with a teacher, and null controls
+    ([`~hf_colearn.teachers.null_controls`]).
 
     Args:
         colearned (`Mapping[str, Pairing]`): By name, the true pairing last.

@@ -13,9 +13,9 @@ class Cost:
 
     Attributes:
         seconds (`float`): Of wall time.
-        peak_memory (`int` or `None`): In bytes: of a CUDA device what torch has allocated at most; without one the most
-            that the process has held in memory, on Linux where its counter can be set back, else `None`.
-        of_device (`bool`): Whether that is a device's memory.
+        peak_memory (`int` or `None`): In bytes, allocated by torch on a CUDA device, or else held by the process (on Linux,
+            where its counter can be set back).
+        of_device (`bool`): Whether it is a device's.
     """
 
     seconds: float = 0.0

@@ -12,8 +12,7 @@ from hf_colearn.experiments.tiny_models import bert_tiny, resnet_tiny
 
 
 def image_text_processors(options: ImageTextOptions) -> dict[str, Any]:
-    """The image processor and the tokenizer of pretrained networks; None for the tokenizer of a tiny one, see
-    [`~hf_colearn.experiments.tiny_models.trained_tokenizer`]."""
+    """The image processor and the tokenizer; None for a tiny network's tokenizer, which is trained later."""
     is_tiny = options.image_backbone == "resnet_tiny"
     return {
         "image": frame_processor(options.image_size, None if is_tiny else options.image_backbone),

@@ -22,7 +22,7 @@ class ExperimentInfo:
         title (`str`): Of the card.
         pipeline_tag (`str`): Of the student.
         dataset_name (`str`): Pretty name of the data, such as `"MNIST"`.
-        dataset_type (`str`): Its id on the Hub, such as `"ylecun/mnist"`; a word without a slash is not linked.
+        dataset_type (`str`): Its id on the Hub, such as `"ylecun/mnist"`, or a word, which is not linked.
         pairing (`str`): What the teacher, or another modality, shows a sample.
         teacher (`str`, *optional*): What the teacher is, where there is one.
         published (`str`, *optional*): The published numbers, with their data and source.

@@ -1,8 +1,4 @@
-"""What the multimodal recipes share: their options, the arms of Yang et al. (NeurIPS 2024), and the trainer of an arm.
-
-Arms: the label loss alone (`ce`), the mixture with a constant, heuristic, fitted and learned alpha, the mixture with
-misaligned pairs as a null control, and every modality alone.
-"""
+"""What the multimodal recipes share: their options, the arms of Yang et al. (NeurIPS 2024), and the trainer of an arm."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +21,7 @@ from hf_colearn.objectives.distribution_alignment import DistributionAlignment
 from hf_colearn.objectives.misaligned_pairs import MisalignedPairs
 from hf_colearn.objectives.objective import Objective
 from hf_colearn.trainer import CoLearningTrainer
+from hf_colearn.utils.checks import check_choice
 
 
 OBJECTIVES = ("contrastive", "distribution")
@@ -48,11 +45,9 @@ class MultimodalOptions(RecipeOptions):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.objective not in OBJECTIVES:
-            raise ValueError(f"objective='{self.objective}' is unknown: choose one of {', '.join(OBJECTIVES)}.")
-        for name, choices in (("fusion", FUSIONS), ("latent_norm", LATENT_NORMS)):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name}='{getattr(self, name)}' is unknown: choose one of {', '.join(choices)}.")
+        check_choice("objective", self.objective, OBJECTIVES)
+        check_choice("fusion", self.fusion, FUSIONS)
+        check_choice("latent_norm", self.latent_norm, LATENT_NORMS)
         if self.lora and self.learned_temperature:
             raise ValueError(
                 "learned_temperature=True is frozen by --lora, which trains modules: leave one of them out."
@@ -83,7 +78,8 @@ class MultimodalOptions(RecipeOptions):
 def multimodal_arms(
     options: MultimodalOptions, training: Mapping[str, Any], modalities: Sequence[str]
 ) -> list[ArmPlan]:
-    """The arms of the paper, with a null control and every modality alone.
+    """The label loss alone (`ce`), its mixture with the objective by a constant, heuristic, fitted and learned alpha, the
+    mixture with misaligned pairs as a null control, and every modality alone.
 
     Args:
         options ([`MultimodalOptions`]): Their objective.
@@ -98,7 +94,11 @@ def multimodal_arms(
         )
     alpha = 0.5 if training["alpha"] is None else float(training["alpha"])
     objective = options.make_objective()
+    misaligned = MisalignedPairs(objective)
     term = objective.terms[0]
+
+    def constant(seed: int) -> ConstantAlpha:
+        return ConstantAlpha(alpha, term)
 
     def learned(seed: int) -> LearnedAlpha:
         return LearnedAlpha(
@@ -117,16 +117,11 @@ def multimodal_arms(
 
     return [
         ArmPlan("ce", "baseline"),
-        mixed("constant", lambda seed: ConstantAlpha(alpha, term)),
+        mixed("constant", constant),
         mixed("heuristic", lambda seed: HeuristicAlpha(term)),
         mixed("fitted", lambda seed: FittedAlpha.released(term)),
         mixed("learned", learned),
-        ArmPlan(
-            "misaligned pairs",
-            "null",
-            objective=MisalignedPairs(objective),
-            make_alpha=lambda seed: ConstantAlpha(alpha, term),
-        ),
+        ArmPlan("misaligned pairs", "null", objective=misaligned, make_alpha=constant),
         *(ArmPlan(f"{modality} alone", "reference", modality=modality) for modality in modalities),
     ]
 
@@ -143,26 +138,24 @@ def multimodal_trainer(
     """The trainer of an arm: of all modalities, or of the one that the arm is of.
 
     Args:
-        options ([`MultimodalOptions`]): Its adapters and optimizer.
-        arm ([`ArmPlan`]): What is trained.
-        args ([`CoLearningArguments`]): Of the run.
+        options, arm, args: What is trained, with which adapters and optimizer, and the run's arguments.
         model ([`CoLearningForMultimodalClassification`]): A fresh one of all modalities.
         data (`Mapping`): `train` and `validation`, with columns `{modality}_{input}` and `labels`.
-        collators (`Mapping`): Of every modality, by its name; None stacks.
+        collators (`Mapping`): By modality name; None stacks.
         metrics (`Sequence[str]`): Of [`classification_metrics`]; arms are compared on the first.
     """
-    train, validation = data["train"], data["validation"]
+    parts = [data["train"], data["validation"]]
     student: Any = model
     collator: Any = MultimodalCollator(collators)
     if arm.modality is not None:
         student, collator = model.student(arm.modality), collators[arm.modality]
-        train, validation = (only_modality(part, arm.modality) for part in (train, validation))
+        parts = [only_modality(part, arm.modality) for part in parts]
     return CoLearningTrainer(
         options.adapted(student),
         args,
         data_collator=collator,
-        train_dataset=train,
-        eval_dataset=validation,
+        train_dataset=parts[0],
+        eval_dataset=parts[1],
         objective=arm.objective,
         alpha=arm.alpha(args.seed),
         augment=arm.augment,

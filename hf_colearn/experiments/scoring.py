@@ -47,10 +47,9 @@ def save_run(
     Args:
         trainer ([`CoLearningTrainer`]): After `train()`.
         test_dataset: What it is scored on.
-        folder (`str` or `Path`): Where the run goes, such as `runs/mine/baseline/seed-0`; a report is made of all runs
-            below one folder.
+        folder (`str` or `Path`): Of the run, below that of the report, such as `runs/mine/baseline/seed-0`.
         arm (`str`): Its name in the report.
-        kind (`str`): `"baseline"`, `"colearned"`, `"null"` or `"reference"`; as of
+        kind (`str`): `"baseline"`, `"colearned"`, `"null"` or `"reference"`; see
             [`~hf_colearn.analysis.statistics.compare.Arm`].
         groups, more_tests (`Mapping`, *optional*): As of [`~hf_colearn.experiments.runner.run_arms`].
 
@@ -170,9 +169,8 @@ def _scored(
         )
     logits_NC, latents_ND, *others = output.predictions
     labels: Any = output.label_ids
-    samples = Samples(
-        labels if labels.ndim == 1 else labels.argmax(axis=1), latents_ND
-    )  # soft ones, of a training set
+    indices = labels if labels.ndim == 1 else labels.argmax(axis=1)  # soft ones, of a training set
+    samples = Samples(indices, latents_ND)
     judged = logits_NC
     if others:
         modality_logits, by_modality, mask_NM, subset_logits = others

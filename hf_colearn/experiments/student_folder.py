@@ -23,9 +23,8 @@ from hf_colearn.utils import distributed
 
 
 def keep_student(trainer: CoLearningTrainer, processor: Any, folder: Path) -> None:
-    """Saves a trained student with its processor and the record of its training; for LoRA its adapter and base, too.
-
-    The processor of a multimodal model is a dictionary by modality: each goes into a folder of its name.
+    """Saves a trained student with the record of its training and its processor, a multimodal model's by modality into
+    folders of their names; for LoRA its adapter and base, too.
     """
     by_modality = processor if isinstance(processor, dict) else {}
     save_student(trainer.model, None if by_modality else processor, folder)
@@ -40,11 +39,7 @@ def keep_student(trainer: CoLearningTrainer, processor: Any, folder: Path) -> No
 def finish_student(folder: Path, runs: Sequence[Run], experiment: Mapping[str, Any], comparison: Comparison) -> None:
     """Adds what the runs have shown to the record of a saved student, and writes its card from all of it.
 
-    Args:
-        folder (`Path`): Of the student, below that of the runs.
-        runs (`Sequence[Run]`): All runs, with the first seed's first.
-        experiment (`Mapping`): What `experiment.json` says.
-        comparison ([`Comparison`]): Of the arms.
+    The runs are all, with the first seed's first; `experiment` is what `experiment.json` says.
     """
     info, arm = ExperimentInfo.of(experiment), experiment["student"]["arm"]
     run = next(run for run in runs if run.arm == arm)
@@ -104,14 +99,7 @@ def check_student(
     """Scores a student as its recipe does, prints its card's numbers beside that, and ends the process.
 
     The exit status is 0 where the card says what was measured, 1 where it does not, and 2 where there is no such student
-    or it is damaged; see [`~hf_colearn.hub.check.check_card`].
-
-    Args:
-        student (`str`): Its folder or repository id.
-        pipeline_tag (`str` or `None`): Of the student; None of a multimodal model.
-        make_trainer (`Callable`): The recipe's trainer, with these training arguments changed; its collator and metrics
-            count.
-        test_dataset: What it is scored on.
+    or it is damaged. A multimodal model has no pipeline tag; `make_trainer` takes changed training arguments.
     """
     try:
         folder = student_folder(student)

@@ -59,13 +59,9 @@ def wav2vec2_tiny(**fields: Any) -> Wav2Vec2Config:
 def trained_tokenizer(texts: Sequence[str], vocab_size: int) -> BertTokenizer:
     """A WordPiece tokenizer of these texts' words (lower case, without accents), for a BERT from a configuration.
 
-    Its pieces are all letters and the words that occur more than once, the commonest first; other words are spelled from
-    these. The texts alone decide the order, so that every process and every resumed run has the same one. (The trainer of
-    `tokenizers` breaks ties by a hash that is another in every process.)
-
-    Args:
-        texts (`Sequence[str]`): What the student is trained on.
-        vocab_size (`int`): Of pieces, the special ones included; more where there are so many letters.
+    Its pieces are all letters and, up to a vocabulary of `vocab_size`, the words that occur more than once, the commonest
+    first. The texts alone decide the order, the same in every process and resumed run. (The trainer of `tokenizers` breaks
+    ties by a hash that is another in every process.)
     """
     blank = BertTokenizer()
     backend = blank.backend_tokenizer
@@ -97,8 +93,7 @@ def speech_teacher(
         name (`str`): A Hub id, a folder, or `"train"`.
         pooling (`str`): How frames become one latent; the mean, where it is trained here.
         folder (`str` or `Path`): Where a trained one is written.
-        train ([`datasets.Dataset`]): The clips `audio` with `label` that it learns to classify.
-        num_labels (`int`): Their classes.
+        train ([`datasets.Dataset`]): The clips `audio` with `label` of `num_labels` classes that it learns.
         max_steps (`int`): Of its training, in batches of 32.
     """
     if name != "train":

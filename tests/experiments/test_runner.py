@@ -12,7 +12,8 @@ from hf_colearn import CoLearningTrainer, RandomPrototypes, classification_metri
 from hf_colearn.analysis.report.summary import summary
 from hf_colearn.analysis.runs import compare_runs, histories, read_runs, write_report
 from hf_colearn.cli import main
-from hf_colearn.experiments.arms import ArmPlan, pick, run_folder
+from hf_colearn.experiments.arms import ArmPlan, chosen_arms, run_folder
+from hf_colearn.experiments.options import RecipeOptions
 from hf_colearn.experiments.runner import run_arms
 
 
@@ -87,10 +88,11 @@ def test_the_baselines_only_loss_is_drawn_as_its_task_loss(experiment):
 
 
 def test_arms_are_picked_by_name():
-    assert pick(PLANS, None) == PLANS
-    assert [plan.name for plan in pick(PLANS, ["vectors", "baseline"])] == ["baseline", "vectors"]
+    assert chosen_arms(RecipeOptions(), PLANS) == PLANS
+    picked = chosen_arms(RecipeOptions(arms=["prompts", "baseline"]), PLANS)
+    assert [plan.name for plan in picked] == ["baseline", "prompts"]
     with pytest.raises(ValueError, match="no arm 'nothing'.*'prompts'"):
-        pick(PLANS, ["nothing"])
+        chosen_arms(RecipeOptions(arms=["nothing"]), PLANS)
 
 
 # ---- runs that are taken up again ----
