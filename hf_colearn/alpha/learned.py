@@ -154,8 +154,11 @@ class LearnedAlpha(Alpha):
             )
 
     def on_step_end(self, args, state, control, optimizer=None, **kwargs):
-        if state.global_step % self.interval == 0 and self._trainer is not None and optimizer is not None:
-            self.update(self.measure(optimizer))
+        if state.global_step % self.interval or self._trainer is None or optimizer is None:
+            return
+        if self.solver in ("identity", "neumann") and not optimizer.param_groups[0]["lr"]:
+            return  # what they scale by is 0 at the end of most schedules: no weight moves, whatever alpha is
+        self.update(self.measure(optimizer))
 
     def measure(self, optimizer: torch.optim.Optimizer) -> ImplicitGradient:
         """The hypergradient at the run's current weights, on batches that are drawn for this update; a collective."""

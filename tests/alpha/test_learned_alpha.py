@@ -384,6 +384,14 @@ def test_what_cannot_work_is_refused_before_training():
             run._set_alpha(LearnedAlpha(TERM))
 
 
+@pytest.mark.parametrize("solver", ["identity", "neumann"])
+def test_a_schedule_that_ends_at_0_leaves_the_last_update_out(tmp_path, solver):
+    alpha = LearnedAlpha(TERM, interval=4, solver=solver, outer_split=32)
+    run = trainer(alpha, folder=tmp_path, lr_scheduler_type="linear", max_steps=8)
+    run.train()
+    assert alpha.updates == len(logged(run, "hypergradient")) == 1  # at step 4; after step 8 the learning rate is 0
+
+
 # ---- several processes ----
 def test_two_processes_learn_the_same_alphas_as_one(tmp_path):
     """With negatives gathered over both, and batches of which each sees a half."""
