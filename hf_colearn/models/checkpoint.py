@@ -58,11 +58,8 @@ class CheckedModel(PreTrainedModel):
 
 
 def current_names(state_dict: Mapping[str, Any], known: Container[str]) -> dict[str, Any]:
-    """A state dict of a multimodal model, or of its adapters, under the names that the model has for its weights.
-
-    Args:
-        state_dict (`dict[str, torch.Tensor]`): As any version has saved it.
-        known (`Container[str]`): The model's names. What is not among them under its current name stays as it is.
+    """A state dict that any version has saved of a multimodal model, or of its adapters, under the names `known` to the
+    model. What is not among them under its current name stays as it is.
     """
     current = {name: re.sub(r"^(base_model\.model\.)?branches\.", r"\1encoders.", name) for name in state_dict}
     return {current[name] if current[name] in known else name: value for name, value in state_dict.items()}

@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
-from .heads import is_width
+from .heads import check_choice, check_width
 from .pooling import POOLINGS
 from .training_heads import check_training_heads
 
@@ -14,7 +14,38 @@ HEADS = ("bottleneck", "auxiliary")
 LATENT_NORMS = ("layernorm", "none")
 
 
-class CoLearningStudentConfig(PreTrainedConfig):
+class CheckedConfig(PreTrainedConfig):
+    """Base of the models' configurations, which reads those of its own architecture alone."""
+
+    content = ""  # the field without which there is no model
+    kind = ""  # in words, and how to make one
+    way_out = ""
+
+    def __init__(self, training_heads: dict[str, dict[str, Any]] | None = None, **kwargs):
+        self.training_heads = training_heads or {}
+        super().__init__(**kwargs)
+        if self.num_labels == 1 and self.problem_type is None:  # type: ignore[has-type]
+            self.problem_type = "regression"
+
+    def to_dict(self) -> dict[str, Any]:
+        # A model without training heads is described as to code that knows none.
+        output = super().to_dict()
+        if not output["training_heads"]:
+            del output["training_heads"]
+        return output
+
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        # A checkpoint of another architecture must not be read as a model without a backbone.
+        if config_dict.get("model_type", cls.model_type) != cls.model_type or not config_dict.get(cls.content):
+            raise ValueError(
+                f"this is a checkpoint of the architecture '{config_dict.get('model_type')}', not a {cls.kind}: make "
+                f"one with `{cls.way_out}`."
+            )
+        return super().from_dict(config_dict, **kwargs)
+
+
+class CoLearningStudentConfig(CheckedConfig):
     r"""Configuration of a student.
 
     Args:
@@ -27,16 +58,15 @@ class CoLearningStudentConfig(PreTrainedConfig):
         latent_norm (`str`, *optional*, defaults to `"layernorm"`): `"layernorm"` (published for ViT) or `"none"`
             (published for ResNet; needed to export a bottleneck student to a stock checkpoint).
         pooling (`str`, *optional*): `"cls"`, `"mean"` (without padding, where an attention mask is given),
-            `"masked_mean"` (the same, but an error without a mask) or `"pooler"`; by default what suits the backbone:
-            its own pooler for convolutional networks and where that has no weights (Swin), the mean for audio, for
-            precomputed features, for VideoMAE, which has no CLS token, and for causal language models, whose first
-            token attends to itself alone, and else the first token.
+            `"masked_mean"` (the same, but an error without a mask) or `"pooler"`. By default the pooler for convolutional
+            networks and where it has no weights (Swin); the mean for audio, precomputed features, VideoMAE (no CLS token)
+            and causal language models (the first token sees itself alone); else the first token.
         classifier_dim (`int`, *optional*): Width of a hidden layer with GELU in a bottleneck's classifier (published
             for IEMOCAP's audio student: 128); a single Linear layer by default.
         training_heads (`dict`, *optional*): Heads that only training needs, by name: `{"out_features": int,
-            "hidden_features": int, "reads": str}`, or `out_features` alone. They are Linear layers, or two with GELU
-            between where `hidden_features` is given, and read the `"latents"` (by default) or the pooled `"features"`
-            of the backbone. What they give is in `outputs.training_outputs`; exports leave them out.
+            "hidden_features": int, "reads": str}`, or `out_features` alone. A hidden layer has GELU; by default there is
+            none. They read the `"latents"` (by default) or the pooled `"features"`, and give `outputs.training_outputs`;
+            exports leave them out.
 
     Raises:
         ValueError: Naming the value that is none of the above.
@@ -46,6 +76,8 @@ class CoLearningStudentConfig(PreTrainedConfig):
     sub_configs = {"backbone_config": AutoConfig}
     has_no_defaults_at_init = True
     keys_to_ignore_at_inference = ["latents", "training_outputs"]
+    content, kind = "backbone_config", "co-learning student"
+    way_out = "CoLearningFor...Classification.from_backbone(checkpoint, latent_dim=...)"
 
     def __init__(
         self,
@@ -60,45 +92,25 @@ class CoLearningStudentConfig(PreTrainedConfig):
     ):
         if isinstance(backbone_config, dict):
             backbone_config = AutoConfig.for_model(**backbone_config)
-        if head not in HEADS:
-            raise ValueError(f"head='{head}' is unknown: choose 'bottleneck' or 'auxiliary'.")
-        if latent_norm not in LATENT_NORMS:
-            raise ValueError(f"latent_norm='{latent_norm}' is unknown: choose 'layernorm' or 'none'.")
-        if pooling is not None and pooling not in POOLINGS:
-            raise ValueError(f"pooling='{pooling}' is unknown: choose one of {', '.join(POOLINGS)}.")
-        if latent_dim is not None and not is_width(latent_dim):
-            raise ValueError(f"latent_dim={latent_dim!r} is no width: pass the teacher's, `bank.dim`.")
-        if classifier_dim is not None and not is_width(classifier_dim):
-            raise ValueError(f"classifier_dim={classifier_dim!r} is no width: pass at least 1, or leave it out.")
-        if classifier_dim is not None and head != "bottleneck":
-            raise ValueError(f"classifier_dim={classifier_dim} belongs to head='bottleneck': '{head}' has its own.")
+        check_choice("head", head, HEADS)
+        check_choice("latent_norm", latent_norm, LATENT_NORMS)
+        if pooling is not None:
+            check_choice("pooling", pooling, POOLINGS)
+        if latent_dim is not None:
+            check_width("latent_dim", latent_dim, "pass the teacher's, `bank.dim`")
+        if classifier_dim is not None:
+            check_width("classifier_dim", classifier_dim, "pass at least 1, or leave it out")
+            if head != "bottleneck":
+                raise ValueError(
+                    f"classifier_dim={classifier_dim} belongs to head='bottleneck': '{head}' has its own."
+                )
         self.backbone_config: Any = backbone_config
         self.latent_dim = latent_dim
         self.head = head
         self.latent_norm = latent_norm
         self.pooling: Any = pooling
         self.classifier_dim = classifier_dim
-        self.training_heads = check_training_heads(training_heads, ("latents", "features"))
-        super().__init__(**kwargs)
-        if self.num_labels == 1 and self.problem_type is None:  # type: ignore[has-type]
-            self.problem_type = "regression"
-
-    def to_dict(self) -> dict[str, Any]:
-        # A student without training heads is described as to code that knows none.
-        output = super().to_dict()
-        if not output["training_heads"]:
-            del output["training_heads"]
-        return output
-
-    @classmethod
-    def from_dict(cls, config_dict, **kwargs):
-        # A checkpoint of another architecture must not be read as a student without a backbone.
-        if config_dict.get("model_type", cls.model_type) != cls.model_type or not config_dict.get("backbone_config"):
-            raise ValueError(
-                f"this is a checkpoint of the architecture '{config_dict.get('model_type')}', not a co-learning "
-                "student: make it one with `CoLearningFor...Classification.from_backbone(checkpoint, latent_dim=...)`."
-            )
-        return super().from_dict(config_dict, **kwargs)
+        super().__init__(check_training_heads(training_heads, ("latents", "features")), **kwargs)
 
 
 class FeatureBackboneConfig(PreTrainedConfig):
@@ -110,25 +122,15 @@ class FeatureBackboneConfig(PreTrainedConfig):
 
     Raises:
         ValueError: If a width is none.
-
-    Example:
-
-    ```python
-    >>> FeatureBackboneConfig(feature_dim=300, hidden_dims=[128]).hidden_size
-    128
-    ```
     """
 
     model_type = "colearning_features"
     has_no_defaults_at_init = True
 
     def __init__(self, feature_dim: int | None = None, hidden_dims: list[int] | tuple[int, ...] = (), **kwargs):
-        for width in (feature_dim, *hidden_dims):
-            if not is_width(width):
-                raise ValueError(
-                    f"feature_dim={feature_dim!r}, hidden_dims={list(hidden_dims)}: {width!r} is no width, which is at "
-                    "least 1."
-                )
+        check_width("feature_dim", feature_dim)
+        for i, width in enumerate(hidden_dims):
+            check_width(f"hidden_dims[{i}]", width)
         self.feature_dim: Any = feature_dim
         self.hidden_dims = list(hidden_dims)
         super().__init__(**kwargs)

@@ -51,13 +51,10 @@ def read_clip(
     if not isinstance(found, CLIPConfig):
         raise ValueError(f"'{clip}' is no CLIP, its model_type is '{found.model_type}': use `from_backbones`.")
     model = CLIPModel.from_pretrained(clip, dtype=dtype, **clip_kwargs)
-    halves = {
-        "image": (model.vision_model, model.visual_projection),
-        "text": (model.text_model, model.text_projection),
-    }
+    images, texts = (model.vision_model, model.visual_projection), (model.text_model, model.text_projection)
     weights = {
         name: {f"backbone.{key}": value for key, value in encoder.state_dict().items()}
         | {"latent_head.weight": projection.weight, "latent_head.bias": torch.zeros_like(projection.weight[:, 0])}
-        for name, (encoder, projection) in halves.items()
+        for name, (encoder, projection) in (("image", images), ("text", texts))
     }
     return model.config, model.logit_scale.item(), weights

@@ -37,16 +37,11 @@ class FeatureBackbone(PreTrainedModel):
     @can_return_tuple
     def forward(
         self,
-        features: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,  # read by the pooling
+        features: torch.Tensor,  # [B, F] or [B, T, F]
+        attention_mask: torch.Tensor | None = None,  # [B, T], read by the pooling
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
     ) -> BaseModelOutput:
-        """
-        Args:
-            features (`torch.Tensor` of shape `(B, F)` or `(B, T, F)`): One vector an input, or one a step.
-            attention_mask (`torch.Tensor` of shape `(B, T)`, *optional*): 1 for steps that count, 0 for padding.
-        """
         if features.ndim not in (2, 3) or features.shape[-1] != self.config.feature_dim:
             raise ValueError(
                 f"the features are of shape {tuple(features.shape)}: pass [B, {self.config.feature_dim}] or "
@@ -89,7 +84,7 @@ class CoLearningForFeatureClassification(CoLearningStudent):
     ) -> CoLearningStudentOutput:
         """
         Args:
-            features (`torch.FloatTensor` of shape `(B, F)` or `(B, T, F)`): As they were computed.
+            features (`torch.FloatTensor` of shape `(B, F)` or `(B, T, F)`): One vector an input, or one a step.
             attention_mask (`torch.LongTensor` of shape `(B, T)`, *optional*): 1 for steps that count, 0 for padding.
             labels (`torch.LongTensor` of shape `(B,)`, *optional*): From 0 to C - 1; or soft labels `(B, C)`.
         """

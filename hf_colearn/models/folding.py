@@ -14,26 +14,17 @@ from .backbones import encoder_of
 
 
 def fold_bottleneck(student: PreTrainedModel, stock_class: Any) -> PreTrainedModel:
-    """The stock model that computes the student's logits: without a norm, classifier(latent(x)) is one Linear layer.
-
-    Audio models of transformers project, pool and classify; there the latent head becomes the projector. The model is in
-    evaluation mode, on the student's device.
-
-    Raises:
-        ValueError: With the reason, where no stock model computes the same logits.
+    """The stock model, in evaluation mode, that computes the student's logits: without a norm, classifier(latent(x)) is one
+    Linear layer. In transformers' audio models, which project, pool and classify, the latent head becomes the projector.
     """
     config = student.config
     if config.latent_norm != "none":
-        raise ValueError(
-            "this student cannot become a stock checkpoint: the LayerNorm between latent and classifier is not "
-            "linear. Train with latent_norm='none' or head='auxiliary', or load it with hf_colearn or with "
-            "trust_remote_code=True."
+        raise _refusal(
+            "the LayerNorm between latent and classifier is not linear (train with latent_norm='none' or "
+            "head='auxiliary')"
         )
     if config.classifier_dim is not None:
-        raise ValueError(
-            f"this student cannot become a stock checkpoint: its classifier has a hidden layer (classifier_dim="
-            f"{config.classifier_dim}), which no stock model has. Load it with hf_colearn or with trust_remote_code=True."
-        )
+        raise _refusal(f"its classifier has a hidden layer (classifier_dim={config.classifier_dim})")
     stock_config = copy.deepcopy(config.backbone_config)
     stock_config.num_labels, stock_config.problem_type = config.num_labels, config.problem_type
     stock_config.id2label, stock_config.label2id = config.id2label, config.label2id
@@ -47,7 +38,9 @@ def fold_bottleneck(student: PreTrainedModel, stock_class: Any) -> PreTrainedMod
     stock = stock.to(student.device, student.dtype).eval()
     encoder_of(stock).load_state_dict(student.backbone.state_dict(), strict=False)
 
-    head = [module for module in _classifier(stock).modules() if isinstance(module, nn.Linear)]
+    classifier = getattr(stock, "classifier", None)
+    modules = classifier.modules() if isinstance(classifier, nn.Module) else ()
+    head = [module for module in modules if isinstance(module, nn.Linear)]
     latent, classifier = student.latent_head, student.classifier
     with torch.no_grad():
         if len(head) == 1 and isinstance(getattr(stock, "projector", None), nn.Linear):
@@ -56,17 +49,21 @@ def fold_bottleneck(student: PreTrainedModel, stock_class: Any) -> PreTrainedMod
         elif len(head) == 1 and head[0].in_features == latent.in_features:
             _copy_linear(head[0], classifier.weight @ latent.weight, classifier(latent.bias))
         else:
-            raise ValueError(
-                f"this student cannot become a stock checkpoint: the head of {type(stock).__name__} is not one Linear "
-                "layer on the pooled features. Load it with hf_colearn or with trust_remote_code=True."
-            )
+            raise _refusal(f"the head of {type(stock).__name__} is not one Linear layer on the pooled features")
     _check_logits(student, stock)
     return stock
 
 
-def _classifier(stock: PreTrainedModel) -> nn.Module:
-    classifier = getattr(stock, "classifier", None)
-    return classifier if isinstance(classifier, nn.Module) else nn.Identity()
+def _refusal(reason: str) -> ValueError:
+    return ValueError(
+        f"this student cannot become a stock checkpoint: {reason}. Load it with hf_colearn or with trust_remote_code=True."
+    )
+
+
+def relative_difference(expected: torch.Tensor, found: torch.Tensor) -> float:
+    """Of two models' logits; 0 within the tolerance of re-associated sums in the weights' own precision."""
+    error = ((expected - found).abs().max() / expected.abs().max().clamp(min=1e-6)).item()
+    return 0.0 if error <= (1e-4 if expected.dtype == torch.float32 else 5e-2) else error
 
 
 def _copy_linear(layer: nn.Linear, weight: torch.Tensor, bias: torch.Tensor) -> None:
@@ -75,19 +72,16 @@ def _copy_linear(layer: nn.Linear, weight: torch.Tensor, bias: torch.Tensor) -> 
 
 @torch.no_grad()
 def _check_logits(student: PreTrainedModel, stock: PreTrainedModel) -> None:
-    """Compares both on random inputs; the tolerance is that of re-associated sums in the weights' own precision."""
+    """Compares both on random inputs."""
     inputs = _random_inputs(student)
     modes = {module: module.training for module in student.modules()}
     expected, found = student.eval()(**inputs).logits, stock(**inputs).logits
     for module, training in modes.items():  # some may be frozen in evaluation mode
         module.training = training
-    tolerance = 1e-4 if student.dtype == torch.float32 else 5e-2
-    error = (expected - found).abs().max() / expected.abs().max().clamp(min=1e-6)
-    if not error <= tolerance:
-        raise ValueError(
-            f"this student cannot become a stock checkpoint: {type(stock).__name__} gives other logits (relative "
-            f"difference {error:.2g}), since it pools its features in another way than "
-            f"pooling='{student.config.pooling}'. Load it with hf_colearn or with trust_remote_code=True."
+    if error := relative_difference(expected, found):
+        raise _refusal(
+            f"{type(stock).__name__} gives other logits (relative difference {error:.2g}), since it pools its features in "
+            f"another way than pooling='{student.config.pooling}'"
         )
 
 

@@ -4,25 +4,14 @@ This file travels with every multimodal checkpoint. Shapes: B samples, M modalit
 fusion's classifier reads, C classes, H_m width of a modality's pooled features.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 
 
 class Fusion(nn.Module):
-    """Base of the fusions.
-
-    Args:
-        widths (`list[int]`): H_m of every modality.
-        latent_dim, num_labels (`int`): D and C.
-
-    Args of `forward`:
-        latents (`list[torch.Tensor]`): M tensors of shape `(B, D)`.
-        logits (`list[torch.Tensor]`): M tensors of shape `(B, C)`, of the modalities' own heads.
-        mask_BM (`torch.Tensor` of shape `(B, M)`, bool): What the prediction may use. What is elsewhere is not read.
-
-    Returns of `forward`:
-        `tuple[torch.Tensor, torch.Tensor]`: The fused latents `[B, F]` and logits `[B, C]`.
-    """
+    """Base of the fusions, made from H_m of every modality, D and C."""
 
     def __init__(self, widths: list[int], latent_dim: int, num_labels: int):
         super().__init__()
@@ -32,6 +21,14 @@ class Fusion(nn.Module):
         """Draws the parameters that are the fusion's own and in no layer of torch."""
 
     def forward(self, latents, logits, mask_BM):
+        """
+        Args:
+            latents, logits (`list[torch.Tensor]`): M tensors `(B, D)`, and M `(B, C)` of the modalities' own heads.
+            mask_BM (`torch.Tensor` of shape `(B, M)`, bool): What the prediction may use; the rest is not read.
+
+        Returns:
+            `tuple[torch.Tensor, torch.Tensor]`: The fused latents `[B, F]` and logits `[B, C]`.
+        """
         raise NotImplementedError
 
 
@@ -43,7 +40,7 @@ class ConcatFusion(Fusion):
         self.classifier = nn.Linear(self.width, num_labels)
 
     def forward(self, latents, logits, mask_BM):
-        fused_BF = torch.cat(_masked(latents, mask_BM), dim=1)
+        fused_BF = torch.cat(masked(latents, mask_BM), dim=1)
         return fused_BF, self.classifier(fused_BF)
 
 
@@ -59,15 +56,12 @@ class SumFusion(Fusion):
 
     def forward(self, latents, logits, mask_BM):
         weights_BM1 = self.weights(mask_BM).to(logits[0].dtype).unsqueeze(-1)
-        means = (torch.stack(_masked(x, mask_BM), dim=1).mul(weights_BM1).sum(1) for x in (latents, logits))
+        means = (torch.stack(masked(x, mask_BM), dim=1).mul(weights_BM1).sum(1) for x in (latents, logits))
         return tuple(means)
 
 
 class WeightedFusion(SumFusion):
-    """As `SumFusion`, weighted by a learned softmax over the modalities, renormalised over those that are present.
-
-    At first all count the same.
-    """
+    """As `SumFusion`, weighted by a learned softmax (uniform at first), renormalised over the modalities present."""
 
     def __init__(self, widths: list[int], latent_dim: int, num_labels: int):
         super().__init__(widths, latent_dim, num_labels)
@@ -94,19 +88,16 @@ class FilmFusion(Fusion):
         self.classifier = nn.Linear(latent_dim, num_labels)
 
     def forward(self, latents, logits, mask_BM):
-        first_BD, *others = _masked(latents, mask_BM)
+        first_BD, *others = masked(latents, mask_BM)
         affine = [layer(other) for layer, other in zip(self.modulations, others, strict=True)]
-        affine_B2D = torch.stack(_masked(affine, mask_BM[:, 1:])).sum(0)
+        affine_B2D = torch.stack(masked(affine, mask_BM[:, 1:])).sum(0)
         scale_BD, shift_BD = affine_B2D.chunk(2, dim=1)
         fused_BD = (1 + scale_BD) * first_BD + shift_BD
         return fused_BD, self.classifier(fused_BD)
 
 
 class LSTMFusion(Fusion):
-    """An LSTM reads the latents in the modalities' order and skips absent ones; a linear classifier on its last state.
-
-    A sample without any modality keeps the state of zeros.
-    """
+    """An LSTM reads the latents in the modalities' order and skips absent ones; a linear classifier on its last state."""
 
     def __init__(self, widths: list[int], latent_dim: int, num_labels: int):
         super().__init__(widths, latent_dim, num_labels)
@@ -115,7 +106,7 @@ class LSTMFusion(Fusion):
 
     def forward(self, latents, logits, mask_BM):
         hidden_BD = memory_BD = torch.zeros_like(latents[0])
-        for step, latent_BD in enumerate(_masked(latents, mask_BM)):
+        for step, latent_BD in enumerate(masked(latents, mask_BM)):
             is_here_B1 = mask_BM[:, step, None]
             next_hidden_BD, next_memory_BD = self.cell(latent_BD, (hidden_BD, memory_BD))
             hidden_BD = torch.where(is_here_B1, next_hidden_BD, hidden_BD)
@@ -126,10 +117,9 @@ class LSTMFusion(Fusion):
 class MMTMFusion(SumFusion):
     r"""Channel exchange between the modalities (MMTM, Joze et al., CVPR 2020), then the mean of their logits.
 
-    All encoders' pooled features are squeezed to a joint vector of sum(H_m) / 4 (the published ratio), from which each
-    encoder gets gates \\(2 \sigma(\cdot)\\) on its channels. It acts once, on the pooled features after the last stage,
-    so that any backbone works; the paper acts after several stages of a convolutional network, on their feature maps.
-    An absent modality squeezes to zeros.
+    All encoders' pooled features are squeezed to a joint vector of sum(H_m) / 4 (the published ratio; zeros for an absent
+    modality), from which each encoder gets gates \\(2 \sigma(\cdot)\\) on its channels. It acts once, on pooled features,
+    so that any backbone works; the paper acts on the feature maps of several stages of a convolutional network.
     """
 
     def __init__(self, widths: list[int], latent_dim: int, num_labels: int, ratio: int = 4):
@@ -140,15 +130,15 @@ class MMTMFusion(SumFusion):
 
     def exchange(self, pooled: list[torch.Tensor], mask_BM: torch.Tensor) -> list[torch.Tensor]:
         """Gates each modality's pooled features `[B, H_m]` by all that are present."""
-        joint_BJ = self.squeeze(torch.cat(_masked(pooled, mask_BM), dim=1)).relu()
+        joint_BJ = self.squeeze(torch.cat(masked(pooled, mask_BM), dim=1)).relu()
         return [
             features_BH * 2 * layer(joint_BJ).sigmoid()
             for layer, features_BH in zip(self.excitations, pooled, strict=True)
         ]
 
 
-def _masked(values: list[torch.Tensor], mask_BM: torch.Tensor) -> list[torch.Tensor]:
-    # Filled, not multiplied: what is absent may hold anything.
+def masked(values: Iterable[torch.Tensor], mask_BM: torch.Tensor) -> list[torch.Tensor]:
+    """Every modality's values `[B, ...]`, with 0 where it is absent: filled and not multiplied, as these may be anything."""
     return [value.masked_fill(~mask_BM[:, i, None], 0) for i, value in enumerate(values)]
 
 

@@ -19,17 +19,6 @@ class GrayscaleImageProcessor(ViTImageProcessorPil):
     Args:
         image_mean, image_std (`list[float]`, *optional*, default to `[0.5]`): One value each, of pixels in [0, 1].
         kwargs: As of [`ViTImageProcessorPil`], such as `size={"height": 28, "width": 28}`, `resample` or `do_normalize`.
-
-    Example:
-
-    ```python
-    >>> from PIL import Image
-    >>> from hf_colearn.models.grayscale import GrayscaleImageProcessor
-
-    >>> processor = GrayscaleImageProcessor(size={"height": 28, "width": 28})
-    >>> processor(Image.new("RGB", (40, 30), "grey"), return_tensors="pt")["pixel_values"].shape
-    torch.Size([1, 1, 28, 28])
-    ```
     """
 
     image_mean = [0.5]

@@ -1,20 +1,27 @@
-"""Linear and hidden-layer heads, the loss of their logits, and a zero for heads without a loss; travels with every
-checkpoint.
+"""Heads, the loss of their logits, and checks of what they are made of; travels with every checkpoint.
 
 Shapes: B samples, C classes.
 """
 
-from collections.abc import Iterable
-from typing import Any, TypeGuard
+from collections.abc import Collection, Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 
-def is_width(value: Any) -> TypeGuard[int]:
-    """Whether a layer can be so wide."""
-    return type(value) is int and value >= 1
+def check_width(name: str, value: Any, way_out: str = "pass at least 1", of: str = "") -> None:
+    """A ValueError where no layer can be so wide."""
+    if type(value) is not int or value < 1:
+        raise ValueError(f"{name}={value!r}{of} is no width: {way_out}.")
+
+
+def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
+    """A ValueError where the value is none of the choices."""
+    if value not in choices:
+        shown = " or ".join(map(repr, choices)) if len(choices) == 2 else f"one of {', '.join(choices)}"
+        raise ValueError(f"{name}='{value}' is unknown: choose {shown}.")
 
 
 def make_head(in_features: int, hidden_features: int | None, out_features: int) -> nn.Module:

@@ -17,8 +17,8 @@ from .training_heads import remove_training_heads
 def with_lora(student: PreTrainedModel, rank: int) -> PeftModel:
     """The student with LoRA adapters in every linear layer of its backbone, its heads trained whole.
 
-    A backbone without linear layers (ResNet) gets adapters in its convolutions. Batch norms are trained and saved with
-    the adapters, or their running statistics would be lost with the base model. A frozen feature encoder stays so.
+    A backbone without linear layers (ResNet) gets them in its convolutions. Batch norms are trained and saved with them,
+    or their running statistics would be lost. A frozen feature encoder stays so.
 
     Args:
         student ([`PreTrainedModel`]): A co-learning student or multimodal model.
@@ -37,13 +37,10 @@ def with_lora(student: PreTrainedModel, rank: int) -> PeftModel:
         )
         targets += linear or convolutions
         norms += batch_norms
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=2 * rank,
-        target_modules=targets,
-        modules_to_save=[*_heads(student), *norms],
+    saved = [*_heads(student), *norms]
+    return get_peft_model(
+        student, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets, modules_to_save=saved)
     )
-    return get_peft_model(student, config)
 
 
 def load_adapter(
@@ -52,8 +49,7 @@ def load_adapter(
     """Loads an adapter that any version of this package has saved: its modules may have their former names.
 
     Args:
-        model ([`PreTrainedModel`] or [`PeftModel`]): The base model, which gets the adapter; or a model that is trained
-            with one, whose weights are overwritten.
+        model ([`PreTrainedModel`] or [`PeftModel`]): The base model; or one with an adapter, which is overwritten.
         folder (`str`): Of the adapter, or of a checkpoint with one; or a Hub id, for a base model.
         is_trainable (`bool`, *optional*, defaults to `False`): Whether a base model's adapter will be trained on.
         hub_kwargs: For `PeftModel.from_pretrained`, such as `subfolder` and `revision`.
@@ -107,10 +103,7 @@ def _learns(module: nn.Module) -> bool:
 
 
 def save_student(model: Any, processor: Any, folder: Path) -> None:
-    """Writes what users load: the student with its processor, and for LoRA the `adapter` and its `base` beside it.
-
-    Training heads are left out.
-    """
+    """Writes the student without training heads, its processor, and for LoRA the `adapter` and its `base` beside it."""
     for earlier in ("adapter", "base"):
         shutil.rmtree(folder / earlier, ignore_errors=True)
     if isinstance(model, PeftModel):

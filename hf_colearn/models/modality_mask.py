@@ -53,9 +53,8 @@ def mask_and_rows(
     size: int,
     device: torch.device,
 ) -> tuple[torch.Tensor, list[Rows]]:
-    """Which modalities each sample has, `[B, M]`, and the samples that each encoder runs on.
-
-    Only a mask that is given makes the host wait for the device.
+    """Which modalities each sample has, `[B, M]`, and the samples that each encoder runs on; no host synchronisation
+    without a mask.
     """
     if modality_mask is None:
         if len(given) == len(names):
@@ -79,17 +78,12 @@ def mask_and_rows(
             )
         rows.append(None if len(index) == size else index)
     if all(index is not None and not len(index) for index in rows):
-        raise ValueError(
-            f"modality_mask leaves none of the {size} samples any modality: there is nothing to classify."
-        )
+        raise ValueError(f"modality_mask leaves none of the {size} samples any modality: pass some that have one.")
     return mask_BM, rows
 
 
 def drop_modalities(here_BM: torch.Tensor, probability: float) -> torch.Tensor:
-    """Leaves each modality of each sample out with a probability; one that is present always stays.
-
-    Where all of a sample's modalities would go, the one with the highest draw stays.
-    """
+    """Leaves each modality of each sample out with a probability; of those present the highest draw always stays."""
     drawn_BM = torch.rand(here_BM.shape, device=here_BM.device).masked_fill(~here_BM, -1)
     highest_B1 = drawn_BM.argmax(1, keepdim=True)
     return (drawn_BM >= probability).scatter(1, highest_B1, True) & here_BM

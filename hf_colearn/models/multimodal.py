@@ -19,17 +19,9 @@ from .backbones import backbone_width, class_names, read_backbone_config
 from .checkpoint import CheckedModel
 from .configuration import CoLearningStudentConfig
 from .encoders import read_clip, student_class_for
-from .fusion import FUSIONS, HEAD_FUSIONS, Fusion
+from .fusion import FUSIONS, HEAD_FUSIONS, Fusion, masked
 from .heads import task_loss, zero_gradient
-from .modality_mask import (
-    Rows,
-    batch_size,
-    by_modality,
-    drop_modalities,
-    mask_and_rows,
-    only,
-    proper_subsets,
-)
+from .modality_mask import Rows, batch_size, by_modality, drop_modalities, mask_and_rows, only, proper_subsets
 from .multimodal_configuration import MIN_LEARNED_TEMPERATURE, CoLearningMultimodalConfig
 from .outputs import CoLearningMultimodalOutput
 from .student import CoLearningStudent
@@ -41,11 +33,10 @@ class CoLearningForMultimodalClassification(CheckedModel):
 
     The loss is the task loss of the fused prediction, plus `modality_loss_weight` times the mean of the heads' own task
     losses, each over the samples that have the modality. Where the heads have no part in either (weight 0 and a fusion
-    that reads the latents), they are trained as probes: their loss on the detached latents is in the gradient, not in
-    the value of `loss`, and reaches no other parameter.
+    of latents), they are probes: their loss on the detached latents is in the gradient, not in the value of `loss`.
 
-    A modality may be absent: in some samples (`modality_mask`) or, where its inputs are not passed, in all. An
-    encoder runs on the samples that have its modality and on nothing else, so what stands in their place is never read.
+    A modality may be absent in some samples (`modality_mask`) or, where its inputs are not passed, in all. An encoder
+    runs on the samples that have its modality alone: what stands in the place of others is never read.
     """
 
     config_class = CoLearningMultimodalConfig
@@ -57,7 +48,7 @@ class CoLearningForMultimodalClassification(CheckedModel):
 
     def __init__(self, config: CoLearningMultimodalConfig):
         super().__init__(config)
-        encoders = {}
+        encoders: dict[str, Any] = {}
         for name, student_config in config.modalities.items():
             student_config.id2label, student_config.label2id = config.id2label, config.label2id
             student_config.problem_type = config.problem_type
@@ -70,8 +61,8 @@ class CoLearningForMultimodalClassification(CheckedModel):
             self.log_scale = nn.Parameter(torch.empty(1))
         self.modalities = tuple(encoders)
         self._subsets = proper_subsets(len(encoders))
-        students = encoders.values()
-        self.main_input_name = f"{self.modalities[0]}_{encoders[self.modalities[0]].main_input_name}"
+        students = [*encoders.values()]
+        self.main_input_name = f"{self.modalities[0]}_{students[0].main_input_name}"
         self.supports_gradient_checkpointing = any(encoder.supports_gradient_checkpointing for encoder in students)
         self._no_split_modules = sorted({name for encoder in students for name in encoder._no_split_modules})
         self.post_init()
@@ -111,32 +102,28 @@ class CoLearningForMultimodalClassification(CheckedModel):
     ) -> "CoLearningForMultimodalClassification":
         """Makes a model of one backbone a modality.
 
-        What a backbone takes decides the columns: `image_pixel_values`, `audio_input_values`, `text_input_ids`,
-        `audio_features`, ... A spectrogram goes through an image backbone with `num_channels=1`; the frames of a video
-        through an image backbone one by one, or through a video backbone; precomputed features through a
-        [`FeatureBackboneConfig`].
+        What a backbone takes decides the columns: `image_pixel_values`, `audio_input_values`, `text_input_ids`, ... A
+        spectrogram goes through an image backbone with `num_channels=1`; a video through a video backbone, or frame by
+        frame through an image backbone; precomputed features through a [`FeatureBackboneConfig`].
 
         Args:
             backbones (`dict`): By modality name, in the order of `modality_mask`: a Hub id or a folder, whose pretrained
                 weights are kept, or a configuration (which is copied), for random ones.
             latent_dim (`int`): D, the common width of the latents.
-            num_labels (`int`, *optional*): C; by default as many as `id2label`.
+            num_labels (`int`, *optional*): C; by default that of `id2label`.
             fusion, modality_dropout, modality_loss_weight, learned_temperature, training_heads (*optional*): See
                 [`CoLearningMultimodalConfig`].
             temperature (`float`, *optional*, defaults to 0.07): Where the learned temperature begins.
             poolings (`dict[str, str]`, *optional*): By modality name; by default what suits the backbone.
             latent_norm (`str`, *optional*, defaults to `"none"`): `"none"` or `"layernorm"`, of every latent.
-            id2label, label2id (`dict`, *optional*): The classes' names; one of them gives the other.
-            problem_type (`str`, *optional*): `"single_label_classification"` (with class indices or soft labels),
-                `"multi_label_classification"` or `"regression"`.
-            dtype (*optional*, defaults to `"float32"`): Of the weights.
+            id2label, label2id, problem_type, dtype (*optional*): As of [`CoLearningStudent.from_backbone`], but for what
+                is taken from a backbone there.
             attn_implementation (`str` or `dict[str, str]`, *optional*): For all encoders, or by modality name.
             backbone_kwargs (`dict[str, dict]`, *optional*): By modality name, for a checkpoint's `from_pretrained`, such
                 as `{"text": {"revision": "..."}}`.
 
         Returns:
-            [`CoLearningForMultimodalClassification`]: In evaluation mode where a backbone is a checkpoint, and else in
-            training mode, as in transformers.
+            [`CoLearningForMultimodalClassification`]: In evaluation mode where a backbone is a checkpoint.
 
         Raises:
             ValueError: Naming the value or the modality that does not fit.
@@ -208,14 +195,13 @@ class CoLearningForMultimodalClassification(CheckedModel):
     ) -> "CoLearningForMultimodalClassification":
         """Makes a model of CLIP's paired encoders: modalities `image` and `text`, a learned temperature.
 
-        The projections become the latent heads (with a bias, which begins at 0), so that the latents are CLIP's embeddings
-        before they are normalised; the temperature goes on from where CLIP left it.
+        The projections become the latent heads (with a bias of 0), so that the latents are CLIP's embeddings before
+        normalisation; the temperature goes on from CLIP's.
 
         Args:
             clip (`str` or [`CLIPConfig`]): A Hub id or a folder, whose pretrained weights are kept; or a configuration.
             clip_kwargs (`dict`, *optional*): For the checkpoint's `from_pretrained`, such as `{"revision": "..."}`.
-            num_labels, dtype, kwargs (*optional*): As in [`~CoLearningForMultimodalClassification.from_backbones`], such
-                as `fusion`.
+            num_labels, dtype, kwargs (*optional*): As of [`~CoLearningForMultimodalClassification.from_backbones`].
 
         Returns:
             [`CoLearningForMultimodalClassification`]: In evaluation mode where built from a checkpoint.
@@ -278,7 +264,7 @@ class CoLearningForMultimodalClassification(CheckedModel):
         Args:
             labels (`torch.LongTensor` of shape `(B,)`, *optional*): From 0 to C - 1; or soft labels `(B, C)`.
             modality_mask (`torch.BoolTensor` of shape `(B, M)`, *optional*): Which modalities each sample has; all by
-                default. No host synchronisation happens where it is not given.
+                default, without host synchronisation.
             inputs (`torch.Tensor`): `{modality}_{input}`, see `input_names`. A modality without inputs is absent.
 
         Raises:
@@ -299,14 +285,10 @@ class CoLearningForMultimodalClassification(CheckedModel):
         if self.training and torch.is_grad_enabled():
             logits_BC = zero_gradient(logits_BC, self._perhaps_unused(rows, labels))
         loss = None if labels is None else self._loss(logits_BC, latents, logits, rows, labels)
-        subset_logits = None
-        if not self.training:
-            subset_logits = {
-                "_".join(self.modalities[i] for i in subset): self._fuse(
-                    pooled, heads, mask_BM, only(subset, mask_BM)
-                )[1]
-                for subset in self._subsets
-            }
+        subset_logits: Any = None if self.training else {}
+        for subset in () if self.training else self._subsets:
+            name = "_".join(self.modalities[i] for i in subset)
+            subset_logits[name] = self._fuse(pooled, heads, mask_BM, only(subset, mask_BM))[1]
         is_whole = modality_mask is None and len(given) == len(self.modalities)
         return CoLearningMultimodalOutput(
             loss=loss,
@@ -335,11 +317,9 @@ class CoLearningForMultimodalClassification(CheckedModel):
         """Every modality's latents `[B, D]` and logits `[B, C]`, 0 where it is absent."""
         if self.config.fusion == "mmtm":
             pooled = self.fusion.exchange(pooled, mask_BM)
-        pairs = [self.encoders[name].classify(x) for name, x in zip(self.modalities, pooled, strict=True)]
-        absent_BM = ~mask_BM
-        pairs = [tuple(x.masked_fill(absent_BM[:, i, None], 0) for x in pair) for i, pair in enumerate(pairs)]
-        latents, logits = zip(*pairs, strict=True)
-        return list(latents), list(logits)
+        pairs = [encoder.classify(x) for encoder, x in zip(self.encoders.values(), pooled, strict=True)]
+        latents, logits = (masked(values, mask_BM) for values in zip(*pairs, strict=True))
+        return latents, logits
 
     def _fuse(self, pooled: list[Any], heads: Any, mask_BM: torch.Tensor, seen_BM: torch.Tensor) -> tuple[Any, Any]:
         """Fused latents and logits from the modalities that are seen; channels are then exchanged among those alone."""
@@ -357,22 +337,18 @@ class CoLearningForMultimodalClassification(CheckedModel):
         self, logits_BC: Any, latents: list[Any], logits: list[Any], rows: list[Rows], labels: Any
     ) -> torch.Tensor:
         loss = task_loss(logits_BC, labels, self.config.problem_type)
-        if self._heads_are_probes:
-            if not self.training:
-                return loss
+        if self._heads_are_probes and self.training:
             logits = [
-                self.encoders[name].classifier(x.detach()) for name, x in zip(self.modalities, latents, strict=True)
+                encoder.classifier(x.detach()) for encoder, x in zip(self.encoders.values(), latents, strict=True)
             ]
         elif not self.config.modality_loss_weight:
             return loss
-        of_heads = [
-            task_loss(x, labels, self.config.problem_type)
-            if index is None
-            else task_loss(x[index], labels[index], self.config.problem_type)
+        present = [
+            (x, labels) if index is None else (x[index], labels[index])
             for x, index in zip(logits, rows, strict=True)
             if index is None or len(index)
         ]
-        mean = torch.stack(of_heads).mean()
+        mean = torch.stack([task_loss(*pair, self.config.problem_type) for pair in present]).mean()
         if self._heads_are_probes:
             return loss + (mean - mean.detach())  # 0 in value, the heads' gradient
         return loss + self.config.modality_loss_weight * mean

@@ -5,9 +5,9 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
-from .configuration import CoLearningStudentConfig
+from .configuration import CheckedConfig, CoLearningStudentConfig
 from .fusion import FUSIONS
-from .heads import is_width
+from .heads import check_choice, check_width
 from .training_heads import check_training_heads
 
 
@@ -18,7 +18,7 @@ _RESERVED = (
 )
 
 
-class CoLearningMultimodalConfig(PreTrainedConfig):
+class CoLearningMultimodalConfig(CheckedConfig):
     r"""Configuration of a multimodal model.
 
     Args:
@@ -26,15 +26,13 @@ class CoLearningMultimodalConfig(PreTrainedConfig):
             fusion see them. A name is an identifier that begins no other's columns (`image` and `image_rgb` do not go
             together).
         latent_dim (`int`): D, the common width of the latents.
-        fusion (`str`, *optional*, defaults to `"concat"`): `"concat"`, `"sum"`, `"weighted"`, `"film"`, `"mmtm"` or
-            `"lstm"`; see `fusion.py`.
-        modality_dropout (`float`, *optional*, defaults to 0): Probability, from 0 to below 1, that the fusion does not
-            see a modality of a training sample.
+        fusion (`str`, *optional*, defaults to `"concat"`): `"concat"`, `"sum"`, `"weighted"`, `"film"`, `"mmtm"` or `"lstm"`.
+        modality_dropout (`float`, *optional*, defaults to 0): Probability, below 1, that a training sample's fusion does
+            not see a modality.
         modality_loss_weight (`float`, *optional*, defaults to 0): Weight of the mean of the heads' own task losses.
-        learned_temperature (`bool`, *optional*, defaults to `False`): Whether the model learns the temperature of a
-            contrastive objective.
-        initial_temperature (`float`, *optional*, defaults to 0.07): Where the learned temperature begins (transformers
-            keeps the name `temperature` for generation).
+        learned_temperature (`bool`, *optional*, defaults to `False`): Learn the temperature of a contrastive objective.
+        initial_temperature (`float`, *optional*, defaults to 0.07): Where that begins (transformers keeps the name
+            `temperature` for generation).
         training_heads (`dict`, *optional*): As in [`CoLearningStudentConfig`]; they read the fused `"latents"`.
 
     Raises:
@@ -44,6 +42,8 @@ class CoLearningMultimodalConfig(PreTrainedConfig):
     model_type = "colearning_multimodal"
     has_no_defaults_at_init = True
     keys_to_ignore_at_inference = ["latents", "modality_latents", "logit_scale", "labels", "training_outputs"]
+    content, kind = "modalities", "multimodal model"
+    way_out = "CoLearningForMultimodalClassification.from_backbones({'image': checkpoint, ...}, ...)"
 
     def __init__(
         self,
@@ -60,8 +60,7 @@ class CoLearningMultimodalConfig(PreTrainedConfig):
         modalities = dict(modalities or {})  # a list of pairs in `config.json`
         _check_names(list(modalities))
         _check_numbers(fusion, modality_dropout, modality_loss_weight, learned_temperature, initial_temperature)
-        if not is_width(latent_dim):
-            raise ValueError(f"latent_dim={latent_dim!r} is no width: pass the common width of the latents.")
+        check_width("latent_dim", latent_dim, "pass the common width of the latents")
         self.modalities: dict[str, CoLearningStudentConfig] = {
             name: CoLearningStudentConfig.from_dict(config) if isinstance(config, dict) else config
             for name, config in modalities.items()
@@ -80,16 +79,13 @@ class CoLearningMultimodalConfig(PreTrainedConfig):
                     f"'{name}' has training heads {list(config.training_heads)}: those of a multimodal model read its fused "
                     "latents, so pass training_heads to the model's own configuration."
                 )
-        self.latent_dim: int = latent_dim
+        self.latent_dim: Any = latent_dim
         self.fusion = fusion
         self.modality_dropout = modality_dropout
         self.modality_loss_weight = modality_loss_weight
         self.learned_temperature = learned_temperature
         self.initial_temperature = initial_temperature
-        self.training_heads = check_training_heads(training_heads, ("latents",))
-        super().__init__(**kwargs)
-        if self.num_labels == 1 and self.problem_type is None:  # type: ignore[has-type]
-            self.problem_type = "regression"
+        super().__init__(check_training_heads(training_heads, ("latents",)), **kwargs)
 
     @property
     def sub_configs(self) -> dict[str, Any]:
@@ -109,19 +105,7 @@ class CoLearningMultimodalConfig(PreTrainedConfig):
         output["modalities"] = [[name, config.to_dict()] for name, config in self.modalities.items()]
         for _, config in output["modalities"]:
             del config["transformers_version"]
-        if not output["training_heads"]:  # as in a student's
-            del output["training_heads"]
         return output
-
-    @classmethod
-    def from_dict(cls, config_dict, **kwargs):
-        # A checkpoint of another architecture must not be read as a model without modalities.
-        if config_dict.get("model_type", cls.model_type) != cls.model_type or not config_dict.get("modalities"):
-            raise ValueError(
-                f"this is a checkpoint of the architecture '{config_dict.get('model_type')}', not a multimodal model: make "
-                "one with `CoLearningForMultimodalClassification.from_backbones({'image': checkpoint, ...}, ...)`."
-            )
-        return super().from_dict(config_dict, **kwargs)
 
 
 def _check_names(names: list[Any]) -> None:
@@ -143,8 +127,7 @@ def _check_names(names: list[Any]) -> None:
 
 
 def _check_numbers(fusion: Any, dropout: Any, weight: Any, learned: Any, temperature: Any) -> None:
-    if fusion not in FUSIONS:
-        raise ValueError(f"fusion='{fusion}' is unknown: choose one of {', '.join(FUSIONS)}.")
+    check_choice("fusion", fusion, FUSIONS)
     if not 0 <= dropout < 1:
         raise ValueError(f"modality_dropout={dropout} is no probability of dropping a modality: pass 0 to below 1.")
     if not 0 <= weight < float("inf"):

@@ -36,15 +36,13 @@ class CoLearningMultimodalOutput(ModelOutput):
     Args:
         loss (`torch.FloatTensor` of shape `(1,)`, *optional*): The task loss, where labels were given.
         logits (`torch.FloatTensor` of shape `(B, C)`): The fused prediction, before the softmax.
-        latents (`torch.FloatTensor` of shape `(B, F)`): What the fusion gives its classifier; for `sum`, `weighted` and
-            `mmtm`, which have none, the mean latent with the weights of the logits.
+        latents (`torch.FloatTensor` of shape `(B, F)`): What the fusion gives its classifier; of `sum`, `weighted` and
+            `mmtm` the mean latent, with the weights of the logits.
         modality_logits (`dict[str, torch.FloatTensor]`): Of every modality's own head, `(B, C)`; 0 where it is absent.
         modality_latents (`dict[str, torch.FloatTensor]`): Of every modality, `(B, D)`; 0 where it is absent.
-        modality_mask (`torch.BoolTensor` of shape `(B, M)`, *optional*): What was there; None while training where no
-            `modality_mask` was given and the inputs of every modality were.
-        subset_logits (`dict[str, torch.FloatTensor]`, *optional*): The fused prediction from every proper subset of the
-            modalities, `(B, C)`, in evaluation mode: `"image"`, `"audio"`, and `"image_audio"` where there is a third.
-            With more than 5 modalities only from each alone and from all but one.
+        modality_mask (`torch.BoolTensor` of shape `(B, M)`, *optional*): What was there; None in training on all modalities.
+        subset_logits (`dict[str, torch.FloatTensor]`, *optional*): In evaluation mode the fused prediction `(B, C)` from
+            every proper subset, such as `"image_audio"` of three; of more than 5 modalities from each and all but one.
         logit_scale (`torch.FloatTensor` of shape `()`, *optional*): 1 / the learned temperature, at most 100.
         labels (`torch.Tensor`, *optional*): As they were given.
         training_outputs (`dict[str, torch.FloatTensor]`, *optional*): Of every training head, `(B, out_features)`.

@@ -10,8 +10,7 @@ def nest(file: str, kind: str) -> list[str]:
     """Moves a processor's own file into `processor_config.json`, under `kind`, where transformers looks first.
 
     From a file of its own, transformers infers processors of other kinds by name (a video processor from an image
-    processor, an image processor from a feature extractor), and asks at the terminal whether their code may run, though
-    there is none.
+    processor), and asks at the terminal whether their code may run, though there is none.
     """
     own, nested = Path(file), Path(file).with_name(PROCESSOR_NAME)
     nested.write_text(json.dumps({kind: json.loads(own.read_text())}, indent=2) + "\n")

@@ -22,9 +22,9 @@ class SpectrogramFeatureExtractor(FeatureExtractionMixin):
     """Log-mel spectrograms as images `[1, H, W]`, low frequencies in the first row.
 
     Every clip is cut to its first `seconds`, or padded with silence at its end. The hop is
-    `seconds * sampling_rate // (W - 1)` samples, so that W frames span that time. Powers are in dB, down to 80 dB below
-    the clip's loudest point. Each clip is standardised by its own mean and standard deviation: no statistic of other
-    clips enters. Save it beside the student, and `pipeline("audio-classification")` takes waveforms.
+    `seconds * sampling_rate // (W - 1)` samples. Powers are in dB, down to 80 dB below the clip's loudest point, and
+    standardised by the clip's own mean and standard deviation. Save it beside the student, and
+    `pipeline("audio-classification")` takes waveforms.
 
     Args:
         size (`tuple[int, int]`, *optional*, defaults to `(112, 112)`): H mel bands and W frames.
@@ -72,8 +72,7 @@ class SpectrogramFeatureExtractor(FeatureExtractionMixin):
             raise ValueError(
                 f"a window of {window} samples does not fit n_fft={n_fft}: pass n_fft of at least {window}."
             )
-        empty = int((self._bands() == 0).all(dim=0).sum())
-        if empty:
+        if empty := int((self._bands() == 0).all(dim=0).sum()):
             raise ValueError(
                 f"{empty} of the {height} mel bands hold no frequency of n_fft={n_fft} at {sampling_rate} Hz: pass a "
                 "larger n_fft or fewer bands."
@@ -107,8 +106,7 @@ class SpectrogramFeatureExtractor(FeatureExtractionMixin):
             [`BatchFeature`]: `pixel_values` `(B, 1, H, W)` float32.
 
         Raises:
-            ValueError: If the rate is another, or a clip is empty, silent, of several channels, or has samples that are
-                no numbers; it names the clip.
+            ValueError: Naming the clip that is empty, silent, of several channels or not finite, or the other rate.
         """
         if sampling_rate != self.sampling_rate:
             raise ValueError(
@@ -123,19 +121,16 @@ class SpectrogramFeatureExtractor(FeatureExtractionMixin):
             start = self._read_start(np.asarray(clip), number)
             waves_BT[number, : len(start)] = torch.from_numpy(start)
         height, width = self.size
-        power_BFW = (
-            torch.stft(
-                waves_BT,
-                self.n_fft,
-                hop_length=self._length // (width - 1),
-                win_length=self._window,
-                window=torch.hann_window(self._window),
-                pad_mode="constant",
-                return_complex=True,
-            ).abs()[:, :, :width]
-            ** 2
-        )  # F frequencies
-        image_BHW = 10 * (self._bands().T @ power_BFW).clamp(min=1e-10).log10()
+        spectrum_BFW = torch.stft(  # F frequencies
+            waves_BT,
+            self.n_fft,
+            hop_length=self._length // (width - 1),
+            window=torch.hann_window(self._window),
+            win_length=self._window,
+            pad_mode="constant",
+            return_complex=True,
+        )
+        image_BHW = 10 * (self._bands().T @ spectrum_BFW.abs()[:, :, :width] ** 2).clamp(min=1e-10).log10()
         image_BHW = image_BHW.maximum(image_BHW.amax(dim=(1, 2), keepdim=True) - _DYNAMIC_RANGE_DB)
         mean_B11, std_B11 = image_BHW.mean(dim=(1, 2), keepdim=True), image_BHW.std(dim=(1, 2), keepdim=True)
         pixels_B1HW = ((image_BHW - mean_B11) / std_B11)[:, None]

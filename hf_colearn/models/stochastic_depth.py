@@ -15,8 +15,8 @@ from .configuration import CoLearningStudentConfig
 def add_stochastic_depth(model: PreTrainedModel, rate: float) -> None:
     """Lets the residual branches of a ViT drop out sample by sample while it trains (Huang et al., 2016, "drop path").
 
-    The probability rises linearly from 0 in the first layer to `rate` in the last, as in timm; what is kept is scaled up
-    by 1 / (1 - probability). A checkpoint holds nothing of it: call this again on a model that is loaded to be trained on.
+    The probability p rises linearly from 0 in the first layer to `rate` in the last, as in timm; the rest is scaled up by
+    1 / (1 - p). A checkpoint holds nothing of it: call this again on a model that is loaded to be trained on.
 
     Args:
         model ([`PreTrainedModel`]): A co-learning student of a ViT, or a ViT of transformers; changed in place.
@@ -24,19 +24,6 @@ def add_stochastic_depth(model: PreTrainedModel, rate: float) -> None:
 
     Raises:
         ValueError: If the rate is out of range, the model is no ViT, or it has stochastic depth already.
-
-    Example:
-
-    ```python
-    >>> from transformers import ViTConfig
-    >>> from hf_colearn import CoLearningForImageClassification
-    >>> from hf_colearn.models.stochastic_depth import add_stochastic_depth
-
-    >>> student = CoLearningForImageClassification.from_backbone(ViTConfig(num_hidden_layers=3), latent_dim=8)
-    >>> add_stochastic_depth(student, 0.25)
-    >>> [layer.dropout[1].probability for layer in student.backbone.layers]
-    [0.0, 0.125, 0.25]
-    ```
     """
     if not 0 <= rate < 1:
         raise ValueError(f"rate={rate} is no probability of dropping a branch: pass a number from 0 to below 1.")
@@ -49,8 +36,8 @@ def add_stochastic_depth(model: PreTrainedModel, rate: float) -> None:
     layers = [module for module in model.modules() if isinstance(module, ViTLayer)]
     if not layers:
         raise ValueError(
-            f"'{config.model_type}' has no layers of a ViT, and stochastic depth is known for those alone: take a ViT, a "
-            "backbone whose configuration has `drop_path_rate`, or leave it out."
+            f"'{config.model_type}' has no layers of a ViT: take a ViT, a backbone whose configuration has "
+            "`drop_path_rate`, or leave stochastic depth out."
         )
     if any(not isinstance(layer.dropout, nn.Dropout) for layer in layers):
         raise ValueError("the model has stochastic depth already: call this once, on a new or loaded model.")

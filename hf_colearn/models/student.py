@@ -95,7 +95,6 @@ class CoLearningStudent(CheckedModel):
 
     @property
     def _stock_class_of_backbone(self) -> Any:
-        """transformers' Auto class of the classifiers with this backbone."""
         return self._stock_class
 
     def _default_pooling(self) -> str:
@@ -125,24 +124,21 @@ class CoLearningStudent(CheckedModel):
         """Makes a student of a backbone.
 
         Args:
-            backbone (`str` or [`PreTrainedConfig`]): A Hub id or a folder, whose pretrained weights are kept; or a
-                configuration (which is copied), for random ones. With `head="auxiliary"` and a checkpoint of the
-                task, its classifier is kept, too.
+            backbone (`str` or [`PreTrainedConfig`]): A Hub id or a folder, whose pretrained weights are kept (with
+                `head="auxiliary"` its classifier, too); or a configuration (which is copied), for random ones.
             latent_dim (`int`): D; `bank.dim` for latent matching.
-            num_labels (`int`, *optional*): C; by default as many as `id2label`, or those of the backbone's own
-                configuration.
+            num_labels (`int`, *optional*): C; by default that of `id2label` or of the backbone's configuration.
             head, latent_norm, pooling, classifier_dim, training_heads (*optional*): See [`CoLearningStudentConfig`].
             id2label, label2id (`dict`, *optional*): The classes' names; one of them gives the other. By default those
                 of the backbone's configuration, where the number of classes is the same.
             problem_type (`str`, *optional*): `"single_label_classification"` (with class indices or soft labels),
                 `"multi_label_classification"` or `"regression"`; the default follows the classes' names.
             dtype (*optional*, defaults to `"float32"`): Of the weights; `"auto"` is the checkpoint's own.
-            backbone_kwargs: For the backbone's `from_pretrained`, such as `revision` or `attn_implementation`, or for
-                its configuration, such as `hidden_dropout_prob`.
+            backbone_kwargs: For the backbone's `from_pretrained`, such as `revision`, or for its configuration, such as
+                `hidden_dropout_prob`.
 
         Returns:
-            [`CoLearningStudent`]: In training mode where built from a configuration and in evaluation mode where from
-            a checkpoint, as in transformers.
+            [`CoLearningStudent`]: In evaluation mode where built from a checkpoint, as in transformers.
 
         Example:
 
@@ -194,16 +190,16 @@ class CoLearningStudent(CheckedModel):
     def encode(
         self, attention_mask: torch.Tensor | None = None, **inputs: Any
     ) -> tuple[torch.Tensor, Any, ModelOutput]:
-        """The first half of `forward`: inputs -> backbone -> pool. Frames of a video are encoded one by one, their
-        pooled features averaged, unless the backbone takes videos itself.
+        """The first half of `forward`: inputs -> backbone -> pool; the mean over a video's frames where the backbone takes
+        single images.
 
         Returns:
             `tuple`: The pooled features `[B, H]`, the logits `[B, C]` of an auxiliary head (None for a bottleneck), and
             the backbone's outputs.
         """
-        folded = self._takes_frames_apart(inputs)
+        pixels: Any = inputs.get("pixel_values")
+        folded = pixels is not None and pixels.ndim == 5 and not takes_video(self.config.backbone_config)
         if folded:
-            pixels = inputs["pixel_values"]
             inputs["pixel_values"] = pixels.flatten(0, 1)
         if attention_mask is not None:
             inputs["attention_mask"] = attention_mask
@@ -222,10 +218,6 @@ class CoLearningStudent(CheckedModel):
         """The second half of `forward`: latents `[B, D]`, and a bottleneck's logits `[B, C]`."""
         latents_BD = self.latent_norm(self.latent_head(pooled_BH))
         return latents_BD, self.classifier(latents_BD) if self.config.head == "bottleneck" else None
-
-    def _takes_frames_apart(self, inputs: dict[str, Any]) -> bool:
-        pixels = inputs.get("pixel_values")
-        return pixels is not None and pixels.ndim == 5 and not takes_video(self.config.backbone_config)
 
     def _forward(
         self, labels, attention_mask, output_hidden_states, output_attentions, **inputs
@@ -260,9 +252,9 @@ class CoLearningStudent(CheckedModel):
     def to_transformers(self) -> PreTrainedModel:
         """The student as a stock transformers classification model, for users without `hf_colearn`.
 
-        Exact for an auxiliary head (the latent branch is left out) and for a bottleneck without a norm whose stock
-        counterpart pools the same way (two Linear layers fold into one); the logits of both are compared. Whisper's
-        stock model takes no attention mask: it gives the same logits where none is passed.
+        Exact for an auxiliary head (without the latent branch) and for a bottleneck without a norm whose stock counterpart
+        pools the same way (two Linear layers fold into one), which is checked. Whisper's stock model takes no attention
+        mask.
 
         Returns:
             [`PreTrainedModel`]: Such as a `ResNetForImageClassification`, in evaluation mode.
@@ -278,10 +270,10 @@ class CoLearningStudent(CheckedModel):
 
 
 class CoLearningForImageClassification(CoLearningStudent):
-    """A student of images or of video frames; see [`CoLearningStudent.from_backbone`].
+    """A student of images or videos; see [`CoLearningStudent.from_backbone`].
 
-    With an image backbone the frames of a video go through it one by one, and their pooled features are averaged.
-    VideoMAE, TimeSformer and ViViT take the video whole.
+    With an image backbone a video's pooled features are averaged over its frames; VideoMAE, TimeSformer and ViViT take it
+    whole.
     """
 
     _stock_class = AutoModelForImageClassification
@@ -297,8 +289,8 @@ class CoLearningForImageClassification(CoLearningStudent):
     ) -> CoLearningStudentOutput:
         """
         Args:
-            pixel_values (`torch.FloatTensor` of shape `(B, channels, height, width)`): From the image processor; or
-                frames, of shape `(B, T, channels, height, width)`.
+            pixel_values (`torch.FloatTensor` of shape `(B, channels, height, width)` or `(B, T, channels, height, width)`):
+                Images, or the T frames of videos.
             labels (`torch.LongTensor` of shape `(B,)`, *optional*): From 0 to C - 1; or soft labels `(B, C)`.
         """
         return self._forward(labels, None, output_hidden_states, output_attentions, pixel_values=pixel_values)

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from .heads import is_width, make_head
+from .heads import check_width, make_head
 
 
 def check_training_heads(heads: Mapping[str, Any] | None, readable: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """Every field of every head, in the order of the names: transformers sorts what it writes to `config.json`.
+    """Every field of every head, sorted by name as transformers sorts what it writes to `config.json`.
 
     A width is short for `{"out_features": width}`; `readable` is what a head of the model may read, the default first.
     """
@@ -31,8 +31,8 @@ def check_training_heads(heads: Mapping[str, Any] | None, readable: tuple[str, .
                 "defaults hidden_features and reads."
             )
         for field in ("out_features", "hidden_features"):
-            if not is_width(head[field]) and (field, head[field]) != ("hidden_features", None):
-                raise ValueError(f"{field}={head[field]!r} of training head '{name}' is no width: pass at least 1.")
+            if (field, head[field]) != ("hidden_features", None):
+                check_width(field, head[field], of=f" of training head '{name}'")
         if head["reads"] not in readable:
             raise ValueError(
                 f"training head '{name}' reads '{head['reads']}': a head of this model reads {' or '.join(readable)}."
@@ -58,6 +58,6 @@ def training_outputs(model: Any, **readings: torch.Tensor) -> dict[str, torch.Te
 
 
 def remove_training_heads(model: Any) -> Any:
-    """The model, whose heads are removed from it and from its configuration in place."""
+    """Removes the heads from the model and its configuration in place, and returns it."""
     model.training_heads, model.config.training_heads = nn.ModuleDict(), {}
     return model
