@@ -66,19 +66,24 @@ def run_folder(folder: str | Path, arm: str, seed: int) -> Path:
     return Path(folder) / re.sub(r"[^a-z0-9]+", "-", arm.lower()).strip("-") / f"seed-{seed}"
 
 
+def pick(plans: Sequence[ArmPlan], names: Sequence[str] | None) -> list[ArmPlan]:
+    """The arms of these names, or all of them; a name that is none of theirs is refused."""
+    known = [plan.name for plan in plans]
+    for name in names or []:
+        if name not in known:
+            raise ValueError(f"there is no arm '{name}': choose among {', '.join(map(repr, known))}.")
+    return [plan for plan in plans if names is None or plan.name in names]
+
+
 def chosen_arms(options: RecipeOptions, plans: Sequence[ArmPlan]) -> list[ArmPlan]:
     """The arms that `--arms` names; call it before the teacher is asked, so that a wrong name shows at once.
 
     Raises:
         ValueError: If a name is none of theirs, or the arms could not be compared.
     """
-    known = [plan.name for plan in plans]
-    for name in options.arms or []:
-        if name not in known:
-            raise ValueError(f"there is no arm '{name}': choose among {', '.join(map(repr, known))}.")
-    chosen = [plan for plan in plans if options.arms is None or plan.name in options.arms]
-    check_comparable(chosen, options.seeds)
-    return chosen
+    plans = pick(plans, options.arms)
+    check_comparable(plans, options.seeds)
+    return plans
 
 
 def check_comparable(plans: Sequence[ArmPlan], num_seeds: int) -> None:

@@ -12,8 +12,7 @@ from hf_colearn import CoLearningTrainer, RandomPrototypes, classification_metri
 from hf_colearn.analysis.report.summary import summary
 from hf_colearn.analysis.runs import compare_runs, histories, read_runs, write_report
 from hf_colearn.cli import main
-from hf_colearn.experiments.arms import ArmPlan, chosen_arms, run_folder
-from hf_colearn.experiments.options import RecipeOptions
+from hf_colearn.experiments.arms import ArmPlan, pick, run_folder
 from hf_colearn.experiments.runner import run_arms
 
 
@@ -88,11 +87,10 @@ def test_the_baselines_only_loss_is_drawn_as_its_task_loss(experiment):
 
 
 def test_arms_are_picked_by_name():
-    assert chosen_arms(RecipeOptions(), PLANS) == PLANS
-    picked = chosen_arms(RecipeOptions(arms=["prompts", "baseline"]), PLANS)
-    assert [plan.name for plan in picked] == ["baseline", "prompts"]
+    assert pick(PLANS, None) == PLANS
+    assert [plan.name for plan in pick(PLANS, ["vectors", "baseline"])] == ["baseline", "vectors"]
     with pytest.raises(ValueError, match="no arm 'nothing'.*'prompts'"):
-        chosen_arms(RecipeOptions(arms=["nothing"]), PLANS)
+        pick(PLANS, ["nothing"])
 
 
 # ---- runs that are taken up again ----
