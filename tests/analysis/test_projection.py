@@ -1,7 +1,6 @@
 import hf_colearn  # noqa: F401, I001  # first: its guard makes `import evaluate` work beside a CPU torch
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist, pdist
 
+import child_python
 from hf_colearn.analysis.plots.projection import class_styles, perplexities, plot_map, project
 from hf_colearn.analysis.runs import kept_rows
 
@@ -58,7 +58,7 @@ np.save("points.npy", [project(latents, "umap", neighbours=4) for _ in range(2)]
     latents, labels = two_groups(16)
     np.save(tmp_path / "latents.npy", latents)
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "NUMBA_DISABLE_JIT": "1"}
-    subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path, env=environment)
+    child_python.run(script, env=environment, cwd=tmp_path).check_returncode()
     first, again = np.load(tmp_path / "points.npy")
     assert (first == again).all()
     assert own_class_is_nearest(first, labels) == 1

@@ -2,8 +2,6 @@
 
 import math
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -19,6 +17,7 @@ from transformers import (
     VivitConfig,
 )
 
+import child_python
 import families
 import tiny
 from hf_colearn import (
@@ -530,13 +529,7 @@ def test_a_saved_model_gives_identical_outputs_in_a_process_without_hf_colearn(t
     assert "import hf_colearn" not in code and "\nfrom hf_colearn" not in code
     torch.save(inputs(), tmp_path / "inputs.pt")
     arguments = [str(tmp_path / name) for name in ("model", "inputs.pt", "logits.pt")]
-    done = subprocess.run(
-        [sys.executable, "-c", IN_A_FRESH_PROCESS, *arguments],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": ""},
-        capture_output=True,
-        text=True,
-    )
+    done = child_python.run(IN_A_FRESH_PROCESS, *arguments, env=os.environ | {"PYTHONPATH": ""}, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     with torch.no_grad():
         outputs, expected = torch.load(tmp_path / "logits.pt"), made(**inputs())
