@@ -16,8 +16,10 @@ from hf_colearn.data.soft_labels import smoothed
 
 
 # What the options may be; all of them from 0.
-_HIGHEST = {"magnitude": 10, "magnitude_std": 10, "num_ops": 15, "erasing": 1, "mixup": 100, "cutmix": 100}
-_HIGHEST |= {"switch_prob": 1, "label_smoothing": 0.99}
+_HIGHEST: dict[str, float] = {
+    "magnitude": 10, "magnitude_std": 10, "num_ops": 15, "erasing": 1, "mixup": 100, "cutmix": 100, "switch_prob": 1,
+    "label_smoothing": 0.99,
+}  # fmt: skip
 
 
 class ImageAugmentation(nn.Module):

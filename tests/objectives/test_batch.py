@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from docstrings import run_example
 
 import hf_colearn
+from docstrings import run_example
 from hf_colearn import CoLearningBatch
 
 
@@ -17,7 +17,10 @@ NAN = float("nan")
         (torch.tensor([0, -100, 3]), [True, False, True]),  # classes
         (torch.tensor([0.5, NAN]), [True, False]),  # numbers
         (torch.tensor([[0.0, 1.0], [NAN, NAN]]), [True, False]),  # soft labels
-        (torch.tensor([[1, 0], [-100, 1], [-100, -100]]), [True, True, False]),  # several labels: one that counts is enough
+        (
+            torch.tensor([[1, 0], [-100, 1], [-100, -100]]),
+            [True, True, False],
+        ),  # several labels: one that counts is enough
     ],
 )
 def test_a_sample_without_a_label_is_told_by_its_label(labels, expected):

@@ -177,7 +177,8 @@ def test_contrastive_alignment_is_the_sum_over_the_pairs_of_modalities(presence)
     assert tuple(terms) == ContrastiveAlignment.terms == ("contrastive",)
     torch.testing.assert_close(terms["contrastive"], expected)
     torch.testing.assert_close(
-        ContrastiveAlignment(0.2, mask_same_class=True, direct=True)(given, CoLearningBatch(LABELS))["contrastive"], expected
+        ContrastiveAlignment(0.2, mask_same_class=True, direct=True)(given, CoLearningBatch(LABELS))["contrastive"],
+        expected,
     )
     assert ContrastiveAlignment(0.2)(given, CoLearningBatch())["contrastive"] > expected  # more negatives
 
@@ -205,7 +206,8 @@ def test_a_learned_temperature_gets_a_gradient():
     torch.testing.assert_close(loss, ContrastiveAlignment(0.2)(outputs(), CoLearningBatch())["contrastive"])
     # By a central difference in the logarithm of the scale.
     above, below = (
-        ContrastiveAlignment(0.2 * math.exp(-step))(outputs(), CoLearningBatch())["contrastive"] for step in (0.01, -0.01)
+        ContrastiveAlignment(0.2 * math.exp(-step))(outputs(), CoLearningBatch())["contrastive"]
+        for step in (0.01, -0.01)
     )
     assert log_scale.grad.item() == pytest.approx((above - below).item() / 0.02, rel=1e-2)
     assert abs(log_scale.grad.item()) > 0.1
@@ -261,7 +263,8 @@ def test_a_modality_that_no_sample_has_costs_nothing():
         ContrastiveAlignment(0.5)(given, CoLearningBatch())["contrastive"], info_nce(z["image"], z["text"], 2.0, both)
     )
     torch.testing.assert_close(
-        DistributionAlignment()(given, CoLearningBatch())["distribution"], jensen_shannon(logits["image"], logits["text"], both)
+        DistributionAlignment()(given, CoLearningBatch())["distribution"],
+        jensen_shannon(logits["image"], logits["text"], both),
     )
 
 

@@ -38,7 +38,9 @@ def gradients(case, loss, model, own):
     """The term and its gradients."""
     x, t = batch(case)
     model.zero_grad()
-    term = LatentMatching(loss, "sum")({"latents": model(x[own])}, CoLearningBatch(targets={"teacher": t[own]}))["latent"]
+    term = LatentMatching(loss, "sum")({"latents": model(x[own])}, CoLearningBatch(targets={"teacher": t[own]}))[
+        "latent"
+    ]
     term.backward()
     return {"loss": term.detach(), "gradients": [p.grad.clone() for p in model.parameters()]}
 

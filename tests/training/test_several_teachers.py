@@ -68,7 +68,9 @@ def test_two_processes_learn_two_alphas_as_one_does(tmp_path):
     for term in TERMS:
         assert len(set(logged(first["history"], f"alpha_{term}"))) == 3, "each of its alphas moved at steps 2 and 4"
     moved = one.model.training_heads["latent_audio"].weight
-    assert not torch.equal(moved, tiny.student(training_heads={"latent_audio": AUDIO_DIM}).training_heads[TERMS[1]].weight)
+    assert not torch.equal(
+        moved, tiny.student(training_heads={"latent_audio": AUDIO_DIM}).training_heads[TERMS[1]].weight
+    )
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
