@@ -17,10 +17,9 @@ from hf_colearn.teachers.teacher import Teacher
 from hf_colearn.training import argument_checks, batch_checks, checkpoints, data_checks, learning_rates, streams
 from hf_colearn.training.batches import Batches
 from hf_colearn.training.first_batch import try_first_batch
-from hf_colearn.training.hooks import Hooks
+from hf_colearn.training.hooks import Hooks, set_up
 from hf_colearn.training.term_log import TermLog
 from hf_colearn.training.weight_average import RunAverage
-from hf_colearn.utils.callback import CoLearningCallback
 
 
 class CoLearningTrainer(Trainer):
@@ -108,8 +107,8 @@ class CoLearningTrainer(Trainer):
         self.batches, self.hooks = Batches(self, augment), Hooks(self.callback_handler)
         self._averaged, self._hub = RunAverage(self), HubRecord(self)
         self._synchronised = streams.SynchronisedBatches()
-        for callback in self.hooks.callbacks:
-            callback.setup(self)
+        for callback in self.callback_handler.callbacks:
+            set_up(callback, self)
         if objective is not None:
             # Every term is a mean over its micro-batch, so Trainer must divide by the accumulation steps: a task loss
             # that is normalised over the accumulated batch would not mix with them.
@@ -148,8 +147,7 @@ class CoLearningTrainer(Trainer):
     def add_callback(self, callback):
         # A callback of ours is given the trainer, to look at what it was added to.
         super().add_callback(callback)
-        if isinstance(added := self.callback_handler.callbacks[-1], CoLearningCallback):
-            added.setup(self)
+        set_up(self.callback_handler.callbacks[-1], self)
 
     def train(self, *args, **kwargs):
         # Bad input must show before anything is written, so the data, the ids and one small batch are looked at first.

@@ -10,6 +10,12 @@ from hf_colearn.objectives.objective import CoLearningBatch
 from hf_colearn.utils.callback import CoLearningCallback
 
 
+def set_up(callback: Any, trainer: Any) -> None:
+    """Gives a callback that has these hooks the trainer that it was added to; leaves one of transformers alone."""
+    if isinstance(callback, CoLearningCallback):
+        callback.setup(trainer)
+
+
 class Hooks:
     """The hooks of [`CoLearningCallback`], called on all callbacks of a trainer that have them, in their order."""
 
