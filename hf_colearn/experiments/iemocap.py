@@ -6,7 +6,7 @@ from typing import Any, cast
 from datasets import DatasetDict
 
 from hf_colearn.corpora.iemocap import load_iemocap
-from hf_colearn.corpora.iemocap_smoke_test import write_smoke_test_tree
+from hf_colearn.corpora.iemocap_synthetic import write_smoke_test_tree
 from hf_colearn.experiments.options import RecipeOptions
 
 

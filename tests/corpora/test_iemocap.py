@@ -13,7 +13,7 @@ from datasets import Audio, ClassLabel, Dataset
 import tiny_teachers
 from hf_colearn import TeacherBank
 from hf_colearn.corpora.iemocap import load_iemocap
-from hf_colearn.corpora.iemocap_smoke_test import write_smoke_test_tree
+from hf_colearn.corpora.iemocap_synthetic import write_smoke_test_tree
 from hf_colearn.data.audio import read_waveform, with_input_values
 from hf_colearn.data.text import with_input_ids
 

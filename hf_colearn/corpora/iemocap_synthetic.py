@@ -57,7 +57,7 @@ def write_smoke_test_tree(folder: str | Path, utterances_per_session: int = 60, 
     with distributed.raise_on_all_ranks():
         if distributed.rank() == 0:
             release.mkdir(parents=True, exist_ok=True)
-            readme = "Synthetic, by hf_colearn.corpora.iemocap_smoke_test: this is not IEMOCAP.\n"
+            readme = "Synthetic, by hf_colearn.corpora.iemocap_synthetic: this is not IEMOCAP.\n"
             (release / "README.txt").write_text(readme)
             for session in range(1, 6):
                 _write_session(release / f"Session{session}", session, utterances_per_session, seed)
