@@ -51,7 +51,8 @@ base = AutoModelForImageClassification.from_pretrained("tester/whole", subfolder
 """
 
 PUBLISHER = """
-import dataclasses, json, os, sys, traceback
+import dataclasses, json, os, signal, sys, traceback
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is started with it ignored
 from huggingface_hub import constants
 from hf_colearn.hub.publish import publish
 
