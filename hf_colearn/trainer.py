@@ -246,7 +246,6 @@ class CoLearningTrainer(Trainer):
 
     def task_loss(self, model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
         """The task's loss as Trainer computes it, a scalar, and the model's outputs."""
-        CoLearningBatch.taken_from(inputs)  # the model takes no targets
         task, outputs = super().compute_loss(model, inputs, return_outputs=True)
         return task.mean(), outputs  # under DataParallel one a device
 
