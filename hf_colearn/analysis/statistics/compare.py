@@ -8,11 +8,13 @@ Several co-learned arms are corrected for their number by Holm's procedure (1979
 the strongest null control: the chance of finding any difference where there is none is 5% at most. Each arm's interval has
 the level of its Holm step, from `1 - 0.05 / arms` to 0.95, so that it excludes 0 exactly where a difference is found. An arm
 has helped only where both intervals lie above 0, which is stricter than either and asks for no further correction.
+[`compare_levels`] does so at every level of a sweep, or for every modality, and corrects for all of these together.
 """
 
 from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 
@@ -35,6 +37,7 @@ Kind = Literal["baseline", "colearned", "null", "reference"]
 Finding = Literal[
     "helped", "no more than a null control", "no reliable difference", "harm", "one seed", "no null control"
 ]
+Level = TypeVar("Level", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,8 @@ class Arm:
         name (`str`): Unique within the comparison.
         kind (`str`): `"baseline"` (no teacher), `"colearned"` (the real teacher), `"null"` (a null control), or `"reference"`
             (shown beside them, such as one modality alone; neither judged nor a control).
-        scores (`list[float]`): One in [0, 1] a seed, higher is better, the seeds in the same order in every arm.
+        scores (`list[float]`): One a seed, of 1 at most, higher is better, the seeds in the same order in every arm: a
+            fraction, or a coefficient such as R2, which may be negative.
     """
 
     name: str
@@ -65,7 +69,10 @@ class ArmResult(Arm):
 
 @dataclass(frozen=True)
 class Comparison:
-    """What [`compare`] found: the arms in the given order, and the controls that they were held against."""
+    """What [`compare`] found: the arms in the given order, and the controls that they were held against.
+
+    `num_judged` differences were corrected together: the co-learned arms, those of other levels included.
+    """
 
     arms: tuple[ArmResult, ...]
     n_seeds: int
@@ -74,6 +81,7 @@ class Comparison:
     baseline: str
     strongest_null: str | None
     source: str = "teacher"
+    num_judged: int = 0
 
     @property
     def findings(self) -> dict[str, Finding]:
@@ -155,10 +163,11 @@ class Comparison:
                 f"'{self.strongest_null}' is the null control with the highest mean; picking it afterwards favours "
                 "the control, so the comparison is conservative for the co-learned arms."
             )
-        if len(colearned) > 1 and self.n_seeds > 1:
-            widest = percent(1 - (1 - self.confidence) / len(colearned))
+        if self.num_judged > 1 and self.n_seeds > 1:
+            widest = percent(1 - (1 - self.confidence) / self.num_judged)
+            which = "" if self.num_judged == len(colearned) else " of all levels"
             notes.append(
-                f"The {len(colearned)} co-learned arms are corrected for their number (Holm): their differences' "
+                f"The {self.num_judged} co-learned arms{which} are corrected for their number (Holm): their differences' "
                 f"brackets have up to {widest}, so that the chance of finding any difference where there is none is "
                 f"{percent(1 - self.confidence)} at most."
             )
@@ -240,7 +249,7 @@ def compare(
         `"no null control"` (a gain, and nothing to hold it against).
 
     Raises:
-        `ValueError`: If arms are missing, share a name or differ in their number of seeds, or a score is not in [0, 1].
+        `ValueError`: If arms are missing, share a name or differ in their number of seeds, or a score is above 1 or not finite.
 
     Example:
 
@@ -253,34 +262,63 @@ def compare(
     "The teacher's content helped: +5.00 pp over the baseline (95% interval +2.52 to +7.48)."
     ```
     """
-    _check(arms, confidence)
-    baseline = next(arm for arm in arms if arm.kind == "baseline")
-    null = max((arm for arm in arms if arm.kind == "null"), key=lambda arm: np.mean(arm.scores), default=None)
-    n_seeds = len(baseline.scores)
-    to_baseline = _differences(arms, baseline, confidence)
-    to_null = {} if null is None else _differences(arms, null, confidence)
-    results = []
-    for arm in arms:
-        mean = replace(paired_estimates([np.round(arm.scores, 12)], confidence)[0], p_value=None)
-        gains = to_baseline.get(arm.name), to_null.get(arm.name)
-        scores = [float(score) for score in arm.scores]
-        results.append(ArmResult(arm.name, arm.kind, scores, mean, *gains, _finding(arm.kind, *gains, n_seeds)))
-    strongest_null = None if null is None else null.name
-    return Comparison(tuple(results), n_seeds, confidence, metric, baseline.name, strongest_null, source)
+    return compare_levels({metric: arms}, confidence, metric, source)[metric]
 
 
-def _differences(arms: list[Arm], other: Arm, confidence: float) -> dict[str, Estimate]:
-    """The differences of all other arms to this one, by name; those of co-learned arms are corrected together."""
-    paired = {arm.name: paired_differences(arm.scores, other.scores) for arm in arms if arm is not other}
-    judged = [arm.name for arm in arms if arm.kind == "colearned"]
-    estimates: dict[str, Estimate] = {}
-    for family in (judged, *([name] for name in paired if name not in judged)):
-        estimates.update(zip(family, paired_estimates([paired[name] for name in family], confidence), strict=True))
-    if len(other.scores) == 1:
-        return estimates
+def compare_levels(
+    levels: Mapping[Level, list[Arm]], confidence: float = 0.95, metric: str = "accuracy", source: str = "teacher"
+) -> dict[Level, Comparison]:
+    """As [`compare`] at every level, such as a number of labels a class: held against the level's own baseline and its own
+    strongest null control.
+
+    The co-learned arms of all levels are corrected together, so that the chance of finding any difference anywhere where
+    there is none is `1 - confidence` at most, once against the baselines and once against the null controls.
+
+    Args:
+        levels (`Mapping[Hashable, list[Arm]]`): The arms of every level, all with the same seeds in the same order.
+        confidence, metric, source: As of [`compare`].
+    """
+    for arms in levels.values():
+        _check(arms, confidence)
+    counts = {level: len(arms[0].scores) for level, arms in levels.items()}
+    if len({*counts.values()}) > 1:
+        raise ValueError(f"every level needs one score for each of the same seeds, got {counts} scores")
+    baselines = {level: next(arm for arm in arms if arm.kind == "baseline") for level, arms in levels.items()}
+    nulls = {level: _strongest_null(arms) for level, arms in levels.items()}
+    to_baseline, to_null = _differences(levels, baselines, confidence), _differences(levels, nulls, confidence)
+    num_judged = sum(arm.kind == "colearned" for arms in levels.values() for arm in arms)
+    found = {}
+    for level, arms in levels.items():
+        results, n_seeds, null = [], len(arms[0].scores), nulls[level]
+        for arm in arms:
+            mean = replace(paired_estimates([np.round(arm.scores, 12)], confidence)[0], p_value=None)
+            gains = to_baseline.get((level, arm.name)), to_null.get((level, arm.name))
+            scores = [float(score) for score in arm.scores]
+            results.append(ArmResult(arm.name, arm.kind, scores, mean, *gains, _finding(arm.kind, *gains, n_seeds)))
+        names = baselines[level].name, None if null is None else null.name
+        found[level] = Comparison(tuple(results), n_seeds, confidence, metric, *names, source, num_judged)
+    return found
+
+
+def _strongest_null(arms: Sequence[Arm]) -> Arm | None:
+    return max((arm for arm in arms if arm.kind == "null"), key=lambda arm: np.mean(arm.scores), default=None)
+
+
+def _differences(
+    levels: Mapping[Level, list[Arm]], others: Mapping[Level, Arm | None], confidence: float
+) -> dict[tuple[Level, str], Estimate]:
+    """The differences of all arms to another one of their level; those of co-learned arms are corrected together."""
+    paired, judged = dict[tuple[Level, str], np.ndarray](), list[tuple[Level, str]]()
+    for level, arms in levels.items():
+        if (other := others[level]) is not None:
+            paired |= {(level, a.name): paired_differences(a.scores, other.scores) for a in arms if a is not other}
+            judged += [(level, arm.name) for arm in arms if arm.kind == "colearned"]
+    estimates: dict[tuple[Level, str], Estimate] = {}
+    for family in (judged, *([key] for key in paired if key not in judged)):
+        estimates.update(zip(family, paired_estimates([paired[key] for key in family], confidence), strict=True))
     return {
-        name: replace(estimate, sign_flip_p_value=sign_flip_p_value(paired[name]))
-        for name, estimate in estimates.items()
+        key: replace(estimate, sign_flip_p_value=sign_flip_p_value(paired[key])) if len(paired[key]) > 1 else estimate
+        for key, estimate in estimates.items()
     }
 
 
@@ -313,10 +351,10 @@ def _check(arms: list[Arm], confidence: float) -> None:
             counts = {arm.name: len(arm.scores) for arm in arms}
             raise ValueError(f"every arm needs one score for each of the same seeds, got {counts} scores")
         for seed, score in enumerate(arm.scores):
-            if not 0 <= score <= 1:  # also catches NaN
+            if not -np.inf < score <= 1:  # also catches NaN
                 raise ValueError(
-                    f"score {seed} of arm '{arm.name}' is {score}: scores are fractions between 0 and 1 "
-                    "(divide percent by 100; a NaN is a failed run, train it again or leave the arm out)"
+                    f"score {seed} of arm '{arm.name}' is {score}: scores are fractions, or coefficients such as R2, of 1 at "
+                    "most (divide percent by 100; a NaN is a failed run, train it again or leave the arm out)"
                 )
     kinds = [arm.kind for arm in arms]
     if kinds.count("baseline") != 1 or not {"colearned", "reference"} & set(kinds):
