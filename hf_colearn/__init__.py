@@ -53,6 +53,8 @@ _LIVES_IN = {
     "MultimodalCollator": "data.multimodal",
     "with_sample_ids": "data.sample_ids",
     "classification_metrics": "evaluation.metrics",
+    "multi_label_metrics": "evaluation.multi_label",
+    "regression_metrics": "evaluation.regression",
     "save_run": "experiments.scoring",
 }
 
@@ -65,6 +67,8 @@ if TYPE_CHECKING:
     from hf_colearn.data.sample_ids import with_sample_ids
     from hf_colearn.evaluation.metrics import classification_metrics
     from hf_colearn.evaluation.modality_metrics import LabelAlignment, ModalityAccuracy, ModalityGap
+    from hf_colearn.evaluation.multi_label import multi_label_metrics
+    from hf_colearn.evaluation.regression import regression_metrics
     from hf_colearn.experiments.scoring import save_run
     from hf_colearn.models.configuration import CoLearningStudentConfig, FeatureBackboneConfig
     from hf_colearn.models.features import CoLearningForFeatureClassification

@@ -145,7 +145,7 @@ def test_in_memory_nothing_is_written_and_the_result_is_that_of_the_cache(
     metric, tmp_path, monkeypatch, scores_and_labels
 ):
     scores, labels = scores_and_labels
-    predictions = scores if metric.takes_scores else scores.argmax(axis=1)
+    predictions = scores if "scores (N, C)" in metric.forms[0] else scores.argmax(axis=1)
     monkeypatch.setattr("evaluate.config.HF_METRICS_CACHE", tmp_path / "cache")
     found = metric(keep_in_memory=True).compute(predictions=predictions, references=labels)
     assert not (tmp_path / "cache").exists()
@@ -219,7 +219,8 @@ def test_the_trainer_calls_it_and_the_way_out_of_a_tuple_works(tmp_path):
         ([[0.0, 1.0], [np.nan, 0.0]], [0, 1], "score nan in row 1 is not finite, in 1 of 2 rows"),
         ([[0.0, np.inf]], [0], "score inf in row 0"),
         ([[0.0, 1.0], [1.0, 0.0]], [0, 2], "label 2 of sample 1 is out of range for 2 classes"),
-        ([[0.0, 1.0], [1.0, 0.0]], [0, -100], "label -100 of sample 1 is negative"),
+        ([[0.0, 1.0], [1.0, 0.0]], [-100, -1], "label -1 of sample 1 is negative"),
+        ([[0.0, 1.0], [1.0, 0.0]], [-100, -100], "none of the 2 samples has a label"),
         ([[0.0, 1.0]], [0.5], "one integer label a sample"),
         ([[0.0, 1.0]], [0, 1], "for 2 labels, got shape"),
         ([0.0, 1.0], [0, 1], "for 2 labels, got shape"),

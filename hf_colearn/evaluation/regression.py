@@ -1,0 +1,143 @@
+"""Metrics of regression as `evaluate` modules over scikit-learn and SciPy, and as a `compute_metrics` for the Trainer.
+
+Shapes: N samples, C outputs; one output may be `(N,)` or `(N, 1)`.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from hf_colearn.evaluation.measuring import (
+    OUTPUTS,
+    VALUES,
+    ArrayMetric,
+    ComputeMetrics,
+    check_finite,
+    chosen,
+    compute_metrics_of,
+)
+
+
+class RSquared(ArrayMetric):
+    """`r2`, the coefficient of determination: 1 at best, 0 for the labels' mean, below 0 for what is worse than that.
+
+    The mean over the outputs whose labels vary; where none does, or of one sample, there is none.
+    """
+
+    forms = ((VALUES, VALUES), (OUTPUTS, OUTPUTS))
+
+    def _compute(self, *, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
+        from sklearn.metrics import r2_score  # slow to import, as below
+
+        predictions_NC, labels_NC = _check_values(predictions, references)
+        varies_C = np.ptp(labels_NC, axis=0) > 0
+        if not varies_C.any():
+            return {}
+        return {"r2": float(r2_score(labels_NC[:, varies_C], predictions_NC[:, varies_C]))}
+
+
+class MeanSquaredError(ArrayMetric):
+    """`mse`, the mean squared difference of prediction and label, in the labels' unit squared; lower is better.
+
+    The mean over the outputs, too.
+    """
+
+    forms = ((VALUES, VALUES), (OUTPUTS, OUTPUTS))
+
+    def _compute(self, *, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
+        from sklearn.metrics import mean_squared_error
+
+        predictions_NC, labels_NC = _check_values(predictions, references)
+        return {"mse": float(mean_squared_error(labels_NC, predictions_NC))}
+
+
+class PearsonCorrelation(ArrayMetric):
+    """`pearson`, the linear correlation of predictions and labels, in [-1, 1].
+
+    The mean over the outputs whose labels vary; where none does, or of one sample, there is none. Predictions that are the
+    same for all samples count as 0.
+    """
+
+    forms = ((VALUES, VALUES), (OUTPUTS, OUTPUTS))
+
+    def _compute(self, *, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
+        from scipy.stats import pearsonr
+
+        predictions_NC, labels_NC = _check_values(predictions, references)
+        varying = np.flatnonzero(np.ptp(labels_NC, axis=0) > 0)
+        if not len(varying):
+            return {}
+        is_constant_C = np.ptp(predictions_NC, axis=0) == 0
+        each = [0.0 if is_constant_C[c] else pearsonr(labels_NC[:, c], predictions_NC[:, c])[0] for c in varying]
+        return {"pearson": float(np.mean(each))}
+
+
+_METRICS: dict[str, type[ArrayMetric]] = {"r2": RSquared, "mse": MeanSquaredError, "pearson": PearsonCorrelation}
+
+
+def regression_metrics(metrics: tuple[str, ...] = ("r2", "mse", "pearson")) -> ComputeMetrics:
+    """A `compute_metrics` for regression with [`~transformers.Trainer`].
+
+    Samples whose label is NaN have none (of several outputs: one of them): they are left out and, where there are some,
+    counted as `num_unlabelled`.
+
+    Args:
+        metrics (`tuple[str, ...]`, *optional*, defaults to `("r2", "mse", "pearson")`): What to compute, means over the
+            outputs. `"mse"` is in the labels' unit squared, and lower is better: with `metric_for_best_model="mse"` set
+            `greater_is_better=False`. `"r2"` and `"pearson"` are left out where the labels do not vary.
+
+    Returns:
+        `Callable[[EvalPrediction], dict[str, float]]`: From logits `(N, C)` and labels `(N,)` or `(N, C)` to the metrics by
+        name; of a multimodal model's modalities, too, as of [`classification_metrics`].
+
+    Raises:
+        `ValueError`: If a name is not one of the three.
+
+    Example:
+
+    ```python
+    >>> import numpy as np
+    >>> from transformers import EvalPrediction
+    >>> from hf_colearn import regression_metrics
+
+    >>> compute_metrics = regression_metrics()
+    >>> predictions, labels = np.array([[1.0], [2.0], [4.0], [9.0]]), np.array([1.0, 3.0, 5.0, np.nan])
+    >>> {name: round(x, 3) for name, x in compute_metrics(EvalPrediction(predictions, labels)).items()}
+    {'r2': 0.75, 'mse': 0.667, 'pearson': 0.982, 'num_unlabelled': 1}
+    ```
+    """
+    modules = chosen(metrics, _METRICS)
+
+    def measure(logits_NC: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        results: dict[str, float] = {}
+        for module in modules:
+            results |= module.compute(predictions=logits_NC, references=labels) or {}
+        return results
+
+    return compute_metrics_of(measure, _check_logits, _has_label)
+
+
+def _has_label(labels: np.ndarray) -> np.ndarray:
+    return ~np.isnan(labels.reshape(len(labels), -1)).any(axis=1)
+
+
+def _check_logits(logits_NC: np.ndarray, labels: np.ndarray) -> None:
+    """As below, for labels that may be missing."""
+    _check_values(logits_NC, np.where(np.isnan(labels), 0, labels))
+
+
+def _check_values(predictions: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions and labels, both `(N, C)` in float64."""
+    predictions, labels = np.asarray(predictions, dtype=np.float64), np.asarray(labels, dtype=np.float64)
+    if labels.size == 0:
+        raise ValueError("there is nothing to measure: no label was given")
+    predictions_NC, labels_NC = predictions.reshape(len(predictions), -1), labels.reshape(len(labels), -1)
+    if max(predictions.ndim, labels.ndim) > 2 or predictions_NC.shape != labels_NC.shape:
+        raise ValueError(
+            f"need one prediction for each label, [N] or [N, outputs], got shapes {predictions.shape} and {labels.shape}"
+        )
+    check_finite(predictions_NC)
+    if not np.isfinite(labels_NC).all():
+        row, column = np.argwhere(~np.isfinite(labels_NC))[0]
+        raise ValueError(f"label {labels_NC[row, column]} of sample {row} is no number to measure against")
+    return predictions_NC, labels_NC
