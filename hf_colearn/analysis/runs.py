@@ -16,13 +16,16 @@ from typing import Any
 import numpy as np
 
 from hf_colearn import __version__
-from hf_colearn.analysis.statistics.compare import Arm, Comparison, Kind, compare
+from hf_colearn.analysis.statistics.compare import Arm, Comparison, Kind, compare, compare_levels
+from hf_colearn.analysis.statistics.levels import LevelComparisons, level_words
+from hf_colearn.utils.tables import significant
 
 
 RUN, ARRAYS, EXPERIMENT = "run.json", "arrays.npz", "experiment.json"
 MAX_KEPT = 10_000  # samples of a split whose latents are kept
 _CONTENT = ("arm", "kind", "seed", "metrics", "seconds", "facts", "history")  # of run.json, beside the identity
 _ARRAYS = ("labels", "predictions", "confidences")  # of arrays.npz, beside those of groups and samples
+_LOWER_IS_BETTER = {"loss", "mse", "rmse", "mae"}  # words in the names of metrics that a comparison cannot be made on
 
 
 @dataclass
@@ -30,7 +33,8 @@ class Samples:
     """What is kept of the samples of one split.
 
     Args:
-        labels (`np.ndarray` of shape `(n,)`): Their classes.
+        labels (`np.ndarray` of shape `(n,)`): Their classes; of another problem type as [`Run`]'s. Those of a training set
+            may be missing: -100, or NaN.
         latents (`np.ndarray` of shape `(n, D)`): Of the student, in evaluation mode.
         targets (`np.ndarray` of shape `(n, T)`, *optional*): The teacher's, of the last epoch; NaN where there is none.
         modality_latents (`dict[str, np.ndarray]` of shape `(n, D)`): Of a multimodal model; NaN in rows without it.
@@ -50,12 +54,17 @@ class Run:
         arm, kind (`str`), seed (`int`): As of [`~hf_colearn.analysis.statistics.compare.Arm`], and the run's.
         metrics (`dict[str, float]`): On the test set, as fractions.
         history (`list[dict]`), seconds (`float`): `trainer.state.log_history`, and of training.
-        labels, predictions (`np.ndarray` of shape `(N,)`): Class of every test sample, and the predicted one.
-        confidences (`np.ndarray` of shape `(N,)`): The predicted class's softmax probability.
+        labels, predictions (`np.ndarray` of shape `(N,)`): Class of every test sample that has a label, and the predicted
+            one. Multi-label: `(N, C)` int8, 1 or 0, and -100 where a label is missing. Regression: values, `(N,)`, or
+            `(N, C)` of several outputs.
+        confidences (`np.ndarray` of shape `(N,)`, *optional*): The predicted class's softmax probability. Multi-label: every
+            class's probability, `(N, C)`. None of a regression.
         test ([`Samples`]): Of the test set, at most 10,000, the same ones in every run.
         train ([`Samples`], *optional*): Of the training set, at most 2,000.
         groups (`dict[str, np.ndarray]` of shape `(N,)`): What the test samples are grouped by, such as their speaker.
-        facts (`dict`): Of the run: `class_names`, `parameters`, `peak_memory` (bytes), `target_variance`, `teacher`, ...
+        facts (`dict`): Of the run: `problem_type`, `class_names`, `parameters`, `peak_memory` (bytes), `target_variance`,
+            `teacher`, ...; of its training samples `num_train`, `num_labelled`, and `num_paired`, by teacher where there are
+            several; None of a stream. `num_unlabelled` are the samples that were left out of each test set, by its name.
     """
 
     arm: str
@@ -66,11 +75,22 @@ class Run:
     seconds: float
     labels: np.ndarray
     predictions: np.ndarray
-    confidences: np.ndarray
+    confidences: np.ndarray | None
     test: Samples
     train: Samples | None = None
     groups: dict[str, np.ndarray] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def problem_type(self) -> str:
+        """`"single_label_classification"`, `"multi_label_classification"` or `"regression"`."""
+        return self.facts.get("problem_type", "single_label_classification")  # which earlier versions did not keep
+
+    @property
+    def sweep(self) -> tuple[str, float] | None:
+        """The variable and the level of a sweep, as in `("labels a class", 5.0)`."""
+        sweep = self.facts.get("sweep")
+        return None if sweep is None else (sweep["variable"], float(sweep["level"]))
 
     def save(self, folder: str | Path, identity: Mapping[str, Any] | None = None) -> Path:
         """Writes the run to a folder, which it returns; `run.json` comes last, so a run that has one is whole.
@@ -81,7 +101,7 @@ class Run:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        arrays = {name: array for name in _ARRAYS if (array := getattr(self, name)) is not None}
         arrays |= {f"groups/{name}": np.asarray(values, dtype=str) for name, values in self.groups.items()}
         for split, samples in (("test", self.test), ("train", self.train)):
             if samples is not None:
@@ -104,7 +124,9 @@ class Run:
                 arrays = {name: stored[name] for name in stored.files}
             return cls(
                 **{name: content[name] for name in _CONTENT},
-                **{name: arrays[name] for name in _ARRAYS},
+                labels=arrays["labels"],
+                predictions=arrays["predictions"],
+                confidences=arrays.get("confidences"),
                 test=_samples(arrays, "test"),
                 train=_samples(arrays, "train") if "train/labels" in arrays else None,
                 groups=_below("groups/", arrays),
@@ -180,14 +202,21 @@ def find_runs(paths: Iterable[str | Path]) -> list[Path]:
 def read_runs(paths: Iterable[str | Path]) -> tuple[list[Run], dict[str, Any]]:
     """The finished runs at or below some paths, and what the first `experiment.json` of them says.
 
-    Where two folders have an arm of one name and a seed in common, the name of the later one's folder is put before its
-    arms, and a baseline of it is shown as a reference: a comparison has one.
+    Where two folders have an arm of one name and a seed in common, at different levels of a sweep the level is put after
+    the later one's name; else the name of the later one's folder is put before its arms, and a baseline of it is shown as a
+    reference: a comparison has one.
     """
     runs: list[Run] = []
     info: dict[str, Any] = {}
     for path in map(Path, paths):
         here = [Run.load(folder) for folder in find_runs([path])]
-        taken = {(run.arm, run.seed) for run in runs}
+        taken = {(run.arm, run.seed): run.sweep for run in runs}
+        here = [
+            replace(run, arm=arm_at(run.arm, *run.sweep))
+            if run.sweep is not None and taken.get((run.arm, run.seed), run.sweep) != run.sweep
+            else run
+            for run in here
+        ]
         if any((run.arm, run.seed) in taken for run in here):
             here = [
                 replace(run, arm=f"{path.name}/{run.arm}", kind="reference" if run.kind == "baseline" else run.kind)
@@ -205,14 +234,70 @@ def read_runs(paths: Iterable[str | Path]) -> tuple[list[Run], dict[str, Any]]:
 
 def compare_runs(runs: Sequence[Run], metric: str = "accuracy", source: str = "teacher") -> Comparison:
     """The arms' scores, paired by seed, by [`~hf_colearn.analysis.statistics.compare.compare`]; all must have the metric."""
+    return compare(_arms(runs, metric), metric=metric, source=source)
+
+
+def compare_all(
+    runs: Sequence[Run], metric: str = "accuracy", source: str = "teacher"
+) -> Comparison | LevelComparisons:
+    """As [`compare_runs`], and where a sweep has a baseline at every level, the arms of every level among themselves."""
+    variable, levels = by_level(runs)
+    if not levels:
+        return compare_runs(runs, metric, source)
+    arms = {level: _arms(of_level, metric) for level, of_level in levels.items()}
+    return LevelComparisons(variable, compare_levels(arms, metric=metric, source=source))
+
+
+def is_lower_better(metric: str) -> bool:
+    """Whether a metric is an error, by its name, such as `mse_given_audio`."""
+    return bool(_LOWER_IS_BETTER & set(metric.split("_")))
+
+
+def _arms(runs: Sequence[Run], metric: str) -> list[Arm]:
+    if is_lower_better(metric):
+        raise ValueError(
+            f"metric='{metric}' is lower where it is better, and arms are compared on one that is higher: choose another, such "
+            "as 'r2', which is 1 - mse / variance of the test labels."
+        )
     for run in runs:
         if metric not in run.metrics:
             raise ValueError(
                 f"metric='{metric}' was not measured in arm '{run.arm}', which has {sorted(run.metrics)}: choose "
                 "one of these, or give the trainer a `compute_metrics` that returns it."
             )
-    arms = [Arm(arm, of_arm[-1].kind, [run.metrics[metric] for run in of_arm]) for arm, of_arm in by_arm(runs).items()]
-    return compare(arms, metric=metric, source=source)
+    return [Arm(arm, of_arm[-1].kind, [run.metrics[metric] for run in of_arm]) for arm, of_arm in by_arm(runs).items()]
+
+
+def arm_at(arm: str, variable: str, level: float) -> str:
+    """The name of an arm at one level of a sweep, unique among all of them: `latent transfer, 5 labels a class`."""
+    return f"{arm}, {level_words(level, variable)}"
+
+
+def by_level(runs: Sequence[Run]) -> tuple[str, dict[float, list[Run]]]:
+    """What is swept, such as `"labels a class"`, and the runs of every level, ascending, with the arms' names without it.
+
+    Only of a sweep of several levels that all have a baseline; else `("", {})`. Runs without a level, such as those of a
+    student that has all labels, belong to every one.
+    """
+    baselines: dict[str, set[float]] = {}
+    for run in runs:
+        if run.kind == "baseline" and (sweep := run.sweep) is not None:
+            baselines.setdefault(sweep[0], set()).add(sweep[1])
+    for variable, levels in baselines.items():
+        if len(levels) > 1:
+            if others := [run.arm for run in runs if run.sweep is not None and run.sweep[0] != variable]:
+                raise ValueError(
+                    f"the levels are {variable}, and arm '{others[0]}' is of another sweep: report it apart."
+                )
+            return variable, {
+                level: [
+                    replace(run, arm=run.arm.removesuffix(arm_at("", variable, level)))
+                    for run in runs
+                    if run.sweep is None or run.sweep == (variable, level)
+                ]
+                for level in sorted(levels)
+            }
+    return "", {}
 
 
 def histories(runs: Sequence[Run]) -> dict[str, list[list[dict[str, Any]]]]:
@@ -235,9 +320,9 @@ def by_arm(runs: Iterable[Run]) -> dict[str, list[Run]]:
 
 
 def mean_percent(runs: Sequence[Run], metric: str) -> str:
-    """The mean of a metric over those runs that have it, as in `82.91`."""
+    """The mean of a metric over those runs that have it, as in `82.91`; of an error in its own unit, as in `0.01234`."""
     mean = np.mean([run.metrics[metric] for run in runs if metric in run.metrics] or [np.nan])
-    return "-" if np.isnan(mean) else f"{100 * mean:.2f}"
+    return "-" if np.isnan(mean) else significant(mean) if is_lower_better(metric) else f"{100 * mean:.2f}"
 
 
 def means_table(runs: Iterable[Run], names: Mapping[str, str]) -> list[list[str]]:
@@ -247,7 +332,7 @@ def means_table(runs: Iterable[Run], names: Mapping[str, str]) -> list[list[str]
 
 
 def write_report(
-    folder: str | Path, runs: Sequence[Run], comparison: Comparison | None, info: Mapping[str, Any]
+    folder: str | Path, runs: Sequence[Run], comparison: Comparison | LevelComparisons | None, info: Mapping[str, Any]
 ) -> Path:
     """Writes `report.json`: what is known of the experiment, what is installed, the comparison, and every run."""
     shown = [name for name in _CONTENT if name != "facts"]

@@ -180,8 +180,15 @@ def label_rows(axis: "Axes", heights: np.ndarray, names: Sequence[str], size: fl
     axis.spines["left"].set_visible(False)
 
 
-def label_right(figure: "Figure", axis: "Axes", labels: Sequence[tuple[str, float, str]], size: float = 8.5) -> None:
-    """Writes (text, height in data, colour) beside the right edge, moved apart where texts would overlap.
+def label_right(
+    figure: "Figure",
+    axis: "Axes",
+    labels: Sequence[tuple[str, float, str]],
+    size: float = 8.5,
+    styles: Sequence["ArmStyle"] = (),
+) -> None:
+    """Writes (text, height in data, colour) beside the right edge, moved apart where texts would overlap; where styles are
+    given, each text stands behind a piece of its line.
 
     The limits of the axis must be those of the finished figure.
     """
@@ -190,8 +197,13 @@ def label_right(figure: "Figure", axis: "Axes", labels: Sequence[tuple[str, floa
     heights = [to_axes.transform((1, y))[1] for _, y, _ in labels]
     inches = 0.6 * figure.get_size_inches()[1]  # the height of the axes, roughly
     room = [(text.count("\n") + 1) * size * 1.3 / 72 / inches for text, _, _ in labels]
-    for (text, _, colour), height in zip(labels, spread(heights, room), strict=True):
-        axis.text(1.02, height, text, transform=axis.transAxes, va="center", fontsize=size, color=colour)
+    places = spread(heights, room)
+    for style, height in zip(styles, places, strict=bool(styles)):
+        piece: dict[str, Any] = {"transform": axis.transAxes, "clip_on": False, "markersize": 4, "markevery": [1]}
+        axis.plot([1.02, 1.06, 1.1], [height] * 3, **style.line | style.points | piece)
+    for (text, _, colour), height in zip(labels, places, strict=True):
+        x = 1.12 if styles else 1.02
+        axis.text(x, height, text, transform=axis.transAxes, va="center", fontsize=size, color=colour)
 
 
 def legend_right(figure: "Figure", handles: Mapping[str, Any], heading: str) -> None:
