@@ -18,14 +18,13 @@ import numpy as np
 from hf_colearn import __version__
 from hf_colearn.analysis.statistics.compare import Arm, Comparison, Kind, compare, compare_levels
 from hf_colearn.analysis.statistics.levels import LevelComparisons, level_words
-from hf_colearn.utils.tables import significant
+from hf_colearn.utils.metric_names import is_error, written
 
 
 RUN, ARRAYS, EXPERIMENT = "run.json", "arrays.npz", "experiment.json"
 MAX_KEPT = 10_000  # samples of a split whose latents are kept
 _CONTENT = ("arm", "kind", "seed", "metrics", "seconds", "facts", "history")  # of run.json, beside the identity
 _ARRAYS = ("labels", "predictions", "confidences")  # of arrays.npz, beside those of groups and samples
-_LOWER_IS_BETTER = {"loss", "mse", "rmse", "mae"}  # words in the names of metrics that a comparison cannot be made on
 
 
 @dataclass
@@ -248,13 +247,8 @@ def compare_all(
     return LevelComparisons(variable, compare_levels(arms, metric=metric, source=source))
 
 
-def is_lower_better(metric: str) -> bool:
-    """Whether a metric is an error, by its name, such as `mse_given_audio`."""
-    return bool(_LOWER_IS_BETTER & set(metric.split("_")))
-
-
 def _arms(runs: Sequence[Run], metric: str) -> list[Arm]:
-    if is_lower_better(metric):
+    if is_error(metric):
         raise ValueError(
             f"metric='{metric}' is lower where it is better, and arms are compared on one that is higher: choose another, such "
             "as 'r2', which is 1 - mse / variance of the test labels."
@@ -322,7 +316,7 @@ def by_arm(runs: Iterable[Run]) -> dict[str, list[Run]]:
 def mean_percent(runs: Sequence[Run], metric: str) -> str:
     """The mean of a metric over those runs that have it, as in `82.91`; of an error in its own unit, as in `0.01234`."""
     mean = np.mean([run.metrics[metric] for run in runs if metric in run.metrics] or [np.nan])
-    return "-" if np.isnan(mean) else significant(mean) if is_lower_better(metric) else f"{100 * mean:.2f}"
+    return "-" if np.isnan(mean) else written(metric, mean) if is_error(metric) else f"{100 * mean:.2f}"
 
 
 def means_table(runs: Iterable[Run], names: Mapping[str, str]) -> list[list[str]]:
