@@ -12,6 +12,7 @@ from hf_colearn.alpha.alpha import Alpha, check_weights
 from hf_colearn.alpha.learned import LearnedAlpha
 from hf_colearn.alpha.schedules import ConstantAlpha, FittedAlpha, HeuristicAlpha
 from hf_colearn.objectives.distances import LATENT_LOSSES, REDUCTIONS
+from hf_colearn.teachers.latent_scale import SCALINGS
 from hf_colearn.utils.checks import check_choice, check_positive
 
 
@@ -51,6 +52,10 @@ class CoLearningArguments(TrainingArguments):
         latent_loss (`str`, *optional*, defaults to `"mse"`): `"mse"`, `"cosine"` or `"smooth_l1"`.
         latent_reduction (`str`, *optional*, defaults to `"mean"`): `"mean"` over the latent's dimensions (released
             code) or `"sum"` (the paper's squared norm).
+        latent_scaling (`str`, *optional*, defaults to `"standardized"`): Of every teacher's latents, unless their bank was
+            scaled before: `"standardized"` (mean 0 and standard deviation 1 in every dimension, over what the training
+            samples are paired with), `"l2"` (length 1) or `"none"` (as the teacher gives them: the published form); see
+            [`TeacherBank.scaled`].
         id_column (`str`, *optional*, defaults to `"sample_id"`): The training set's column of sample ids.
         ema_decay (`float`, *optional*): Decay per optimizer step, between 0 and 1, of an exponential moving average of
             the weights, with which the student is evaluated and saved
@@ -78,6 +83,7 @@ class CoLearningArguments(TrainingArguments):
     alpha_outer_split: float = _option(0.1, "Share of the training samples that alpha is fitted to.")
     latent_loss: str = _option("mse", "Distance of latents: mse, cosine or smooth_l1.")
     latent_reduction: str = _option("mean", "Over the latent's dimensions: mean or sum.")
+    latent_scaling: str = _option("standardized", "Scale of the teachers' latents: standardized, l2 or none.")
     id_column: str = _option("sample_id", "Column of the training set with sample ids.")
     ema_decay: float | None = _option(
         None, "Decay a step of an average of the weights, such as 0.9999 (default: none)."
@@ -97,6 +103,7 @@ class CoLearningArguments(TrainingArguments):
         check_choice("alpha_schedule", self.alpha_schedule, ALPHA_SCHEDULES)
         check_choice("latent_loss", self.latent_loss, LATENT_LOSSES)
         check_choice("latent_reduction", self.latent_reduction, REDUCTIONS)
+        check_choice("latent_scaling", self.latent_scaling, SCALINGS)
         for name in ("alpha_interval", "alpha_learning_rate", "alpha_batch_size"):
             if getattr(self, name) is not None:
                 check_positive(name, getattr(self, name))

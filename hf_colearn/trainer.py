@@ -13,6 +13,7 @@ from hf_colearn.objectives.latent_matching import LatentMatching
 from hf_colearn.objectives.objective import CoLearningBatch, Objective
 from hf_colearn.teachers.bank import TeacherBank
 from hf_colearn.teachers.pairing import Pairing
+from hf_colearn.teachers.scaling import scaled_teachers
 from hf_colearn.teachers.teacher import Teacher
 from hf_colearn.training import argument_checks, batch_checks, checkpoints, data_checks, learning_rates, streams
 from hf_colearn.training.batches import Batches
@@ -91,7 +92,7 @@ class CoLearningTrainer(Trainer):
     ):
         args = CoLearningArguments("tmp_trainer") if args is None else args
         argument_checks.model_and_arguments_fit(model, args)
-        self.teachers = argument_checks.named_teachers(teachers, bank, pairing)
+        self.teachers = self._unscaled_teachers = argument_checks.named_teachers(teachers, bank, pairing)
         if objective is None and self.teachers:
             objective = LatentMatching(args.latent_loss, args.latent_reduction, tuple(teachers or ()))
         argument_checks.objective_is_valid(objective)
@@ -150,6 +151,7 @@ class CoLearningTrainer(Trainer):
         set_up(self.callback_handler.callbacks[-1], self)
 
     def train(self, *args, **kwargs):
+        self._scale_teachers()
         # Bad input must show before anything is written, so the data, the ids and one small batch are looked at first.
         if self.train_dataset is not None and self.model is not None:  # no model yet in a hyperparameter search
             data_checks.training_data_fits(self.train_dataset, self.args, self.model, self.teachers)
@@ -157,9 +159,15 @@ class CoLearningTrainer(Trainer):
             try_first_batch(self)
         return super().train(*args, **kwargs)
 
+    def _scale_teachers(self) -> None:
+        if self._unscaled_teachers and self.train_dataset is not None:
+            ids = data_checks.sample_ids(self.train_dataset, self.args.id_column)
+            self.teachers = scaled_teachers(self._unscaled_teachers, ids, self.args.latent_scaling, self.args.seed)
+
     def _hp_search_setup(self, trial):
-        # A search sets `args.alpha` for every trial, after the trainer was built.
+        # A search sets `args.alpha` and `args.latent_scaling` for every trial, after the trainer was built.
         super()._hp_search_setup(trial)
+        self._scale_teachers()
         if self.auxiliary_objective is not None and not self._alpha_is_given:
             self._set_alpha(self.args.make_alpha(self.auxiliary_objective.terms))
 

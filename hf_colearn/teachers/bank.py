@@ -6,7 +6,7 @@ Shapes: N inputs in the order given, U <= N distinct ones, D dimensions, B rows 
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,8 +22,10 @@ from hf_colearn.teachers import encoding, fingerprint
 from hf_colearn.teachers.bank_card import bank_card, without_folders
 from hf_colearn.teachers.encoder import FrozenEncoder
 from hf_colearn.teachers.encoding import DESCRIPTION, INDEX, LATENTS
+from hf_colearn.teachers.latent_scale import SCALINGS, first_zero, moments, standardization, unit_norm
 from hf_colearn.teachers.rows import StoredRows
 from hf_colearn.utils import distributed
+from hf_colearn.utils.checks import check_choice
 
 
 FORMAT = 1  # of the files; part of every fingerprint, so that another format is another cache entry
@@ -44,8 +46,9 @@ class TeacherBank:
         dim (`int`): D, the latents' width.
         num_distinct (`int`): U, how many different latents are stored; `len(bank)` is N.
         inputs (`list[str]` or `None`): The text of every row (a digest for images and audio); `None` where unknown.
-        fingerprint (`str`): Of the inputs and everything about the teacher that shapes the latents.
-        description (`dict`): The teacher, its revision, pooling, dtype and preprocessing, as recorded.
+        fingerprint (`str`): Of the inputs and everything about the teacher and the scaling that shapes the latents.
+        scaling (`str`): `"none"`, or how [`TeacherBank.scaled`] has scaled them: `"standardized"` or `"l2"`.
+        description (`dict`): The teacher, its revision, pooling, dtype and preprocessing, as recorded, and the scaling.
     """
 
     def __init__(
@@ -54,10 +57,11 @@ class TeacherBank:
         index: np.ndarray | None,
         description: dict[str, Any],
         distinct_inputs: Sequence[str] | None = None,
+        scale: Callable[[np.ndarray], np.ndarray] | None = None,
     ):
         if isinstance(rows, StoredRows) and math.prod(rows.shape) * 4 <= _IN_MEMORY:
             rows = np.concatenate(list(rows.chunks()))
-        self._rows, self._index, self._distinct_inputs = rows, index, distinct_inputs
+        self._rows, self._index, self._distinct_inputs, self._scale = rows, index, distinct_inputs, scale
         self.description = description
 
     # ---- making one ----
@@ -192,6 +196,58 @@ class TeacherBank:
                 if (Path(partial) / name).exists():
                     os.replace(Path(partial) / name, folder / name)
 
+    def scaled(self, how: str, rows: Sequence[int] | np.ndarray | None = None) -> "TeacherBank":
+        """The same bank with scaled latents: scaled as they are read, so a bank on the disk stays there.
+
+        The trainer does so by `CoLearningArguments.latent_scaling`, unless it was done before. Saved and published scaled.
+
+        Args:
+            how (`str`): `"standardized"`: mean 0 and standard deviation 1 in every dimension over the distinct latents among
+                `rows`, where a dimension in which they are equal becomes 0 everywhere. `"l2"`: every latent has length 1.
+                `"none"`: as they are, whatever `latent_scaling` says.
+            rows (`Sequence[int]`, *optional*): Those of the training samples, which the statistics are computed from; all
+                by default. `"l2"` has no statistics.
+
+        Raises:
+            ValueError: If the bank is scaled already, its latents do not differ, or one is 0 throughout (`"l2"`).
+
+        Example:
+
+        ```python
+        >>> import numpy as np
+        >>> from hf_colearn import TeacherBank
+
+        >>> bank = TeacherBank.from_latents(np.array([[1.0, 5.0], [3.0, 5.0], [6.0, 6.0]]))
+        >>> bank.scaled("standardized", rows=[0, 1]).lookup([0, 1, 2]).tolist()
+        [[-1.0, 0.0], [1.0, 0.0], [4.0, 0.0]]
+
+        ```
+        """
+        check_choice("how", how, SCALINGS)
+        if "scaling" in self.description:
+            known = f"scaling='{self.scaling}', and '{how}' is asked for"
+            raise ValueError(f"the bank has {known}: scale the bank that it was made of, or leave it as it is.")
+        scale: Callable[[np.ndarray], np.ndarray] | None = None
+        scaling: dict[str, Any] = {"how": how}
+        if how == "l2":
+            if (zero := first_zero(self._chunks())) is not None:
+                row = zero if self._index is None else int((self._index == zero).argmax())
+                of = "" if self._distinct_inputs is None else f" ('{self._distinct_inputs[zero][:80]}')"
+                raise ValueError(
+                    f"row {row} of the bank{of} is 0 in every dimension, so it has no direction: leave that input out, or "
+                    "scale by 'standardized' or 'none'."
+                )
+            scale = unit_norm
+        elif how == "standardized":
+            stored = np.arange(self.num_distinct) if rows is None else np.unique(self._stored_rows(rows))
+            scale = standardization(self._chunks() if rows is None else self._pieces(stored), len(stored))
+            scaling |= {"num_distinct": len(stored), "rows": xxhash.xxh3_128_hexdigest(stored.data)}
+        description = {**self.description, "scaling": scaling}
+        if scale is not None:
+            scaling["bank"] = self.fingerprint  # the one that was scaled
+            description["fingerprint"] = fingerprint.of_json({"scaling": scaling})
+        return TeacherBank(self._rows, self._index, description, self._distinct_inputs, scale)
+
     # ---- the Hub ----
     def push_to_hub(
         self,
@@ -218,6 +274,12 @@ class TeacherBank:
         Returns:
             `str`: The commit's id.
         """
+        if self._scale is not None:  # what is published is what is read
+            words = {"inputs": inputs, "license": license, "language": language}
+            with TemporaryDirectory() as folder:
+                self.save(folder)
+                written = TeacherBank.load(folder)
+                return written.push_to_hub(repo_id, private, token, source_datasets=source_datasets, **words)
         if isinstance(self._rows, StoredRows):
             latents = concatenate_datasets([Dataset.from_file(path) for path in self._rows.paths])
         else:
@@ -269,6 +331,10 @@ class TeacherBank:
         return self.description["fingerprint"]
 
     @property
+    def scaling(self) -> str:
+        return self.description.get("scaling", {"how": "none"})["how"]
+
+    @property
     def inputs(self) -> list[str] | None:
         if self._distinct_inputs is None:
             return None
@@ -280,17 +346,22 @@ class TeacherBank:
 
     def __repr__(self) -> str:
         shape = f"{len(self)} rows, {self.num_distinct} distinct, dim={self.dim}"
-        return f"TeacherBank({shape}, fingerprint='{self.fingerprint}')"
+        return f"TeacherBank({shape}, scaling='{self.scaling}', fingerprint='{self.fingerprint}')"
 
     def lookup(self, rows: Sequence[int] | np.ndarray | torch.Tensor) -> torch.Tensor:
         """The latents of rows 0 to `len(bank) - 1`, `(B, D)` float32 on the CPU; read in the data loader's workers."""
+        latents_BD = self._rows[self._stored_rows(rows)]
+        return torch.from_numpy(latents_BD if self._scale is None else self._scale(latents_BD))
+
+    def _stored_rows(self, rows: Sequence[int] | np.ndarray | torch.Tensor) -> np.ndarray:
+        """Where the latents of rows are stored, `(B,)` int64; refuses rows that are not there."""
         rows_B = np.asarray(rows, dtype=np.int64)
         outside = (rows_B < 0) | (rows_B >= len(self))
         if outside.any():
             raise IndexError(
                 f"row {rows_B[outside][0]} is out of range: the bank has {len(self)} rows, so ask for 0 to {len(self) - 1}."
             )
-        return torch.from_numpy(self._rows[rows_B if self._index is None else self._index[rows_B]])
+        return rows_B if self._index is None else self._index[rows_B]
 
     def mean(self) -> torch.Tensor:
         """The mean over all N rows, `(D,)` float32."""
@@ -302,23 +373,21 @@ class TeacherBank:
 
     @cached_property
     def _moments(self) -> tuple[torch.Tensor, torch.Tensor]:
-        counts_U = np.ones(self.num_distinct) if self._index is None else np.bincount(self._index)
-        origin_D = next(iter(self._chunks()))[0].astype(np.float64)  # shifted, so that squares do not cancel
-        total_D, squares_D, start = np.zeros(self.dim), np.zeros(self.dim), 0
-        for chunk in self._chunks():
-            centred, counts = chunk.astype(np.float64) - origin_D, counts_U[start : start + len(chunk)]
-            total_D += counts @ centred
-            squares_D += counts @ centred**2
-            start += len(chunk)
-        mean_D = total_D / len(self)
-        std_D = np.sqrt(np.maximum(squares_D / len(self) - mean_D**2, 0))
-        return torch.from_numpy(mean_D + origin_D).float(), torch.from_numpy(std_D).float()
+        counts_U = None if self._index is None else np.bincount(self._index).astype(np.float64)
+        mean_D, std_D = moments(self._chunks(), counts_U)
+        return torch.from_numpy(mean_D).float(), torch.from_numpy(std_D).float()
 
-    def _chunks(self):
-        if isinstance(self._rows, StoredRows):
-            return self._rows.chunks()
+    def _chunks(self) -> Iterable[np.ndarray]:
+        """All distinct latents in the order in which they are stored, piece by piece."""
+        chunks = (
+            self._rows.chunks() if isinstance(self._rows, StoredRows) else self._pieces(np.arange(len(self._rows)))
+        )
+        return chunks if self._scale is None else map(self._scale, chunks)
+
+    def _pieces(self, stored: np.ndarray) -> Iterable[np.ndarray]:
+        """Some of the stored rows, unscaled, piece by piece."""
         size = max(1, encoding.CHUNK_BYTES // (self.dim * 4))
-        return (self._rows[start : start + size] for start in range(0, self.num_distinct, size))
+        return (self._rows[stored[start : start + size]] for start in range(0, len(stored), size))
 
 
 def _row_index(index: Dataset) -> np.ndarray:

@@ -43,11 +43,21 @@ def bank_card(
         inputs="; ".join(filter(None, [inputs or (None if origin else known), origin and f"from {origin}"])),
         pooling=description.get("pooling", "not recorded"),
         dtype=description.get("dtype", "not recorded"),
+        scaling=_scaling(**description.get("scaling", {"how": "none"})),
         fingerprint=description["fingerprint"],
         license=license or "not recorded; it follows from those of the teacher and of its inputs",
         has_index=description["has_index"],
         **numbers,
     )
+
+
+def _scaling(how: str, num_distinct: int = 0, **origin: str) -> str:
+    words = {
+        "none": "none",
+        "l2": "l2: every latent has length 1",
+        "standardized": f"standardized: mean 0 and standard deviation 1 over {num_distinct} distinct latents",
+    }
+    return words[how] + (f", of the bank `{origin['bank']}`" if "bank" in origin else "")
 
 
 def without_folders(text: str) -> str:

@@ -49,6 +49,14 @@ def training_data_fits(dataset: Any, args: CoLearningArguments, model: Any, teac
         raise ValueError(missing_ids(args.id_column, dataset.column_names))
 
 
+def sample_ids(dataset: Any, column: str) -> np.ndarray | None:
+    """The ids of a training set's samples, `(N,)` integers; None of a stream, or where they are no column of integers."""
+    if not isinstance(dataset, Dataset) or column not in dataset.column_names or not len(dataset):
+        return None
+    ids = _plain(dataset, column)
+    return ids if np.issubdtype(ids.dtype, np.integer) else None
+
+
 def inputs_are_there(dataset: Dataset, model: Any) -> None:
     """Trainer drops columns that the model does not read, so a misnamed one would be missing without a word."""
     wanted = [name for name in getattr(model, "input_names", ()) if name != "attention_mask"]
