@@ -167,9 +167,9 @@ class CoLearningTrainer(Trainer):
     def _hp_search_setup(self, trial):
         # A search sets `args.alpha` and `args.latent_scaling` for every trial, after the trainer was built.
         super()._hp_search_setup(trial)
-        self._scale_teachers()
         if self.auxiliary_objective is not None and not self._alpha_is_given:
             self._set_alpha(self.args.make_alpha(self.auxiliary_objective.terms))
+        self._scale_teachers()
 
     # ---- batches ----
     def _set_signature_columns_if_needed(self):
