@@ -77,6 +77,7 @@ def main() -> None:
         batch_size=50,
         alpha=options.alpha,
         latent_reduction=options.latent_reduction,
+        latent_scaling="none",  # as published: the latents as the teacher gives them
         learning_rate=options.learning_rate,
         dataloader_pin_memory=device.type != "cpu",
     )
