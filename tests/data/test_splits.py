@@ -1,12 +1,13 @@
-"""The validation split that is cut from a training set."""
+"""Validation splits, few labels, and samples without a label."""
 
 import numpy as np
 import pytest
+import torch
 from datasets import ClassLabel, Dataset, Features, Value
 
 import tiny
 from hf_colearn import with_sample_ids
-from hf_colearn.data.splits import cut_validation
+from hf_colearn.data.splits import cut_validation, few_per_class, hide_labels
 
 
 NAMES = ["cat", "dog", "owl"]
@@ -89,3 +90,101 @@ def test_a_cut_that_cannot_be_stratified_is_refused(labels, share_or_count, mess
 def test_a_missing_label_column_is_named():
     with pytest.raises(ValueError, match="no column 'emotion'.*'label', 'text'"):
         cut_validation(dataset(LABELS), 0.2, seed=0, label_column="emotion")
+
+
+# ---- samples without a label ----
+
+HALF = [label if row % 2 else -100 for row, label in enumerate(LABELS)]
+
+
+@pytest.mark.parametrize("empty", [-100, None])
+def test_a_validation_split_is_cut_of_the_labelled_samples_alone(empty):
+    labels = [label if row % 2 else empty for row, label in enumerate(LABELS)]
+    data = Dataset.from_dict({"label": labels, "row": list(range(100))}, features=FEATURES)
+
+    train, validation = cut_validation(data, 0.2, seed=0)
+
+    assert len(validation) == 10 and all(row % 2 for row in validation["row"])
+    assert sorted(train["row"][:] + validation["row"][:]) == list(range(100))
+    assert set(range(0, 100, 2)) <= set(train["row"])
+    # Among the 50 labelled ones the classes have their shares on both sides, to a sample.
+    counts = np.bincount([label for label in HALF if label >= 0])
+    assert np.abs(np.bincount(validation["label"][:]) - counts / 5).max() < 1
+
+
+FEATURES = Features({"label": Value("int64"), "row": Value("int64")})
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [float("nan") if row % 2 else row / 7 for row in range(40)],
+        [[-100.0, float("nan")] if row % 2 else [1.0, -100.0] for row in range(40)],
+    ],
+)
+def test_numbers_and_multi_hot_labels_are_cut_at_random(labels):
+    data = Dataset.from_dict({"label": labels, "row": list(range(40))})
+
+    train, validation = cut_validation(data, 5, seed=0)
+
+    assert len(validation) == 5 and len(train) == 35 and not any(row % 2 for row in validation["row"])
+    assert validation["row"][:] != cut_validation(data, 5, seed=1)[1]["row"][:]
+
+
+def test_too_few_labelled_samples_are_counted():
+    data = dataset([0, 0, 1, 1, *[-100] * 6], names=False)
+
+    with pytest.raises(ValueError, match=r"makes 3 validation samples of 4 \(6 more have no label\): each side needs"):
+        cut_validation(data, 3, seed=0)
+    with pytest.raises(ValueError, match="makes 0 validation samples of 0"):
+        cut_validation(dataset([-100] * 4, names=False), 0.5, seed=0)
+
+
+def test_hidden_labels_leave_every_row_and_k_labels_of_each_class():
+    data = with_sample_ids(dataset(LABELS).rename_column("label", "labels"))
+
+    hidden = hide_labels(data, 3, seed=5)
+
+    assert hidden["text"][:] == data["text"][:] and hidden["sample_id"][:] == data["sample_id"][:]
+    assert hidden.column_names == data.column_names and hidden.features["labels"] == Value("int64")
+    kept = {row: label for row, label in enumerate(hidden["labels"]) if label != -100}
+    assert all(LABELS[row] == label for row, label in kept.items())
+    assert np.bincount(list(kept.values())).tolist() == [3, 3, 3]
+    # The same as few_per_class draws, and others by another seed.
+    assert few_per_class(data, 3, seed=5, label_column="labels")["sample_id"][:] == list(kept)
+    assert hide_labels(data, 3, seed=6)["labels"][:] != hidden["labels"][:]
+
+
+def test_hidden_labels_are_drawn_of_the_labels_that_are_there():
+    hidden = hide_labels(dataset(HALF, names=False), 2, seed=0, label_column="label")["label"][:]
+
+    assert np.bincount([label for label in hidden if label >= 0]).tolist() == [2, 2, 2]
+    assert all(label in (-100, given) for label, given in zip(hidden, HALF, strict=True))
+    assert set(few_per_class(dataset(HALF, names=False), 2, seed=0)["label"][:]) == {0, 1, 2}
+
+
+def test_hidden_labels_keep_a_selection_and_its_format():
+    digits = tiny.digits(40).select(range(30, 10, -1))
+
+    hidden = hide_labels(digits, 1, seed=0)
+
+    assert hidden.format["type"] == "torch" and hidden[3]["labels"].dtype == torch.int64
+    assert torch.equal(hidden[3]["pixel_values"], digits[3]["pixel_values"])
+    labels = torch.stack([digits[row]["labels"] for row in range(20)])
+    kept = torch.stack([hidden[row]["labels"] for row in range(20)])
+    assert torch.equal(kept[kept >= 0], labels[kept >= 0]) and (kept >= 0).sum() == len(labels.unique())
+
+
+@pytest.mark.parametrize(
+    ("labels", "count", "message"),
+    [
+        ([0, 0, 1], 2, r"class 1 has 1 samples, 2 were asked for"),
+        ([-100, None], 1, "none of the 2 samples has a label in 'labels'"),
+        (["cat", "dog"], 1, r"'labels' holds 'cat', and only class indices can become -100.*class_encode_column"),
+        ([0.5, 1.5], 1, r"'labels' holds no classes but .*0.5"),
+        ([0, 1], 0, "labels_per_class=0 leaves nothing"),
+    ],
+)
+def test_labels_that_cannot_be_hidden_are_refused(labels, count, message):
+    with pytest.raises(ValueError, match=message):
+        hide_labels(Dataset.from_dict({"labels": labels}), count, seed=0)
