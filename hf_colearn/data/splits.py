@@ -106,7 +106,7 @@ def hide_labels(dataset: Dataset, labels_per_class: int, seed: int, label_column
 
     >>> dataset = Dataset.from_dict({"labels": [0, 0, 0, 1, 1]})
     >>> hide_labels(dataset, labels_per_class=1, seed=0)["labels"][:]
-    [-100, 0, -100, 1, -100]
+    [-100, -100, 0, -100, 1]
     ```
     """
     values, _ = _labels(dataset, label_column)
@@ -118,9 +118,9 @@ def hide_labels(dataset: Dataset, labels_per_class: int, seed: int, label_column
         )
     hidden = np.full(len(values), NO_LABEL, dtype=np.int64)
     hidden[kept] = values[kept]
-    plain = dataset.with_format(None).remove_columns(label_column)
-    whole = plain.add_column(label_column, hidden).select_columns(dataset.column_names)  # in their order
-    return whole.with_format(dataset.format["type"], **dataset.format["format_kwargs"])
+    both = dataset.with_format(None).add_column(f"{label_column}_hidden", hidden).remove_columns(label_column)
+    renamed = both.rename_column(f"{label_column}_hidden", label_column).select_columns(dataset.column_names)
+    return renamed.with_format(dataset.format["type"], **dataset.format["format_kwargs"])
 
 
 def _drawn(dataset: Dataset, labels_per_class: int, seed: int, label_column: str) -> np.ndarray:
