@@ -17,6 +17,7 @@ from hf_colearn.analysis.plots.style import (
     seeds,
 )
 from hf_colearn.analysis.statistics.levels import LevelComparisons, level_words
+from hf_colearn.utils.metric_names import called, with_unit
 
 
 if TYPE_CHECKING:
@@ -69,10 +70,10 @@ def plot_budget(
     axis.set_xticks(levels, [f"{level:g}" for level in levels])
     axis.minorticks_off()
     axis.set_xlim(levels.min() / 2**0.3, levels.max() * 2**0.3)
-    axis.set(xlabel=found.variable, ylabel=f"{found.metric} [%]")
+    axis.set(xlabel=found.variable, ylabel=with_unit(found.metric))
     plain_axes(axis)
     label_right(figure, axis, names, styles=lines)
     below = seeds([found.n_seeds]) + (", mean and 95% interval" if found.n_seeds > 1 else "")
     below += "; dashed: null controls, dotted: references"
-    heading = f"{found.metric} at {levels.min():g} to {level_words(levels.max(), found.variable)}"
+    heading = f"{called(found.metric)} at {levels.min():g} to {level_words(levels.max(), found.variable)}"
     return finish(figure, heading[:1].upper() + heading[1:], below, path)

@@ -29,6 +29,7 @@ from hf_colearn.analysis.plots.style import (
 )
 from hf_colearn.analysis.statistics.compare import Comparison
 from hf_colearn.analysis.statistics.estimates import hundredths, paired_estimates
+from hf_colearn.utils.metric_names import called, with_unit
 
 
 if TYPE_CHECKING:
@@ -71,13 +72,15 @@ def plot_differences(
     label_rows(axis, heights, [arm.name for arm in arms])
     for label, arm in zip(axis.get_yticklabels(), arms, strict=True):
         label.set_color(BLACK if arm.kind == "colearned" else GREY)
-    axis.set(xlabel=f"{comparison.metric} minus baseline's {100 * baseline.mean.mean:.2f} % [percentage points]")
+    axis.set(
+        xlabel=f"{called(comparison.metric)} minus baseline's {100 * baseline.mean.mean:.2f} % [percentage points]"
+    )
     axis.set_ylim(heights.min() - 0.6, heights.max() + 0.5)
     axis.margins(x=0.08)
     label_right(figure, axis, values)
     below = "1 seed: differences without intervals"
     if comparison.n_seeds > 1:
-        judged = sum(arm.kind == "colearned" for arm in arms)
+        judged = comparison.num_judged
         corrected = f" corrected for {judged} co-learned arms" if judged > 1 else ""
         below = f"mean, {100 * comparison.confidence:.4g}% interval{corrected}, {comparison.n_seeds} seeds as dots"
         if comparison.strongest_null is not None:
@@ -192,11 +195,12 @@ def plot_sweep(
     if many:
         axis.errorbar(x_L, mean_L, [mean_L - low_L, high_L - mean_L], fmt="none", color=RED, capsize=3, zorder=4)
     label_right(figure, axis, labels)
-    axis.set(xlabel=f"{variable} [%]", ylabel=f"{metric} [%]", xticks=x_L)
+    axis.set(xlabel=f"{variable} [%]", ylabel=with_unit(metric), xticks=x_L)
     plain_axes(axis)
     below = seeds([len(values) for values in scores])
     below += ", mean and 95% interval" if many else ""
-    return finish(figure, f"{metric[:1].upper()}{metric[1:]} over the {variable}", below, path)
+    words = called(metric)
+    return finish(figure, f"{words[:1].upper()}{words[1:]} over the {variable}", below, path)
 
 
 def plot_modality_shares(

@@ -38,6 +38,8 @@ Method = Literal["pca", "tsne", "umap"]
 NAMES = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
 MAX_CLASSES = len(CLASS_COLOURS)  # that have a colour of their own
 OTHERS = ArmStyle("#C4C4C4", "o", layer=1)  # of all other classes
+NO_LABEL = "no label"
+UNLABELLED = ArmStyle("#DEDEDE", "o", layer=0.8)  # of samples without a label, -100
 
 
 def project(
@@ -98,12 +100,13 @@ def perplexities(n: int, wanted: Sequence[float] = (5, 30, 50)) -> tuple[float, 
 def class_styles(
     labels_N: np.ndarray, class_names: Sequence[str] | None = None
 ) -> tuple[dict[str, ArmStyle], np.ndarray]:
-    """One style a class, by its name in the legend; and the name of each sample's class `(N,)`.
+    """One style a class, by its name in the legend; and the name of each sample's class `(N,)`, or `"no label"` for -100.
 
     Of more than 10 classes, the 9 with most samples have colours, and the others share a name and are small and grey. A class
     without a name of its own is called by its label; two of one name raise a `ValueError`.
     """
-    classes, counts = np.unique(labels_N, return_counts=True)
+    has_label_N = labels_N != -100
+    classes, counts = np.unique(labels_N[has_label_N], return_counts=True)
     coloured = classes
     if len(classes) > MAX_CLASSES:
         coloured = np.sort(classes[np.argsort(-counts, kind="stable")[: MAX_CLASSES - 1]])
@@ -115,7 +118,9 @@ def class_styles(
     others = f"{len(classes) - len(names)} other classes"
     if len(classes) > len(names):
         styles[others] = OTHERS
-    return styles, np.array([names.get(label, others) for label in labels_N])
+    if not has_label_N.all():
+        styles[NO_LABEL] = UNLABELLED
+    return styles, np.where(has_label_N, [names.get(label, others) for label in labels_N], NO_LABEL)
 
 
 def plot_map(
@@ -136,7 +141,7 @@ def plot_map(
         clouds (`Mapping[str, np.ndarray]` of shape `(N, D)` each):
             One, or several of the same width for the same N samples, such as targets, baseline and co-learned: projected
             together, so that in PCA distances between the clouds mean something.
-        labels (`np.ndarray` of shape `(N,)`): Class of each sample.
+        labels (`np.ndarray` of shape `(N,)`): Class of each sample, or -100.
         method, perplexity, neighbours, seed: As of [`project`]; `seed` chooses the points, too.
         path (`str` or `PathLike`, *optional*): Where to write the figure; the ending gives the format.
         max_points (`int`, *optional*, defaults to 500): Of more samples, this many are drawn, the same ones in every map.
@@ -163,7 +168,9 @@ def plot_map(
             marker, scale = (style.marker, 1.0) if len(clouds) == 1 else (cloud_marker, 0.6)
             dots: dict[str, Any] = {"color": style.colour, "marker": marker, "zorder": style.layer, "linewidths": 0}
             if len(x_n):
-                handles[name] = axis.scatter(x_n, y_n, scale * (7 if style is OTHERS else 16), alpha=0.75, **dots)
+                handles[name] = axis.scatter(
+                    x_n, y_n, scale * (7 if style in (OTHERS, UNLABELLED) else 16), alpha=0.75, **dots
+                )
     if len(clouds) > 1:
         _name_clouds(axis, points_of)
     if method == "pca":

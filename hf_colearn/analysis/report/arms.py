@@ -7,6 +7,7 @@ from hf_colearn.analysis.report.merged_results import MergedResults
 from hf_colearn.analysis.report.page import Section, Table
 from hf_colearn.analysis.runs import Run, compare_runs, mean_percent, means_table
 from hf_colearn.analysis.statistics.sweep import degradation
+from hf_colearn.utils.metric_names import called, is_count, is_error, with_unit
 
 
 def section_arms(results: MergedResults) -> Section:
@@ -15,7 +16,7 @@ def section_arms(results: MergedResults) -> Section:
     comparison = results.comparison
     if comparison is None:
         section.lead = "Each arm's own score; no difference between them is stated, for the reason above."
-        header = ["arm", "kind", "seeds", f"{results.metric} [%], mean"]
+        header = ["arm", "kind", "seeds", f"{with_unit(results.metric)}, mean"]
         arms = results.arms.items()
         rows = [[arm, runs[0].kind, str(len(runs)), mean_percent(runs, results.metric)] for arm, runs in arms]
         section.tables.append(Table(header, rows, "Every arm by itself: they are not compared."))
@@ -31,10 +32,11 @@ def section_arms(results: MergedResults) -> Section:
     caption = "Where a bar does not touch the line at 0, the arm differs from the baseline."
     section.add_picture("differences", partial(plot_differences, comparison, results.styles), alt, caption)
     measured = dict.fromkeys(key for run in results.runs for key in run.metrics)
-    keys = [key for key in measured if key != results.metric and "excluded" not in key and "_on_" not in key]
+    keys = [key for key in measured if key != results.metric and not is_count(key) and "_on_" not in key]
     if keys:
-        header, *rows = means_table(results.runs, {key: key.replace("_", " ") for key in keys})
-        section.tables.append(Table(header, rows, "Everything else that was measured, in %, means over seeds"))
+        header, *rows = means_table(results.runs, {key: called(key) for key in keys})
+        but = ", errors as they are" if any(map(is_error, keys)) else ""
+        section.tables.append(Table(header, rows, f"Everything else that was measured, in %{but}, means over seeds"))
     return section
 
 

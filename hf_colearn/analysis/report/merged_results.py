@@ -8,6 +8,7 @@ from hf_colearn.analysis.plots.projection import Method
 from hf_colearn.analysis.plots.style import ArmStyle
 from hf_colearn.analysis.runs import Run, by_arm
 from hf_colearn.analysis.statistics.compare import Comparison
+from hf_colearn.analysis.statistics.levels import LevelComparisons
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,8 @@ class MergedResults:
     """What a section of the report is made of: runs of the same seeds in every arm, without a comparison where none holds.
 
     The source is `"teacher"` or `"pairing"`, the methods are those of projections, and shares are other test sets on which to
-    be right is no merit, such as following a false cue. A section without a finding is None.
+    be right is no merit, such as following a false cue. Of a sweep with a baseline at every level, runs and comparison are
+    those of one level, such as `"5 labels a class"`, and the levels are all. A section without a finding is None.
     """
 
     runs: Sequence[Run]
@@ -25,6 +27,8 @@ class MergedResults:
     source: str
     methods: Sequence[Method]
     shares: Sequence[str] = ()
+    levels: LevelComparisons | None = None
+    level: str = ""
 
     @property
     def arms(self) -> dict[str, list[Run]]:

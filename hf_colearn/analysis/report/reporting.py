@@ -11,20 +11,24 @@ import numpy as np
 from hf_colearn.analysis.plots.projection import Method
 from hf_colearn.analysis.plots.style import arm_styles
 from hf_colearn.analysis.report.arms import section_arms, section_sweep, section_tests
+from hf_colearn.analysis.report.budget import section_budget
 from hf_colearn.analysis.report.fairness import section_fairness
 from hf_colearn.analysis.report.latents import section_latents
 from hf_colearn.analysis.report.merged_results import MergedResults
 from hf_colearn.analysis.report.modalities import section_modalities
 from hf_colearn.analysis.report.page import Page, Section
+from hf_colearn.analysis.report.subtitle import subtitle
 from hf_colearn.analysis.report.summary import summary
 from hf_colearn.analysis.report.training import section_cost, section_training
-from hf_colearn.analysis.runs import Run, by_arm, compare_runs, read_runs, write_report
+from hf_colearn.analysis.runs import Run, by_arm, by_level, compare_all, read_runs, write_report
 from hf_colearn.analysis.statistics.compare import Comparison
+from hf_colearn.analysis.statistics.levels import LevelComparisons, level_words
 
 
 METHODS: tuple[Method, ...] = get_args(Method)
 DRAWN: tuple[Method, ...] = ("pca", "tsne")  # UMAP compiles itself for 10 seconds in every process
 SECTIONS: tuple[Callable[[MergedResults], Section | None], ...] = (
+    section_budget,
     section_arms,
     section_tests,
     section_training,
@@ -42,14 +46,15 @@ class Report:
 
     Args:
         headline (`str`), verdict (`list[str]`): The main finding in a sentence, and a sentence a co-learned arm.
-        comparison ([`~hf_colearn.analysis.statistics.compare.Comparison`], *optional*): None where arms cannot be compared.
+        comparison ([`~hf_colearn.analysis.statistics.compare.Comparison`], *optional*): None where arms cannot be compared;
+            [`~hf_colearn.analysis.statistics.levels.LevelComparisons`] of a sweep with a baseline at every level.
         sections (`list[Section]`), files (`list[Path]`): What the page shows, and what was written, the page first.
         summary (`str`): The arms' tables for a terminal; empty where they cannot be compared.
     """
 
     headline: str
     verdict: list[str]
-    comparison: Comparison | None
+    comparison: Comparison | LevelComparisons | None
     sections: list[Section]
     files: list[Path]
     summary: str
@@ -72,7 +77,8 @@ def report(
         output_dir (`str` or `Path`, *optional*): Where the report goes: the first folder, by default.
         info (`Mapping`, *optional*): `title`, `dataset`, `metric`, `source`, `command` of the experiment; by default what
             the folder's `experiment.json` says.
-        metric (`str`, *optional*): What the arms are compared on; `"accuracy"`, or what the recipe compared.
+        metric (`str`, *optional*): What the arms are compared on: by default what the recipe compared, or `"accuracy"`, or
+            the first one that was measured.
         methods (`Sequence[str]`, *optional*): Projections to draw: `"pca"`, `"tsne"`, both by default, and `"umap"`, which
             needs `pip install 'hf-colearn[umap]'` and takes ten seconds more to compile itself.
 
@@ -101,7 +107,9 @@ def report(
     if output_dir is None:
         raise ValueError("runs were given, and no folder to write to: pass output_dir.")
     known = {**known, **(info or {})}
-    metric, source = metric or known.get("metric") or "accuracy", known.get("source") or "teacher"
+    measured = [*merged[0].metrics] or ["accuracy"]
+    metric = metric or known.get("metric") or ("accuracy" if "accuracy" in measured else measured[0])
+    source = known.get("source") or "teacher"
     return _write(Path(output_dir), merged, known, metric, source, methods)
 
 
@@ -109,28 +117,29 @@ def _write(
     folder: Path, runs: Sequence[Run], info: Mapping[str, Any], metric: str, source: str, methods: Sequence[Method]
 ) -> Report:
     notes: list[str] = []
-    comparison = None
+    comparison: Comparison | LevelComparisons | None = None
     try:
         runs = _with_common_seeds(runs, notes)
         _check_same_test(runs)
-        comparison = compare_runs(runs, metric, source)
+        comparison = compare_all(runs, metric, source)
         headline, verdict = comparison.headline, comparison.verdict.split("\n") if comparison.verdict else []
     except ValueError as error:
         if all(metric not in run.metrics for run in runs):
             raise
         headline, verdict = f"These arms are not compared: {error}", []
-    styles = arm_styles({run.arm: run.kind for run in runs})
-    results = MergedResults(runs, comparison, styles, metric, source, methods, info.get("shares", ()))
+    results = _results(runs, comparison, info, metric, source, methods)
     sections = [section for make in SECTIONS if (section := make(results)) is not None]
+    for section in sections[1 if results.levels else len(sections) :]:
+        section.title += f", {results.level}"
     sections[0].notes = [*notes, *sections[0].notes]
     claims = set(comparison.findings.values()) if comparison is not None else set()
     page = Page(
         title=str(info.get("title") or folder.name),
-        subtitle=_subtitle(results, info.get("dataset")),
+        subtitle=subtitle(runs, info.get("dataset")),
         headline=headline,
         tone="good" if claims == {"helped"} else "bad" if "harm" in claims else "plain",
         verdict=verdict,
-        legend={arm: (of_arm[0].kind, styles[arm].swatch()) for arm, of_arm in results.arms.items()},
+        legend={arm: (of_arm[0].kind, results.styles[arm].swatch()) for arm, of_arm in results.arms.items()},
         sections=sections,
         metadata=_metadata(info),
     )
@@ -140,6 +149,30 @@ def _write(
     written.insert(1, write_report(folder, runs, comparison, content))
     text = "" if comparison is None else summary(runs, comparison, info)
     return Report(headline, verdict, comparison, sections, written, text)
+
+
+def _results(
+    runs: Sequence[Run],
+    comparison: Comparison | LevelComparisons | None,
+    info: Mapping[str, Any],
+    metric: str,
+    source: str,
+    methods: Sequence[Method],
+) -> MergedResults:
+    """What the sections read: of a sweep of levels one of them, that of the kept student, or the middle one."""
+    shares = info.get("shares", ())
+    if not isinstance(comparison, LevelComparisons):
+        styles = arm_styles({run.arm: run.kind for run in runs})
+        return MergedResults(runs, comparison, styles, metric, source, methods, shares)
+    variable, levels = by_level(runs)
+    kept = (info.get("student") or {}).get("arm")
+    of_student = [run.sweep[1] for run in runs if run.arm == kept and run.sweep is not None]
+    level = of_student[0] if of_student else list(levels)[len(levels) // 2]
+    styles = arm_styles({name: next(iter(at.values())).kind for name, at in comparison.arms.items()})
+    shown, words = levels[level], level_words(level, variable)
+    return MergedResults(
+        shown, comparison.levels[level], styles, metric, source, methods, shares, levels=comparison, level=words
+    )
 
 
 def _with_common_seeds(runs: Sequence[Run], notes: list[str]) -> list[Run]:
@@ -168,16 +201,6 @@ def _check_same_test(runs: Sequence[Run]) -> None:
                 f"'{first.arm}' was tested on {len(first.labels)} samples and '{run.arm}' on {len(run.labels)}, with other "
                 "labels: these are not the same test set, so their scores do not compare."
             )
-
-
-def _subtitle(results: MergedResults, dataset: str | None) -> str:
-    parts = [str(dataset)] if dataset else []
-    if trained := sorted({run.facts["num_train"] for run in results.runs if run.facts.get("num_train")}):
-        most = f" to {trained[-1]:,}" if len(trained) > 1 else ""
-        parts.append(f"{trained[0]:,}{most} training samples")
-    seeds = sorted({run.seed for run in results.runs})
-    numbers = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
-    return "; ".join([*parts, f"{len(results.runs[0].labels):,} test samples", f"{len(results.arms)} arms, {numbers}"])
 
 
 def _metadata(info: Mapping[str, Any]) -> dict[str, str]:

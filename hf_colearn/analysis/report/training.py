@@ -9,6 +9,7 @@ from hf_colearn.analysis.plots import training_curves as plots
 from hf_colearn.analysis.report.merged_results import MergedResults
 from hf_colearn.analysis.report.page import Section, Table
 from hf_colearn.analysis.runs import histories, mean_percent
+from hf_colearn.utils.metric_names import with_unit
 
 
 def section_training(results: MergedResults) -> Section:
@@ -61,7 +62,7 @@ def section_cost(results: MergedResults) -> Section:
         rows.append(
             [arm, *times, mebibytes, f"{runs[0].facts.get('parameters', 0):,}", mean_percent(runs, results.metric)]
         )
-    header = ["arm", "time [s]", "time / baseline", "peak memory [MiB]", "parameters", f"{results.metric} [%]"]
+    header = ["arm", "time [s]", "time / baseline", "peak memory [MiB]", "parameters", with_unit(results.metric)]
     section.tables.append(Table(header, rows))
     section.notes.append(
         "Peak memory is the device's, as torch allocated it."

@@ -30,6 +30,7 @@ from hf_colearn.analysis.statistics.estimates import (
     sign_flip_p_value,
     words,
 )
+from hf_colearn.utils.metric_names import with_unit
 from hf_colearn.utils.tables import markdown_table, text_table
 
 
@@ -137,7 +138,7 @@ class Comparison:
         """The table's cells, the first row its header."""
         null = "best null" if self.strongest_null is None else f"null '{self.strongest_null}'"
         level = f"{percent(self.confidence)} interval"
-        rows = [["arm", "kind", f"{self.metric} [%]", level, f"vs '{self.baseline}' [pp]", f"vs {null} [pp]"]]
+        rows = [["arm", "kind", with_unit(self.metric), level, f"vs '{self.baseline}' [pp]", f"vs {null} [pp]"]]
         for arm in self.arms:
             differences = [points(difference) for difference in (arm.to_baseline, arm.to_null)]
             rows.append([arm.name, arm.kind, f"{100 * arm.mean.mean:.2f}", interval(arm.mean, ""), *differences])

@@ -9,6 +9,7 @@ from typing import Any
 
 from hf_colearn.analysis.statistics.compare import ArmResult, Comparison, Finding
 from hf_colearn.analysis.statistics.estimates import hundredths, interval, percent, points
+from hf_colearn.utils.metric_names import with_unit
 from hf_colearn.utils.tables import markdown_table, text_table
 
 
@@ -51,6 +52,11 @@ class LevelComparisons:
         return self.first.metric
 
     @property
+    def source(self) -> str:
+        """What a gain over the null controls is credited to."""
+        return self.first.source
+
+    @property
     def n_seeds(self) -> int:
         """Of every arm at every level."""
         return self.first.n_seeds
@@ -86,11 +92,11 @@ class LevelComparisons:
         )
         harm = f"; co-learning did harm at {self._at(harmed)}" if harmed else ""
         if not helped:
-            none = f"At none of {self._at(list(self.levels))} did the {self.first.source}'s content help"
+            none = f"At none of {self._at(list(self.levels))} did the {self.source}'s content help"
             return f"{none} beyond a null control{harm}."
         rest = [level for level in self.levels if level not in helped]
         but = f", and not at {_listed([f'{level:g}' for level in rest])}" if rest else ""
-        return f"The {self.first.source}'s content helped at {self._at(helped)}{but}{harm}."
+        return f"The {self.source}'s content helped at {self._at(helped)}{but}{harm}."
 
     @property
     def verdict(self) -> str:
@@ -143,12 +149,14 @@ class LevelComparisons:
     def table(self) -> str:
         """Both tables and the notes as plain text."""
         tables = [text_table(rows) for rows in (self.rows(), self.gain_rows())]
-        return "\n".join([f"{self.metric} [%]", tables[0], "", tables[1], "", *self.notes()])
+        return "\n".join([with_unit(self.metric), tables[0], "", tables[1], "", *self.notes()])
 
     def to_markdown(self) -> str:
         """The same in Markdown."""
         tables = [markdown_table(rows) for rows in (self.rows(), self.gain_rows())]
-        return "\n".join([f"{self.metric} [%]\n\n{tables[0]}", "", tables[1], "", *(f"- {n}" for n in self.notes())])
+        return "\n".join(
+            [f"{with_unit(self.metric)}\n\n{tables[0]}", "", tables[1], "", *(f"- {n}" for n in self.notes())]
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values, for JSON."""
