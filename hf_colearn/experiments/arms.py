@@ -32,6 +32,8 @@ class ArmPlan:
         objective ([`Objective`], *optional*): Its auxiliary terms, where it has no teacher.
         make_alpha (`Callable[[int], Alpha]`, *optional*): Their weight, new for every run, from the seed.
         modality (`str`, *optional*): The one that the arm is trained and tested with.
+        late_ensemble (`bool`, *optional*, defaults to `False`): Whether its modalities are trained one at a time, and the
+            mean of their logits is tested ([`~hf_colearn.experiments.late_ensemble.LateEnsembleTrainer`]).
         augment (`Callable`, *optional*): Of its training batches, as the trainer takes it.
     """
 
@@ -43,6 +45,7 @@ class ArmPlan:
     objective: Objective | None = None
     make_alpha: Callable[[int], Alpha] | None = None
     modality: str | None = None
+    late_ensemble: bool = False
     augment: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 
     def alpha(self, seed: int) -> Alpha | None:

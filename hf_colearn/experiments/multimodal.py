@@ -12,6 +12,7 @@ from hf_colearn.data.multimodal import MultimodalCollator, only_modality
 from hf_colearn.evaluation.metrics import classification_metrics
 from hf_colearn.evaluation.modality_metrics import LabelAlignment, ModalityAccuracy, ModalityGap
 from hf_colearn.experiments.arms import ArmPlan
+from hf_colearn.experiments.late_ensemble import LateEnsembleTrainer
 from hf_colearn.experiments.options import RecipeOptions
 from hf_colearn.models.configuration import LATENT_NORMS
 from hf_colearn.models.fusion import FUSIONS
@@ -123,6 +124,7 @@ def multimodal_arms(
         mixed("learned", learned),
         ArmPlan("misaligned pairs", "null", objective=misaligned, make_alpha=constant),
         *(ArmPlan(f"{modality} alone", "reference", modality=modality) for modality in modalities),
+        ArmPlan("late ensemble", "reference", late_ensemble=True),
     ]
 
 
@@ -135,7 +137,7 @@ def multimodal_trainer(
     collators: Mapping[str, Callable | None],
     metrics: Sequence[str],
 ) -> CoLearningTrainer:
-    """The trainer of an arm: of all modalities, or of the one that the arm is of.
+    """The trainer of an arm: of all modalities, of the one that the arm is of, or of each by itself for a late ensemble.
 
     Args:
         options, arm, args: What is trained, with which adapters and optimizer, and the run's arguments.
@@ -144,22 +146,35 @@ def multimodal_trainer(
         collators (`Mapping`): By modality name; None stacks.
         metrics (`Sequence[str]`): Of [`classification_metrics`]; arms are compared on the first.
     """
-    parts = [data["train"], data["validation"]]
-    student: Any = model
-    collator: Any = MultimodalCollator(collators)
+    shared: dict[str, Any] = {"augment": arm.augment, "compute_metrics": classification_metrics(tuple(metrics))}
+    whole = {
+        **shared,
+        "data_collator": MultimodalCollator(collators),
+        "train_dataset": data["train"],
+        "eval_dataset": data["validation"],
+    }
+
+    def alone(modality: str, args: CoLearningArguments) -> CoLearningTrainer:
+        return CoLearningTrainer(
+            options.adapted(model.student(modality)),
+            args,
+            data_collator=collators[modality],
+            train_dataset=only_modality(data["train"], modality),
+            eval_dataset=only_modality(data["validation"], modality),
+            optimizer_cls_and_kwargs=options.optimizer_for(args),
+            **shared,
+        )
+
+    if arm.late_ensemble:
+        return LateEnsembleTrainer(model, args, alone, **whole)
     if arm.modality is not None:
-        student, collator = model.student(arm.modality), collators[arm.modality]
-        parts = [only_modality(part, arm.modality) for part in parts]
+        return alone(arm.modality, args)
     return CoLearningTrainer(
-        options.adapted(student),
+        options.adapted(model),
         args,
-        data_collator=collator,
-        train_dataset=parts[0],
-        eval_dataset=parts[1],
         objective=arm.objective,
         alpha=arm.alpha(args.seed),
-        augment=arm.augment,
-        callbacks=[ModalityGap(), ModalityAccuracy(), LabelAlignment()] if arm.modality is None else [],
+        callbacks=[ModalityGap(), ModalityAccuracy(), LabelAlignment()],
         optimizer_cls_and_kwargs=options.optimizer_for(args),
-        compute_metrics=classification_metrics(tuple(metrics)),
+        **whole,
     )

@@ -210,8 +210,9 @@ def run_arms(
                     tests = {name: only_modality(dataset, plan.modality) for name, dataset in tests.items()}
                 test = tests.pop("")
                 run = scored_run(
-                    trainer, test, plan.name, plan.kind, cost=cost, groups=groups, more_tests=tests, sweep=plan.sweep
-                )
+                    trainer, test, plan.name, plan.kind, cost=cost, groups=groups, more_tests=tests,
+                    sweep=plan.sweep, modality=plan.modality,
+                )  # fmt: skip
                 runs.append(run)
                 if on_trained is not None:
                     on_trained(plan, seed, trainer)

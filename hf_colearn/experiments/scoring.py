@@ -95,6 +95,7 @@ def scored_run(
     groups: Mapping[str, Sequence[Any]] | None = None,
     more_tests: Mapping[str, Any] | None = None,
     sweep: tuple[str, float] | None = None,
+    modality: str | None = None,
 ) -> Run:
     """Scores a trained student, and collects what table, report and card need; a collective."""
     test, logits_NC, metrics = _scored(trainer, test_dataset, arm)
@@ -108,6 +109,8 @@ def scored_run(
     facts = _facts_of(trainer, *logits_NC.shape)
     if cost is not None:
         facts |= {"peak_memory": cost.peak_memory, "peak_memory_of_device": cost.of_device}
+    if modality is not None:
+        facts["modality"] = modality  # the only one that the arm is of
     if sweep is not None:
         facts["sweep"] = {"variable": sweep[0], "level": sweep[1]}
     shifted_NC = logits_NC - logits_NC.max(axis=1, keepdims=True)
