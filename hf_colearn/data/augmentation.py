@@ -35,6 +35,11 @@ class ImageAugmentation(nn.Module):
     \\(\lambda \|z - t_i\|^2 + (1 - \lambda) \|z - t_j\|^2\\) by a term without z, so that the gradient is that of aiming
     at both targets, each with its share. (For `latent_loss="cosine"` and `"smooth_l1"` it is a choice.)
 
+    **Without a label** (-100) or a target (a row of NaN) a sample's images are augmented and mixed all the same; a sample
+    that is mixed with one of these has no label, or no target, either. The two masks are apart: a mixture of a labelled
+    pair with an unlabelled pair keeps its mixed target. Where few samples are labelled, mixing leaves few labels: switch it
+    off, or mix labelled samples alone.
+
     All draws come from torch's global generators, so a resumed run goes on as if it had not stopped; each process draws
     for its own images, by the same seed. Values of the device are never read. The partner of sample i is sample
     B - 1 - i, and a batch has one \\(\lambda\\), both as in timm.

@@ -4,18 +4,25 @@ from typing import Any
 
 import torch
 
+from hf_colearn.data.splits import NO_LABEL
+
 
 def smoothed(labels_B: torch.Tensor, num_classes: int, share: float) -> torch.Tensor:
-    """Class indices as soft labels `(B, C)` float32, of which a share is spread over all classes."""
+    """Class indices as soft labels `(B, C)` float32, of which a share is spread over all classes.
+
+    No label, -100, becomes a row of NaN: no soft label, and whatever is mixed with it is none either.
+    """
     rest = share / num_classes
     soft_BC = labels_B.new_full((len(labels_B), num_classes), rest, dtype=torch.float32)
-    return soft_BC.scatter_(1, labels_B[:, None], 1 - share + rest)
+    soft_BC.scatter_(1, labels_B.clamp(min=0)[:, None], 1 - share + rest)
+    return soft_BC.masked_fill_((labels_B == NO_LABEL)[:, None], torch.nan)
 
 
 class SmoothedLabels:
     r"""Replaces a batch's labels with \\((1 - s) \, onehot + s / C\\), as the trainer's `augment`.
 
-    s = 0 is one-hot, s = 1 uniform: nothing of the class is left. Evaluation keeps the class indices.
+    s = 0 is one-hot, s = 1 uniform: nothing of the class is left. A sample without a label (-100) gets a row of NaN, which no
+    loss counts. Evaluation keeps the class indices.
 
     Args:
         num_classes (`int`): C.

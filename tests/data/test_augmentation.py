@@ -199,6 +199,21 @@ def test_cutmix_weighs_by_the_area_that_is_left():
     assert len(seen) > 20 and min(seen) < 0.4 and max(seen) > 0.9
 
 
+@pytest.mark.parametrize("mix", ["mixup", "cutmix"])
+def test_a_mixture_with_an_unlabelled_or_unpaired_sample_is_none_itself(mix):
+    given = batch()
+    given["labels"][1] = -100  # its partner is sample 4
+    given[TARGETS][0] = torch.nan  # sample 5
+    torch.manual_seed(0)
+    mixed = ImageAugmentation(4, **{**OFF, mix: 1.0, "label_smoothing": 0.2})(given)
+
+    assert mixed["labels"].isnan().all(dim=1).tolist() == [False, True, False, False, True, False]
+    assert mixed[TARGETS].isnan().all(dim=1).tolist() == [True, False, False, False, False, True]
+    labelled = mixed["labels"][[0, 2, 3, 5]]
+    torch.testing.assert_close(labelled.sum(dim=1), torch.ones(4))
+    assert mixed["pixel_values"].isfinite().all()
+
+
 def test_the_two_mixes_take_turns_at_random():
     given, cut = batch(), 0
     for seed in range(200):

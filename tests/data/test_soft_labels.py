@@ -16,6 +16,12 @@ def test_a_share_of_the_label_is_spread_over_all_classes():
     torch.testing.assert_close(SmoothedLabels(4, 0)(batch)["labels"], torch.eye(4)[[2, 0]])
 
 
+def test_no_label_stays_none():
+    smoothed = SmoothedLabels(3, 0.3)({"labels": torch.tensor([1, -100])})["labels"]
+    torch.testing.assert_close(smoothed[0], torch.tensor([0.1, 0.8, 0.1]))
+    assert smoothed[1].isnan().all()
+
+
 def test_a_share_outside_0_to_1_is_refused():
     with pytest.raises(ValueError, match="share=1.1"):
         SmoothedLabels(4, 1.1)
