@@ -23,7 +23,7 @@ from hf_colearn.utils.metric_names import called, with_unit
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SIZE = (6.6, 4.4)  # inches: it has the names of all arms at its right
+SIZE = (5.8, 4.2)  # inches: it has the names of all arms at its right
 APART = 0.028  # octaves between the arms, so that their intervals stand side by side
 
 

@@ -72,10 +72,13 @@ def section_tests(results: MergedResults) -> Section | None:
 
 def section_sweep(results: MergedResults) -> Section | None:
     """Does the gain fall smoothly as the pairing gets worse?"""
+    if results.levels is not None:  # whose levels have baselines of their own
+        return None
     swept: dict[str, dict[float, list[Run]]] = {}
     for run in results.runs:
-        if where := run.facts.get("sweep"):
-            swept.setdefault(where["variable"], {}).setdefault(float(where["level"]), []).append(run)
+        if run.sweep is not None:
+            variable, level = run.sweep
+            swept.setdefault(variable, {}).setdefault(level, []).append(run)
     if not swept or results.comparison is None:
         return None
     section = Section("sweep", "How much pairing it takes")

@@ -130,7 +130,7 @@ def _write(
     results = _results(runs, comparison, info, metric, source, methods)
     sections = [section for make in SECTIONS if (section := make(results)) is not None]
     for section in sections[1 if results.levels else len(sections) :]:
-        section.title += f", {results.level}"
+        section.lead = f"At {results.level}. {section.lead}".rstrip()
     sections[0].notes = [*notes, *sections[0].notes]
     claims = set(comparison.findings.values()) if comparison is not None else set()
     page = Page(

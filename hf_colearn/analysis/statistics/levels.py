@@ -119,13 +119,12 @@ class LevelComparisons:
 
     def gain_rows(self) -> list[list[str]]:
         """Every co-learned arm's differences in percentage points at every level, and what was found; the header first."""
-        rows = [["at", "arm", "vs baseline [pp]", "vs best null [pp]", "best null", "finding"]]
+        rows = [["arm", self.variable, "vs baseline [pp]", "vs best null [pp]", "best null", "finding"]]
         for level, comparison in self.levels.items():
-            where = level_words(level, self.variable)
             for arm in comparison.arms:
                 if arm.finding is not None:
                     differences = points(arm.to_baseline), points(arm.to_null)
-                    rows.append([where, arm.name, *differences, comparison.strongest_null or "-", arm.finding])
+                    rows.append([arm.name, f"{level:g}", *differences, comparison.strongest_null or "-", arm.finding])
         return rows
 
     def notes(self) -> list[str]:
@@ -172,21 +171,19 @@ class LevelComparisons:
 def _sentence(comparison: Comparison) -> str:
     null = f"'{comparison.strongest_null}'"
     claims: dict[Finding, str] = {
-        "helped": f"a gain over the baseline and over the best null control, {null}",
-        "no more than a null control": f"a gain over the baseline, and none over the best null control, {null}",
+        "helped": f"a gain over the baseline and over the best null control",
+        "no more than a null control": "a gain over the baseline, but no reliable one over the best null control",
         "no null control": "a gain over the baseline, and no null control was trained",
-        "no reliable difference": "no reliable difference",
+        "no reliable difference": "no reliable difference to the baseline",
         "harm": "harm",
         "one seed": "one seed has no interval, so no claim",
     }
     parts = []
     for finding, claim in claims.items():
         arms = [arm for arm in comparison.arms if arm.finding == finding]
-        both = finding in ("helped", "no more than a null control")
-        sizes = [points(arm.to_baseline) + (f" and {points(arm.to_null)}" if both else "") for arm in arms]
-        if arms:
-            named = ", ".join(f"'{arm.name}' ({size} pp)" for arm, size in zip(arms, sizes, strict=True))
-            parts.append(f"{claim}: {named}")
+        sizes = [f" ({points(arm.to_null)} pp over {null})" if finding == "helped" else "" for arm in arms]
+        names = [f"'{arm.name}'{size}" for arm, size in zip(arms, sizes, strict=True)]
+        parts += [f"{claim}: {', '.join(names)}"] if arms else []
     return "; ".join(parts) + "."
 
 
