@@ -17,6 +17,7 @@ _LIVES_IN = {
     "ContrastiveAlignment": "objectives.contrastive_alignment",
     "DistributionAlignment": "objectives.distribution_alignment",
     "MisalignedPairs": "objectives.misaligned_pairs",
+    "Consistency": "objectives.consistency",
     "Combined": "objectives.combined",
     "Objective": "objectives.objective",
     "CoLearningBatch": "objectives.objective",
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
         CoLearningForSequenceClassification,
     )
     from hf_colearn.objectives.combined import Combined
+    from hf_colearn.objectives.consistency import Consistency
     from hf_colearn.objectives.contrastive_alignment import ContrastiveAlignment
     from hf_colearn.objectives.distribution_alignment import DistributionAlignment
     from hf_colearn.objectives.latent_matching import LatentMatching
