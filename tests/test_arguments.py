@@ -15,6 +15,7 @@ OURS = {
     "alpha_schedule": "constant",
     "latent_loss": "cosine",
     "latent_reduction": "sum",
+    "latent_scaling": "l2",
     "alpha_interval": 25,
     "alpha_learning_rate": 0.03,
     "alpha_batch_size": 96,
@@ -44,6 +45,7 @@ def test_nothing_is_needed_and_trainings_own_defaults_stay():
         "alpha_schedule": "constant",
         "latent_loss": "mse",
         "latent_reduction": "mean",
+        "latent_scaling": "standardized",
         "alpha_interval": 100,
         "alpha_learning_rate": 0.02,
         "alpha_batch_size": None,
@@ -77,6 +79,7 @@ def test_an_alpha_from_0_to_1_is_kept_as_a_float(alpha):
         ("alpha", float("nan"), "alpha=nan"),
         ("alpha_schedule", "linear", "alpha_schedule='linear' is unknown: choose one of constant, heuristic"),
         ("latent_loss", "l2", "latent_loss='l2' is unknown: choose one of mse, smooth_l1, cosine"),
+        ("latent_scaling", "whitened", "latent_scaling='whitened' is unknown: choose one of standardized, l2, none"),
         ("latent_reduction", "max", "latent_reduction='max' is unknown: choose one of mean, sum"),
         ("id_column", "", "id_column='' names no column"),
         ("ema_decay", 0.0, r"ema_decay=0.0 is outside \(0, 1\)"),
@@ -145,6 +148,7 @@ def test_the_command_line_explains_every_field_of_ours():
 
 def test_yaml_and_json_set_them(tmp_path):
     yaml = "output_dir: out\nalpha: 3e-1\nlatent_loss: cosine\nlatent_reduction: sum\nid_column: row\n"
+    yaml += "latent_scaling: l2\n"
     yaml += "alpha_interval: 25\nalpha_learning_rate: 3e-2\nalpha_batch_size: 96\nalpha_solver: cg\nalpha_outer_split: 2e-1\n"
     yaml += "ema_decay: 0.999\nlayer_decay: 7.5e-1\nlr_step_epochs: 25\nlr_step_gamma: 0.2\nchannels_last: true\n"
     (tmp_path / "args.yaml").write_text(yaml)

@@ -17,7 +17,8 @@ def latent_distance(
     r"""How far the student's latents are from their targets, averaged over the samples of the batch that have one.
 
     Equation 2 of Lee & Yoon (ICLR 2025) is the squared norm, \\(\|g(x) - \hat z\|^2\\), `reduction="sum"`; their released
-    code averages over the D dimensions, `reduction="mean"`. Computed in float32, whatever the autocast dtype.
+    code averages over the D dimensions, `reduction="mean"`. Computed in float32, whatever the autocast dtype. In the squared
+    units of the targets (`"smooth_l1"`: in their units beyond a distance of 1); the cosine, from 0 to 2, has none.
 
     Args:
         z_BD, t_BD (`torch.Tensor` of shape `(B, D)`): The student's latents and their targets, into which no gradient

@@ -18,12 +18,15 @@ class LatentMatching:
     With several `teachers` there is a term for each, such as `latent_text`. Where the student has a training head of that
     name, the head's output is pulled instead, so that a teacher's latents may have another width than the student's.
 
+    The scale of the terms is the targets'. With `CoLearningArguments.latent_scaling="standardized"`, the trainer's default, a
+    mean squared error is in units of the targets' variance, whatever the teacher: 1 for a student that predicts their mean.
+
     Source: equation 2 of "Can One Modality Model Synergize Training of Other Modality Models?" (ICLR 2025).
 
     Args:
         loss (`str`, *optional*, defaults to `"mse"`): `"mse"`, `"cosine"` or `"smooth_l1"`.
         reduction (`str`, *optional*, defaults to `"mean"`): `"mean"` over the latent's dimensions (the released code)
-            or `"sum"` (the paper's squared norm, D times as large).
+            or `"sum"` (the paper's squared norm, D times as large). The cosine's is the same with both.
         teachers (`Sequence[str]`, *optional*): The names of `CoLearningTrainer(teachers=...)`. By default there is one
             teacher, and its term is `latent`.
 

@@ -1,6 +1,10 @@
 """Null controls: pairings that keep the shape of the targets and take out the teacher's knowledge.
 
 A gain that a null control matches is regularisation, not co-learning; so no gain is claimed without these beside it.
+The controls that take `labels` show nothing to samples without a label (-100): these have no target and no part in the
+latent loss. A vector drawn for each would be noise that makes a control easy to beat, and a permutation that they share would
+leave all of the teacher's knowledge in. What pairs without labels give is told by [`Shuffled`] and [`ConstantTarget`].
+
 Shapes: B sample ids, D dimensions, C classes or prototypes.
 """
 
@@ -10,6 +14,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+from hf_colearn.data.sample_ids import NO_LABEL
 from hf_colearn.teachers.pairing import Pairing, PairingWrapper, as_integers, draw_bits, per_sample
 
 
@@ -31,7 +36,7 @@ class RandomPrototypes(Pairing):
 
     Args:
         labels (`Sequence[int]`, *optional*): The class of sample id 0, 1, ..., which sees the vector of its class: the
-            information of the label, without the teacher's.
+            information of the label, without the teacher's. A sample with -100 has no target.
         num_prototypes (`int`, *optional*): Instead of labels, how many vectors to draw from, a random one every epoch:
             the counterpart of [`RandomPrompt`].
     """
@@ -53,8 +58,8 @@ class RandomPrototypes(Pairing):
         return (draw_bits(sample_ids, epoch, seed) % np.uint64(self.num_prototypes)).astype(np.int64)
 
     def targets(self, bank, sample_ids, epoch, seed):
-        gaussian_CD = _gaussian(self.num_prototypes, bank.dim, seed)
-        return bank.mean() + bank.std() * gaussian_CD[self.rows(bank, sample_ids, epoch, seed)]
+        gaussian_CD, classes = _gaussian(self.num_prototypes, bank.dim, seed), self.rows(bank, sample_ids, epoch, seed)
+        return _of_labelled(bank.mean() + bank.std() * gaussian_CD[np.maximum(classes, 0)], classes)
 
     def check(self, bank, sample_ids):
         bank.std()  # read the bank once here, not in every worker
@@ -68,10 +73,31 @@ def _gaussian(count: int, dim: int, seed: int) -> torch.Tensor:
 
 
 def _as_classes(labels: Sequence[int] | np.ndarray | None) -> np.ndarray | None:
-    classes = None if labels is None else as_integers(labels, "labels")
-    if classes is not None and classes.min() < 0:
-        raise ValueError(f"label {classes.min()} is negative: classes are numbered from 0.")
+    """The class of every sample id, int64, -100 where a sample has no label."""
+    if labels is None:
+        return None
+    kind = np.asarray(labels)
+    if kind.ndim != 1 or not np.issubdtype(kind.dtype, np.integer):
+        raise ValueError(
+            f"labels must be a non-empty list of integers, one a sample; got {kind.dtype} of shape {kind.shape}. Where a "
+            "sample has a number or several labels, use a control without classes: `Shuffled()`, `ConstantTarget()` or "
+            "`RandomPrototypes(num_prototypes=...)`. No label is -100."
+        )
+    classes = as_integers(labels, "labels")
+    is_odd = (classes < 0) & (classes != NO_LABEL)
+    if is_odd.any():
+        raise ValueError(f"label {classes[is_odd][0]} is negative: classes are numbered from 0, and -100 is no label.")
+    if (classes == NO_LABEL).all():
+        raise ValueError(
+            f"all {len(classes)} labels are -100, so no sample has a class: use a control without classes, `Shuffled()`, "
+            "`ConstantTarget()` or `RandomPrototypes(num_prototypes=...)`."
+        )
     return classes
+
+
+def _of_labelled(t_BD: torch.Tensor, classes: np.ndarray) -> torch.Tensor:
+    """Targets, NaN in the rows of samples without a label."""
+    return torch.where(torch.from_numpy(classes != NO_LABEL)[:, None], t_BD, torch.nan)
 
 
 @lru_cache(maxsize=4096)
@@ -88,8 +114,8 @@ class Permuted(PairingWrapper):
 
     Args:
         pairing (`Pairing`): Whose targets are permuted.
-        labels (`Sequence[int]`, *optional*): The class of sample id 0, 1, ...; by default a class is a row of the
-            bank, which is right where the bank holds one prompt a class.
+        labels (`Sequence[int]`, *optional*): The class of sample id 0, 1, ...; a sample with -100 has no target. By default
+            a class is a row of the bank, which is right where the bank holds one prompt a class.
     """
 
     def __init__(self, pairing: Pairing, labels: Sequence[int] | np.ndarray | None = None):
@@ -102,8 +128,9 @@ class Permuted(PairingWrapper):
             classes = self.pairing.rows(bank, sample_ids, epoch, seed)
         else:
             classes = per_sample(self._labels, sample_ids, "`labels`")
-        order_BD = np.stack([_class_permutation(int(c), seed, bank.dim) for c in classes])
-        return t_BD.gather(1, torch.from_numpy(order_BD))
+        order_BD = np.stack([_class_permutation(int(c), seed, bank.dim) for c in np.maximum(classes, 0)])
+        permuted_BD = t_BD.gather(1, torch.from_numpy(order_BD))
+        return permuted_BD if self._labels is None else _of_labelled(permuted_BD, classes)
 
     def check(self, bank, sample_ids):
         super().check(bank, sample_ids)

@@ -9,6 +9,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+from hf_colearn.data.sample_ids import NO_LABEL
 from hf_colearn.teachers.bank import TeacherBank
 from hf_colearn.utils.draws import draw_bits
 
@@ -95,6 +96,11 @@ class Paired(Pairing):
     def check(self, bank, sample_ids):
         rows = self.rows(bank, sample_ids)
         outside = (rows < 0) | (rows >= len(bank))
+        if (rows == NO_LABEL).any():
+            raise ValueError(
+                f"sample id {sample_ids[rows == NO_LABEL][0]} is paired with row {NO_LABEL}, which is no label: pair by what "
+                "every sample has, or leave samples without a label out."
+            )
         if outside.any():
             raise ValueError(
                 f"sample id {sample_ids[outside][0]} is paired with row {rows[outside][0]}, but the bank has "
@@ -196,7 +202,8 @@ class Noisy(PairingWrapper):
 
     Args:
         pairing (`Pairing`): Whose targets get the noise.
-        std (`float`, *optional*, defaults to 1e-3): The noise's standard deviation, in the latents' own units.
+        std (`float`, *optional*, defaults to 1e-3): The noise's standard deviation, in the units of the bank's latents as
+            they are scaled (`CoLearningArguments.latent_scaling`).
     """
 
     def __init__(self, pairing: Pairing, std: float = 1e-3):

@@ -450,16 +450,19 @@ def test_resident_memory_stays_flat_over_many_look_ups(large_folder):
     assert most < 110e6, f"{most / 1e6:.0f} MB of a file of 328 MB stayed in memory"
 
 
-def test_moments_of_a_bank_on_disk_leave_memory_flat(large_folder):
+def test_moments_and_scaling_of_a_bank_on_disk_leave_memory_flat(large_folder):
     bank = TeacherBank.load(large_folder)
     before = psutil.Process().memory_info().rss
 
     mean, std = bank.mean(), bank.std()
+    scaled = bank.scaled("standardized", np.arange(0, LARGE_ROWS, 4))
 
     # 0, 1, ..., N - 1 have the mean (N - 1) / 2 and the variance (N^2 - 1) / 12.
     offset_D = torch.arange(LARGE_DIM) / LARGE_DIM
     torch.testing.assert_close(mean, (LARGE_ROWS - 1) / 2 + offset_D, rtol=1e-6, atol=0)
     torch.testing.assert_close(std, torch.full((LARGE_DIM,), ((LARGE_ROWS**2 - 1) / 12) ** 0.5), rtol=1e-5, atol=0)
+    # 0, 4, ..., 4 (n - 1) with n = N / 4: the mean is 2 (n - 1), the deviation 4 sqrt((n^2 - 1) / 12), so 0 becomes -sqrt(3).
+    torch.testing.assert_close(scaled.lookup([0]), torch.full((1, LARGE_DIM), -(3**0.5)), rtol=1e-3, atol=0)
     assert psutil.Process().memory_info().rss - before < 110e6
 
 
@@ -593,7 +596,7 @@ DatasetCard.load("tester/repeated").validate()
 same(repeated, TeacherBank.from_hub("tester/repeated", revision=commit))
 
 latents = np.random.default_rng(0).normal(size=(3000, 8)).astype(np.float32)
-distinct = TeacherBank.from_latents(latents, teacher="by hand")
+distinct = TeacherBank.from_latents(latents, teacher="by hand").scaled("standardized")
 distinct.push_to_hub("tester/distinct")
 same(distinct, TeacherBank.from_hub("tester/distinct"))
 
@@ -644,9 +647,11 @@ def test_a_bank_comes_back_from_the_hub_as_parquet_and_json_and_another_dataset_
         )
         assert {config["config_name"] for config in card.data.configs} == {"latents", "index"}
         assert {info["config_name"] for info in card.data.dataset_info} == {"latents", "index"}
-        for row in ("| inputs | prompts of classes; from someone/texts |", "| pooling | mean |", "| rows | 4 |"):
+        rows = ("| inputs | prompts of classes; from someone/texts |", "| pooling | mean |", "| rows | 4 |")
+        for row in (*rows, "| scaling of the latents | none |"):
             assert row in card.text
         unnamed = DatasetCard(distinct["README.md"].decode())
+        assert "| scaling of the latents | standardized: mean 0 and standard deviation 1 over 3000 dis" in unnamed.text
         assert "| teacher | by hand |" in unnamed.text and "| licence | not recorded;" in unnamed.text
         assert len(messages) == 2
         assert all("'tester/other' holds no bank of this version" in message for message in messages)

@@ -86,13 +86,28 @@ def test_prototypes_need_labels_or_a_number():
 
 @pytest.mark.parametrize("control", [RandomPrototypes, lambda labels: Permuted(Paired(), labels)])
 def test_labels_are_checked(control):
-    with pytest.raises(ValueError, match="label -100 is negative: classes are numbered from 0"):
-        control(labels=[0, -100, 1])
-    with pytest.raises(ValueError, match="labels must be a non-empty list of integers, one a sample; got float64"):
-        control(labels=[0.0, 1.0])
+    with pytest.raises(ValueError, match="label -1 is negative: classes are numbered from 0, and -100 is no label"):
+        control(labels=[0, -100, -1])
+    with pytest.raises(ValueError, match="all 2 labels are -100, so no sample has a class: use a control without"):
+        control(labels=[-100, -100])
+    for labels in ([0.0, 1.0], [[0, 1], [1, 1]]):
+        with pytest.raises(ValueError, match="labels must be .* integers, one a sample; got .* use a control without"):
+            control(labels=labels)
     control(labels=LABELS).check(tiny.bank(), IDS)
     with pytest.raises(ValueError, match="sample id 6 is out of range: `labels` holds 6 entries"):
         control(labels=LABELS).check(tiny.bank(), np.array([0, 6]))
+
+
+@pytest.mark.parametrize("control", [RandomPrototypes, lambda labels: Permuted(Paired(), labels)])
+def test_samples_without_a_label_have_no_target_and_the_others_those_that_they_had(control):
+    bank, ids = tiny.bank(), np.array([5, 1, 0, 3])
+    hidden = control([0, -100, 1, -100, 0, 2])  # no label for the ids 1 and 3
+    hidden.check(bank, ids)
+
+    targets = hidden.targets(bank, ids, epoch=1, seed=2)
+
+    assert targets[[1, 3]].isnan().all()
+    assert torch.equal(targets[[0, 2]], control(LABELS).targets(bank, np.array([5, 0]), epoch=1, seed=2))
 
 
 # ---- permutations ----

@@ -203,6 +203,8 @@ def test_paired_refuses_samples_without_a_row():
     Paired().check(tiny.bank(ROWS), IDS)
     with pytest.raises(ValueError, match="sample id 10 is paired with row 10, but the bank has 10 rows \\(0 to 9\\)"):
         Paired().check(tiny.bank(ROWS), np.arange(11))
+    with pytest.raises(ValueError, match="sample id 1 is paired with row -100, which is no label: pair by what every"):
+        Paired([0, -100]).check(tiny.bank(4), np.array([0, 1]))
     with pytest.raises(ValueError, match="sample id 5 is paired with row 9, but the bank has 4 rows"):
         Paired(LABELS).check(tiny.bank(4), np.array([1, 5]))
     for sample_id in (-1, 10):
