@@ -316,7 +316,7 @@ def by_arm(runs: Iterable[Run]) -> dict[str, list[Run]]:
 def mean_percent(runs: Sequence[Run], metric: str) -> str:
     """The mean of a metric over those runs that have it, as in `82.91`; of an error in its own unit, as in `0.01234`."""
     mean = np.mean([run.metrics[metric] for run in runs if metric in run.metrics] or [np.nan])
-    return "-" if np.isnan(mean) else written(metric, mean) if is_error(metric) else f"{100 * mean:.2f}"
+    return "-" if np.isnan(mean) else written(metric, float(mean)) if is_error(metric) else f"{100 * mean:.2f}"
 
 
 def means_table(runs: Iterable[Run], names: Mapping[str, str]) -> list[list[str]]:

@@ -3,13 +3,14 @@
 import copy
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hf_colearn.alpha.alpha import Alpha
+from hf_colearn.analysis.runs import arm_at
 from hf_colearn.analysis.statistics.compare import Arm, Kind, compare
 from hf_colearn.arguments import CoLearningArguments
 from hf_colearn.experiments.options import RecipeOptions
@@ -29,6 +30,7 @@ class ArmPlan:
         id_column (`str`, *optional*): What the pairing knows samples by, instead of `CoLearningArguments.id_column`: a copy
             of the labels, for a pairing by class in a stream.
         sweep (`tuple[str, float]`, *optional*): The variable and level of a sweep, `("share of mismatched pairs", 0.25)`.
+            Where there is a baseline at every level ([`~ArmPlan.at`]), the arms of a level are compared among themselves.
         objective ([`Objective`], *optional*): Its auxiliary terms, where it has no teacher.
         make_alpha (`Callable[[int], Alpha]`, *optional*): Their weight, new for every run, from the seed.
         modality (`str`, *optional*): The one that the arm is trained and tested with.
@@ -47,6 +49,10 @@ class ArmPlan:
     modality: str | None = None
     late_ensemble: bool = False
     augment: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+
+    def at(self, variable: str, level: float) -> "ArmPlan":
+        """The same arm at a level of a sweep, such as `("labels a class", 5)`, and named so: `baseline, 5 labels a class`."""
+        return replace(self, name=arm_at(self.name, variable, level), sweep=(variable, level))
 
     def alpha(self, seed: int) -> Alpha | None:
         """The weight of its objective's terms, for a run of this seed."""
@@ -91,7 +97,13 @@ def chosen_arms(options: RecipeOptions, plans: Sequence[ArmPlan]) -> list[ArmPla
 
 def check_comparable(plans: Sequence[ArmPlan], num_seeds: int) -> None:
     """Refuses before training what the comparison would refuse after it, such as arms without a baseline."""
-    compare([Arm(plan.name, plan.kind, [0.0] * num_seeds) for plan in plans])
+    baselines = {plan.sweep for plan in plans if plan.kind == "baseline" and plan.sweep is not None}
+    if len({plan.name for plan in plans}) < len(plans) or len(baselines) < 2:
+        levels = [list(plans)]
+    else:
+        levels = [[plan for plan in plans if plan.sweep in (None, sweep)] for sweep in baselines]
+    for of_level in levels:
+        compare([Arm(plan.name, plan.kind, [0.0] * num_seeds) for plan in of_level])
 
 
 def transfer_arms(

@@ -20,7 +20,7 @@ from hf_colearn.analysis.runs import (
     EXPERIMENT,
     RUN,
     Run,
-    compare_runs,
+    compare_all,
     read_json,
     read_runs,
     write_experiment,
@@ -239,7 +239,7 @@ def show_results(folder: Path, with_page: bool = True) -> list[Run]:
     of a saved student, its record and card. For the main process.
     """
     runs, known = read_runs([folder])
-    comparison = compare_runs(runs, known["metric"], known["source"])
+    comparison = compare_all(runs, known["metric"], known["source"])
     print(f"\n{summary(runs, comparison, known)}")
     written = report(runs, folder, known).files if with_page else [write_report(folder, runs, comparison, known)]
     if known["student"] is not None and (student := folder / known["student"]["folder"]).is_dir():

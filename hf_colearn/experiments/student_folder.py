@@ -13,10 +13,13 @@ import transformers
 from hf_colearn.analysis.report.summary import modality_table
 from hf_colearn.analysis.runs import Run
 from hf_colearn.analysis.statistics.compare import Comparison
+from hf_colearn.analysis.statistics.levels import LevelComparisons
 from hf_colearn.experiments.info import ExperimentInfo
 from hf_colearn.hub.card import AUTO_CLASSES, adapter_card, measured_emissions, student_card
 from hf_colearn.hub.check import report_check, student_folder
 from hf_colearn.hub.record import TrainingRecord
+from hf_colearn.hub.training_samples import training_samples
+from hf_colearn.models.features import CoLearningForFeatureClassification
 from hf_colearn.models.lora import save_student
 from hf_colearn.trainer import CoLearningTrainer
 from hf_colearn.utils import distributed
@@ -33,10 +36,15 @@ def keep_student(trainer: CoLearningTrainer, processor: Any, folder: Path) -> No
         for code in (folder / modality).glob("*.py"):  # transformers looks for code in the root alone
             code.replace(folder / code.name)
     history, objective = trainer.state.log_history, trainer.auxiliary_objective
-    TrainingRecord.of(trainer.args, history, objective, trainer.alpha, trainer.model).save(folder)
+    samples = training_samples(trainer)
+    TrainingRecord.of(trainer.args, history, objective, trainer.alpha, trainer.model, training_samples=samples).save(
+        folder
+    )
 
 
-def finish_student(folder: Path, runs: Sequence[Run], experiment: Mapping[str, Any], comparison: Comparison) -> None:
+def finish_student(
+    folder: Path, runs: Sequence[Run], experiment: Mapping[str, Any], comparison: Comparison | LevelComparisons
+) -> None:
     """Adds what the runs have shown to the record of a saved student, and writes its card from all of it.
 
     The runs are all, with the first seed's first; `experiment` is what `experiment.json` says.
@@ -89,6 +97,8 @@ def _stock_class(folder: Path, pipeline_tag: str) -> str | None:
 
 def load_student(folder: Path, pipeline_tag: str | None) -> Any:
     """A saved student, or without a tag a multimodal model, by the code of this package; that of its folder never runs."""
+    if pipeline_tag == "feature-classification":
+        return CoLearningForFeatureClassification.from_pretrained(folder)
     auto_class = "AutoModel" if pipeline_tag is None else AUTO_CLASSES[pipeline_tag]
     return getattr(transformers, auto_class).from_pretrained(folder, trust_remote_code=False)
 

@@ -171,7 +171,7 @@ class LevelComparisons:
 def _sentence(comparison: Comparison) -> str:
     null = f"'{comparison.strongest_null}'"
     claims: dict[Finding, str] = {
-        "helped": f"a gain over the baseline and over the best null control",
+        "helped": "a gain over the baseline and over the best null control",
         "no more than a null control": "a gain over the baseline, but no reliable one over the best null control",
         "no null control": "a gain over the baseline, and no null control was trained",
         "no reliable difference": "no reliable difference to the baseline",
