@@ -34,7 +34,7 @@ class MultiLabelMeanAveragePrecision(ArrayMetric):
 
         scores_NC, is_positive_NC, counts_NC = _check_labels(predictions, references)
         present_C = is_positive_NC.any(axis=0)
-        excluded = {"mean_average_precision_excluded_classes": int(np.sum(~present_C))}
+        excluded: dict[str, float] = {"mean_average_precision_excluded_classes": int(np.sum(~present_C))}
         if not present_C.any():
             return excluded
         # A negative below all positives adds no recall: entries without a label go there, and scikit-learn is called once.
@@ -129,7 +129,11 @@ def multi_label_metrics(
             results |= module.compute(predictions=logits_NC, references=labels_NC) or {}
         return results
 
-    return compute_metrics_of(measure, _check_labels, lambda labels_NC: _has_label(labels_NC).any(axis=1))
+    return compute_metrics_of(measure, _check_labels, _is_labelled)
+
+
+def _is_labelled(labels_NC: np.ndarray) -> np.ndarray:
+    return np.any(_has_label(labels_NC), axis=1)
 
 
 def _entries(scores_NC: Any, labels_NC: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -139,7 +143,7 @@ def _entries(scores_NC: Any, labels_NC: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _has_label(labels_NC: np.ndarray) -> np.ndarray:
-    return ~(np.isnan(labels_NC) | (labels_NC == UNLABELLED))
+    return np.logical_not(np.isnan(labels_NC) | (labels_NC == UNLABELLED))
 
 
 def _check_labels(scores_NC: Any, labels_NC: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -14,6 +14,8 @@ import numpy as np
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hf_colearn.hub.record import TrainingRecord
+from hf_colearn.hub.training_samples import samples_in_words
+from hf_colearn.utils.metric_names import written
 from hf_colearn.utils.tables import markdown_table
 
 
@@ -22,7 +24,11 @@ AUTO_CLASSES = {
     "audio-classification": "AutoModelForAudioClassification",
     "image-classification": "AutoModelForImageClassification",
     "text-classification": "AutoModelForSequenceClassification",
+    "feature-classification": "AutoModel",  # of precomputed features, for which the Hub has no pipeline
 }
+_OWN_CLASSES = {  # of what transformers has no Auto class for
+    None: "CoLearningForMultimodalClassification", "feature-classification": "CoLearningForFeatureClassification",
+}  # fmt: skip
 _SAMPLES = {"audio": '"clip.wav"', "image": '"picture.png"', "text": '"A sentence."'}  # what a pipeline is called with
 # Our metric names -> the metric's id on the Hub and its pretty name; other names are used as they are.
 HUB_METRICS = {
@@ -30,6 +36,12 @@ HUB_METRICS = {
     "top5": ("top_5_accuracy", "Top-5 accuracy"),
     "macro_f1": ("f1", "Macro F1"),
     "map": ("mean_average_precision", "Macro mAP"),
+    "mean_average_precision": ("mean_average_precision", "Macro mAP"),
+    "f1_micro": ("f1", "Micro F1"),
+    "f1_macro": ("f1", "Macro F1"),
+    "r2": ("r_squared", "R2"),
+    "mse": ("mse", "MSE"),
+    "pearson": ("pearsonr", "Pearson correlation"),
 }
 ALPHAS = {
     "ConstantAlpha": "constant",
@@ -37,6 +49,13 @@ ALPHAS = {
     "FittedAlpha": "a polynomial in the epoch, clipped to [0, 1]",
     "LearnedAlpha": "learned, by the gradient of the label loss on training samples that were set aside for it",
 }
+_INPUTS = {"audio": "audio", "feature": "precomputed features", "image": "images", "text": "text"}
+_READING = {  # what the model's output means, where it is no distribution over classes
+    "multi_label_classification": "Every class has a probability of its own, `model(...).logits.sigmoid()`, which a pipeline "
+    "shows as its score: a sample may have several, or none.",
+    "regression": "It predicts values, `model(...).logits`, which a pipeline shows as the score.",
+}
+_KINDS = {"multi_label_classification": "multi-label-classification", "regression": "regression"}  # tags of cards
 _PROCESSORS = ("preprocessor_config.json", "processor_config.json", "tokenizer_config.json")
 _ROWS = 8  # of the table of a moving alpha
 
@@ -65,8 +84,9 @@ def student_card(
     Args:
         folder (`str`): Of the student, with its [`TrainingRecord`].
         title (`str`): Of the card.
-        pipeline_tag (`str` or `None`): `"image-classification"`, `"audio-classification"` or `"text-classification"`;
-            `None` for a multimodal model, for which the Hub has no pipeline.
+        pipeline_tag (`str` or `None`): `"image-classification"`, `"audio-classification"` or `"text-classification"`, of a
+            regression, too, which transformers loads by these; `"feature-classification"` for a student of precomputed
+            features and `None` for a multimodal model, for which the Hub has no pipeline.
         repo_id (`str`, *optional*): Where it is loaded from; the folder, by default.
         comparison (`str`, *optional*): Of the arms that were trained, in Markdown; without one, the card claims nothing.
         modalities (`str`, *optional*): Of a multimodal model: a Markdown table of the arms by modality.
@@ -89,7 +109,9 @@ def student_card(
     if pipeline_tag is not None and pipeline_tag not in AUTO_CLASSES:
         raise ValueError(f"no student is loaded for pipeline_tag='{pipeline_tag}': choose from {sorted(AUTO_CLASSES)}")
     metadata = _metadata(record, title, pipeline_tag, license, language)
-    metadata |= {"library_name": "transformers", "tags": [*TAGS, *([] if pipeline_tag else ["multimodal"]), *tags]}
+    kind = _KINDS.get(record.problem_type or "")
+    ours = [*TAGS, *([] if pipeline_tag else ["multimodal"]), *([kind] if kind else [])]
+    metadata |= {"library_name": "transformers", "tags": [*ours, *tags]}
     if record.base_model:
         metadata |= {"base_model": record.base_model, "base_model_relation": "finetune"}
     energy = "not measured"
@@ -108,8 +130,13 @@ def student_card(
         results=_results(record, published),
         comparison=comparison,
         is_multimodal=pipeline_tag is None,
+        own_class=_OWN_CLASSES.get(pipeline_tag),
+        task=_task(pipeline_tag, record.problem_type),
+        reading=_READING.get(record.problem_type or ""),
+        training_samples=samples_in_words(record.training_samples),
         modalities=modalities,
         teacher=_teacher_in_words(record),
+        pipeline_tag=metadata["pipeline_tag"],
         **_alpha(record),
         versions=", ".join(f"{name} {v}" for name, v in {"hf_colearn": record.hf_colearn, **record.versions}.items()),
         seconds="not measured" if record.seconds is None else _duration(record.seconds),
@@ -145,6 +172,7 @@ def adapter_card(
         ModelCardData(**metadata, base_model=base, base_model_relation="adapter"),
         template_path=str(Path(__file__).parent / "adapter_card.md"),
         record=record,
+        own_class=_OWN_CLASSES.get(pipeline_tag),
         title=title,
         repo_id=str(adapter),
         results=_results(record),
@@ -159,9 +187,10 @@ def _metadata(
     for name, value in record.scores.items():
         if not math.isfinite(value):
             raise ValueError(f"metric '{name}' is {value}: evaluate the student again, or leave the metric out")
+    task, regression = pipeline_tag or "multimodal-classification", record.problem_type == "regression"
     results = [
         EvalResult(
-            task_type=pipeline_tag or "multimodal-classification",
+            task_type=task.replace("classification", "regression") if regression else task,
             dataset_type=record.dataset["type"],
             dataset_name=record.dataset["name"],
             dataset_split=record.dataset["split"],
@@ -175,11 +204,22 @@ def _metadata(
         "model_name": title,
         "license": license,
         "language": language,
-        "pipeline_tag": pipeline_tag,
+        "pipeline_tag": None if pipeline_tag == "feature-classification" else pipeline_tag,
         "datasets": [record.dataset["type"]] if "/" in record.dataset.get("type", "") else None,
         "metrics": [result.metric_type for result in results] or None,
         "eval_results": results or None,
     }
+
+
+def _task(pipeline_tag: str | None, problem: str | None) -> str:
+    """What a student is for, and what a multimodal model is, in words."""
+    modality = "" if pipeline_tag is None else pipeline_tag.split("-")[0]
+    several = "multi-label " if problem == "multi_label_classification" else ""
+    if problem == "regression":
+        return f"regression on {_INPUTS[modality]}" if modality else "regression model"
+    if pipeline_tag == "feature-classification":
+        return f"{several}classification of {_INPUTS[modality]}"
+    return f"{several}{pipeline_tag or 'classifier'}"
 
 
 def pretty(name: str) -> str:
@@ -191,7 +231,7 @@ def _results(record: TrainingRecord, published: str | None = None) -> str | None
     """The table of results, with the published numbers beside the first one."""
     if not record.scores:
         return None
-    rows = [["metric", "value"], *([pretty(name), f"{value:.4f}"] for name, value in record.scores.items())]
+    rows = [["metric", "value"], *([pretty(name), written(name, value)] for name, value in record.scores.items())]
     if published is not None:
         rows = [[*row, cell] for row, cell in zip_longest(rows, ["published", published], fillvalue="-")]
     return markdown_table(rows)

@@ -14,6 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 from hf_colearn.hub.card import pretty
 from hf_colearn.hub.record import RECORD, TrainingRecord
+from hf_colearn.utils.metric_names import is_error, written
 from hf_colearn.utils.tables import text_table
 
 
@@ -47,8 +48,9 @@ def check_card(
         folder (`str`): Of the student, with `README.md` and `colearning.json`.
         scores (`Mapping[str, float]`): What was measured, by our names of the metrics, as fractions.
         tolerance (`float`, *optional*): How far apart is still the same; by default half of one test sample, 0.5 / N: as
-            much as other builds of torch may round differently, and less than one more sample that is right. What the
-            card has rounded for its table is allowed in addition.
+            much as other builds of torch may round differently, and less than one more sample that is right. Of a
+            regression, whose samples are not right or wrong, a thousandth: of an error, such as the mse, of its value. What
+            the card has rounded for its table is allowed in addition.
 
     Returns:
         `list[Difference]`: Empty where the model-index, the table of results and `colearning.json` all have every score
@@ -63,20 +65,22 @@ def check_card(
     places["colearning.json"] = [(pretty(name), value, 0.0) for name, value in record.scores.items()]
     differences = []
     for where, stated in places.items():
-        names = {named.get(name, name) for name, _, _ in stated}
+        stated = [(named.get(name, name), value, rounding) for name, value, rounding in stated]
+        names = {name for name, _, _ in stated}
         differences += [Difference(name, where, None, value) for name, value in scores.items() if name not in names]
         for name, value, rounding in stated:
-            measured = scores.get(named.get(name, name))
-            if measured is None or not abs(value - measured) <= tolerance + rounding:  # so NaN differs
-                differences.append(Difference(named.get(name, name), where, value, measured))
+            measured = scores.get(name)
+            scale = abs(measured or 0.0) if is_error(name) else 1.0
+            if measured is None or not abs(value - measured) <= tolerance * scale + rounding:  # so NaN differs
+                differences.append(Difference(name, where, value, measured))
     return differences
 
 
 def tolerance_of(record: TrainingRecord) -> float:
-    """Half of one test sample."""
+    """Half of one test sample; of a regression a thousandth."""
     if not record.scores:
         raise ValueError(f"{RECORD} has no scores, so there is nothing to check the card against.")
-    return 0.5 / record.dataset["samples"]
+    return 1e-3 if record.problem_type == "regression" else 0.5 / record.dataset["samples"]
 
 
 def read_card(folder: str | os.PathLike) -> ModelCard:
@@ -108,10 +112,17 @@ def report_check(folder: str | os.PathLike, scores: Mapping[str, float]) -> int:
     rows = [("metric", "card", "measured", "difference")]
     for name, measured in scores.items():
         stated = index.get(pretty(name))
-        shown, difference = ("-", "-") if stated is None else (f"{stated:.4f}", f"{stated - measured:+.4f}")
-        rows.append((name, shown, f"{measured:.4f}", difference))
+        shown, difference = "-", "-"
+        if stated is not None:
+            shown, difference = (
+                written(name, stated),
+                f"{'+' if stated >= measured else ''}{written(name, stated - measured)}",
+            )
+        rows.append((name, shown, written(name, measured), difference))
     print(text_table(rows))
     within = f"within {tolerance_of(record):.2g}, half of one of {record.dataset['samples']:,} test samples"
+    if record.problem_type == "regression":
+        within = f"within {tolerance_of(record):.2g}, of an error within that share of it"
     if not differences:
         print(f"The card says what was measured ({within}).")
         return 0

@@ -16,11 +16,13 @@ from torch import nn
 from transformers import PreTrainedModel, TrainingArguments
 
 from hf_colearn import __version__
+from hf_colearn.hub.training_samples import problem_type_of
 from hf_colearn.teachers.bank_card import without_folders
 
 
 RECORD = "colearning.json"
 HUB_ID = r"[\w.-]+(/[\w.-]+)?"
+_LATER = ("problem_type", "training_samples")  # which records did not hold before 2026-12
 # Of the machine and the session, not of the training.
 _OF_THE_MACHINE = {"output_dir", "logging_dir", "resume_from_checkpoint", "run_name"}
 
@@ -41,6 +43,8 @@ class TrainingRecord:
     alpha_history: list[dict[str, Any]] = field(default_factory=list)  # "epoch", "alpha" or "alpha_{term}" of several
     scores: dict[str, float] = field(default_factory=dict)  # as fractions, by our names of the metrics
     dataset: dict[str, Any] = field(default_factory=dict)  # of the scores: "name", "type" (Hub id), "split", "samples"
+    problem_type: str | None = None  # "single_label_classification", "multi_label_classification" or "regression"
+    training_samples: dict[str, Any] = field(default_factory=dict)  # see `training_samples`
     teacher: dict[str, Any] | None = None  # "words", and what the teacher bank's description says
     pairing: str | None = None  # which of the teacher's latents a sample saw, in words
     seconds: float | None = None  # of training
@@ -85,6 +89,7 @@ class TrainingRecord:
             terms=terms,
             alpha_history=alphas,
             base_model=[] if model is None else base_models(model),
+            problem_type=None if model is None else problem_type_of(model),
             seed=args.seed,
             hardware=hardware(args.device, args.world_size * max(1, args.n_gpu)),
             versions={"python": platform.python_version()}
@@ -111,7 +116,10 @@ class TrainingRecord:
             )
         try:
             content = json.loads(path.read_text())
-            record = cls(**{entry.name: content[entry.name] for entry in fields(cls)})
+            record = cls(
+                **{entry.name: content[entry.name] for entry in fields(cls) if entry.name not in _LATER},
+                **{name: content[name] for name in _LATER if name in content},
+            )
             record._check()
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(

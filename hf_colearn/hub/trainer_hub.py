@@ -12,6 +12,7 @@ from transformers.utils import logging
 
 from hf_colearn.hub.card import AUTO_CLASSES, student_card
 from hf_colearn.hub.record import RECORD, TrainingRecord
+from hf_colearn.hub.training_samples import training_samples
 from hf_colearn.models.checkpoint import CheckedModel
 from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
 from hf_colearn.models.student import CoLearningStudent
@@ -32,13 +33,17 @@ class HubRecord:
     def __init__(self, trainer: Any):
         self._trainer = trainer
         self._is_publishing = False
+        self._samples: dict[str, Any] | None = None
         self._warned: list[Any] = []  # pushes that were lost, and were warned of
 
     def _record(self) -> TrainingRecord:
         trainer = self._trainer
         model = trainer.accelerator.unwrap_model(trainer.model)
         history = trainer.state.log_history
-        return TrainingRecord.of(trainer.args, history, trainer.auxiliary_objective, trainer.alpha, model)
+        if self._samples is None:
+            self._samples = training_samples(trainer)  # which may read every target: once
+        ours = (trainer.auxiliary_objective, trainer.alpha, model)
+        return TrainingRecord.of(trainer.args, history, *ours, training_samples=self._samples)
 
     @contextmanager
     def publishing(self) -> Iterator[None]:
@@ -95,11 +100,12 @@ class HubRecord:
             (entry for entry in reversed(trainer.state.log_history) if "eval_runtime" in entry), {}
         )
         scores = {name.removeprefix("eval_"): value for name, value in evaluated.items() if name.startswith("eval_")}
+        unlabelled = scores.pop("num_unlabelled", 0)
         scores = {name: value for name, value in scores.items() if name not in _NO_SCORES}
         if scores and hasattr(trainer.eval_dataset, "__len__") and not isinstance(trainer.eval_dataset, dict):
             record = replace(record, scores=scores, dataset={
                 "name": _first(dataset) or "the evaluation data", "type": _first(dataset_tags) or "evaluation-data",
-                "split": "evaluation", "samples": len(trainer.eval_dataset),
+                "split": "evaluation", "samples": len(trainer.eval_dataset) - unlabelled,
             })  # fmt: skip
         if finetuned_from is not None:
             record = replace(record, base_model=[finetuned_from])
@@ -119,6 +125,8 @@ class HubRecord:
 def _pipeline_tag(model: Any) -> str | None:
     if isinstance(model, CoLearningForMultimodalClassification):
         return None
+    if model._stock_class is None:
+        return "feature-classification"
     return next(tag for tag, auto_class in AUTO_CLASSES.items() if auto_class == model._stock_class.__name__)
 
 

@@ -399,6 +399,7 @@ def test_a_banks_card_states_what_the_bank_is():
         "inputs": "class prompts; from someone/texts",
         "pooling": "cls",
         "dtype of the teacher": "float16",
+        "scaling of the latents": "none",
         "rows": "4711",
         "distinct latents": "815",
         "dimensions": "1024",
