@@ -18,7 +18,7 @@ class LateEnsembleTrainer(CoLearningTrainer):
     """Trains a student of every modality by itself, one after another, and predicts by the mean of their logits.
 
     The students share the optimizer steps that one model of all modalities would have, `steps // M` each, and one more for
-    as many as it takes: a comparison at equal updates. Schedules in steps or epochs are shortened alike. What it
+    as many as it takes: a comparison at equal updates. What is counted in steps or epochs is shortened alike. What it
     evaluates and predicts with is a model of the fusion `sum` with the students as its encoders, so that heads, subsets and
     absent modalities are scored as those of any other arm.
 
@@ -77,8 +77,9 @@ class LateEnsembleTrainer(CoLearningTrainer):
         args.max_steps, args.output_dir = steps, str(Path(args.output_dir) / name)
         if args.lr_step_epochs is not None:
             args.lr_step_epochs *= steps / total
-        if args.warmup_steps >= 1:  # below, it is a share
-            args.warmup_steps = round(args.warmup_steps * steps / total)
+        for field in ("warmup_steps", "eval_steps", "save_steps"):
+            if (value := getattr(args, field)) and value >= 1:  # below, it is a share already
+                setattr(args, field, max(1, round(value * steps / total)))
         return args
 
 

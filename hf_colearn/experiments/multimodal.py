@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hf_colearn.alpha.alpha import Alpha
+from hf_colearn.alpha.alpha import Alpha, check_weights
 from hf_colearn.alpha.learned import LearnedAlpha
 from hf_colearn.alpha.schedules import ConstantAlpha, FittedAlpha, HeuristicAlpha
 from hf_colearn.arguments import CoLearningArguments
@@ -43,6 +43,9 @@ class MultimodalOptions(RecipeOptions):
     )
     learned_temperature: bool = field(default=False, metadata={"help": "Learn the temperature, as CLIP does."})
     mask_same_class: bool = field(default=False, metadata={"help": "No negatives of the sample's own class."})
+    alphas: list[float] = field(
+        default_factory=list, metadata={"help": "More constant alphas, an arm each: 'alpha 0.1', ..."}
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -54,6 +57,8 @@ class MultimodalOptions(RecipeOptions):
                 "learned_temperature=True is frozen by --lora, which trains modules: leave one of them out."
             )
         self.make_objective()  # a temperature that is none shows now
+        for alpha in self.alphas:
+            check_weights({"alphas": alpha})
 
     def make_objective(self) -> Objective:
         """The auxiliary objective of the co-learned arms."""
@@ -79,8 +84,11 @@ class MultimodalOptions(RecipeOptions):
 def multimodal_arms(
     options: MultimodalOptions, training: Mapping[str, Any], modalities: Sequence[str]
 ) -> list[ArmPlan]:
-    """The label loss alone (`ce`), its mixture with the objective by a constant, heuristic, fitted and learned alpha, the
-    mixture with misaligned pairs as a null control, and every modality alone.
+    """The label loss alone (`ce`), its mixture with the objective by constant, heuristic, fitted and learned alphas, the
+    mixture with misaligned pairs as a null control, and as references every modality alone and their late ensemble.
+
+    A modality alone has as many optimizer steps as the joint model, hence as its encoder there; the late ensemble's share
+    them, see [`~hf_colearn.experiments.late_ensemble.LateEnsembleTrainer`].
 
     Args:
         options ([`MultimodalOptions`]): Their objective.
@@ -98,8 +106,8 @@ def multimodal_arms(
     misaligned = MisalignedPairs(objective)
     term = objective.terms[0]
 
-    def constant(seed: int) -> ConstantAlpha:
-        return ConstantAlpha(alpha, term)
+    def constant(value: float) -> Callable[[int], Alpha]:
+        return lambda seed: ConstantAlpha(value, term)
 
     def learned(seed: int) -> LearnedAlpha:
         return LearnedAlpha(
@@ -118,11 +126,12 @@ def multimodal_arms(
 
     return [
         ArmPlan("ce", "baseline"),
-        mixed("constant", constant),
+        mixed("constant", constant(alpha)),
+        *(mixed(f"alpha {value:g}", constant(value)) for value in options.alphas),
         mixed("heuristic", lambda seed: HeuristicAlpha(term)),
         mixed("fitted", lambda seed: FittedAlpha.released(term)),
         mixed("learned", learned),
-        ArmPlan("misaligned pairs", "null", objective=misaligned, make_alpha=constant),
+        ArmPlan("misaligned pairs", "null", objective=misaligned, make_alpha=constant(alpha)),
         *(ArmPlan(f"{modality} alone", "reference", modality=modality) for modality in modalities),
         ArmPlan("late ensemble", "reference", late_ensemble=True),
     ]
