@@ -67,3 +67,8 @@ def with_unit(metric: str) -> str:
     if is_error(metric):
         return called(metric)
     return f"{called(metric)} [{'%' if _COEFFICIENTS.isdisjoint(metric.split('_')) else '× 100'}]"
+
+
+def pp(metric: str) -> str:
+    """What a difference in `pp` is: `percentage points`, or `hundredths of R²`."""
+    return "percentage points" if with_unit(metric).endswith("[%]") else f"hundredths of {called(metric)}"

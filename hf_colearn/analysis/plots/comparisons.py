@@ -97,9 +97,10 @@ def plot_class_changes(
     path: str | PathLike | None = None,
     *,
     what: str = "classes",
+    score: str = "accuracy",
     shown: int = 30,
 ) -> "Figure":
-    """Draws the change of accuracy per class (or group), the largest gain on top.
+    """Draws the change of accuracy per class (or group, or of another score per label), the largest gain on top.
 
     Filled dots have an interval without 0. Of more than `shown`, the largest gains and losses are drawn, half of each.
 
@@ -107,7 +108,8 @@ def plot_class_changes(
         names (`Sequence[str]`), counts (`Sequence[int]`, both of length C): Of the classes, and their test samples.
         differences, low, high (`Sequence[float]` of length C): Accuracy minus the baseline's, and the ends of the interval;
             None for a single seed.
-        what (`str`, *optional*, defaults to `"classes"`): What the rows are, in the plural.
+        what, score (`str`, *optional*, defaults to `"classes"` and `"accuracy"`): What the rows are, in the plural, and what
+            changes.
         shown (`int`, *optional*, defaults to 30): Rows at most.
 
     Raises:
@@ -139,7 +141,7 @@ def plot_class_changes(
     widths = [ROW_NAME - len(number) for number in numbers]  # a row has one line
     short = [name if len(name) <= n else f"{name[: n - 1]}…" for name, n in zip(names, widths, strict=True)]
     label_rows(axis, heights, [short[row] + numbers[row] for row in rows], size=8)
-    axis.set(xlabel="accuracy minus the baseline's [percentage points]", ylim=(heights.min() - 0.7, 0.7))
+    axis.set(xlabel=f"{score} minus the baseline's [percentage points]", ylim=(heights.min() - 0.7, 0.7))
     below = f"{len(changes)} {what} (test samples)"
     if len(rest):
         below = f"{len(rows)} of {below}"
@@ -148,7 +150,7 @@ def plot_class_changes(
         box: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
         axis.text(0.5, heights[top - 1] - 1.1, between, transform=axis.get_yaxis_transform(), bbox=box, **font)
     below += "; filled: the interval excludes 0" if ends is not None else "; 1 seed"
-    return finish(figure, "Change of accuracy", below, path)
+    return finish(figure, f"Change of {score}", below, path)
 
 
 def plot_sweep(

@@ -50,6 +50,7 @@ def plot_losses(
     *,
     styles: Mapping[str, ArmStyle] | None = None,
     target_variance: Mapping[str, float] | None = None,
+    units: Mapping[str, str] | None = None,
     legend: bool = True,
 ) -> "Figure":
     """Draws each loss term over the optimizer steps: mean over seeds as a line, lowest to highest seed as a band.
@@ -63,6 +64,8 @@ def plot_losses(
         terms (`Sequence[str]`, *optional*, defaults to `("loss_task", "loss_latent")`): Keys of the logs, a panel each.
         target_variance (`Mapping[str, float]`, *optional*): The variance of a sample's targets over the epochs, below which
             no student's latent loss can come, as lines across `loss_latent`: by arm, or by other words for beside the line.
+
+        units (`Mapping[str, str]`, *optional*): What the axis of a term says, as in `{"loss_task": "squared error"}`.
 
     Raises:
         `ValueError`: If no arm logged a term, or none a finite value of it, or a target variance is given without
@@ -79,7 +82,7 @@ def plot_losses(
         if target_variance and term == "loss_latent":
             curves.draw_target_variances(axis, target_variance)
         axis.set_title(heading if len(terms) > 1 else "", fontsize=10)
-        axis.set_ylabel(ylabel)
+        axis.set_ylabel((units or {}).get(term, ylabel))
     return curves.finish("Training losses" if len(terms) > 1 else names[terms[0]][0], legend, path)
 
 

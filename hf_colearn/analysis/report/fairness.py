@@ -1,4 +1,7 @@
-"""Section of a report: who gained and who lost, by class and by group, and how well is an arm calibrated?"""
+"""Section of a report: who gained and who lost, by class and by group, and how well is an arm calibrated?
+
+Where a sample may have several labels, F1 by label; of a regression, what was predicted over what is true.
+"""
 
 from functools import partial
 
@@ -6,13 +9,16 @@ import numpy as np
 
 from hf_colearn.analysis.plots.calibration import plot_reliability
 from hf_colearn.analysis.plots.comparisons import plot_class_changes
+from hf_colearn.analysis.plots.predictions import plot_predictions
 from hf_colearn.analysis.report.merged_results import MergedResults
 from hf_colearn.analysis.report.page import Section, Table
+from hf_colearn.analysis.runs import Run
 from hf_colearn.analysis.statistics.calibration import Reliability, reliability
-from hf_colearn.analysis.statistics.changes import Changes, per_class_changes, per_group_changes
+from hf_colearn.analysis.statistics.changes import Changes, per_class_changes, per_group_changes, per_label_changes
 from hf_colearn.analysis.statistics.estimates import points
 
 
+MOST_OUTPUTS = 4  # of a regression that are drawn
 MOST_ROWS = 12  # of gains, and as many of losses, in a table of classes
 
 
@@ -21,11 +27,19 @@ def section_fairness(results: MergedResults) -> Section | None:
     baseline, first = results.first("baseline"), results.first("colearned")
     if results.comparison is None or first is None or baseline is None:
         return None
+    if first.problem_type == "regression":
+        return _section_predictions(results, baseline, first)
     section = Section("fairness", "Who gained and who lost")
-    section.lead = (
-        f"'{first.arm}', the first co-learned arm, against '{baseline.arm}', class by class, on the test set."
-    )
+    by = "class" if first.problem_type == "single_label_classification" else "label"
+    section.lead = f"'{first.arm}', the first co-learned arm, against '{baseline.arm}', {by} by {by}, on the test set."
     predicted, before = ([run.predictions for run in results.arms[arm]] for arm in (first.arm, baseline.arm))
+    if by == "label":
+        with section.error_notes("Changes by label"):
+            names = first.facts.get("class_names") or [str(c) for c in range(first.labels.shape[1])]
+            by_label = per_label_changes(predicted, before, first.labels, names)
+            _add_changes(section, by_label, "labels", "labels", "F1")
+        section.notes.append("No changes by group and no calibration: both are of predictions of one class a sample.")
+        return section
     with section.error_notes("Changes by class"):
         by_class = per_class_changes(predicted, before, first.labels, first.facts.get("class_names"))
         _add_changes(section, by_class, "classes", "classes")
@@ -37,7 +51,29 @@ def section_fairness(results: MergedResults) -> Section | None:
     return section
 
 
-def _add_changes(section: Section, found: Changes, name: str, what: str) -> None:
+def _section_predictions(results: MergedResults, *runs: Run) -> Section:
+    """Predicted over true values of a regression, an output and an arm at a time."""
+    section = Section("predictions", "Predicted and true values", "First seed, on the test set.")
+    section.notes.append("No changes by class or group and no calibration: a regression has no classes.")
+    true_NC = runs[0].labels.reshape(len(runs[0].labels), -1)
+    predicted = {run.arm: run.predictions.reshape(len(run.labels), -1) for run in runs}
+    for c in range(min(MOST_OUTPUTS, true_NC.shape[1])):
+        is_known_N = ~np.isnan(true_NC[:, c])
+        true_N = true_NC[is_known_N, c]
+        of_arms = {arm: values_NC[is_known_N, c] for arm, values_NC in predicted.items()}
+        together = np.concatenate([true_N, *of_arms.values()])
+        limits = float(together.min()), float(together.max())
+        for number, (arm, values_N) in enumerate(of_arms.items()):
+            draw = partial(plot_predictions, true_N, values_N, arm, results.styles[arm], limits)
+            row = f"Output {c}" if true_NC.shape[1] > 1 else ""
+            alt = f"Predicted over true values of '{arm}'"
+            section.add_picture(f"predictions_{c}_{number}", draw, alt, "On the line they are equal.", row)
+    if (more := true_NC.shape[1] - MOST_OUTPUTS) > 0:
+        section.notes.append(f"{more} more outputs are not drawn.")
+    return section
+
+
+def _add_changes(section: Section, found: Changes, name: str, what: str, score: str = "accuracy") -> None:
     section.notes.extend(found.notes)
     if found.arm is not None and found.baseline is not None:
         rows = []
@@ -53,14 +89,15 @@ def _add_changes(section: Section, found: Changes, name: str, what: str) -> None
         rows = [*rows[:MOST_ROWS], *rows[-MOST_ROWS:]]
         section.notes.append(f"The table has the {MOST_ROWS} largest gains and losses of {len(found.changes)} {what}.")
     header = [what, "test samples", "baseline [%]", "arm [%]", "change [pp]"]
-    section.tables.append(Table(header, rows, f"Accuracy of {what}, means over {found.n_seeds} seeds"))
+    caption = f"{score[:1].upper()}{score[1:]} of {what}, means over {found.n_seeds} seeds"
+    section.tables.append(Table(header, rows, caption))
     judged = [change for change in found.changes if change.difference.low is not None]
     drawn = judged or found.changes
     names, counts = [change.name for change in drawn], [change.samples for change in drawn]
     means, intervals = [c.difference.mean for c in drawn], [(c.difference.low, c.difference.high) for c in drawn]
     low, high = np.array(intervals, dtype=float).T if judged else (None, None)
-    draw = partial(plot_class_changes, names, means, low, high, counts, what=what)
-    section.add_picture(f"changes_{name}", draw, f"Change of accuracy of {what}")
+    draw = partial(plot_class_changes, names, means, low, high, counts, what=what, score=score)
+    section.add_picture(f"changes_{name}", draw, f"Change of {score} of {what}")
 
 
 def _add_calibration(section: Section, results: MergedResults) -> None:

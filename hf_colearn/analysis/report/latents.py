@@ -33,12 +33,15 @@ MAY_BE_READ_OFF = {
 def section_latents(results: MergedResults) -> Section:
     """How did the latent space change?"""
     section = Section("latents", "How the latent space changed", has_arms_in_pictures=False)
-    section.lead = "First numbers, then maps of the first seed. Test samples, unless stated otherwise."
+    section.lead = "Test samples, unless stated otherwise; maps are of the first seed."
     with section.error_notes("Latents by numbers"):
         section.tables.append(_geometry_table(section, results))
     if results.first("baseline") is not None:
         _add_transport(section, results)
-    _add_maps(section, results)
+    if results.runs[0].problem_type == "single_label_classification":
+        _add_maps(section, results)
+    else:
+        section.notes.append("No maps, and no measures of how far classes lie apart: they are of one class a sample.")
     return section
 
 
@@ -67,7 +70,9 @@ TO_BASELINE: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 
 def _geometry_table(section: Section, results: MergedResults) -> Table:
     baselines = {run.seed: run for run in results.runs if run.kind == "baseline"}
-    names = [*MEASURES, *(TO_BASELINE if baselines else ())]
+    of_classes = results.runs[0].problem_type == "single_label_classification"
+    measures = [name for name in MEASURES if of_classes or name == "uniformity"]
+    names = [*measures, *(TO_BASELINE if baselines else ())]
 
     def measure(name: str, run: Run) -> float:
         if name in MEASURES:
@@ -93,10 +98,13 @@ def _geometry_table(section: Section, results: MergedResults) -> Table:
     undefined: dict[str, list[str]] = {}
     rows = [[arm, *(cell(name, arm, runs) for name in names)] for arm, runs in results.arms.items()]
     section.notes.extend(f"Of {', '.join(arms)} undefined is the {why}" for why, arms in undefined.items())
+    of_labels = (
+        " (the probe: first seed, cross-validated). Silhouette and Fisher ratio: how far classes lie apart; alignment (lower: "
+        "closer) and"
+    )
     caption = (
-        "Means over seeds (the probe: first seed, cross-validated). Silhouette and Fisher ratio: how far classes lie apart; "
-        "alignment (lower: closer) and uniformity (lower: more even) after Wang & Isola 2020; CKA 1 and Procrustes 0: the same "
-        "up to rotation and scale"
+        f"Means over seeds{of_labels if of_classes else ';'} uniformity (lower: more even) after Wang & Isola 2020; CKA 1 and "
+        "Procrustes 0: the same up to rotation and scale"
     )
     return Table(["arm", *names], rows, caption)
 

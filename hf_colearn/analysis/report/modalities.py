@@ -37,7 +37,7 @@ def section_modalities(results: MergedResults) -> Section | None:
     with section.error_notes("Between the modalities"):
         section.tables.append(_pairs_table(arms, names))
     for run in (results.first("baseline"), results.first("colearned")):
-        if run is not None and run.test.modality_latents:
+        if run is not None and run.test.modality_latents and run.problem_type == "single_label_classification":
             with section.error_notes(f"What a modality tells beside another, '{run.arm}'"):
                 found = cross_entropy_reduction(run.test.modality_latents, run.test.labels)
                 section.notes.extend(f"'{run.arm}', seed {run.seed}: {each.sentence}" for each in found.reductions)
@@ -55,6 +55,10 @@ def _add_shapley_values(
 ) -> None:
     """Raises `ValueError` where test samples lack a modality: each subset of modalities was scored on other ones then."""
     run = next(iter(arms.values()))[0]
+    if run.problem_type != "single_label_classification":
+        raise ValueError(
+            "they share out a gain over always naming the most frequent class, and a sample has no one class."
+        )
     lacking = {name: int(np.isnan(z_ND).all(axis=1).sum()) for name, z_ND in run.test.modality_latents.items()}
     if any(lacking.values()):
         counts = ", ".join(f"{count} lack '{name}'" for name, count in lacking.items() if count)

@@ -196,7 +196,7 @@ def _check_same_test(runs: Sequence[Run]) -> None:
     for run in runs:
         if run.facts.get("class_names") != first.facts.get("class_names"):
             raise ValueError(f"'{first.arm}' and '{run.arm}' have other classes, so their scores do not compare.")
-        if not np.array_equal(run.labels, first.labels):
+        if not np.array_equal(run.labels, first.labels, equal_nan=True):
             raise ValueError(
                 f"'{first.arm}' was tested on {len(first.labels)} samples and '{run.arm}' on {len(run.labels)}, with other "
                 "labels: these are not the same test set, so their scores do not compare."

@@ -1,6 +1,6 @@
 """The line below a report's title: data, samples with their labels and pairs, arms and seeds."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from hf_colearn.analysis.runs import Run, by_arm, by_level
 from hf_colearn.analysis.statistics.levels import level_words
@@ -34,13 +34,17 @@ def _supervision(runs: Sequence[Run]) -> list[str]:
     known = [run.facts for run in runs if None not in [run.facts.get(name) for name in ("num_train", "num_labelled")]]
     taught = [run.facts for run in runs if run.kind == "colearned" and run.facts in known]
     facts = taught or known
-    paired = [of_run["num_paired"] for of_run in taught if of_run.get("num_paired") is not None]
-    all_labelled = all(of_run["num_labelled"] == of_run["num_train"] for of_run in facts)
-    all_paired = all(of_run["num_paired"] == of_run["num_train"] for of_run in taught if "num_paired" in of_run)
-    if not facts or (all_labelled and all_paired):
+    paired: dict[str, list[int]] = {}
+    for of_run in taught:
+        counts = of_run.get("num_paired")
+        for teacher, count in counts.items() if isinstance(counts, Mapping) else [("", counts)]:
+            if count is not None:
+                paired.setdefault(teacher, []).append(count)
+    everyone, labelled = ([of_run[name] for of_run in facts] for name in ("num_train", "num_labelled"))
+    if {*everyone} == {*labelled}.union(*paired.values()):
         return []
-    labelled = f"{_span(f['num_labelled'] for f in facts)} of {_span(f['num_train'] for f in facts)} labelled"
-    return [f"{labelled}, {_span(paired)} paired" if paired else labelled]
+    words = [f"{_span(count)} paired{' with ' if teacher else ''}{teacher}" for teacher, count in paired.items()]
+    return [", ".join([f"{_span(labelled)} of {_span(everyone)} labelled", *words])]
 
 
 def _span(counts: Iterable[int]) -> str:

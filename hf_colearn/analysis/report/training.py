@@ -12,6 +12,13 @@ from hf_colearn.analysis.runs import histories, mean_percent
 from hf_colearn.utils.metric_names import with_unit
 
 
+TASK_LOSSES = {
+    "single_label_classification": "cross-entropy [nats]",
+    "multi_label_classification": "binary cross-entropy [nats]",
+    "regression": "mean squared error",
+}
+
+
 def section_training(results: MergedResults) -> Section:
     """How did the losses and alpha go?"""
     section = Section("training", "How training went", "Every term of the loss as it is, before alpha weighs it.")
@@ -20,10 +27,11 @@ def section_training(results: MergedResults) -> Section:
     variances = _target_variances(results)
     above_0 = {arm: value for arm, value in variances.items() if value > 0}
     section.numbers["target_variance"] = variances
+    units = {"loss_task": TASK_LOSSES[results.runs[0].problem_type]}
     options: dict[str, Any] = {"styles": results.styles, "legend": False}
     for term in sorted((key for key in logged if key.startswith("loss_")), key=lambda key: (key != "loss_task", key)):
         lines = above_0 if term == "loss_latent" else {}
-        draw = partial(plots.plot_losses, curves, terms=(term,), target_variance=lines or None, **options)
+        draw = partial(plots.plot_losses, curves, terms=(term,), target_variance=lines or None, units=units, **options)
         caption = (
             "The dotted lines are the variance of a sample's targets over the epochs, below which no student can come, "
             "whatever it learns (Lee & Yoon pair at random)."

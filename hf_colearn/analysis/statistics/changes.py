@@ -1,6 +1,6 @@
-"""Who gained and who lost: accuracy by class and by group of samples, such as their speaker.
+"""Who gained and who lost: accuracy by class and by group of samples, such as their speaker; and F1 by label.
 
-Shape legend: N test samples, S seeds.
+Shape legend: N test samples, C labels, S seeds, P classes, groups or labels.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,8 @@ class Change:
 
     Args:
         name (`str`), samples (`int`): Of the class or the group, and how many test samples it has.
-        baseline_accuracy, accuracy (`float`): Fraction of its samples that are predicted right, the mean over seeds.
+        baseline_accuracy, accuracy (`float`): Fraction of its samples that are predicted right, the mean over seeds; of a
+            label, its F1.
         difference ([`~hf_colearn.analysis.statistics.estimates.Estimate`]): `accuracy - baseline_accuracy`, paired by
             seed. It has a mean alone with one seed, fewer than 5 samples, or the same difference at every seed.
     """
@@ -50,7 +51,7 @@ class Extremes:
 
 @dataclass(frozen=True)
 class Changes:
-    """What [`per_class_changes`] and [`per_group_changes`] found.
+    """What [`per_class_changes`], [`per_group_changes`] and [`per_label_changes`] found.
 
     Args:
         changes (`tuple[Change, ...]`): From the largest gain to the largest loss.
@@ -125,6 +126,44 @@ def per_group_changes(
     return _changes(arms, labels_N, groups_N, str, ("group", "groups"), confidence, [])
 
 
+def per_label_changes(
+    predictions: Sequence[np.ndarray],
+    baseline_predictions: Sequence[np.ndarray],
+    labels_NC: np.ndarray,
+    names: Sequence[str],
+    confidence: float = 0.95,
+) -> Changes:
+    """Every label's F1 where a sample may have several, baseline against arm; its samples are those that have it.
+
+    As [`per_class_changes`], corrected for the number of labels. Labels that no test sample has are left out.
+
+    Args:
+        predictions, baseline_predictions (`Sequence[np.ndarray]` of shape `(N, C)`): 1 or 0, one array a seed.
+        labels_NC (`np.ndarray` of shape `(N, C)`): 1 or 0, and -100 where it is not known.
+        names (`Sequence[str]`): By label.
+    """
+    samples = (labels_NC == 1).sum(axis=0)
+    seen = np.flatnonzero(samples)
+    if not len(seen):
+        raise ValueError(f"none of the {len(labels_NC)} test samples has any of the {labels_NC.shape[1]} labels")
+    arms = [
+        np.stack([_f1(of_seed, labels_NC)[seen] for of_seed in arm]) for arm in (predictions, baseline_predictions)
+    ]
+    notes = []
+    if absent := len(names) - len(seen):
+        notes.append(f"{absent} of {len(names)} labels have no test sample and are not listed.")
+    shown = [str(names[c]) for c in seen.tolist()]
+    return _judged(arms[0], arms[1], samples[seen], shown, ("label", "labels"), confidence, notes)
+
+
+def _f1(predicted_NC: np.ndarray, labels_NC: np.ndarray) -> np.ndarray:
+    """2 TP / (2 TP + FP + FN) of every label over the samples where it is known; 0 where it has none of them."""
+    is_known_NC, is_true_NC, is_said_NC = labels_NC >= 0, labels_NC == 1, predicted_NC == 1
+    hits_C = 2 * (is_true_NC & is_said_NC).sum(axis=0)
+    all_C = is_true_NC.sum(axis=0) + (is_said_NC & is_known_NC).sum(axis=0)
+    return hits_C / np.maximum(all_C, 1)
+
+
 def _changes(
     arms: tuple[Sequence[Any], Sequence[Any]],
     labels_N: np.ndarray,
@@ -147,19 +186,34 @@ def _changes(
         np.stack([_accuracies(ids, labels_N, part_N, samples) for ids in of_arm])  # [S, parts]
         for of_arm in arms
     )
+    names = [name(part) for part in parts.tolist()]
+    if len(parts) == 1:
+        notes.append(
+            f"The test samples are all of one {words[0]} ('{names[0]}'), so there is nothing to hold it against."
+        )
+    return _judged(accuracies, baseline_accuracies, samples, names, words, confidence, notes)
+
+
+def _judged(
+    accuracies: np.ndarray,
+    baseline_accuracies: np.ndarray,
+    samples: np.ndarray,
+    names: list[str],
+    words: tuple[str, str],
+    confidence: float,
+    notes: list[str],
+) -> Changes:
+    """From the scores `(S, P)` of an arm and of the baseline."""
+    num_seeds = len(accuracies)
     means, baseline_means = accuracies.mean(axis=0), baseline_accuracies.mean(axis=0)
     differences = paired_differences(accuracies, baseline_accuracies)
     judged = np.flatnonzero(samples >= MIN_SAMPLES).tolist()
     estimates = dict(zip(judged, paired_estimates(list(differences[:, judged].T), confidence), strict=True))
-    names = [name(part) for part in parts.tolist()]
     rows = zip(names, samples.tolist(), baseline_means.tolist(), means.tolist(), strict=True)
     changes = [
         Change(*row, difference=estimates.get(i, Estimate(float(differences[:, i].mean()))))
         for i, row in enumerate(rows)
     ]
-    one, several = words
-    if len(parts) == 1:
-        notes.append(f"The test samples are all of one {one} ('{names[0]}'), so there is nothing to hold it against.")
     if few := [change.name for change in changes if change.samples < MIN_SAMPLES]:
         some = ", ".join(map(repr, few[:5])) + (f" and {len(few) - 5} more" if len(few) > 5 else "")
         notes.append(f"Shown and not judged for having fewer than {MIN_SAMPLES} samples: {some}.")
@@ -167,7 +221,7 @@ def _changes(
         notes.append("One seed: no intervals, so no change is claimed.")
     elif len(judged) > 1:
         notes.append(
-            f"Intervals are corrected for {len(judged)} {several} (Holm): the chance of finding any change where there is "
+            f"Intervals are corrected for {len(judged)} {words[1]} (Holm): the chance of finding any change where there is "
             f"none is {percent(1 - confidence)} at most. A difference without an interval is the same at every seed."
         )
     return Changes(

@@ -30,7 +30,7 @@ from hf_colearn.analysis.statistics.estimates import (
     sign_flip_p_value,
     words,
 )
-from hf_colearn.utils.metric_names import with_unit
+from hf_colearn.utils.metric_names import pp, with_unit
 from hf_colearn.utils.tables import markdown_table, text_table
 
 
@@ -147,11 +147,11 @@ class Comparison:
     def notes(self) -> list[str]:
         """What a reader of the table must know, a sentence or two each."""
         colearned = [arm for arm in self.arms if arm.finding is not None]
-        notes = ["One seed: no intervals, so no claim. pp = percentage points."]
+        notes = [f"One seed: no intervals, so no claim. pp = {pp(self.metric)}."]
         if self.n_seeds > 1:
             notes = [
                 f"{self.n_seeds} seeds; brackets are {percent(self.confidence)} t-intervals over seeds, differences "
-                "are paired by seed; pp = percentage points.",
+                f"are paired by seed; pp = {pp(self.metric)}.",
             ]
         if self.n_seeds > 1 and colearned:
             p_values = ", ".join(f"'{arm.name}' {_p_values(arm)}" for arm in colearned)

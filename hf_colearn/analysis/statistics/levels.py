@@ -9,7 +9,7 @@ from typing import Any
 
 from hf_colearn.analysis.statistics.compare import ArmResult, Comparison, Finding
 from hf_colearn.analysis.statistics.estimates import hundredths, interval, percent, points
-from hf_colearn.utils.metric_names import with_unit
+from hf_colearn.utils.metric_names import pp, with_unit
 from hf_colearn.utils.tables import markdown_table, text_table
 
 
@@ -130,11 +130,11 @@ class LevelComparisons:
     def notes(self) -> list[str]:
         """What a reader of the tables must know."""
         if self.n_seeds == 1:
-            return ["One seed: no intervals, so no claim. pp = percentage points."]
+            return [f"One seed: no intervals, so no claim. pp = {pp(self.metric)}."]
         count, confidence = self.first.num_judged, self.first.confidence
         notes = [
             f"{self.n_seeds} seeds; brackets are {percent(confidence)} t-intervals over seeds, differences are paired by "
-            "seed; pp = percentage points.",
+            f"seed; pp = {pp(self.metric)}.",
             "The best null control is that with the highest mean at that level; picking it afterwards favours the control.",
         ]
         if count > 1:
