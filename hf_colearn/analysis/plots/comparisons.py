@@ -29,7 +29,7 @@ from hf_colearn.analysis.plots.style import (
 )
 from hf_colearn.analysis.statistics.compare import Comparison
 from hf_colearn.analysis.statistics.estimates import hundredths, paired_estimates
-from hf_colearn.utils.metric_names import called, with_unit
+from hf_colearn.utils.metric_names import called, pp, with_unit
 
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def plot_differences(
     for label, arm in zip(axis.get_yticklabels(), arms, strict=True):
         label.set_color(BLACK if arm.kind == "colearned" else GREY)
     axis.set(
-        xlabel=f"{called(comparison.metric)} minus baseline's {100 * baseline.mean.mean:.2f} % [percentage points]"
+        xlabel=f"{called(comparison.metric)} minus baseline's {100 * baseline.mean.mean:.2f} [{pp(comparison.metric)}]"
     )
     axis.set_ylim(heights.min() - 0.6, heights.max() + 0.5)
     axis.margins(x=0.08)
