@@ -186,6 +186,15 @@ def test_map_ranks_samples_whose_probability_rounds_to_one():
     assert results["map"] == 1.0
 
 
+def test_samples_without_a_label_are_left_out_and_counted(scores_and_labels):
+    logits, labels = scores_and_labels
+    is_labelled = np.arange(200) % 3 > 0
+    compute_metrics = classification_metrics()
+    found = compute_metrics(EvalPrediction(predictions=logits, label_ids=np.where(is_labelled, labels, -100)))
+    expected = compute_metrics(EvalPrediction(predictions=logits[is_labelled], label_ids=labels[is_labelled]))
+    assert found == {**expected, "num_unlabelled": 67} and "num_unlabelled" not in expected
+
+
 def test_top5_is_left_out_with_five_classes():
     evaluation = EvalPrediction(predictions=np.eye(5), label_ids=np.arange(5))
     assert classification_metrics(("accuracy", "top5"))(evaluation) == {"accuracy": 1.0}
