@@ -1,0 +1,302 @@
+"""Few labels, many pairs: the arms that ask what a teacher adds where most samples have a pair and no label.
+
+All arms make the same number of optimizer updates with the same student; those of two stages make half of them in each.
+Shapes: N training samples, C classes, D dimensions of a latent, F features of the student's input.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel, PrinterCallback
+
+from hf_colearn.alpha.schedules import ConstantAlpha
+from hf_colearn.analysis.statistics.compare import Kind
+from hf_colearn.arguments import CoLearningArguments
+from hf_colearn.data.sample_ids import NO_LABEL
+from hf_colearn.data.splits import hide_labels
+from hf_colearn.experiments.arms import ArmPlan
+from hf_colearn.objectives.consistency import Consistency
+from hf_colearn.teachers.bank import TeacherBank
+from hf_colearn.teachers.pairing import Paired, Shuffled
+from hf_colearn.trainer import CoLearningTrainer
+from hf_colearn.utils.extras import extra
+
+
+BUDGET = "labels a class"  # what is swept
+ORACLE = "label oracle"
+_ARGUMENTS = ("alpha", "learning_rate")  # settings that are fields of the training arguments
+_RATES = ({"learning_rate": 3e-4}, {"learning_rate": 1e-3}, {"learning_rate": 3e-3})
+_ALPHAS = ({"alpha": 0.8}, {"alpha": 0.9}, {"alpha": 0.95})
+
+
+@dataclass(frozen=True)
+class SemiSupervisedArm(ArmPlan):
+    """One arm with few labels; the level of its sweep is the number of labels a class, and without one it has all of them.
+
+    Args:
+        method (`str`): Which of [`semi_supervised_arms`] it is, whatever its name is.
+        grid (`tuple[Mapping[str, float], ...]`): The settings to choose from, as many in every arm.
+        setting (`Mapping[str, float]`, *optional*): The one to train with; the middle one of the grid by default. `alpha` and
+            `learning_rate` are those of [`CoLearningArguments`], `share` and `threshold` are of the method.
+        two_streams (`bool`, *optional*, defaults to `False`): Whether `labelled_per_batch` samples of a batch are labelled;
+            else the arm has labels for whatever it is trained on, or pairs for all.
+    """
+
+    method: str = ""
+    grid: tuple[Mapping[str, float], ...] = ({},)
+    setting: Mapping[str, float] = field(default_factory=dict)
+    two_streams: bool = False
+
+    def __post_init__(self):
+        object.__setattr__(self, "method", self.method or self.name)
+        object.__setattr__(self, "setting", self.setting or self.grid[len(self.grid) // 2])
+
+    def arguments(self, training: Mapping[str, Any], seed: int) -> CoLearningArguments:
+        """Those of one run, with the arm's setting over the recipe's."""
+        values = {**training, **{name: self.setting[name] for name in _ARGUMENTS if name in self.setting}}
+        if not self.two_streams:
+            values["labelled_per_batch"] = None
+        return super().arguments(values, seed)
+
+
+class ShuffledOnce(Shuffled):
+    """Every sample sees the row of another one, the same in all epochs: wrong pairs that can be learned as true ones can."""
+
+    def rows(self, bank, sample_ids, epoch, seed):
+        return super().rows(bank, sample_ids, 0, seed)
+
+
+def semi_supervised_arms(rows: Sequence[int] | np.ndarray | None = None) -> list[SemiSupervisedArm]:
+    """What every semi-supervised recipe trains, each at its usual setting.
+
+    | arm | kind | what it is trained on |
+    |---|---|---|
+    | labels alone | baseline | the labelled samples |
+    | self-training | null | as that; after half of the updates its most confident predictions are labels, too |
+    | FixMatch | null | labels, and agreement of two views of all samples ([`Consistency`]) |
+    | permuted pairs | null | labels, and the latents of a fixed wrong partner |
+    | own modality | null | labels, and the principal components of the student's own inputs as latents |
+    | latent transfer | co-learned | labels, and the teacher's latents |
+    | teacher's soft labels | co-learned | class probabilities, of a classifier of the teacher's latents with the same labels |
+    | latent + soft labels | co-learned | both |
+    | two-stage | co-learned | half of the updates on latents alone, then the labelled samples |
+    | label oracle | reference | all labels |
+
+    Self-training and FixMatch count as null controls: they see the same unlabelled inputs without their pairs.
+
+    Args:
+        rows (`Sequence[int]`, *optional*): The bank row of sample id 0, 1, ...; by default sample id i is paired with row i.
+    """
+    paired, both = Paired(rows), {"two_streams": True}
+
+    def arm(name: str, kind: Kind, grid: tuple[Mapping[str, float], ...], **fields: Any) -> SemiSupervisedArm:
+        return SemiSupervisedArm(name, kind, grid=grid, **fields)
+
+    return [
+        arm("labels alone", "baseline", _RATES),
+        arm("self-training", "null", ({"share": 0.25}, {"share": 0.5}, {"share": 1.0})),
+        arm("FixMatch", "null", ({"threshold": 0.8}, {"threshold": 0.9}, {"threshold": 0.95}), **both),
+        arm("permuted pairs", "null", _ALPHAS, pairing=ShuffledOnce(rows), **both),
+        arm("own modality", "null", _ALPHAS, pairing=Paired(), **both),
+        arm("latent transfer", "colearned", _ALPHAS, pairing=paired, **both),
+        arm("teacher's soft labels", "colearned", _RATES),
+        arm("latent + soft labels", "colearned", ({"alpha": 0.5}, {"alpha": 0.7}, {"alpha": 0.9}), pairing=paired),
+        arm("two-stage", "colearned", _RATES, pairing=paired),
+        arm(ORACLE, "reference", _RATES),
+    ]
+
+
+class SemiSupervised:
+    """Builds the trainers of [`semi_supervised_arms`] for one student, one teacher and one training set.
+
+    Args:
+        train ([`datasets.Dataset`]): All N training samples in the student's inputs, with their `labels` (classes) and
+            `sample_id`. All but the arm's number of labels of each class are hidden, drawn by the run's seed.
+        bank ([`TeacherBank`]): The latents of the teacher, which has seen no label.
+        make_student (`Callable`): A new student, whose latents are as wide as the bank's. Its configuration says
+            `problem_type="single_label_classification"`: some arms are trained on soft labels.
+        inputs (`np.ndarray` of shape `(N, F)`): The student's inputs by sample id, flattened.
+        views (`Callable`): FixMatch's augmentation, [`~hf_colearn.data.views.TwoViews`].
+        augment (`Callable`, *optional*): That of all other arms.
+        trainer_kwargs: For every trainer, such as `compute_metrics`.
+    """
+
+    def __init__(
+        self,
+        train: Dataset,
+        bank: TeacherBank,
+        make_student: Callable[[], PreTrainedModel],
+        inputs: np.ndarray,
+        views: Callable[[dict[str, Any]], dict[str, Any]],
+        augment: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+        **trainer_kwargs: Any,
+    ):
+        self.train, self.bank = train, bank
+        self.make_student, self.views, self.augment, self.trainer_kwargs = make_student, views, augment, trainer_kwargs
+        self.own_bank = own_modality(inputs, bank.dim)
+
+    def make_trainer(self, arm: ArmPlan, args: CoLearningArguments) -> CoLearningTrainer:
+        """The trainer of an arm, as `run_recipe` asks for it; the first of two stages is trained here."""
+        assert isinstance(arm, SemiSupervisedArm)
+        train = self.train if arm.sweep is None else hide_labels(self.train, int(arm.sweep[1]), args.seed, "labels")
+        teacher = {"bank": self.bank, "pairing": arm.pairing}
+        match arm.method:
+            case "labels alone":
+                return self._trainer(args, labelled(train))
+            case "label oracle":  # which has no level
+                return self._trainer(args, train)
+            case "self-training":
+                return self._self_training(args, train, arm.setting["share"])
+            case "FixMatch":
+                objective, alpha = Consistency(arm.setting["threshold"]), ConstantAlpha({"consistency": 0.5})
+                return self._trainer(args, train, objective=objective, alpha=alpha, augment=self.views)
+            case "permuted pairs" | "latent transfer":
+                return self._trainer(args, train, **teacher)
+            case "own modality":
+                return self._trainer(args, train, **(teacher | {"bank": self.own_bank}))
+            case "teacher's soft labels":
+                return self._trainer(args, self._taught(train, arm))
+            case "latent + soft labels":
+                return self._trainer(args, self._taught(train, arm), **teacher)
+            case "two-stage":
+                return self._two_stages(args, train, teacher)
+        raise ValueError(f"there is no arm '{arm.name}' with few labels: take those of `semi_supervised_arms`.")
+
+    def _trainer(
+        self, args: CoLearningArguments, train: Dataset, student: Any = None, **kwargs: Any
+    ) -> CoLearningTrainer:
+        kwargs = {"augment": self.augment, **self.trainer_kwargs, **kwargs}
+        return CoLearningTrainer(student or self.make_student(), args, train_dataset=train, **kwargs)
+
+    def _self_training(self, args: CoLearningArguments, train: Dataset, share: float) -> CoLearningTrainer:
+        """Goes on, from the student of the first half, with its own predictions as further labels."""
+        first, second = halves(args)
+        trainer = self._trained(first, labelled(train))
+        logits_NC = trainer.predict(train.remove_columns("labels")).predictions
+        classes = with_own_labels(logits_NC, labels_of(train), share)
+        return self._trainer(second, labelled(relabelled(train, classes)), trainer.model)
+
+    def _two_stages(self, args: CoLearningArguments, train: Dataset, teacher: dict[str, Any]) -> CoLearningTrainer:
+        first, second = halves(args)
+        first.alpha, second.alpha = 1.0, None
+        trainer = self._trained(first, train, **teacher)
+        return self._trainer(second, labelled(train), trainer.model)
+
+    def _trained(self, args: CoLearningArguments, train: Dataset, **kwargs: Any) -> CoLearningTrainer:
+        trainer = self._trainer(args, train, compute_metrics=None, **kwargs)
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+        return trainer
+
+    def _taught(self, train: Dataset, arm: SemiSupervisedArm) -> Dataset:
+        """The training set with the teacher's class probabilities as labels; those of labelled samples are their own."""
+        ids = np.asarray(train.with_format("numpy")["sample_id"][:])
+        rows = ids if arm.pairing is None else cast(Paired, arm.pairing).rows(self.bank, ids)
+        latents_ND = self.bank.lookup(rows).numpy()
+        return relabelled(train, class_probabilities(latents_ND, labels_of(train)))
+
+
+# ---- labels ----
+def labels_of(dataset: Dataset) -> np.ndarray:
+    """The classes `(N,)`, -100 where there is none."""
+    return np.asarray(dataset.with_format("numpy")["labels"][:])
+
+
+def labelled(dataset: Dataset) -> Dataset:
+    """The samples that have a label."""
+    return dataset.select(np.flatnonzero(labels_of(dataset) != NO_LABEL))
+
+
+def relabelled(dataset: Dataset, labels: np.ndarray) -> Dataset:
+    """The dataset with other `labels`: classes `(N,)` or probabilities `(N, C)`."""
+    changed = dataset.with_format(None).remove_columns("labels").add_column("labels", list(labels))
+    return changed.with_format(dataset.format["type"], **dataset.format["format_kwargs"])
+
+
+def with_own_labels(logits_NC: np.ndarray, labels_N: np.ndarray, share: float) -> np.ndarray:
+    """Labels `(N,)` with predictions where there was none: of each predicted class the most confident share, rounded up.
+
+    Shares of each class, and no one threshold, so that a student that is sure of one class alone does not flood the others
+    (Blum & Mitchell, 1998, take the n most confident of each class).
+
+    Args:
+        logits_NC (`np.ndarray` of shape `(N, C)`): Of all samples.
+        labels_N (`np.ndarray` of shape `(N,)`): Classes, -100 where there is none.
+        share (`float`): Above 0, up to 1.
+
+    Example:
+
+    ```python
+    >>> import numpy as np
+    >>> from hf_colearn.experiments.semi_supervised import with_own_labels
+
+    >>> logits = np.array([[9.0, 0.0], [5.0, 0.0], [1.0, 0.0], [0.0, 2.0]])
+    >>> with_own_labels(logits, np.array([1, -100, -100, -100]), share=0.5).tolist()
+    [1, 0, -100, 1]
+    ```
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"share={share} adds no prediction: pass a share above 0, up to 1.")
+    confidences_N, classes_N = torch.from_numpy(logits_NC).float().softmax(dim=-1).max(dim=-1)
+    confidences, classes, labels = confidences_N.numpy(), classes_N.numpy(), labels_N.copy()
+    for label in np.unique(classes):
+        candidates = np.flatnonzero((labels_N == NO_LABEL) & (classes == label))
+        order = np.argsort(-confidences[candidates], kind="stable")
+        labels[candidates[order[: math.ceil(share * len(candidates))]]] = label
+    return labels
+
+
+def class_probabilities(latents_ND: np.ndarray, labels_N: np.ndarray) -> np.ndarray:
+    """What a logistic regression on the labelled samples' latents says of all, `(N, C)` float32; 0 and 1 of the labelled.
+
+    The latents are standardised over all samples; L2 regularisation as scikit-learn's default, C = 1, shared out over the D
+    dimensions.
+
+    Args:
+        latents_ND (`np.ndarray` of shape `(N, D)`): The teacher's.
+        labels_N (`np.ndarray` of shape `(N,)`): Classes from 0, each at least once; -100 where there is none.
+    """
+    with extra("report", "the teacher's classifier is scikit-learn's"):
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.preprocessing import StandardScaler
+    scaled_ND = StandardScaler().fit_transform(latents_ND)
+    has_N = labels_N != NO_LABEL
+    classifier = LogisticRegression(C=1 / scaled_ND.shape[1], max_iter=1000).fit(scaled_ND[has_N], labels_N[has_N])
+    probabilities_NC = classifier.predict_proba(scaled_ND).astype(np.float32)
+    probabilities_NC[has_N] = np.eye(probabilities_NC.shape[1], dtype=np.float32)[labels_N[has_N]]
+    return probabilities_NC
+
+
+# ---- targets and stages ----
+def own_modality(inputs_NF: np.ndarray, dim: int) -> TeacherBank:
+    """A bank of the inputs' own principal components, `dim` wide: targets that no other modality knows anything of.
+
+    At most `dim` components are kept and rotated at random, which spreads their variance evenly over all `dim` dimensions:
+    a teacher's latents have no order, either, and standardised components would be mostly noise.
+    """
+    with extra("report", "the principal components are scikit-learn's"):
+        from sklearn.decomposition import PCA
+    count = min(dim, *inputs_NF.shape)
+    components_NK = PCA(count, random_state=0).fit_transform(np.asarray(inputs_NF, dtype=np.float64))
+    rotation_DK, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((dim, count)))
+    return TeacherBank.from_latents(
+        components_NK @ rotation_DK.T, teacher="principal components of the student's inputs"
+    )
+
+
+def halves(args: CoLearningArguments) -> tuple[CoLearningArguments, CoLearningArguments]:
+    """The arguments of two stages that share out `max_steps`."""
+    if args.max_steps < 2:
+        raise ValueError(
+            f"max_steps={args.max_steps} makes no two stages: pass at least 2, as all arms share the updates."
+        )
+    first, second = copy.deepcopy(args), copy.deepcopy(args)
+    first.max_steps = args.max_steps // 2
+    second.max_steps = args.max_steps - first.max_steps
+    return first, second
