@@ -1,23 +1,22 @@
 """How many training samples there are, and how many of them have a label and a target: for run folders, records and cards.
 
-Shapes: N samples, C classes or outputs.
+Shapes: N samples.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from datasets import Dataset
 
 from hf_colearn.data.sample_ids import LABELS
+from hf_colearn.data.splits import labelled_samples
 from hf_colearn.teachers.pairing import Pairing
 from hf_colearn.teachers.teacher import Teacher
+from hf_colearn.training.data_checks import sample_ids
 
 
 _AT_ONCE = 8192  # targets that are looked up together
-MISSING = -100
 
 
 def problem_type_of(model: Any) -> str:
@@ -39,10 +38,9 @@ def training_samples(trainer: Any) -> dict[str, Any]:
         counts["num_train"] = len(dataset)
     if not isinstance(dataset, Dataset):
         return counts
-    labels = next((_column(dataset, name) for name in LABELS if name in dataset.column_names), None)
-    if labels is not None:
-        counts["num_labelled"] = int(_has_label(labels).sum())
-    ids = _column(dataset, args.id_column) if args.id_column in dataset.column_names else None
+    if column := next((name for name in LABELS if name in dataset.column_names), None):
+        counts["num_labelled"] = int(labelled_samples(dataset, column).sum())
+    ids = sample_ids(dataset, args.id_column)
     if ids is not None and trainer.teachers:
         paired = {name: _num_paired(teacher, ids, args.seed) for name, teacher in trainer.teachers.items()}
         counts["num_paired"] = paired if len(paired) > 1 else next(iter(paired.values()))
@@ -67,28 +65,3 @@ def _num_paired(teacher: Teacher, ids_N: np.ndarray, seed: int) -> int:
         return len(ids_N)
     parts = np.array_split(ids_N, max(1, len(ids_N) // _AT_ONCE))
     return sum(int((~teacher.targets(part, 0, seed).isnan().all(dim=1)).sum()) for part in parts)
-
-
-def _has_label(labels: np.ndarray) -> np.ndarray:
-    is_label = labels != MISSING if labels.dtype.kind in "iu" else ~np.isnan(labels) & (labels != MISSING)
-    return is_label.reshape(len(labels), -1).any(axis=1)
-
-
-def _column(dataset: Dataset, name: str) -> np.ndarray | None:
-    """A column of numbers, or of lists of them, as it is stored: `(N,)` or `(N, C)`, -100 or NaN where it is empty."""
-    column = dataset.select_columns(name).with_format("arrow")[:][name]
-    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if pa.types.is_integer(column.type):
-        return pc.fill_null(column, MISSING).to_numpy(zero_copy_only=False)
-    if pa.types.is_floating(column.type):
-        return pc.fill_null(column, np.nan).to_numpy(zero_copy_only=False)
-    if not (pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type)):
-        return None
-    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
-    width = int(lengths.max(initial=0))
-    if not np.isin(lengths, (0, width)).all():
-        return None
-    values = np.full((len(lengths), width), np.nan)
-    entries = pc.fill_null(pc.cast(pc.list_flatten(column), pa.float64()), np.nan)
-    values[lengths > 0] = entries.to_numpy(zero_copy_only=False).reshape(-1, width)
-    return values
