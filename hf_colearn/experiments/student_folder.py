@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import numpy as np
 import transformers
 
-from hf_colearn.analysis.report.summary import modality_table
+from hf_colearn.analysis.report.by_modality import compare_parts, modality_table, parts_text
 from hf_colearn.analysis.runs import Run
 from hf_colearn.analysis.statistics.compare import Comparison
 from hf_colearn.analysis.statistics.levels import LevelComparisons
@@ -23,6 +23,7 @@ from hf_colearn.models.features import CoLearningForFeatureClassification
 from hf_colearn.models.lora import save_student
 from hf_colearn.trainer import CoLearningTrainer
 from hf_colearn.utils import distributed
+from hf_colearn.utils.tables import markdown_table
 
 
 def keep_student(trainer: CoLearningTrainer, processor: Any, folder: Path) -> None:
@@ -57,8 +58,7 @@ def finish_student(
         recipe=info.recipe,
         argv=experiment["argv"],
         arm=arm,
-        # on the test split alone, and no counts
-        scores={name: value for name, value in run.metrics.items() if "excluded" not in name and "_on_" not in name},
+        scores=_scores(run),
         dataset={"name": info.dataset_name, "type": info.dataset_type, "split": "test", "samples": len(run.labels)},
         teacher=None if taught is None else {"words": info.teacher, **taught},
         pairing=info.pairing if run.kind == "colearned" else None,
@@ -73,9 +73,13 @@ def finish_student(
         "language": info.language,
     }
     verdict = "\n".join(f"- {line}" for line in comparison.verdict.splitlines())
+    compared = f"{verdict}\n\n{comparison.to_markdown()}"
+    if modalities:
+        parts = parts_text(compare_parts(runs, comparison.metric, comparison.source), markdown_table)
+        compared = f"{parts}\n\nBy the fused prediction of all modalities:\n\n{compared}"
     student_card(
         folder,
-        comparison=f"{verdict}\n\n{comparison.to_markdown()}",
+        comparison=compared,
         modalities=modalities,
         published=info.published,
         stock_class=None if modalities else _stock_class(folder, info.pipeline_tag),
@@ -85,6 +89,17 @@ def finish_student(
     ).save(folder / "README.md")
     if (folder / "adapter").is_dir():
         adapter_card(folder, **metadata).save(folder / "adapter" / "README.md")
+
+
+def _scores(run: Run) -> dict[str, float]:
+    """On the test split alone, and no counts; by modality, by subset, and last those of the fused prediction."""
+    heads = tuple(f"_{name}" for name in run.test.modality_latents)
+
+    def place(name: str) -> int:
+        return 1 if "_given_" in name else 0 if heads and name.endswith(heads) else 2
+
+    kept = [name for name in run.metrics if "excluded" not in name and "_on_" not in name]
+    return {name: run.metrics[name] for name in sorted(kept, key=place)}
 
 
 def _stock_class(folder: Path, pipeline_tag: str) -> str | None:

@@ -151,6 +151,65 @@ def test_no_number_appears_that_was_not_passed_in(folder):
     assert sorted(re.findall(r"(?<!\w)\d+(?:\.\d+)?", body)) == sorted(expected)
 
 
+REGRESSION = {"problem_type": "regression", "scores": {"r2": -0.25, "mse": 0.000012346, "pearson": 0.5}}
+SEVERAL = {"problem_type": "multi_label_classification", "scores": {"mean_average_precision": 0.75, "f1_micro": 0.5}}
+
+
+def test_a_regression_is_told_as_one_and_an_error_keeps_its_digits(folder):
+    card = a_card(folder, a_record(**REGRESSION))
+    data = card.data.to_dict()
+    assert data["tags"] == ["co-learning", "hf_colearn", "regression"]
+    assert data["pipeline_tag"] == "image-classification"  # by which transformers loads it
+    results = data["model-index"][0]["results"][0]
+    assert results["task"] == {"type": "image-regression"}
+    assert [(metric["type"], metric["value"]) for metric in results["metrics"]] == [
+        ("r_squared", -0.25), ("mse", 0.000012346), ("pearsonr", 0.5),
+    ]  # fmt: skip
+    assert "A student for regression on images. It sees" in card.text
+    assert "It predicts values, `model(...).logits`, which a pipeline shows as the score.\n" in card.text
+    rows = [[cell.strip() for cell in row] for row in re.findall(r"^\| (.+?) \| (.+?) \|$", card.text, re.MULTILINE)]
+    assert rows[2:5] == [["R2", "-0.2500"], ["MSE", "0.00001235"], ["Pearson correlation", "0.5000"]]
+    assert "class" not in card.text.replace("pipeline_tag: image-classification", "").split("## How it was trained")[0]
+
+
+def test_several_labels_are_told_with_what_the_scores_mean(folder):
+    card = a_card(folder, a_record(**SEVERAL))
+    data = card.data.to_dict()
+    assert data["tags"][-1] == "multi-label-classification"
+    assert data["model-index"][0]["results"][0]["task"] == {"type": "image-classification"}
+    assert "A student for multi-label image-classification." in card.text
+    assert "Every class has a probability of its own, `model(...).logits.sigmoid()`" in card.text
+    both = a_card(folder, a_record(**SEVERAL), pipeline_tag=None, modalities="| table |").text
+    assert "A multi-label classifier that reads several modalities" in both and "a probability of its own" in both
+
+
+@pytest.mark.parametrize("problem", [{}, REGRESSION, SEVERAL])
+def test_a_student_of_precomputed_features_has_no_pipeline_and_its_own_class(folder, problem):
+    card = a_card(folder, a_record(**problem), pipeline_tag="feature-classification")
+    kind = {"regression": "regression on", "multi_label_classification": "multi-label classification of"}
+    words = kind.get(problem.get("problem_type"), "classification of")
+    assert f"A student for {words} precomputed features." in card.text
+    assert "pipeline_tag" not in card.data.to_dict()
+    assert f'CoLearningForFeatureClassification.from_pretrained("{folder}")' in card.text
+    assert f'AutoModel.from_pretrained("{folder}", trust_remote_code=True)' in card.text
+    assert "import hf_colearn  #" not in card.text and "\n\n\n" not in card.text
+
+
+def test_samples_without_a_label_are_told(folder):
+    counts = {"num_train": 1200, "num_labelled": 24, "num_paired": 1200}
+    told = "- **Training samples:** 24 of 1,200 samples labelled, 1,200 paired\n"
+    assert told in a_card(folder, a_record(training_samples=counts)).text
+    assert "Training samples" not in a_card(folder, a_record(training_samples={**counts, "num_labelled": 1200})).text
+
+
+def test_a_record_of_an_earlier_version_lacks_only_what_was_not_there(folder):
+    path = a_record().save(folder)
+    content = json.loads(path.read_text())
+    del content["problem_type"], content["training_samples"]
+    path.write_text(json.dumps(content))
+    assert TrainingRecord.load(folder) == a_record()
+
+
 def test_published_numbers_stand_in_a_column_of_their_own(folder):
     body = a_card(folder, published="77.83 -> 78.54 % on ImageNet (Lee & Yoon, ICLR 2025)").text
     rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in re.findall(r"^\|.*\|$", body, re.MULTILINE)]
@@ -224,7 +283,7 @@ def test_a_multimodal_card_has_no_pipeline_and_its_arms_by_modality(folder):
     found = {result.metric_name: result.metric_value for result in card.data.eval_results}
     assert found == {"Accuracy": 0.8, "accuracy_image": 0.6}
     assert card.data.pipeline_tag is None and "multimodal" in card.data.tags
-    assert f"\n\n{table}\n\n## How" in card.text and "Teacher" not in card.text
+    assert f"\n\n{table}\n\n- {COMPARISON.verdict}" in card.text and "Teacher" not in card.text
     assert f'CoLearningForMultimodalClassification.from_pretrained("{folder}")' in card.text
 
 

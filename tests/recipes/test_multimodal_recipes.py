@@ -59,7 +59,8 @@ def phones(tmp_path_factory):
     return folder
 
 
-ARMS = {"ce": "baseline", "learned": "colearned", "misaligned pairs": "null", "image alone": "reference"}
+ARMS = {"ce": "baseline", "learned": "colearned", "misaligned pairs": "null"}
+ARMS |= {"image alone": "reference", "late ensemble": "reference"}
 
 
 @pytest.fixture(scope="module")
@@ -73,10 +74,13 @@ def test_digits_report_every_arm_by_modality_and_subset(digits):
     _, _, report = digits
     assert {run["arm"]: run["kind"] for run in report["runs"]} == ARMS
     assert report["processes"] == 1 and report["samples"]["test"] == 899  # scikit-learn's digits, halved
-    for run in report["runs"][:3]:
+    late = report["runs"][4]
+    assert late["metrics"]["accuracy_image"] == late["metrics"]["accuracy_given_image"]
+    assert [entry["step"] for entry in late["history"] if "loss" in entry] == [1, 2, 3]  # of 3, as ce has
+    for run in (*report["runs"][:3], late):
         wanted = keys_of("accuracy", "image", "audio") | keys_of("map", "image", "audio")
         assert wanted <= set(run["metrics"])
-        assert any(entry.get("eval_modality_gap_image_audio", -1) >= 0 for entry in run["history"])
+        assert run is late or any(entry.get("eval_modality_gap_image_audio", -1) >= 0 for entry in run["history"])
     assert {"accuracy", "map"} <= set(report["runs"][3]["metrics"])
     assert not any("audio" in key or "given" in key for key in report["runs"][3]["metrics"])
     has_term = {run["arm"] for run in report["runs"] if any("loss_contrastive" in entry for entry in run["history"])}
@@ -93,12 +97,14 @@ def test_digits_leave_the_learned_arms_model_with_its_card(digits):
     card, metrics = ModelCard.load(results / "model" / "README.md"), report["runs"][1]["metrics"]
     named = {result.metric_type: result.metric_value for result in card.data.eval_results}
     measured = {key: value for key, value in metrics.items() if "excluded" not in key}
+    assert [key in ("accuracy", "map") for key in measured] == [True, True, *[False] * 8]
+    assert list(named)[-2:] == ["accuracy", "mean_average_precision"]  # fused last
     assert named == {{"map": "mean_average_precision"}.get(key, key): value for key, value in measured.items()}
     assert card.data.eval_results[0].dataset_name.startswith("AV-digits")
     for told in ("LearnedAlpha(", "ContrastiveAlignment(", *report["comparison"]["verdict"].splitlines()):
         assert told in card.text
     assert "from 0.500 at first to 0." in card.text and str(folder) not in card.text
-    assert "--arms ce learned 'misaligned pairs' 'image alone'" in card.text
+    assert "--arms ce learned 'misaligned pairs' 'image alone' 'late ensemble'" in card.text
 
 
 WITHOUT_US = """
@@ -148,7 +154,7 @@ def test_the_saved_digits_model_gives_the_reported_numbers(digits, phones):
 def test_finished_runs_are_read_back_and_others_are_refused_by_name(digits, phones, tmp_path):
     folder, asked, report = digits
     finished = {path: path.stat().st_mtime_ns for path in folder.rglob("run.json")}
-    assert len(finished) == 4
+    assert len(finished) == 5
     again = main_of("av_digits", folder, *asked, "--resume_from_checkpoint", "true")
     assert again["runs"] == report["runs"]
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("run.json")} == finished

@@ -29,6 +29,11 @@ class PartComparison:
     alone: str | None
     to_alone: dict[str, Estimate]
 
+    @property
+    def is_head(self) -> bool:
+        """Whether it is a modality by its own head, and no subset."""
+        return not self.name.startswith("given ")
+
     def rows(self) -> list[list[str]]:
         """The comparison's cells, and a column of the differences to the modality alone."""
         header, *rows = self.comparison.rows()
@@ -41,9 +46,10 @@ class PartComparison:
     def verdict(self) -> str:
         """What helped against the baseline and the null control, and which joint arms are better than the modality alone."""
         found = [self.comparison.headline] if self.comparison.findings else []
-        return f"{self.name}: {' '.join([*found, *self._against_alone()]) or 'there is nothing to judge.'}"
+        return f"{self.name}: {' '.join([*found, *self.against_alone()]) or 'there is nothing to judge.'}"
 
-    def _against_alone(self) -> list[str]:
+    def against_alone(self) -> list[str]:
+        """A sentence on the joint arms beside the modality alone, where that was trained with several seeds."""
         if self.alone is None or self.comparison.n_seeds == 1:
             return []
         alone = next(arm for arm in self.comparison.arms if arm.name == self.alone)
@@ -67,7 +73,7 @@ def compare_parts(runs: Sequence[Run], metric: str, source: str = "pairing") -> 
     parts = []
     for key, name in _parts(runs, metric).items():
         scored = [run for run in with_own if key in run.metrics]
-        if len(by_arm(scored)) < 2 or sum(run.kind == "baseline" for run in scored) == 0:
+        if len(by_arm(scored)) < 2 or len({run.arm for run in scored if run.kind == "baseline"}) != 1:
             continue
         comparison = compare_runs(scored, key, source)
         alone = next((run.arm for run in scored if run.facts.get("modality") == name.removeprefix("given ")), None)
@@ -76,14 +82,20 @@ def compare_parts(runs: Sequence[Run], metric: str, source: str = "pairing") -> 
 
 
 def modality_table(runs: Sequence[Run], metric: str = "accuracy") -> str | None:
-    """Every arm's metric in percent, by each modality's own head, by each subset, and last fused: Markdown.
+    """The cells of [`modality_rows`] in Markdown; None where no model has several modalities."""
+    rows = modality_rows(runs, metric)
+    return markdown_table(rows) if rows else None
+
+
+def modality_rows(runs: Sequence[Run], metric: str = "accuracy") -> list[list[str]]:
+    """Every arm's metric in percent, by each modality's own head, by each subset, and last fused; the header first.
 
     Means over the seeds; the test samples are those that have the modality. An arm of one modality stands in its column.
-    None where no model has several modalities.
+    Empty where no model has several modalities.
     """
     names = _parts(runs, metric)
     if not names:
-        return None
+        return []
     heads = {key: name for key, name in names.items() if not name.startswith("given ")}
     shown = [
         replace(run, metrics={key: value for key, value in run.metrics.items() if key in heads})
@@ -91,13 +103,13 @@ def modality_table(runs: Sequence[Run], metric: str = "accuracy") -> str | None:
         else run
         for run in _with_own_scores(runs, metric)
     ]
-    return markdown_table(means_table(shown, {**names, metric: "fused"}))
+    return means_table(shown, {**names, metric: "fused"})
 
 
 def parts_text(parts: Sequence[PartComparison], table: Callable[[Sequence[Sequence[str]]], str]) -> str:
     """Verdict and table of every modality, then the verdicts of the subsets; `table` makes text of cells."""
-    heads = [part for part in parts if not part.name.startswith("given ")]
-    subsets = [part.verdict for part in parts if part not in heads]
+    heads = [part for part in parts if part.is_head]
+    subsets = [part.verdict for part in parts if not part.is_head]
     text = [f"By the head of '{part.name}' alone:\n\n{table(part.rows())}\n\n{part.verdict}" for part in heads]
     lines = "\n\n".join(subsets)
     return "\n\n".join([*text, *([f"By the fused prediction of a subset:\n\n{lines}"] if subsets else [])])
