@@ -119,6 +119,8 @@ class FeatureBackboneConfig(PreTrainedConfig):
     Args:
         feature_dim (`int`): F, the width of the features.
         hidden_dims (`list[int]`, *optional*, defaults to none): Widths of the MLP's layers, each with GELU.
+        standardized (`bool`, *optional*, defaults to `False`): Whether the features are standardised first, by a mean and a
+            standard deviation that are saved with the weights: `backbone.set_statistics(training_features)`.
 
     Raises:
         ValueError: If a width is none.
@@ -127,12 +129,19 @@ class FeatureBackboneConfig(PreTrainedConfig):
     model_type = "colearning_features"
     has_no_defaults_at_init = True
 
-    def __init__(self, feature_dim: int | None = None, hidden_dims: list[int] | tuple[int, ...] = (), **kwargs):
+    def __init__(
+        self,
+        feature_dim: int | None = None,
+        hidden_dims: list[int] | tuple[int, ...] = (),
+        standardized: bool = False,
+        **kwargs,
+    ):
         check_width("feature_dim", feature_dim)
         for i, width in enumerate(hidden_dims):
             check_width(f"hidden_dims[{i}]", width)
         self.feature_dim: Any = feature_dim
         self.hidden_dims = list(hidden_dims)
+        self.standardized = standardized
         super().__init__(**kwargs)
 
     @property

@@ -1,7 +1,7 @@
 """Precomputed features as a modality: a backbone that passes them on or sends them through an MLP, and its student.
 
 This file travels with the checkpoints that need it. Shapes: B inputs, T steps, F features, H = the last hidden width,
-or F.
+or F; N training samples.
 """
 
 import torch
@@ -19,6 +19,8 @@ class FeatureBackbone(PreTrainedModel):
 
     config_class = FeatureBackboneConfig
     config: FeatureBackboneConfig
+    mean_F: torch.Tensor
+    std_F: torch.Tensor
     base_model_prefix = "features"
     main_input_name = "features"
 
@@ -27,7 +29,22 @@ class FeatureBackbone(PreTrainedModel):
         widths = [config.feature_dim, *config.hidden_dims]
         pairs = zip(widths[:-1], widths[1:], strict=True)
         self.layers = nn.Sequential(*(layer for pair in pairs for layer in (nn.Linear(*pair), nn.GELU())))
+        if config.standardized:
+            self.register_buffer("mean_F", torch.zeros(config.feature_dim))
+            self.register_buffer("std_F", torch.ones(config.feature_dim))
         self.post_init()
+
+    def set_statistics(self, features_NF: torch.Tensor) -> None:
+        """Standardises by these N features from now on, such as the training set's; one in which they are equal becomes 0."""
+        if not self.config.standardized or features_NF.shape[1:] != self.mean_F.shape or len(features_NF) < 2:
+            raise ValueError(
+                f"features of shape {tuple(features_NF.shape)} give no statistics for a backbone with "
+                f"standardized={self.config.standardized} of width {self.config.feature_dim}: pass [N, F] with N > 1 to one "
+                "with standardized=True."
+            )
+        std_F = features_NF.std(dim=0, correction=0)
+        self.mean_F.copy_(features_NF.mean(dim=0))
+        self.std_F.copy_(torch.where(std_F > 0, std_F, 1.0))
 
     def _init_weights(self, module):
         # In torch's own scheme, as our heads.
@@ -49,6 +66,8 @@ class FeatureBackbone(PreTrainedModel):
             )
         if features.ndim == 2 and attention_mask is not None:
             raise ValueError("an attention mask marks steps, and the features [B, F] have none: leave it out.")
+        if self.config.standardized:
+            features = (features - self.mean_F) / self.std_F
         hidden_BTH = self.layers(features if features.ndim == 3 else features[:, None])
         return BaseModelOutput(last_hidden_state=hidden_BTH)
 
