@@ -65,6 +65,22 @@ def test_half_a_test_sample_is_rounding_and_a_whole_one_is_not(folder):
     assert [difference.where for difference in found] == ["model-index", "colearning.json"]
 
 
+def test_a_regression_is_held_against_a_thousandth_and_an_error_against_that_share_of_itself(tmp_path, capsys):
+    scores = {"r2": -0.5, "mse": 2876.543}
+    a_record(problem_type="regression", scores=scores).save(tmp_path)
+    student_card(tmp_path, title="A student", pipeline_tag="audio-classification").save(tmp_path / "README.md")
+    assert report_check(tmp_path, {"r2": -0.5009, "mse": 2879.3}) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "metric  card     measured  difference",
+        "------  -------  --------  ----------",
+        "r2      -0.5000  -0.5009   +0.0009",
+        "mse     2877     2879      -2.757",
+        "The card says what was measured (within 0.001, of an error within that share of it).",
+    ]
+    assert {found.metric for found in check_card(tmp_path, {"r2": -0.502, "mse": 2876.543})} == {"r2"}
+    assert {found.metric for found in check_card(tmp_path, {"r2": -0.5, "mse": 2880.5})} == {"mse"}
+
+
 @pytest.mark.parametrize(
     ("file", "old", "new", "where"),
     [
