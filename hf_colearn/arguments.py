@@ -56,6 +56,9 @@ class CoLearningArguments(TrainingArguments):
             scaled before: `"standardized"` (mean 0 and standard deviation 1 in every dimension, over what the training
             samples are paired with), `"l2"` (length 1) or `"none"` (as the teacher gives them: the published form); see
             [`TeacherBank.scaled`].
+        labelled_per_batch (`int`, *optional*): Labelled samples in every batch of a device; the rest of it are unlabelled ones.
+            An epoch is then one pass over the longer of the two streams ([`~hf_colearn.training.sampler.LabelledSampler`]).
+            By default batches are drawn from all samples alike.
         id_column (`str`, *optional*, defaults to `"sample_id"`): The training set's column of sample ids.
         ema_decay (`float`, *optional*): Decay per optimizer step, between 0 and 1, of an exponential moving average of
             the weights, with which the student is evaluated and saved
@@ -84,6 +87,9 @@ class CoLearningArguments(TrainingArguments):
     latent_loss: str = _option("mse", "Distance of latents: mse, cosine or smooth_l1.")
     latent_reduction: str = _option("mean", "Over the latent's dimensions: mean or sum.")
     latent_scaling: str = _option("standardized", "Scale of the teachers' latents: standardized, l2 or none.")
+    labelled_per_batch: int | None = _option(
+        None, "Labelled samples in every batch of a device (default: as they come)."
+    )
     id_column: str = _option("sample_id", "Column of the training set with sample ids.")
     ema_decay: float | None = _option(
         None, "Decay a step of an average of the weights, such as 0.9999 (default: none)."
@@ -116,6 +122,8 @@ class CoLearningArguments(TrainingArguments):
                 f"alpha={self.alpha} has no place in alpha_schedule='{self.alpha_schedule}', which is a function of the "
                 "epoch: leave alpha out, or set alpha_schedule='constant'."
             )
+        if self.labelled_per_batch is not None:
+            self._check_labelled_per_batch()
         if not self.id_column:
             raise ValueError("id_column='' names no column: the default is 'sample_id'.")
         if self.ema_decay is not None and "schedule_free" in self.optim.value:
@@ -155,6 +163,20 @@ class CoLearningArguments(TrainingArguments):
                 "'learned', or pass an `alpha=` of your own."
             )
         return HeuristicAlpha(terms[0]) if self.alpha_schedule == "heuristic" else FittedAlpha.released(terms[0])
+
+    def _check_labelled_per_batch(self) -> None:
+        count, size = self.labelled_per_batch, self.train_batch_size
+        if type(count) is not int or not 0 < count < size:
+            raise ValueError(
+                f"labelled_per_batch={count!r} of {size} samples a device: pass a number from 1 to {size - 1}, so that a batch has "
+                "labelled and unlabelled samples, or leave it out."
+            )
+        strategy = vars(self).get("train_sampling_strategy", "random")  # older versions have other fields
+        if strategy != "random":
+            raise ValueError(
+                f"labelled_per_batch={count} draws the batches, and so does train_sampling_strategy='{strategy}': leave one "
+                "of the two out."
+            )
 
     def _check_step_schedule(self) -> None:
         if self.lr_step_epochs is None:

@@ -9,18 +9,30 @@ from transformers import Trainer
 from hf_colearn.alpha.alpha import Alpha
 from hf_colearn.arguments import CoLearningArguments
 from hf_colearn.hub.trainer_hub import HubRecord
+from hf_colearn.data.sample_ids import LABELS
+from hf_colearn.models.heads import LEAST_COUNT
 from hf_colearn.objectives.latent_matching import LatentMatching
 from hf_colearn.objectives.objective import CoLearningBatch, Objective
 from hf_colearn.teachers.bank import TeacherBank
 from hf_colearn.teachers.pairing import Pairing
 from hf_colearn.teachers.scaling import scaled_teachers
 from hf_colearn.teachers.teacher import Teacher
-from hf_colearn.training import argument_checks, batch_checks, checkpoints, data_checks, learning_rates, streams
+from hf_colearn.training import (
+    argument_checks,
+    batch_checks,
+    checkpoints,
+    counts,
+    data_checks,
+    learning_rates,
+    streams,
+)
 from hf_colearn.training.batches import Batches
 from hf_colearn.training.first_batch import try_first_batch
 from hf_colearn.training.hooks import Hooks, set_up
+from hf_colearn.training.sampler import labelled_sampler
 from hf_colearn.training.term_log import TermLog
 from hf_colearn.training.weight_average import RunAverage
+from hf_colearn.utils.distributed import mean_over_processes
 
 
 class CoLearningTrainer(Trainer):
@@ -28,8 +40,11 @@ class CoLearningTrainer(Trainer):
 
     The loss is \\((1 - \sum_k \alpha_k) L_{task} + \sum_k \alpha_k L_k\\). Training logs carry every term unweighted
     (`loss_task`, `loss_latent`, ...) and `alpha`, averaged over steps and processes; `eval_loss` is the task loss
-    alone, so that it compares between arms. Without a teacher and an objective this *is* transformers' Trainer. Under
-    gradient accumulation every term is a mean over its micro-batch.
+    alone, so that it compares between arms. Without a teacher and an objective this *is* transformers' Trainer.
+
+    A sample may have no label (-100 among classes, NaN among numbers, None in the data set's column) and no target: the
+    task's loss and the latent terms are means over the samples that count in the whole optimizer step, of all its
+    micro-batches and processes. Contrastive terms, whose negatives are a micro-batch's, are means over micro-batches.
 
     With `ema_decay` the averaged weights are what is evaluated, predicted with and saved, as `model.safetensors` in a
     checkpoint; after `train()` the model holds them, and another `train()` without resuming goes on from them.
@@ -110,12 +125,11 @@ class CoLearningTrainer(Trainer):
         self._synchronised = streams.SynchronisedBatches()
         for callback in self.callback_handler.callbacks:
             set_up(callback, self)
+        self.add_callback(self.batches.clock)
         if objective is not None:
-            # Every term is a mean over its micro-batch, so Trainer must divide by the accumulation steps: a task loss
-            # that is normalised over the accumulated batch would not mix with them.
+            # Every term's mean over the micro-batches is the step's, so Trainer must divide by their number.
             self.loss_is_scaled_for_ga = False
             self.model_accepts_loss_kwargs = False
-            self.add_callback(self.batches.clock)
             self._term_log = TermLog(objective.terms)
             self._set_alpha(alpha or args.make_alpha(objective.terms))
         if self.teachers and self.model is not None:
@@ -154,7 +168,7 @@ class CoLearningTrainer(Trainer):
         self._scale_teachers()
         # Bad input must show before anything is written, so the data, the ids and one small batch are looked at first.
         if self.train_dataset is not None and self.model is not None:  # no model yet in a hyperparameter search
-            data_checks.training_data_fits(self.train_dataset, self.args, self.model, self.teachers)
+            data_checks.training_data_fits(self.train_dataset, self.args, self.model, self.teachers, self.alpha)
             data_checks.evaluation_labels_fit(self.eval_dataset, self.model)
             try_first_batch(self)
         return super().train(*args, **kwargs)
@@ -181,9 +195,12 @@ class CoLearningTrainer(Trainer):
                 self._signature_columns.append(column)
 
     def _get_dataloader(self, dataset, description, batch_size, *args, is_training=False, **kwargs):
-        # Adds targets in the workers, keeps the ids out of the student's inputs, and reads this process's share.
+        # Adds targets in the workers, keeps the ids out of the student's inputs, and reads this process's share; a sample
+        # without a label has no part in an evaluation.
+        if description == "Evaluation":
+            dataset = data_checks.labelled_part(dataset, self.model)
         share, collator = streams.share_for(self, dataset, is_training), self.data_collator
-        self.data_collator = self.batches.collator(with_targets=is_training)
+        self.data_collator = self.batches.collator(is_training, dataset)
         try:
             if share is None:
                 return super()._get_dataloader(
@@ -194,11 +211,20 @@ class CoLearningTrainer(Trainer):
         finally:
             self.data_collator = collator
 
+    def _get_train_sampler(self, train_dataset=None):
+        # Two streams, of labelled and unlabelled samples.
+        if self.args.labelled_per_batch is None:
+            return super()._get_train_sampler(train_dataset)
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        return labelled_sampler(dataset, self.args, self._train_batch_size, self.batches.clock.epoch)
+
     def get_batch_samples(self, epoch_iterator, num_batches, device):
-        # The shares of a stream may differ in length, and a process that went on alone would wait for ever.
+        # The shares of a stream may differ in length, and a process that went on alone would wait for ever; means over
+        # the step need to know all its micro-batches.
         if not hasattr(self.train_dataset, "__len__"):
             epoch_iterator = iter(self._synchronised.take(epoch_iterator, num_batches))
-        return super().get_batch_samples(epoch_iterator, num_batches, device)
+        samples, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        return (self.batches.of_step(samples) if self._takes_means_over_steps else samples), num_items
 
     def _init_training_state(
         self, max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
@@ -221,12 +247,18 @@ class CoLearningTrainer(Trainer):
     def _prepare_inputs(self, inputs):
         # Augments what trains: here the batch is on the device, and autocast does not reach it yet.
         inputs = super()._prepare_inputs(inputs)
-        return self.batches.augmented(inputs) if self.model.training else inputs
+        return self.batches.prepared(inputs) if self.model.training else inputs
 
     # ---- the loss ----
+    @property
+    def _takes_means_over_steps(self) -> bool:
+        """Whether the losses are means over the optimizer step: with an objective, or of a model of ours."""
+        is_ours = counts.counts_its_labels(self.model) and self.compute_loss_func is None
+        return self.auxiliary_objective is not None or is_ours
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         # Mixes the auxiliary terms in while training; evaluation is the task's alone. Callbacks see the outputs.
-        if self.auxiliary_objective is None or not model.training:
+        if not model.training or not self._takes_means_over_steps:
             if not self.hooks.callbacks:
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             batch = CoLearningBatch.taken_from(inputs)
@@ -235,10 +267,11 @@ class CoLearningTrainer(Trainer):
             return (loss, outputs) if return_outputs else loss
         losses, outputs, batch = self.losses(model, inputs)
         self.hooks.on_outputs(outputs, batch, model)
-        losses = self.hooks.on_terms(losses)
-        alphas = self.alpha.weights()
-        loss = (1 - sum(alphas.values())) * losses["task"] + sum(alphas[term] * losses[term] for term in alphas)
-        self._term_log.add(losses, alphas)
+        loss = losses["task"]
+        if self.auxiliary_objective is not None:
+            losses, alphas = self.hooks.on_terms(losses), self.alpha.weights()
+            loss = (1 - sum(alphas.values())) * losses["task"] + sum(alphas[term] * losses[term] for term in alphas)
+            self._term_log.add(losses, alphas, counts.of_terms(batch))
         if self.compute_loss_func is not None and not hasattr(Trainer, "loss_is_scaled_for_ga"):
             loss = loss / self.current_gradient_accumulation_steps  # older versions leave that to the user's function
         return (loss, outputs) if return_outputs else loss
@@ -246,16 +279,39 @@ class CoLearningTrainer(Trainer):
     def losses(self, model: Any, inputs: dict[str, Any]) -> tuple[Mapping[str, torch.Tensor], Any, CoLearningBatch]:
         """The losses of a training batch, `"task"` and every term; the model's outputs; what the objective was given."""
         batch = CoLearningBatch.taken_from(inputs, self.batches.clock.number)
-        task, outputs = self.task_loss(model, inputs)
+        task, outputs = self.task_loss(model, inputs, batch.step_counts.get(counts.TASK))
+        if self.auxiliary_objective is None:
+            return {"task": task}, outputs, batch
         batch_checks.outputs_fit(outputs, batch.targets, type(model).__name__)
         terms = self.auxiliary_objective(outputs, batch)
         batch_checks.terms_fit(terms, self.auxiliary_objective)
         return {"task": task, **terms}, outputs, batch
 
-    def task_loss(self, model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
-        """The task's loss as Trainer computes it, a scalar, and the model's outputs."""
+    def task_loss(
+        self, model: Any, inputs: dict[str, Any], mean_count: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, Any]:
+        """The task's loss as Trainer computes it, a scalar, and the model's outputs.
+
+        It is the sum over this micro-batch's labels, divided by `mean_count` `(K,)`: how many count in a micro-batch of the
+        step on average (see [`~hf_colearn.training.counts.label_counts`]), by default in those of the processes. 0 where the
+        batch has no labels and the model is one of ours, which alpha = 1 allows.
+        """
+        labels = next((inputs[name] for name in LABELS if name in inputs), None)
+        count = counts.label_counts(self.model, labels, inputs)
+        is_ours, other_loss = counts.counts_its_labels(self.model), self.compute_loss_func or self.label_smoother
+        if count is None:
+            if not is_ours or other_loss is not None:
+                task, outputs = super().compute_loss(model, inputs, return_outputs=True)
+                return task.mean(), outputs  # under DataParallel one a device
+            outputs = model(**inputs)
+            return 0 * outputs["logits"].float().flatten()[:1].sum(), outputs
+        mean_count = mean_over_processes(count.float()) if mean_count is None else mean_count
+        if is_ours and other_loss is None and self.args.n_gpu <= 1:
+            inputs = {**inputs, "num_items_in_batch": mean_count}
+            return super().compute_loss(model, inputs, return_outputs=True)
         task, outputs = super().compute_loss(model, inputs, return_outputs=True)
-        return task.mean(), outputs  # under DataParallel one a device
+        share = count[0] / mean_count[0].clamp(min=LEAST_COUNT)
+        return torch.where(count[0] > 0, task.mean(), 0) * share, outputs  # a mean over no label is no number
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         # `compute_metrics` expects logits, the latents are gathered only with `ignore_keys=[]`; without labels no loss is

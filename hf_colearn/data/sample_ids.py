@@ -10,6 +10,8 @@ NO_LABEL = -100  # of a class: what cross-entropy ignores
 # Entries of a training batch that are not the model's inputs.
 TARGETS = "teacher_latents"  # the targets [B, D] of a single teacher, and the start of the names of several teachers'
 SAMPLE_IDS = "sample_ids"  # [B]
+VIEWS = "views"  # [B], which view of its sample a row is, where an augmentation makes several
+STEP_COUNTS = "step_counts"  # how many samples of the optimizer step count
 
 
 def is_target(entry: str) -> bool:

@@ -100,14 +100,18 @@ class CoLearningForFeatureClassification(CoLearningStudent):
         labels: torch.LongTensor | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
+        num_items_in_batch: torch.Tensor | None = None,
     ) -> CoLearningStudentOutput:
         """
         Args:
             features (`torch.FloatTensor` of shape `(B, F)` or `(B, T, F)`): One vector an input, or one a step.
             attention_mask (`torch.LongTensor` of shape `(B, T)`, *optional*): 1 for steps that count, 0 for padding.
-            labels (`torch.LongTensor` of shape `(B,)`, *optional*): From 0 to C - 1; or soft labels `(B, C)`.
+            labels (`torch.Tensor` of shape `(B,)` or `(B, C)`, *optional*): See [`~hf_colearn.models.heads.task_loss`].
+            num_items_in_batch (`torch.Tensor` of shape `()` or `(1,)`, *optional*): What the sum of the losses is divided
+                by; by default the labels that count.
         """
-        return self._forward(labels, attention_mask, output_hidden_states, output_attentions, features=features)
+        options = (output_hidden_states, output_attentions, num_items_in_batch)
+        return self._forward(labels, attention_mask, *options, features=features)
 
     def to_transformers(self) -> PreTrainedModel:
         # There is nothing to export to.

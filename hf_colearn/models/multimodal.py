@@ -20,7 +20,7 @@ from .checkpoint import CheckedModel
 from .configuration import CoLearningStudentConfig
 from .encoders import read_clip, student_class_for
 from .fusion import FUSIONS, HEAD_FUSIONS, Fusion, masked
-from .heads import task_loss, zero_gradient
+from .heads import label_mask, task_loss, zero_gradient
 from .modality_mask import Rows, batch_size, by_modality, drop_modalities, mask_and_rows, only, proper_subsets
 from .multimodal_configuration import MIN_LEARNED_TEMPERATURE, CoLearningMultimodalConfig
 from .outputs import CoLearningMultimodalOutput
@@ -258,13 +258,16 @@ class CoLearningForMultimodalClassification(CheckedModel):
         self,
         labels: torch.Tensor | None = None,
         modality_mask: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | None = None,
         **inputs: torch.Tensor | None,
     ) -> CoLearningMultimodalOutput:
         """
         Args:
-            labels (`torch.LongTensor` of shape `(B,)`, *optional*): From 0 to C - 1; or soft labels `(B, C)`.
+            labels (`torch.Tensor` of shape `(B,)` or `(B, C)`, *optional*): See [`~hf_colearn.models.heads.task_loss`].
             modality_mask (`torch.BoolTensor` of shape `(B, M)`, *optional*): Which modalities each sample has; all by
                 default, without host synchronisation.
+            num_items_in_batch (`torch.Tensor` of shape `(1 + M,)`, *optional*): What the sums of the losses, the fused
+                prediction's and every modality's, are divided by; by default the labels that count.
             inputs (`torch.Tensor`): `{modality}_{input}`, see `input_names`. A modality without inputs is absent.
 
         Raises:
@@ -284,7 +287,9 @@ class CoLearningForMultimodalClassification(CheckedModel):
         fused_BF, logits_BC = self._fuse(pooled, heads, mask_BM, seen_BM)
         if self.training and torch.is_grad_enabled():
             logits_BC = zero_gradient(logits_BC, self._perhaps_unused(rows, labels))
-        loss = None if labels is None else self._loss(logits_BC, latents, logits, rows, labels)
+        if labels is not None and num_items_in_batch is None:
+            num_items_in_batch = self.label_counts(labels, modality_mask=mask_BM)
+        loss = None if labels is None else self._loss(logits_BC, latents, logits, rows, labels, num_items_in_batch)
         subset_logits: Any = None if self.training else {}
         for subset in () if self.training else self._subsets:
             name = "_".join(self.modalities[i] for i in subset)
@@ -333,10 +338,32 @@ class CoLearningForMultimodalClassification(CheckedModel):
         return scale - (scale - scale.clamp(max=1 / MIN_LEARNED_TEMPERATURE)).detach()
 
     # ---- loss ----
+    def label_counts(self, labels: torch.Tensor, **inputs: Any) -> torch.Tensor:
+        """How many labels of a batch count, `(1 + M,)`: all, and those of every modality's samples."""
+        mask_BM: torch.Tensor | None = inputs.get("modality_mask")
+        if mask_BM is None:
+            is_given = [any(key.startswith(f"{name}_") for key in inputs) for name in self.modalities]
+            mask_BM = torch.tensor(is_given, device=labels.device).expand(len(labels), -1)
+        counted_B = label_mask(labels, self.config.problem_type).reshape(len(labels), -1).sum(1).float()
+        return torch.cat([counted_B.sum().view(1), counted_B @ mask_BM.float()])
+
+    def set_problem_type(self, problem_type: str) -> None:
+        """Writes the problem type to the configuration, and to every modality's."""
+        self.config.problem_type = problem_type
+        for encoder in self.encoders.values():
+            encoder.set_problem_type(problem_type)
+
     def _loss(
-        self, logits_BC: Any, latents: list[Any], logits: list[Any], rows: list[Rows], labels: Any
+        self,
+        logits_BC: Any,
+        latents: list[Any],
+        logits: list[Any],
+        rows: list[Rows],
+        labels: Any,
+        num_items: torch.Tensor,
     ) -> torch.Tensor:
-        loss = task_loss(logits_BC, labels, self.config.problem_type)
+        kind = self.config.problem_type
+        loss = task_loss(logits_BC, labels, kind, num_items[0])
         if self._heads_are_probes and self.training:
             logits = [
                 encoder.classifier(x.detach()) for encoder, x in zip(self.encoders.values(), latents, strict=True)
@@ -344,11 +371,11 @@ class CoLearningForMultimodalClassification(CheckedModel):
         elif not self.config.modality_loss_weight:
             return loss
         present = [
-            (x, labels) if index is None else (x[index], labels[index])
-            for x, index in zip(logits, rows, strict=True)
+            task_loss(x, labels, kind, count) if index is None else task_loss(x[index], labels[index], kind, count)
+            for x, index, count in zip(logits, rows, num_items[1:], strict=True)
             if index is None or len(index)
         ]
-        mean = torch.stack([task_loss(*pair, self.config.problem_type) for pair in present]).mean()
+        mean = torch.stack(present).sum() / (num_items[1:] > 0).sum().clamp(min=1)  # of the heads that have a label
         if self._heads_are_probes:
             return loss + (mean - mean.detach())  # 0 in value, the heads' gradient
         return loss + self.config.modality_loss_weight * mean

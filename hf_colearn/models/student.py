@@ -38,7 +38,7 @@ from .backbones import (
 from .checkpoint import CheckedModel
 from .configuration import CoLearningStudentConfig
 from .folding import fold_bottleneck
-from .heads import make_head, task_loss, zero_gradient
+from .heads import label_mask, make_head, task_loss, zero_gradient
 from .outputs import CoLearningStudentOutput
 from .pooling import pool_outputs
 from .training_heads import make_training_heads, training_outputs
@@ -220,7 +220,7 @@ class CoLearningStudent(CheckedModel):
         return latents_BD, self.classifier(latents_BD) if self.config.head == "bottleneck" else None
 
     def _forward(
-        self, labels, attention_mask, output_hidden_states, output_attentions, **inputs
+        self, labels, attention_mask, output_hidden_states, output_attentions, num_items, **inputs
     ) -> CoLearningStudentOutput:
         options = inputs | {"output_attentions": output_attentions}
         given = {name: value for name, value in options.items() if value is not None}
@@ -230,13 +230,23 @@ class CoLearningStudent(CheckedModel):
         if self.training and torch.is_grad_enabled():
             logits_BC = zero_gradient(logits_BC, self.training_heads.parameters())
         return CoLearningStudentOutput(
-            loss=None if labels is None else task_loss(logits_BC, labels, self.config.problem_type),
+            loss=None if labels is None else task_loss(logits_BC, labels, self.config.problem_type, num_items),
             logits=logits_BC,
             latents=latents_BD,
             hidden_states=outputs.get("hidden_states"),
             attentions=outputs.get("attentions"),
             training_outputs=training_outputs(self, latents=latents_BD, features=pooled_BH),
         )
+
+    def label_counts(self, labels: torch.Tensor, **inputs: Any) -> torch.Tensor:
+        """How many labels of a batch count, `(1,)`: what `num_items_in_batch` is by default."""
+        return label_mask(labels, self.config.problem_type).sum().view(1)
+
+    def set_problem_type(self, problem_type: str) -> None:
+        """Writes the problem type to the configuration, and to that of a stock model within."""
+        self.config.problem_type = problem_type
+        if self.config.head == "auxiliary":
+            self.config.backbone_config.problem_type = self.backbone.config.problem_type = problem_type
 
     def get_input_embeddings(self):
         return self.backbone.get_input_embeddings()
@@ -286,14 +296,18 @@ class CoLearningForImageClassification(CoLearningStudent):
         labels: torch.LongTensor | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
+        num_items_in_batch: torch.Tensor | None = None,
     ) -> CoLearningStudentOutput:
         """
         Args:
             pixel_values (`torch.FloatTensor` of shape `(B, channels, height, width)` or `(B, T, channels, height, width)`):
                 Images, or the T frames of videos.
-            labels (`torch.LongTensor` of shape `(B,)`, *optional*): From 0 to C - 1; or soft labels `(B, C)`.
+            labels (`torch.Tensor` of shape `(B,)` or `(B, C)`, *optional*): See [`~hf_colearn.models.heads.task_loss`].
+            num_items_in_batch (`torch.Tensor` of shape `()` or `(1,)`, *optional*): What the sum of the losses is divided
+                by; by default the labels that count.
         """
-        return self._forward(labels, None, output_hidden_states, output_attentions, pixel_values=pixel_values)
+        options = (output_hidden_states, output_attentions, num_items_in_batch)
+        return self._forward(labels, None, *options, pixel_values=pixel_values)
 
 
 class CoLearningForAudioClassification(CoLearningStudent):
@@ -327,6 +341,7 @@ class CoLearningForAudioClassification(CoLearningStudent):
         labels: torch.LongTensor | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
+        num_items_in_batch: torch.Tensor | None = None,
     ) -> CoLearningStudentOutput:
         """
         Args:
@@ -335,10 +350,13 @@ class CoLearningForAudioClassification(CoLearningStudent):
             input_features (`torch.FloatTensor` of shape `(B, mels, frames)`, *optional*): For Whisper.
             pixel_values (`torch.FloatTensor` of shape `(B, channels, mels, frames)`, *optional*): For image backbones.
             attention_mask (`torch.LongTensor` of shape `(B, samples)`, *optional*): 1 for samples, 0 for padding.
-            labels (`torch.LongTensor` of shape `(B,)`, *optional*): From 0 to C - 1; or soft labels `(B, C)`.
+            labels (`torch.Tensor` of shape `(B,)` or `(B, C)`, *optional*): See [`~hf_colearn.models.heads.task_loss`].
+            num_items_in_batch (`torch.Tensor` of shape `()` or `(1,)`, *optional*): What the sum of the losses is divided
+                by; by default the labels that count.
         """
         inputs = {"input_values": input_values, "input_features": input_features, "pixel_values": pixel_values}
-        return self._forward(labels, attention_mask, output_hidden_states, output_attentions, **inputs)
+        options = (output_hidden_states, output_attentions, num_items_in_batch)
+        return self._forward(labels, attention_mask, *options, **inputs)
 
 
 class CoLearningForSequenceClassification(CoLearningStudent):
@@ -357,6 +375,7 @@ class CoLearningForSequenceClassification(CoLearningStudent):
         labels: torch.LongTensor | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
+        num_items_in_batch: torch.Tensor | None = None,
     ) -> CoLearningStudentOutput:
         """
         Args:
@@ -364,10 +383,13 @@ class CoLearningForSequenceClassification(CoLearningStudent):
             attention_mask (`torch.LongTensor` of shape `(B, tokens)`, *optional*): 1 for tokens, 0 for padding.
             token_type_ids (`torch.LongTensor` of shape `(B, tokens)`, *optional*): Where the backbone takes them.
             inputs_embeds (`torch.FloatTensor` of shape `(B, tokens, H)`, *optional*): Instead of `input_ids`.
-            labels (`torch.LongTensor` of shape `(B,)`, *optional*): From 0 to C - 1; or soft labels `(B, C)`.
+            labels (`torch.Tensor` of shape `(B,)` or `(B, C)`, *optional*): See [`~hf_colearn.models.heads.task_loss`].
+            num_items_in_batch (`torch.Tensor` of shape `()` or `(1,)`, *optional*): What the sum of the losses is divided
+                by; by default the labels that count.
         """
         inputs = {"input_ids": input_ids, "token_type_ids": token_type_ids, "inputs_embeds": inputs_embeds}
-        return self._forward(labels, attention_mask, output_hidden_states, output_attentions, **inputs)
+        options = (output_hidden_states, output_attentions, num_items_in_batch)
+        return self._forward(labels, attention_mask, *options, **inputs)
 
 
 def _keep_outputs(encoder: nn.Module, inputs: tuple, outputs: ModelOutput) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from hf_colearn.objectives.distances import LATENT_LOSSES, REDUCTIONS, latent_distance
-from hf_colearn.objectives.objective import CoLearningBatch, have_target
+from hf_colearn.objectives.objective import TEACHER, CoLearningBatch
 from hf_colearn.utils.checks import check_choice
 
 
@@ -35,7 +35,7 @@ class LatentMatching:
     ```python
     >>> import torch
     >>> from hf_colearn import LatentMatching
-    >>> from hf_colearn.objectives.objective import CoLearningBatch
+    >>> from hf_colearn.objectives.objective import TEACHER, CoLearningBatch
 
     >>> batch = CoLearningBatch(targets={"teacher": torch.ones(2, 3)})
     >>> LatentMatching(reduction="sum")({"latents": torch.zeros(2, 3)}, batch)
@@ -50,11 +50,13 @@ class LatentMatching:
         self.terms = tuple(map(latent_term, self.teachers)) or ("latent",)
 
     def __call__(self, outputs: Mapping[str, Any], batch: CoLearningBatch) -> dict[str, torch.Tensor]:
-        targets = [batch.targets[name] for name in self.teachers] if self.teachers else [batch.target]
+        teachers = self.teachers or (batch.only_teacher,)
         heads, losses = outputs.get("training_outputs") or {}, {}
-        for term, t_BD in zip(self.terms, targets, strict=True):
-            distance = latent_distance(heads.get(term, outputs["latents"]), t_BD, self.loss, self.reduction)
-            losses[term] = distance * batch.weight(have_target(t_BD))
+        for term, name in zip(self.terms, teachers, strict=True):
+            latents_BD = heads.get(term, outputs["latents"])
+            losses[term] = latent_distance(latents_BD, batch.targets[name], self.loss, self.reduction) * batch.weight(
+                name
+            )
         return losses
 
     def __repr__(self) -> str:
@@ -64,4 +66,4 @@ class LatentMatching:
 
 def latent_term(teacher: str) -> str:
     """The name of a teacher's term, and of the training head for it."""
-    return f"latent_{teacher}"
+    return "latent" if teacher == TEACHER else f"latent_{teacher}"

@@ -6,10 +6,12 @@ from typing import Any, Protocol
 
 import torch
 
-from hf_colearn.data.sample_ids import LABELS, SAMPLE_IDS, TARGETS, is_target
+from hf_colearn.data.sample_ids import LABELS, SAMPLE_IDS, STEP_COUNTS, TARGETS, VIEWS, is_target
+from hf_colearn.models.heads import LEAST_COUNT, label_mask
 from hf_colearn.utils.distributed import is_distributed, mean_over_processes
 
 
+LABELLED = "labelled"
 TEACHER = "teacher"  # the name of a single teacher, `CoLearningTrainer(bank=..., pairing=...)`
 
 
@@ -24,6 +26,10 @@ class CoLearningBatch:
         sample_ids (`torch.Tensor` of shape `(B,)`, *optional*): Where the training set has a column of ids.
         epoch (`int`, *optional*, defaults to 0): The current one.
         other (`dict`, *optional*): The batch of another modality, in training without pairs.
+        views (`torch.Tensor` of shape `(B,)`, *optional*): Which view of its sample a row is, where an augmentation makes
+            several: 0 the weakly, 1 the strongly augmented one.
+        step_counts (`dict[str, torch.Tensor]`, *optional*): How many samples count in a micro-batch of the optimizer step, on
+            average over its micro-batches and processes: `"labelled"`, every teacher's name, and `"labels"` of the task.
 
     Example:
 
@@ -42,6 +48,8 @@ class CoLearningBatch:
     sample_ids: torch.Tensor | None = None
     epoch: int = 0
     other: Mapping[str, Any] | None = None
+    views: torch.Tensor | None = None
+    step_counts: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     @classmethod
     def taken_from(cls, inputs: MutableMapping[str, Any], epoch: int = 0) -> "CoLearningBatch":
@@ -52,14 +60,16 @@ class CoLearningBatch:
             targets={name: inputs.pop(key) for key, name in names.items()},
             sample_ids=inputs.pop(SAMPLE_IDS, None),
             epoch=epoch,
+            views=inputs.pop(VIEWS, None),
+            step_counts=inputs.pop(STEP_COUNTS, {}),
         )
 
     @property
     def labelled(self) -> torch.Tensor | None:
-        """Which samples have a label, `(B,)` booleans; None without labels. -100 and NaN are none."""
+        """Which samples have a label, or one at least of several, `(B,)` booleans; None without labels."""
         if self.labels is None:
             return None
-        is_label = ~self.labels.isnan() if self.labels.is_floating_point() else self.labels != -100
+        is_label = label_mask(self.labels)
         return is_label.flatten(1).any(dim=1) if is_label.ndim > 1 else is_label
 
     @property
@@ -68,24 +78,46 @@ class CoLearningBatch:
         return {name: have_target(targets) for name, targets in self.targets.items()}
 
     @property
-    def target(self) -> torch.Tensor:
-        """The only teacher's targets; a ValueError where there is none, or more than one."""
+    def only_teacher(self) -> str:
+        """The only teacher's name; a ValueError where there is none, or more than one."""
         if len(self.targets) != 1:
             raise ValueError(
                 f"the batch has targets of {list(self.targets) or 'no teacher'}, where one teacher is expected: name the "
                 "teachers, such as `LatentMatching(teachers=('text', 'audio'))`, or pass a `bank`."
             )
-        return next(iter(self.targets.values()))
+        return next(iter(self.targets))
 
-    def weight(self, counts_B: torch.Tensor) -> torch.Tensor | float:
-        """What to multiply the mean over this process's samples that count with: their number over its mean.
+    @property
+    def target(self) -> torch.Tensor:
+        """The only teacher's targets; a ValueError where there is none, or more than one."""
+        return self.targets[self.only_teacher]
 
-        The average over the processes is then the mean over all samples that count. `counts_B` are booleans `(B,)`.
+    def weight(self, counts: str | torch.Tensor) -> torch.Tensor | float:
+        """What to multiply the mean over this micro-batch's samples that count with: their number over its mean.
+
+        The average over micro-batches and processes is then the mean over all samples that count.
+
+        Args:
+            counts (`str` or `torch.Tensor` of shape `(B,)`): `"labelled"`, or the name of a teacher for the samples that have
+                its target: the mean is over the whole optimizer step. Or booleans, of which only this micro-batch is known:
+                the mean is over the processes.
         """
-        if not is_distributed():
+        of = counts if isinstance(counts, str) else ""
+        counts_B = self._mask(counts) if isinstance(counts, str) else counts
+        if of not in self.step_counts and not is_distributed():
             return 1.0
         count = counts_B.sum().float()
-        return count / mean_over_processes(count).clamp(min=1e-9)
+        mean = self.step_counts[of] if of in self.step_counts else mean_over_processes(count)
+        return count / mean.clamp(min=LEAST_COUNT)
+
+    def _mask(self, counts: str) -> torch.Tensor:
+        if counts != LABELLED:
+            return have_target(self.targets[counts])
+        if self.labelled is None:
+            raise ValueError(
+                "the batch has no labels, so none of its samples is labelled: give the data set a column."
+            )
+        return self.labelled
 
 
 def target_key(teacher: str) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
+from hf_colearn.data.labels import MissingLabels
 from hf_colearn.data.sample_ids import SAMPLE_IDS
 from hf_colearn.teachers.teacher import Teacher
 
@@ -27,6 +28,7 @@ class TargetCollator:
         seed (`int`, *optional*, defaults to 0): The pairings'.
         epoch (`torch.Tensor`, *optional*): The current epoch in shared memory, so that living workers see it change;
             epoch 0 by default.
+        missing_labels ([`~hf_colearn.data.labels.MissingLabels`], *optional*): What stands for labels that are None.
     """
 
     def __init__(
@@ -37,9 +39,10 @@ class TargetCollator:
         with_ids: bool = False,
         seed: int = 0,
         epoch: torch.Tensor | None = None,
+        missing_labels: MissingLabels | None = None,
     ):
         self.collator, self.id_column, self.seed = collator, id_column, seed
-        self.teachers, self.with_ids = dict(teachers or {}), with_ids
+        self.teachers, self.with_ids, self.missing_labels = dict(teachers or {}), with_ids, missing_labels
         self.epoch = torch.zeros((), dtype=torch.int64) if epoch is None else epoch
 
     def __call__(self, features: list[Any]) -> dict[str, Any]:
@@ -50,6 +53,8 @@ class TargetCollator:
                 f"a training sample is of type {type(features[0]).__name__}, so it has no '{self.id_column}': let the "
                 "dataset give dictionaries with that key."
             )
+        if self.missing_labels is not None:
+            features = self.missing_labels.filled(features)
         batch = self.collator([{key: value for key, value in f.items() if key != self.id_column} for f in features])
         if self.id_column not in features[0]:
             if self.teachers:

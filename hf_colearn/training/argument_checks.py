@@ -9,8 +9,9 @@ from transformers.utils import logging
 from hf_colearn.alpha.alpha import Alpha, check_weights
 from hf_colearn.arguments import CoLearningArguments
 from hf_colearn.objectives.latent_matching import latent_term
-from hf_colearn.objectives.objective import TEACHER, Objective
+from hf_colearn.objectives.objective import LABELLED, TEACHER, Objective
 from hf_colearn.teachers.teacher import Teacher
+from hf_colearn.training.counts import TASK
 
 
 logger = logging.get_logger(__name__)
@@ -45,6 +46,10 @@ def named_teachers(teachers: Any, bank: Any, pairing: Any) -> dict[str, Teacher]
             raise TypeError(
                 f"teachers['{name}'] is a {type(teacher).__name__}: make a teacher of a bank and a pairing, "
                 "`Teacher(bank, pairing)`."
+            )
+        if name in (LABELLED, TASK):
+            raise ValueError(
+                f"a teacher cannot be called '{name}', which stands for the labels of a batch: rename it."
             )
         if not isinstance(name, str) or not name.isidentifier():
             raise ValueError(f"a teacher cannot be called {name!r}: its name is part of logged names, such as 'text'.")
@@ -148,7 +153,7 @@ def latent_widths_fit(model: Any, teachers: Mapping[str, Teacher], objective: Ob
     config = getattr(model, "config", None)
     width, heads = getattr(config, "latent_dim", None), getattr(config, "training_heads", None) or {}
     for name, teacher in teachers.items():
-        term = "latent" if name == TEACHER else latent_term(name)
+        term = latent_term(name)
         if name != TEACHER and term not in getattr(objective, "terms", ()):
             continue  # an objective of the user's own, which knows what to do with it
         widths_fit(heads[term]["out_features"] if term in heads else width, teacher.dim, term)

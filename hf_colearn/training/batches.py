@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from hf_colearn.data.sample_ids import SAMPLE_IDS
+from hf_colearn.data.labels import MissingLabels
+from hf_colearn.data.sample_ids import SAMPLE_IDS, STEP_COUNTS, VIEWS
 from hf_colearn.objectives.objective import target_key
 from hf_colearn.teachers.collator import EpochClock, TargetCollator
+from hf_colearn.training.counts import base_model, step_counts
 from hf_colearn.utils import distributed
 
 
@@ -20,25 +22,49 @@ class Batches:
         self.augment = augment.to(trainer.args.device) if isinstance(augment, torch.nn.Module) else augment
         self.clock = EpochClock()
 
-    def collator(self, with_targets: bool) -> TargetCollator:
-        """The data collator that drops the column of ids and, for training, adds ids and targets."""
+    def collator(self, with_targets: bool, dataset: Any = None) -> TargetCollator:
+        """The data collator that drops the column of ids, fills in labels that are None (of `dataset`, by default the training
+        set) and, for training, adds ids and targets."""
         trainer = self._trainer
+        config = getattr(base_model(trainer.model), "config", None)
+        is_regression = getattr(config, "problem_type", None) == "regression"
+        missing = MissingLabels(trainer.train_dataset if dataset is None else dataset, is_regression)
         if not with_targets or trainer.auxiliary_objective is None:
-            return TargetCollator(trainer.data_collator, trainer.args.id_column)
+            return TargetCollator(trainer.data_collator, trainer.args.id_column, missing_labels=missing)
         teachers = {target_key(name): teacher for name, teacher in trainer.teachers.items()}
         seed, epoch = trainer.args.seed, self.clock.epoch
-        return TargetCollator(trainer.data_collator, trainer.args.id_column, teachers, True, seed, epoch)
+        return TargetCollator(trainer.data_collator, trainer.args.id_column, teachers, True, seed, epoch, missing)
+
+    def of_step(self, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The micro-batches of an optimizer step, each of which knows the others: see [`prepared`]."""
+        step = _Step(self, batches)
+        return [{**batch, _STEP: (step, index)} for index, batch in enumerate(batches)]
+
+    def prepared(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """A training batch on the device after the user's augmentation, with the counts of its step.
+
+        The counts are of all micro-batches, so the first one that is asked for augments them all: this is where a resumed
+        run has its random numbers back.
+        """
+        step, index = batch.pop(_STEP, (None, 0))
+        return self.augmented(batch) if step is None else step.batch(index)
 
     def augmented(self, batch: dict[str, Any]) -> dict[str, Any]:
         """A batch on the device after the user's augmentation; itself where there is none."""
         if self.augment is None:
             return batch
-        ids = {name: batch.pop(name) for name in (SAMPLE_IDS,) if name in batch}  # these cannot be mixed
+        batch = dict(batch)
+        # Most augmentations could only mix them up.
+        ids = None if getattr(self.augment, "needs_sample_ids", False) else batch.pop(SAMPLE_IDS, None)
         with torch.no_grad():
             augmented = self.augment(batch)
         if not isinstance(augmented, Mapping):
             raise TypeError(f"augment returned a {type(augmented).__name__}: let it return the batch, a dictionary.")
-        return self._trainer._prepare_input({**augmented, **ids})
+        augmented = dict(augmented)
+        if ids is not None:
+            views = augmented.get(VIEWS)
+            augmented[SAMPLE_IDS] = ids if views is None else ids.repeat(len(views) // len(ids))
+        return self._trainer._prepare_input(augmented)
 
     def draw(
         self, dataset: Any, rng: np.random.Generator, size: int | None = None, augment: bool = False
@@ -53,6 +79,25 @@ class Batches:
         count = max(min(asked, len(dataset)) // processes, 1) * processes
         rows = rng.choice(len(dataset), count, replace=False)[distributed.rank() :: processes]
         drawn = trainer._remove_unused_columns(dataset).select(rows)
-        collate = self.collator(with_targets=dataset is trainer.train_dataset)
+        collate = self.collator(dataset is trainer.train_dataset, dataset)
         batch = trainer._prepare_input(collate([drawn[i] for i in range(len(drawn))]))
         return self.augmented(batch) if augment else batch
+
+
+_STEP = "step"  # the entry of a batch that leads to the others of its optimizer step
+
+
+class _Step:
+    """The micro-batches of one optimizer step."""
+
+    def __init__(self, batches: Batches, raw: list[dict[str, Any]]):
+        self._batches, self._raw = batches, raw
+        self._prepared: list[dict[str, Any]] = []
+
+    def batch(self, index: int) -> dict[str, Any]:
+        if not self._prepared:
+            trainer = self._batches._trainer
+            augmented = [self._batches.augmented(trainer._prepare_input(batch)) for batch in self._raw]
+            counts = step_counts(trainer.model, augmented)
+            self._raw, self._prepared = [], [{**batch, STEP_COUNTS: counts} for batch in augmented]
+        return self._prepared[index]

@@ -5,19 +5,28 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import ClassLabel, Dataset, IterableDataset, Value
-from peft import PeftModel
+from datasets import ClassLabel, Dataset, IterableDataset, List, Value
+from transformers.utils import logging
 
+from hf_colearn.alpha.alpha import Alpha
 from hf_colearn.arguments import CoLearningArguments
+from hf_colearn.data.labels import label_array, label_column, labelled_rows, problem_type_of
 from hf_colearn.data.multimodal import check_modalities
 from hf_colearn.data.sample_ids import LABELS
+from hf_colearn.models.checkpoint import CheckedModel
 from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
 from hf_colearn.teachers.collator import missing_ids
 from hf_colearn.teachers.teacher import Teacher
+from hf_colearn.training.counts import base_model
 from hf_colearn.utils.rng import preserve_rng_state
 
 
-def training_data_fits(dataset: Any, args: CoLearningArguments, model: Any, teachers: dict[str, Teacher]) -> None:
+logger = logging.get_logger(__name__)
+
+
+def training_data_fits(
+    dataset: Any, args: CoLearningArguments, model: Any, teachers: dict[str, Teacher], alpha: Alpha | None = None
+) -> None:
     """The training set must have samples, labels within the student's classes, and ids that the pairing can serve."""
     if hasattr(dataset, "__len__") and len(dataset) == 0:
         raise ValueError("the training set is empty: nothing to train on. Look at its split, filter or selection.")
@@ -26,7 +35,8 @@ def training_data_fits(dataset: Any, args: CoLearningArguments, model: Any, teac
     if not isinstance(dataset, Dataset):
         return
     labels_fit(dataset, model)
-    model = model.get_base_model() if isinstance(model, PeftModel) else model
+    _some_are_labelled(dataset, alpha)
+    model = base_model(model)
     if isinstance(model, CoLearningForMultimodalClassification):
         check_modalities(dataset, model.modalities)
         if args.label_smoothing_factor:
@@ -71,7 +81,7 @@ def inputs_are_there(dataset: Dataset, model: Any) -> None:
 
 def stream_fits(stream: IterableDataset, args: CoLearningArguments, model: Any, teachers: dict[str, Teacher]) -> None:
     """Of a stream, what shows without reading it: the columns, the classes' names, and whether bank and pairing fit."""
-    column = next((name for name in LABELS if name in (stream.column_names or [])), None)
+    column = label_column(stream)
     if column is not None and stream.features is not None:
         _named_classes_fit(stream.features[column], column, model)
     if not teachers:
@@ -100,31 +110,114 @@ def evaluation_labels_fit(evaluated: Any, model: Any) -> None:
     for dataset in evaluated.values() if isinstance(evaluated, dict) else [evaluated]:
         if isinstance(dataset, Dataset):
             labels_fit(dataset, model)
+            column = label_column(dataset)
+            is_ours = isinstance(base_model(model), CheckedModel)
+            if is_ours and column and len(dataset) and not labelled_rows(dataset, column).any():
+                raise ValueError(
+                    f"none of the {len(dataset)} samples of the evaluation set has a label in column '{column}': there would be "
+                    "nothing to measure. Add labels, or leave the evaluation set out."
+                )
 
 
 def labels_fit(dataset: Dataset, model: Any) -> None:
-    """The labels of a classification must be integers within the student's classes."""
-    config = getattr(model, "config", None)
-    num_labels, problem = getattr(config, "num_labels", None), getattr(config, "problem_type", None)
-    if num_labels in (None, 1) or problem not in (None, "single_label_classification"):
+    """The labels must be what the student's problem type takes, where they are there.
+
+    A student of ours without a problem type gets the one that its labels tell, as transformers does at the first batch: an
+    augmentation may make soft labels of classes, which are then no several labels.
+    """
+    config, base = getattr(model, "config", None), base_model(model)
+    num_labels, is_ours = getattr(config, "num_labels", None), isinstance(base, CheckedModel)
+    if is_ours and base.config.problem_type is None and (found := problem_type_of(dataset, num_labels)) is not None:
+        base.set_problem_type(found)
+    problem, column = getattr(config, "problem_type", None), label_column(dataset)
+    if column is None or num_labels is None:
         return
-    column = next((name for name in LABELS if name in dataset.column_names), None)
-    if column is None or not isinstance(dataset.features[column], (Value, ClassLabel)):
-        return  # no labels, one a token, or soft ones
-    labels, feature = _plain(dataset, column), dataset.features[column]
+    if is_ours and problem in ("regression", "multi_label_classification"):
+        _numbers_fit(dataset, column, problem, num_labels)
+    elif num_labels > 1 and problem in (None, "single_label_classification"):
+        _classes_fit(dataset, column, model, num_labels)
+
+
+def _classes_fit(dataset: Dataset, column: str, model: Any, num_labels: int) -> None:
+    feature = dataset.features[column]
+    if not isinstance(feature, (Value, ClassLabel)):
+        return  # one a token, or soft ones
+    labels = label_array(dataset, column)
     if not np.issubdtype(labels.dtype, np.integer):
         if _reaches_the_student(dataset, column, 0):
-            way_out = "class labels are integers. Encode them with `dataset.class_encode_column`, and drop samples without one."
+            way_out = (
+                "class labels are integers. Encode them with `dataset.class_encode_column`; None or -100 is no label."
+            )
             raise ValueError(_not_integers("labels", column, labels) + way_out)
         return
     if not _has_transform(dataset):
         _named_classes_fit(feature, column, model)
-    is_outside = ((labels < 0) | (labels >= num_labels)) & (labels != -100)  # -100 is what cross-entropy ignores
+    is_outside = ((labels < 0) | (labels >= num_labels)) & (labels != -100)  # -100 is no label
     if is_outside.any() and _reaches_the_student(dataset, column, int(is_outside.argmax())):
         raise ValueError(
             f"{is_outside.sum()} labels in column '{column}' are out of range, such as {labels[is_outside][0]}: the "
             f"student has num_labels={num_labels} (0 to {num_labels - 1}). Mend the labels or `num_labels`."
         )
+
+
+def _numbers_fit(dataset: Dataset, column: str, problem: str, num_labels: int) -> None:
+    """Of several labels 0, 1 and what is missing, of a regression numbers; as many a sample as the student has outputs."""
+    if _has_transform(dataset):
+        return
+    labels = label_array(dataset, column)
+    if labels.dtype.kind not in "fiub":
+        raise ValueError(
+            f"the labels in column '{column}' are {labels.dtype}, such as {labels.ravel()[0]!r}, and "
+            f"problem_type='{problem}' takes numbers: encode them."
+        )
+    width = labels.shape[1] if labels.ndim > 1 else 1
+    if width != num_labels:
+        raise ValueError(
+            f"the labels in column '{column}' are {width} a sample, and the student has num_labels={num_labels} with "
+            f"problem_type='{problem}': build it with `num_labels={width}`, or set another `problem_type`."
+        )
+    if problem == "regression":
+        is_bad = np.isinf(labels)
+    else:
+        is_bad = ~(np.isnan(labels) | np.isin(labels, (0, 1, -100)))
+    if is_bad.any():
+        allowed = "finite numbers, and NaN for none" if problem == "regression" else "0, 1, and -100 or NaN for none"
+        raise ValueError(
+            f"{is_bad.sum()} labels in column '{column}' are none that problem_type='{problem}' takes, such as "
+            f"{labels[is_bad][0]:g}: it takes {allowed}."
+        )
+
+
+def _some_are_labelled(dataset: Dataset, alpha: Alpha | None) -> None:
+    """Where the task has a weight, it needs labels."""
+    column = label_column(dataset)
+    if column is None or _has_transform(dataset) or task_has_no_weight(alpha):
+        return  # the first batch tells whether a model needs labels that are not there
+    if not isinstance(dataset.features[column], (Value, ClassLabel, List)):
+        return
+    if not labelled_rows(dataset, column).any():
+        raise ValueError(
+            f"none of the {len(dataset)} samples has a label in column '{column}', and the task's loss has a weight of "
+            f"{1 - sum(alpha.weights().values()) if alpha else 1:g}: add labels, or train on the pairs alone with alpha=1."
+        )
+
+
+def task_has_no_weight(alpha: Alpha | None) -> bool:
+    """Whether the terms have the whole loss, so that no label is needed."""
+    return alpha is not None and sum(alpha.weights().values()) >= 1
+
+
+def labelled_part(dataset: Any, model: Any) -> Any:
+    """The samples of an evaluation set that have a label; the data set itself where all have, or its columns do not tell."""
+    column = label_column(dataset)
+    if not isinstance(dataset, Dataset) or column is None or not isinstance(base_model(model), CheckedModel):
+        return dataset
+    is_labelled = labelled_rows(dataset, column)
+    if is_labelled.all() or not is_labelled.any():
+        return dataset
+    left_out = len(dataset) - int(is_labelled.sum())
+    logger.warning_once(f"{left_out} of {len(dataset)} samples have no label, and evaluation leaves them out.")
+    return dataset.select(np.flatnonzero(is_labelled))
 
 
 def _has_transform(dataset: Dataset) -> bool:

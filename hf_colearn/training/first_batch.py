@@ -5,8 +5,9 @@ from typing import Any
 import torch
 from datasets import Dataset
 
+from hf_colearn.data.sample_ids import LABELS
 from hf_colearn.objectives.objective import CoLearningBatch
-from hf_colearn.training import batch_checks
+from hf_colearn.training import batch_checks, data_checks
 from hf_colearn.utils.rng import preserve_rng_state
 
 
@@ -41,5 +42,6 @@ def try_first_batch(trainer: Any) -> None:
         batch_checks.outputs_fit(outputs, seen.targets, name)
         if objective is not None:
             batch_checks.terms_fit(objective(outputs, seen), objective)
-    if trainer.compute_loss_func is None and trainer.label_smoother is None:
+    is_without_labels = data_checks.task_has_no_weight(trainer.alpha) and not set(LABELS) & set(batch)
+    if trainer.compute_loss_func is None and trainer.label_smoother is None and not is_without_labels:
         batch_checks.has_task_loss(outputs, list(batch), name)

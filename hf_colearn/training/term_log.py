@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from hf_colearn.models.heads import LEAST_COUNT
 from hf_colearn.utils import distributed
 
 
@@ -17,17 +18,29 @@ class TermLog:
         self._reset()
 
     def _reset(self) -> None:
-        self._sums: torch.Tensor | None = None
+        self._sums: torch.Tensor | None = None  # of the losses, and of what they are means over
         self._broken: torch.Tensor | None = None  # the micro-batch since which a loss is not finite, infinity if none
         self._alphas = dict.fromkeys(self.names[1:], 0.0)
         self._count = 0
 
-    def add(self, losses: Mapping[str, torch.Tensor], alphas: Mapping[str, float]) -> None:
-        """Adds a micro-batch's losses, `"task"` and every term, and their weights; the run's first must be finite."""
+    def add(
+        self,
+        losses: Mapping[str, torch.Tensor],
+        alphas: Mapping[str, float],
+        counts: Mapping[str, torch.Tensor] | None = None,
+    ) -> None:
+        """Adds a micro-batch's losses, `"task"` and every term, and their weights; the run's first must be finite.
+
+        `counts` are how many samples a micro-batch of the step has on average that count for a loss; a loss without one
+        counts alike in every micro-batch.
+        """
         values = torch.stack([losses[name].detach().float() for name in self.names])
         broken = torch.where(values.isfinite(), math.inf, float(self._count))
         self._broken = broken if self._broken is None else torch.minimum(self._broken, broken)
-        self._sums = values if self._sums is None else self._sums + values
+        one = torch.ones_like(values[0])
+        weights = torch.stack([(counts or {}).get(name, one).reshape(()).float() for name in self.names])
+        added = torch.stack([torch.where(weights > 0, values * weights, 0), weights])
+        self._sums = added if self._sums is None else self._sums + added
         for name in self._alphas:
             self._alphas[name] += alphas[name]
         self._count += 1
@@ -36,10 +49,12 @@ class TermLog:
             self._check_finite(distributed.mean_over_processes(values).tolist(), "in the first step")
 
     def pop_metrics(self) -> dict[str, float]:
-        """The means since the last call, over processes, too, which must be finite; empty where nothing was added."""
+        """The means over what counted since the last call, over processes, too, which must be finite; 0 where nothing did, and
+        empty where nothing was added."""
         if self._sums is None:
             return {}
-        means = (distributed.mean_over_processes(self._sums) / self._count).tolist()
+        sums, weights = distributed.mean_over_processes(self._sums)
+        means = (sums / weights.clamp(min=LEAST_COUNT)).tolist()
         self._check_finite(means, "since the last log")
         logs = {f"loss_{name}": mean for name, mean in zip(self.names, means, strict=True)}
         for name, total in self._alphas.items():

@@ -1,0 +1,65 @@
+"""How many samples of an optimizer step count, which its means are over: in all micro-batches, of all processes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from peft import PeftModel
+
+from hf_colearn.data.sample_ids import LABELS
+from hf_colearn.models.checkpoint import CheckedModel
+from hf_colearn.models.heads import label_mask
+from hf_colearn.objectives.latent_matching import latent_term
+from hf_colearn.objectives.objective import LABELLED, CoLearningBatch
+from hf_colearn.utils.distributed import mean_over_processes
+
+
+TASK = "labels"  # the labels that count, of a multimodal model also those of every modality's samples
+
+
+def base_model(model: Any) -> Any:
+    """The model within adapters."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def counts_its_labels(model: Any) -> bool:
+    """Whether the model divides its loss by a number of labels that it is given, as ours do."""
+    return isinstance(base_model(model), CheckedModel)
+
+
+def label_counts(model: Any, labels: torch.Tensor | None, inputs: Mapping[str, Any]) -> torch.Tensor | None:
+    """How many labels of a micro-batch count; of a multimodal model followed by those of every modality, `(1 + M,)`."""
+    if labels is None:
+        return None
+    base = base_model(model)
+    if isinstance(base, CheckedModel):
+        return base.label_counts(labels, **{name: value for name, value in inputs.items() if name not in LABELS})
+    return label_mask(labels, getattr(getattr(base, "config", None), "problem_type", None)).sum().view(1)
+
+
+def step_counts(model: Any, batches: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    """What counts in a micro-batch of a step on average, over its micro-batches and processes: labels, labelled samples, and
+    the samples that have a target of each teacher. No wait for the device."""
+    found: dict[str, list[torch.Tensor]] = {}
+    for inputs in batches:
+        batch = CoLearningBatch.taken_from(dict(inputs))
+        labels = label_counts(model, batch.labels, inputs)
+        if labels is not None and batch.labelled is not None:
+            found.setdefault(TASK, []).append(labels)
+            found.setdefault(LABELLED, []).append(batch.labelled.sum().view(1))
+        for name, paired_B in batch.paired.items():
+            found.setdefault(name, []).append(paired_B.sum().view(1))
+    if not found:
+        return {}
+    sizes = [len(counts[0]) for counts in found.values()]
+    sums = torch.cat([torch.stack(counts).sum(0).float() for counts in found.values()])
+    means = mean_over_processes(sums / len(batches))
+    counts = dict(zip(found, means.split(sizes), strict=True))
+    return {name: mean if name == TASK else mean.squeeze(0) for name, mean in counts.items()}
+
+
+def of_terms(batch: CoLearningBatch) -> dict[str, torch.Tensor]:
+    """What the task's loss and every teacher's term are means over, by the name of the loss."""
+    of_step = batch.step_counts
+    counts = {latent_term(name): of_step[name] for name in batch.targets if name in of_step}
+    return counts | ({"task": of_step[TASK][:1]} if TASK in of_step else {})
