@@ -168,8 +168,8 @@ class CoLearningArguments(TrainingArguments):
         count, size = self.labelled_per_batch, self.train_batch_size
         if type(count) is not int or not 0 < count < size:
             raise ValueError(
-                f"labelled_per_batch={count!r} of {size} samples a device: pass a number from 1 to {size - 1}, so that a batch has "
-                "labelled and unlabelled samples, or leave it out."
+                f"labelled_per_batch={count!r} of {size} samples a device: pass a number from 1 to {size - 1}, so that a batch "
+                "has labelled and unlabelled samples, or leave it out."
             )
         strategy = vars(self).get("train_sampling_strategy", "random")  # older versions have other fields
         if strategy != "random":

@@ -8,8 +8,8 @@ from transformers import Trainer
 
 from hf_colearn.alpha.alpha import Alpha
 from hf_colearn.arguments import CoLearningArguments
-from hf_colearn.hub.trainer_hub import HubRecord
 from hf_colearn.data.sample_ids import LABELS
+from hf_colearn.hub.trainer_hub import HubRecord
 from hf_colearn.models.heads import LEAST_COUNT
 from hf_colearn.objectives.latent_matching import LatentMatching
 from hf_colearn.objectives.objective import CoLearningBatch, Objective

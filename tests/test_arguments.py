@@ -51,6 +51,7 @@ def test_nothing_is_needed_and_trainings_own_defaults_stay():
         "alpha_batch_size": None,
         "alpha_solver": "adam",
         "alpha_outer_split": 0.1,
+        "labelled_per_batch": None,
         "id_column": "sample_id",
         "ema_decay": None,
         "layer_decay": None,

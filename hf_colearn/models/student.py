@@ -132,7 +132,8 @@ class CoLearningStudent(CheckedModel):
             id2label, label2id (`dict`, *optional*): The classes' names; one of them gives the other. By default those
                 of the backbone's configuration, where the number of classes is the same.
             problem_type (`str`, *optional*): `"single_label_classification"` (with class indices or soft labels),
-                `"multi_label_classification"` or `"regression"`; the default follows the classes' names.
+                `"multi_label_classification"` or `"regression"`; by default what the labels tell, as in transformers:
+                one output is a regression, floats are several labels.
             dtype (*optional*, defaults to `"float32"`): Of the weights; `"auto"` is the checkpoint's own.
             backbone_kwargs: For the backbone's `from_pretrained`, such as `revision`, or for its configuration, such as
                 `hidden_dropout_prob`.

@@ -114,8 +114,8 @@ def evaluation_labels_fit(evaluated: Any, model: Any) -> None:
             is_ours = isinstance(base_model(model), CheckedModel)
             if is_ours and column and len(dataset) and not labelled_rows(dataset, column).any():
                 raise ValueError(
-                    f"none of the {len(dataset)} samples of the evaluation set has a label in column '{column}': there would be "
-                    "nothing to measure. Add labels, or leave the evaluation set out."
+                    f"none of the {len(dataset)} samples of the evaluation set has a label in column '{column}': there would "
+                    "be nothing to measure. Add labels, or leave the evaluation set out."
                 )
 
 
@@ -176,10 +176,8 @@ def _numbers_fit(dataset: Dataset, column: str, problem: str, num_labels: int) -
             f"the labels in column '{column}' are {width} a sample, and the student has num_labels={num_labels} with "
             f"problem_type='{problem}': build it with `num_labels={width}`, or set another `problem_type`."
         )
-    if problem == "regression":
-        is_bad = np.isinf(labels)
-    else:
-        is_bad = ~(np.isnan(labels) | np.isin(labels, (0, 1, -100)))
+    is_several = np.isnan(labels) | np.isin(labels, (0, 1, -100))
+    is_bad = np.isinf(labels) if problem == "regression" else ~is_several
     if is_bad.any():
         allowed = "finite numbers, and NaN for none" if problem == "regression" else "0, 1, and -100 or NaN for none"
         raise ValueError(

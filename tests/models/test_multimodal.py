@@ -274,7 +274,7 @@ def test_heads_that_the_loss_reads_are_no_probes(options):
 def test_labels_may_be_soft_or_several_as_for_students():
     soft = torch.tensor([[0.5, 0.25, 0.25], [0.0, 0, 1], [1, 0, 0], [0.2, 0.2, 0.6]])
     with torch.no_grad():
-        output = model("sum")(**inputs(), labels=soft)
+        output = model("sum", problem_type="single_label_classification")(**inputs(), labels=soft)
         torch.testing.assert_close(output.loss, -(soft * output.logits.log_softmax(-1)).sum(-1).mean())
         several = model("sum", problem_type="multi_label_classification")(**inputs(), labels=soft.round())
     p = several.logits.sigmoid()

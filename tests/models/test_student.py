@@ -381,17 +381,42 @@ def test_the_classes_names_come_from_the_backbone_unless_the_number_differs():
     assert other.config.id2label == {0: "LABEL_0", 1: "LABEL_1"}
 
 
+SINGLE, SEVERAL = "single_label_classification", "multi_label_classification"
+
+
+@pytest.mark.parametrize(
+    ("labels", "problem", "expected"),
+    [  # logits (ln 3, 0): softmax (3/4, 1/4), sigmoid (3/4, 1/2)
+        ([0, -100], None, math.log(4 / 3)),
+        ([[0.5, 0.5], [math.nan, 1.0]], SINGLE, 0.5 * math.log(4 / 3) + 0.5 * math.log(4)),
+        ([[1.0, -100.0], [math.nan, 0.0]], None, (math.log(4 / 3) + math.log(2)) / 2),
+        ([[1, -100], [-100, -100]], SEVERAL, math.log(4 / 3)),
+        ([[-100.0, math.nan], [0.0, math.nan]], "regression", ((math.log(3) + 100) ** 2 + math.log(3) ** 2) / 2),
+    ],
+)
+def test_labels_that_are_missing_have_no_part_in_the_task_loss(labels, problem, expected):
+    logits = torch.tensor([[math.log(3), 0.0]] * 2, requires_grad=True)
+    assert task_loss(logits, torch.tensor(labels), problem).item() == pytest.approx(expected)
+    is_class = isinstance(labels[0], int)
+    none = torch.tensor([-100, -100]) if is_class else torch.full((2, 2), math.nan)
+    loss = task_loss(logits, none, problem)
+    (slope,) = torch.autograd.grad(loss, logits)
+    assert loss.item() == 0 and not slope.any()
+
+
 def test_task_loss_by_hand():
     zeros = torch.zeros(1, 2)
     # softmax(0, 0) = (1/2, 1/2), so every label and every mixture of labels costs ln 2
     for labels in (torch.tensor([1]), torch.tensor([[0.25, 0.75]]), torch.tensor([[0, 1]])):
-        assert task_loss(zeros, labels, None).item() == pytest.approx(math.log(2))
+        assert task_loss(zeros, labels, SINGLE).item() == pytest.approx(math.log(2))
     # softmax(ln 3, 0) = (3/4, 1/4): 0.25 ln(4/3) + 0.75 ln 4
-    soft = task_loss(torch.tensor([[math.log(3), 0.0]]), torch.tensor([[0.25, 0.75]], dtype=torch.float64), None)
+    soft = task_loss(torch.tensor([[math.log(3), 0.0]]), torch.tensor([[0.25, 0.75]], dtype=torch.float64), SINGLE)
     assert soft.item() == pytest.approx(0.25 * math.log(4 / 3) + 0.75 * math.log(4))
     # sigmoid(ln 3) = 3/4 for a label that is on, and 1 - sigmoid(0) = 1/2 for one that is off
     multi = task_loss(torch.tensor([[math.log(3), 0.0]]), torch.tensor([[1, 0]]), "multi_label_classification")
     assert multi.item() == pytest.approx((math.log(4 / 3) + math.log(2)) / 2)
+    # the same without a problem type: floats are several labels, as in transformers
+    assert task_loss(torch.tensor([[math.log(3), 0.0]]), torch.tensor([[1.0, 0.0]]), None).item() == multi.item()
     # ((1 - 0)^2 + (3 - 1)^2) / 2 = 5/2, whether the labels are (B,) or (B, 1)
     for labels in (torch.tensor([0, 1]), torch.tensor([[0.0], [1.0]])):
         assert task_loss(torch.tensor([[1.0], [3.0]]), labels, "regression").item() == 2.5
@@ -416,7 +441,7 @@ def test_the_problem_type_of_a_student_decides_its_loss(head):
 
 
 def test_soft_labels_reach_the_loss_of_a_student():
-    student = families.student("vit")
+    student = families.student("vit", problem_type=SINGLE)
     soft = torch.tensor([[0.5, 0.25, 0.25], [0.0, 0.0, 1.0]])
     with torch.no_grad():
         output = student(**families.inputs("vit"), labels=soft)

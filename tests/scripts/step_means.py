@@ -78,7 +78,7 @@ def step(labelled, paired, batch, accumulation=1, alpha=0.4, folder="out", **kwa
 def arguments(folder, batch, accumulation, **kwargs):
     plain = {"optim": "sgd", "learning_rate": 0.5, "max_grad_norm": 0.0, "max_steps": 1}
     sizes = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
-    return tiny.arguments(folder, **{**plain, **sizes, **kwargs})
+    return tiny.arguments(folder, **{**plain, **sizes, "latent_scaling": "none", **kwargs})
 
 
 def multimodal_data(labelled):
