@@ -21,6 +21,7 @@ OURS = {
     "alpha_batch_size": 96,
     "alpha_solver": "cg",
     "alpha_outer_split": 0.2,
+    "labelled_per_batch": 3,
     "id_column": "row",
     "ema_decay": 0.999,
     "layer_decay": 0.75,
@@ -149,7 +150,7 @@ def test_the_command_line_explains_every_field_of_ours():
 
 def test_yaml_and_json_set_them(tmp_path):
     yaml = "output_dir: out\nalpha: 3e-1\nlatent_loss: cosine\nlatent_reduction: sum\nid_column: row\n"
-    yaml += "latent_scaling: l2\n"
+    yaml += "latent_scaling: l2\nlabelled_per_batch: 3\n"
     yaml += "alpha_interval: 25\nalpha_learning_rate: 3e-2\nalpha_batch_size: 96\nalpha_solver: cg\nalpha_outer_split: 2e-1\n"
     yaml += "ema_decay: 0.999\nlayer_decay: 7.5e-1\nlr_step_epochs: 25\nlr_step_gamma: 0.2\nchannels_last: true\n"
     (tmp_path / "args.yaml").write_text(yaml)
