@@ -130,7 +130,10 @@ def test_state_dicts_get_current_names_where_a_model_has_those():
 # ---- runs ----
 @pytest.mark.parametrize(
     ("name", "make"),
-    [("student", lambda: write.student_trainer("run", ema_decay=0.8)), ("multimodal", write.multimodal_trainer)],
+    [
+        ("student", lambda: write.student_trainer("run", ema_decay=0.8, latent_scaling="none")),
+        ("multimodal", write.multimodal_trainer),
+    ],
 )
 def test_a_run_is_taken_up_in_its_middle(name, make):
     trainer = make() if name == "student" else make("run")

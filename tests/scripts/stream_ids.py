@@ -71,7 +71,7 @@ class Epochs(TrainerCallback):
 
 
 def train(dataset, steps=8, resume=None, **kwargs):
-    bank = tiny.bank(rows=SAMPLES)
+    bank = tiny.bank(rows=SAMPLES).scaled("none")
     seen = Epochs(bank)
     torch.manual_seed(0)
     defaults = {"per_device_train_batch_size": 4, "max_steps": steps, "dataloader_pin_memory": False}

@@ -28,7 +28,7 @@ def test_each_teacher_has_a_term_of_its_own_targets_worked_out_by_hand():
     audio = torch.from_numpy(np.random.default_rng(1).normal(size=(256, AUDIO_DIM)).astype(np.float32))[:64]
     run = CoLearningTrainer(
         student,
-        tiny.arguments(per_device_train_batch_size=64, max_steps=1),
+        tiny.arguments(per_device_train_batch_size=64, max_steps=1, latent_scaling="none"),
         train_dataset=digits,
         teachers=teachers(),
         alpha=ConstantAlpha({"latent_text": 0.2, "latent_audio": 0.3}),
