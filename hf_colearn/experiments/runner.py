@@ -31,11 +31,12 @@ from hf_colearn.data.multimodal import only_modality
 from hf_colearn.experiments.arms import ArmPlan, check_comparable, run_folder
 from hf_colearn.experiments.cost import Cost
 from hf_colearn.experiments.info import ExperimentInfo
-from hf_colearn.experiments.scoring import identity_of, scored_run
+from hf_colearn.experiments.scoring import check_tests, identity_of, scored_run
 from hf_colearn.experiments.student_folder import check_student, finish_student, keep_student
 from hf_colearn.hub.record import public
 from hf_colearn.trainer import CoLearningTrainer
 from hf_colearn.utils import distributed
+from hf_colearn.utils.metric_names import is_count, is_error
 
 
 def run_recipe(
@@ -107,7 +108,7 @@ def run_recipe(
     if is_main := distributed.rank() == 0:
         known = {
             **info.to_dict(),
-            "metric": next(iter(runs[0].metrics)),
+            "metric": next(name for name in runs[0].metrics if not is_error(name) and not is_count(name)),
             "source": "teacher" if has_teacher else "pairing",
             "teacher": _teacher(runs, folder),
             "student": {"folder": student.name, "arm": kept.name} if keeps_student else None,
@@ -189,6 +190,7 @@ def run_arms(
         ValueError: If the arms could not be compared afterwards, or a finished run was trained with other arguments.
     """
     check_comparable(plans, len(seeds))
+    check_tests({"test": test_dataset, **(more_tests or {})})
     runs = []
     with tqdm(total=len(plans) * len(seeds), unit="run", disable=distributed.rank() > 0) as bar:
         for seed, plan in itertools.product(seeds, plans):

@@ -5,25 +5,32 @@ Shapes: N test samples, M modalities, C classes, D latent width.
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
+from scipy.special import expit
 from torch.utils.data import Subset
 from transformers import EvalPrediction
 
 from hf_colearn.analysis.runs import Run, Samples, kept_rows
 from hf_colearn.analysis.statistics.compare import Kind
 from hf_colearn.analysis.statistics.target_variance import target_variance
+from hf_colearn.data.sample_ids import LABELS
+from hf_colearn.data.splits import NO_LABEL, labelled_samples
+from hf_colearn.evaluation.regression import regression_metrics
 from hf_colearn.experiments.cost import Cost
 from hf_colearn.hub.record import public
+from hf_colearn.hub.training_samples import problem_type_of, training_samples
 from hf_colearn.objectives.latent_matching import LatentMatching
 from hf_colearn.teachers import fingerprint
 from hf_colearn.trainer import CoLearningTrainer
 from hf_colearn.utils import distributed
 
 
+MULTI_LABEL = "multi_label_classification"
 MAX_TRAINING = 2000  # training samples whose latents are kept
 # Arguments that may change between the sessions of one run.
 _OF_THE_SESSION = {
@@ -98,22 +105,28 @@ def scored_run(
     modality: str | None = None,
 ) -> Run:
     """Scores a trained student, and collects what table, report and card need; a collective."""
-    test, logits_NC, metrics = _scored(trainer, test_dataset, arm)
+    problem = problem_type_of(trainer.model)
+    scored = _scored(trainer, test_dataset, arm)
+    test, metrics, missing = scored.samples, scored.metrics, {"test": scored.num_unlabelled}
     for name, dataset in (more_tests or {}).items():
-        metrics |= {f"{metric}_on_{name}": value for metric, value in _scored(trainer, dataset, arm)[2].items()}
+        other = _scored(trainer, dataset, arm)
+        metrics |= {f"{metric}_on_{name}": value for metric, value in other.metrics.items()}
+        missing[name] = other.num_unlabelled
     for name, values in (groups or {}).items():
-        if len(values) != len(test.labels):
+        if len(values) != len(scored.is_labelled):
             raise ValueError(
-                f"groups['{name}'] has {len(values)} values for {len(test.labels)} test samples: give one each."
+                f"groups['{name}'] has {len(values)} values for {len(scored.is_labelled)} test samples: give one each."
             )
-    facts = _facts_of(trainer, *logits_NC.shape)
+    facts = _facts_of(trainer, *scored.logits.shape)
+    if missing := {name: count for name, count in missing.items() if count}:
+        facts["num_unlabelled"] = missing
     if cost is not None:
         facts |= {"peak_memory": cost.peak_memory, "peak_memory_of_device": cost.of_device}
     if modality is not None:
         facts["modality"] = modality  # the only one that the arm is of
     if sweep is not None:
         facts["sweep"] = {"variable": sweep[0], "level": sweep[1]}
-    shifted_NC = logits_NC - logits_NC.max(axis=1, keepdims=True)
+    predictions, confidences = _predictions(scored.logits, problem)
     kept = kept_rows(len(test.labels))
     by_modality = {name: z_ND[kept] for name, z_ND in test.modality_latents.items()}
     return Run(
@@ -124,22 +137,53 @@ def scored_run(
         history=trainer.state.log_history,
         seconds=float("nan") if cost is None else cost.seconds,
         labels=test.labels,
-        predictions=logits_NC.argmax(axis=1),
-        confidences=1 / np.exp(shifted_NC).sum(axis=1),
+        predictions=predictions,
+        confidences=confidences,
         test=Samples(test.labels[kept], test.latents[kept], modality_latents=by_modality),
         train=_training_samples(trainer, arm, facts),  # which adds to the facts
-        groups={name: np.asarray(values, dtype=str) for name, values in (groups or {}).items()},
+        groups={name: np.asarray(values, dtype=str)[scored.is_labelled] for name, values in (groups or {}).items()},
         facts=facts,
     )
 
 
-def _facts_of(trainer: CoLearningTrainer, num_test: int, num_classes: int) -> dict[str, Any]:
+def check_tests(tests: Mapping[str, Any]) -> None:
+    """Refuses, before anything is trained, a test set in whose column of labels there is none."""
+    for name, dataset in tests.items():
+        if not isinstance(dataset, Dataset):
+            continue
+        column = next((column for column in LABELS if column in dataset.column_names), None)
+        if column is not None and not labelled_samples(dataset, column).any():
+            raise ValueError(
+                f"none of the {len(dataset)} samples of '{name}' has a label (all are -100, NaN or None in column '{column}'), "
+                "so no arm could be scored: test on samples with labels."
+            )
+
+
+def _predictions(logits_NC: np.ndarray, problem: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """What is predicted, and how confidently, as a [`Run`] keeps them."""
+    if problem == "regression":
+        return _values(logits_NC), None
+    if problem == MULTI_LABEL:
+        return (logits_NC > 0).astype(np.int8), expit(logits_NC).astype(np.float32)
+    shifted_NC = logits_NC - logits_NC.max(axis=1, keepdims=True)
+    return logits_NC.argmax(axis=1), 1 / np.exp(shifted_NC).sum(axis=1)
+
+
+def _values(outputs: np.ndarray) -> np.ndarray:
+    """Those of a regression, `(N,)` of one output."""
+    outputs = outputs.astype(np.float32)
+    return outputs[:, 0] if outputs.ndim == 2 and outputs.shape[1] == 1 else outputs
+
+
+def _facts_of(trainer: CoLearningTrainer, num_test: int, num_outputs: int) -> dict[str, Any]:
     id2label = getattr(getattr(_unadapted(trainer), "config", None), "id2label", None) or {}
-    weights = list(trainer.model.parameters())
+    weights, problem = list(trainer.model.parameters()), problem_type_of(trainer.model)
+    names = [id2label.get(i, str(i)) for i in range(num_outputs)]
     return {
-        "class_names": [id2label.get(i, str(i)) for i in range(num_classes)],
+        "problem_type": problem,
+        "class_names": None if problem == "regression" else names,
         "num_test": num_test,
-        "num_train": len(trainer.train_dataset) if hasattr(trainer.train_dataset, "__len__") else None,
+        **training_samples(trainer),
         "parameters": sum(weight.numel() for weight in weights),
         "trained_parameters": sum(weight.numel() for weight in weights if weight.requires_grad),
         "processes": distributed.world_size(),
@@ -153,10 +197,53 @@ def _unadapted(trainer: CoLearningTrainer) -> Any:
     return trainer.model.get_base_model() if hasattr(trainer.model, "get_base_model") else trainer.model
 
 
-def _scored(
-    trainer: CoLearningTrainer, dataset: Any, arm: str, with_metrics: bool = True
-) -> tuple[Samples, np.ndarray, dict[str, float]]:
-    """All samples of a dataset, their logits `(N, C)`, and the metrics."""
+@dataclass
+class _Scored:
+    """The samples of a data set that have a label, their logits `(n, C)`, and the metrics; which of all N these are."""
+
+    samples: Samples
+    logits: np.ndarray
+    metrics: dict[str, float]
+    is_labelled: np.ndarray
+
+    @property
+    def num_unlabelled(self) -> int:
+        return int(np.sum(~self.is_labelled))
+
+
+def _scored(trainer: CoLearningTrainer, dataset: Any, arm: str) -> _Scored:
+    predictions, labels = _predicted(trainer, dataset, arm)
+    problem = problem_type_of(trainer.model)
+    is_labelled_N = _is_labelled(labels, problem)
+    if not is_labelled_N.any():
+        raise ValueError(
+            f"none of the {len(labels)} test samples has a label (all are -100 or NaN): nothing can be scored."
+        )
+    predictions, labels = _rows(predictions, is_labelled_N), labels[is_labelled_N]
+    logits_NC, _, *others = predictions
+    judged = logits_NC
+    if others:
+        modality_logits, _, mask_NM, subset_logits = others
+        judged = (logits_NC, modality_logits, mask_NM, subset_logits)
+    evaluation = EvalPrediction(judged, labels)
+    metrics = dict(trainer.compute_metrics(evaluation)) if trainer.compute_metrics else {}
+    if problem == "regression" and "r2" not in metrics:  # which arms are compared on, whatever else was asked for
+        metrics |= regression_metrics(("r2",))(evaluation)
+    samples = _samples(predictions, labels, problem)
+    return _Scored(samples, logits_NC.astype(np.float64), metrics, is_labelled_N)
+
+
+def _is_labelled(labels: np.ndarray, problem: str) -> np.ndarray:
+    """Which samples have a label, `(N,)` booleans."""
+    if problem == MULTI_LABEL:
+        return np.any((labels != NO_LABEL) & ~np.isnan(labels), axis=1)
+    if labels.dtype.kind == "f":
+        return ~np.isnan(labels.reshape(len(labels), -1)).any(axis=1)
+    return labels != NO_LABEL
+
+
+def _predicted(trainer: CoLearningTrainer, dataset: Any, arm: str) -> tuple[Any, np.ndarray]:
+    """What the student returns of all samples of a dataset (logits, latents, and what a multimodal one adds), and labels."""
     # The logits and the latents, and what a multimodal model's metrics need.
     wanted = ("latents", "modality_latents")
     ignored = [key for key in getattr(trainer.model.config, "keys_to_ignore_at_inference", []) if key not in wanted]
@@ -170,20 +257,40 @@ def _scored(
             f"the student of arm '{arm}' returns only logits, and the latents of every arm are kept: give all arms "
             "the same student, whose output has `logits` and `latents`."
         )
-    logits_NC, latents_ND, *others = output.predictions
     labels: Any = output.label_ids
-    indices = labels if labels.ndim == 1 else labels.argmax(axis=1)  # soft ones, of a training set
-    samples = Samples(indices, latents_ND)
-    judged = logits_NC
+    if labels is None:  # a training set for its pairs alone
+        logits_NC, problem = output.predictions[0], problem_type_of(trainer.model)
+        labels = np.full(logits_NC.shape if problem == MULTI_LABEL else len(logits_NC), np.nan)
+        labels = labels if problem in (MULTI_LABEL, "regression") else np.full(len(labels), NO_LABEL)
+    return output.predictions, labels
+
+
+def _rows(values: Any, is_chosen_N: np.ndarray) -> Any:
+    """Some rows of arrays, in tuples and mappings."""
+    if isinstance(values, np.ndarray):
+        return values[is_chosen_N]
+    if isinstance(values, Mapping):
+        return {name: _rows(value, is_chosen_N) for name, value in values.items()}
+    return tuple(_rows(value, is_chosen_N) for value in values)
+
+
+def _samples(predictions: Any, labels: np.ndarray, problem: str) -> Samples:
+    """What is kept of the samples, of which some may have no label."""
+    _, latents_ND, *others = predictions
+    if problem == "regression":
+        labels = _values(labels)
+    elif problem == MULTI_LABEL:
+        labels = np.where(np.isnan(labels), NO_LABEL, labels).astype(np.int8)
+    elif labels.ndim == 2:  # soft ones, of a training set
+        labels = np.where(np.isnan(labels).any(axis=1), NO_LABEL, labels.argmax(axis=1))
+    samples = Samples(labels, latents_ND)
     if others:
-        modality_logits, by_modality, mask_NM, subset_logits = others
-        judged = (logits_NC, modality_logits, mask_NM, subset_logits)
+        _, by_modality, mask_NM, _ = others
         samples.modality_latents = {
             name: np.where(mask_NM[:, [i]].astype(bool), z_ND, np.nan).astype(np.float32)
             for i, (name, z_ND) in enumerate(by_modality.items())
         }
-    metrics = compute_metrics(EvalPrediction(judged, labels)) if compute_metrics and with_metrics else {}
-    return samples, logits_NC.astype(np.float64), dict(metrics)
+    return samples
 
 
 def _training_samples(trainer: CoLearningTrainer, arm: str, facts: dict[str, Any]) -> Samples | None:
@@ -193,7 +300,7 @@ def _training_samples(trainer: CoLearningTrainer, arm: str, facts: dict[str, Any
         return None
     rows = kept_rows(len(dataset), MAX_TRAINING)
     part = dataset.select(rows) if isinstance(dataset, Dataset) else Subset(dataset, rows.tolist())
-    samples, _, _ = _scored(trainer, part, arm, with_metrics=False)
+    samples = _samples(*_predicted(trainer, part, arm), problem_type_of(trainer.model))
     if trainer.bank is not None and trainer.pairing is not None:
         column = trainer.args.id_column
         ids = np.array(part[column] if isinstance(part, Dataset) else [part[i][column] for i in range(len(part))])
