@@ -8,9 +8,7 @@ from transformers import Trainer
 
 from hf_colearn.alpha.alpha import Alpha
 from hf_colearn.arguments import CoLearningArguments
-from hf_colearn.data.sample_ids import LABELS
 from hf_colearn.hub.trainer_hub import HubRecord
-from hf_colearn.models.heads import LEAST_COUNT
 from hf_colearn.objectives.latent_matching import LatentMatching
 from hf_colearn.objectives.objective import CoLearningBatch, Objective
 from hf_colearn.teachers.bank import TeacherBank
@@ -30,9 +28,9 @@ from hf_colearn.training.batches import Batches
 from hf_colearn.training.first_batch import try_first_batch
 from hf_colearn.training.hooks import Hooks, set_up
 from hf_colearn.training.sampler import labelled_sampler
+from hf_colearn.training.task_loss import task_loss
 from hf_colearn.training.term_log import TermLog
 from hf_colearn.training.weight_average import RunAverage
-from hf_colearn.utils.distributed import mean_over_processes
 
 
 class CoLearningTrainer(Trainer):
@@ -290,28 +288,12 @@ class CoLearningTrainer(Trainer):
     def task_loss(
         self, model: Any, inputs: dict[str, Any], mean_count: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, Any]:
-        """The task's loss as Trainer computes it, a scalar, and the model's outputs.
+        """The task's loss, a scalar, and the model's outputs; see [`~hf_colearn.training.task_loss.task_loss`]."""
 
-        It is the sum over this micro-batch's labels, divided by `mean_count` `(K,)`: how many count in a micro-batch of the
-        step on average (see [`~hf_colearn.training.counts.label_counts`]), by default in those of the processes. 0 where the
-        batch has no labels and the model is one of ours, which alpha = 1 allows.
-        """
-        labels = next((inputs[name] for name in LABELS if name in inputs), None)
-        count = counts.label_counts(self.model, labels, inputs)
-        is_ours, other_loss = counts.counts_its_labels(self.model), self.compute_loss_func or self.label_smoother
-        if count is None:
-            if not is_ours or other_loss is not None:
-                task, outputs = super().compute_loss(model, inputs, return_outputs=True)
-                return task.mean(), outputs  # under DataParallel one a device
-            outputs = model(**inputs)
-            return 0 * outputs["logits"].float().flatten()[:1].sum(), outputs
-        mean_count = mean_over_processes(count.float()) if mean_count is None else mean_count
-        if is_ours and other_loss is None and self.args.n_gpu <= 1:
-            inputs = {**inputs, "num_items_in_batch": mean_count}
-            return super().compute_loss(model, inputs, return_outputs=True)
-        task, outputs = super().compute_loss(model, inputs, return_outputs=True)
-        share = count[0] / mean_count[0].clamp(min=LEAST_COUNT)
-        return torch.where(count[0] > 0, task.mean(), 0) * share, outputs  # a mean over no label is no number
+        def of_trainer(inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
+            return super(CoLearningTrainer, self).compute_loss(model, inputs, return_outputs=True)
+
+        return task_loss(self, model, inputs, of_trainer, mean_count)
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         # `compute_metrics` expects logits, the latents are gathered only with `ignore_keys=[]`; without labels no loss is
