@@ -72,9 +72,8 @@ def plot_differences(
     label_rows(axis, heights, [arm.name for arm in arms])
     for label, arm in zip(axis.get_yticklabels(), arms, strict=True):
         label.set_color(BLACK if arm.kind == "colearned" else GREY)
-    axis.set(
-        xlabel=f"{called(comparison.metric)} minus baseline's {100 * baseline.mean.mean:.2f} [{pp(comparison.metric)}]"
-    )
+    of_baseline = f"{100 * baseline.mean.mean:.2f}{' %' if with_unit(comparison.metric).endswith('[%]') else ''}"
+    axis.set(xlabel=f"{called(comparison.metric)} minus baseline's {of_baseline} [{pp(comparison.metric)}]")
     axis.set_ylim(heights.min() - 0.6, heights.max() + 0.5)
     axis.margins(x=0.08)
     label_right(figure, axis, values)

@@ -12,7 +12,7 @@ from hf_colearn.utils.metric_names import called, is_count, is_error, with_unit
 
 def section_arms(results: MergedResults) -> Section:
     """Did the arms differ?"""
-    section = Section("arms", "The arms")
+    section = Section("arms", "The arms by the fused prediction" if results.parts else "The arms")
     comparison = results.comparison
     if comparison is None:
         section.lead = "Each arm's own score; no difference between them is stated, for the reason above."
@@ -32,7 +32,8 @@ def section_arms(results: MergedResults) -> Section:
     caption = "Where a bar does not touch the line at 0, the arm differs from the baseline."
     section.add_picture("differences", partial(plot_differences, comparison, results.styles), alt, caption)
     measured = dict.fromkeys(key for run in results.runs for key in run.metrics)
-    keys = [key for key in measured if key != results.metric and not is_count(key) and "_on_" not in key]
+    shown = {results.metric, *(part.comparison.metric for part in results.parts)}
+    keys = [key for key in measured if key not in shown and not is_count(key) and "_on_" not in key]
     if keys:
         header, *rows = means_table(results.runs, {key: called(key) for key in keys})
         but = ", errors as they are" if any(map(is_error, keys)) else ""

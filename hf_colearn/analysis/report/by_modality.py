@@ -46,10 +46,23 @@ class PartComparison:
     def verdict(self) -> str:
         """What helped against the baseline and the null control, and which joint arms are better than the modality alone."""
         found = [self.comparison.headline] if self.comparison.findings else []
-        return f"{self.name}: {' '.join([*found, *self.against_alone()]) or 'there is nothing to judge.'}"
+        return f"{self.name}: {' '.join([*found, *self._against_alone()]) or 'there is nothing to judge.'}"
 
-    def against_alone(self) -> list[str]:
-        """A sentence on the joint arms beside the modality alone, where that was trained with several seeds."""
+    @property
+    def better_than_alone(self) -> list[str]:
+        """The joint arms that are reliably better than the modality alone."""
+        joint = [arm.name for arm in self.comparison.arms if arm.kind in ("baseline", "colearned")]
+        return [name for name in joint if name in self.to_alone and self.to_alone[name].is_gain]
+
+    @property
+    def headline(self) -> str:
+        """Whether any joint arm is better than the modality alone, or where that was not trained, what the comparison says."""
+        if self.alone is None or self.comparison.n_seeds == 1:
+            return f"'{self.name}' by itself: {self.comparison.headline}"
+        better = ", ".join(map(repr, self.better_than_alone))
+        return f"Better than '{self.alone}': {better}." if better else f"No joint arm is better than '{self.alone}'."
+
+    def _against_alone(self) -> list[str]:
         if self.alone is None or self.comparison.n_seeds == 1:
             return []
         alone = next(arm for arm in self.comparison.arms if arm.name == self.alone)

@@ -6,6 +6,7 @@ from typing import Any
 
 from hf_colearn.analysis.plots.projection import Method
 from hf_colearn.analysis.plots.style import ArmStyle
+from hf_colearn.analysis.report.by_modality import PartComparison
 from hf_colearn.analysis.runs import Run, by_arm
 from hf_colearn.analysis.statistics.compare import Comparison
 from hf_colearn.analysis.statistics.levels import LevelComparisons
@@ -16,8 +17,10 @@ class MergedResults:
     """What a section of the report is made of: runs of the same seeds in every arm, without a comparison where none holds.
 
     The source is `"teacher"` or `"pairing"`, the methods are those of projections, and shares are other test sets on which to
-    be right is no merit, such as following a false cue. Of a sweep with a baseline at every level, runs and comparison are
-    those of one level, such as `"5 labels a class"`, and the levels are all. A section without a finding is None.
+    be right is no merit, such as following a false cue. The parts are the modalities and subsets of multimodal arms.
+
+    Of a sweep with a baseline at every level, runs, comparison and parts are those of one level, such as `"5 labels a class"`,
+    and the levels are all. A section without a finding is None.
     """
 
     runs: Sequence[Run]
@@ -27,6 +30,7 @@ class MergedResults:
     source: str
     methods: Sequence[Method]
     shares: Sequence[str] = ()
+    parts: Sequence[PartComparison] = ()
     levels: LevelComparisons | None = None
     level: str = ""
 

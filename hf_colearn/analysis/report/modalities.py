@@ -1,4 +1,4 @@
-"""Section of a report: what does each modality contribute?"""
+"""Sections of a report: how good is each modality by itself, and what does each contribute?"""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -7,12 +7,14 @@ from functools import partial
 import numpy as np
 
 from hf_colearn.analysis.latents import geometry
-from hf_colearn.analysis.plots.comparisons import plot_modality_shares
+from hf_colearn.analysis.plots.comparisons import plot_differences, plot_modality_shares
 from hf_colearn.analysis.plots.training_curves import plot_curves
+from hf_colearn.analysis.report.by_modality import modality_rows
 from hf_colearn.analysis.report.merged_results import MergedResults
 from hf_colearn.analysis.report.page import Section, Table
 from hf_colearn.analysis.runs import Run
 from hf_colearn.analysis.statistics.information import cross_entropy_reduction, shapley_of_metrics
+from hf_colearn.utils.metric_names import with_unit
 
 
 MAX_RETRIEVED = 2000  # samples among which the other modality's is looked for
@@ -22,6 +24,32 @@ LOGGED = {
     "modality_gap": "distance of the modalities' means (0 to 2)",
     "label_alignment": "cosine of features and class weights",
 }
+
+
+def section_by_modality(results: MergedResults) -> Section | None:
+    """Is a modality better by itself than it was without the others?"""
+    if not results.parts:
+        return None
+    section = Section("by_modality", "Each modality by itself")
+    section.lead = (
+        "A modality that is deployed alone is scored by its own head, and held against a model of that modality alone; the "
+        "fused score of all modalities hides it, and stands below."
+    )
+    header, *rows = modality_rows(results.runs, results.metric)
+    caption = (
+        f"{with_unit(results.metric)}, means over seeds: by each modality's own head, by the fused prediction where only some "
+        "modalities are given, and last fused"
+    )
+    section.tables.append(Table(header, rows, caption))
+    for part in results.parts:
+        if part.is_head:
+            header, *rows = part.rows()
+            section.tables.append(Table(header, rows, f"By the head of '{part.name}'"))
+            draw = partial(plot_differences, part.comparison, results.styles)
+            alt = f"Differences of every arm to the baseline by the head of '{part.name}'. {part.comparison.headline}"
+            section.add_picture(f"differences_{part.name}", draw, alt, f"By the head of '{part.name}' alone.")
+    section.notes.extend(part.verdict for part in results.parts)
+    return section
 
 
 def section_modalities(results: MergedResults) -> Section | None:

@@ -12,10 +12,11 @@ from hf_colearn.analysis.plots.projection import Method
 from hf_colearn.analysis.plots.style import arm_styles
 from hf_colearn.analysis.report.arms import section_arms, section_sweep, section_tests
 from hf_colearn.analysis.report.budget import section_budget
+from hf_colearn.analysis.report.by_modality import PartComparison, compare_parts
 from hf_colearn.analysis.report.fairness import section_fairness
 from hf_colearn.analysis.report.latents import section_latents
 from hf_colearn.analysis.report.merged_results import MergedResults
-from hf_colearn.analysis.report.modalities import section_modalities
+from hf_colearn.analysis.report.modalities import section_by_modality, section_modalities
 from hf_colearn.analysis.report.page import Page, Section
 from hf_colearn.analysis.report.subtitle import subtitle
 from hf_colearn.analysis.report.summary import summary
@@ -29,6 +30,7 @@ METHODS: tuple[Method, ...] = get_args(Method)
 DRAWN: tuple[Method, ...] = ("pca", "tsne")  # UMAP compiles itself for 10 seconds in every process
 SECTIONS: tuple[Callable[[MergedResults], Section | None], ...] = (
     section_budget,
+    section_by_modality,
     section_arms,
     section_tests,
     section_training,
@@ -128,11 +130,15 @@ def _write(
             raise
         headline, verdict = f"These arms are not compared: {error}", []
     results = _results(runs, comparison, info, metric, source, methods)
+    claims = set(comparison.findings.values()) if comparison is not None else set()
+    if isinstance(comparison, Comparison) and (heads := [part for part in results.parts if part.is_head]):
+        headline, verdict = _by_part(results.parts, comparison)
+        claims = claims.union(*(part.comparison.findings.values() for part in heads))
+        claims |= {"no reliable difference" for part in heads if part.alone is not None and not part.better_than_alone}
     sections = [section for make in SECTIONS if (section := make(results)) is not None]
     for section in sections[1 if results.levels else len(sections) :]:
         section.lead = f"At {results.level}. {section.lead}".rstrip()
     sections[0].notes = [*notes, *sections[0].notes]
-    claims = set(comparison.findings.values()) if comparison is not None else set()
     page = Page(
         title=str(info.get("title") or folder.name),
         subtitle=subtitle(runs, info.get("dataset")),
@@ -163,16 +169,25 @@ def _results(
     shares = info.get("shares", ())
     if not isinstance(comparison, LevelComparisons):
         styles = arm_styles({run.arm: run.kind for run in runs})
-        return MergedResults(runs, comparison, styles, metric, source, methods, shares)
+        parts = [] if comparison is None else compare_parts(runs, metric, source)
+        return MergedResults(runs, comparison, styles, metric, source, methods, shares, parts)
     variable, levels = by_level(runs)
     kept = (info.get("student") or {}).get("arm")
     of_student = [run.sweep[1] for run in runs if run.arm == kept and run.sweep is not None]
     level = of_student[0] if of_student else list(levels)[len(levels) // 2]
     styles = arm_styles({name: next(iter(at.values())).kind for name, at in comparison.arms.items()})
     shown, words = levels[level], level_words(level, variable)
-    return MergedResults(
-        shown, comparison.levels[level], styles, metric, source, methods, shares, levels=comparison, level=words
-    )
+    parts = compare_parts(shown, metric, source)
+    found = comparison.levels[level]
+    return MergedResults(shown, found, styles, metric, source, methods, shares, parts, comparison, words)
+
+
+def _by_part(parts: Sequence[PartComparison], fused: Comparison) -> tuple[str, list[str]]:
+    """Headline and verdict of multimodal arms: by modality, then by subset, and last fused."""
+    heads = [part for part in parts if part.is_head]
+    subsets = [f"{part.name}: {part.comparison.headline}" for part in parts if not part.is_head]
+    verdict = [*(part.verdict for part in heads), *subsets, f"fused: {fused.headline}"]
+    return " ".join(part.headline for part in heads), verdict
 
 
 def _with_common_seeds(runs: Sequence[Run], notes: list[str]) -> list[Run]:
