@@ -7,11 +7,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import Any
 
 import torch
 
 from hf_colearn.alpha.alpha import check_weights
-from hf_colearn.alpha.solvers import AdamDiagonal, ConjugateGradient, Solver, flat, shape_of
+from hf_colearn.alpha.solvers import AdamDiagonal, ConjugateGradient, Solution, Solver, flat, shape_of
 from hf_colearn.utils.checks import check_choice, check_positive
 
 
@@ -26,8 +27,11 @@ class ImplicitGradient:
 
     gradients: dict[str, torch.Tensor]  # dL_outer / d alpha of every term
     outer_loss: torch.Tensor
-    residual: torch.Tensor  # |H v - g| / |g|, of the undamped H: 0 is an exact solution, and v = 0 has 1
+    residual: (
+        torch.Tensor
+    )  # |H v - g| / |g|, of the undamped H: 0 for an exact v, 1 for v = 0, and above where v is worse
     cost: float  # in forward passes; a backward pass is 2, one through the gradient's graph 6
+    solved: bool | None = None  # whether v solves the solver's system; None of a solver that never claims it
 
 
 def implicit_gradient(
@@ -44,15 +48,17 @@ def implicit_gradient(
 
     With \\(\theta^*(\alpha)\\) the minimum of \\(L = (1 - \sum_k \alpha_k) L_{task} + \sum_k \alpha_k L_k\\) and H its
     Hessian, \\(dL_{outer}/d\alpha_k = -v^T (\nabla L_k - \nabla L_{task})\\), where \\(v \approx H^{-1} \nabla
-    L_{outer}\\) is the solver's. It is as true as \\(\theta\\) is near that minimum and `residual` is near 0.
+    L_{outer}\\) is the solver's. It is as true as \\(\theta\\) is near that minimum and v near the solution: `solved` says
+    whether a solver that checks itself got there. `residual` is 1 for v = 0 and may be above it: a v that is too long along
+    directions of much curvature is farther from solving H v = g than none, although its sign may be right.
 
     Finite differences take the losses at \\(\theta \pm e v\\) for \\(v^T (\nabla L_k - \nabla L_{task})\\) of all
     terms, and their gradients for H v. The step \\(e = \text{relative\_step} \cdot |\theta| / |v|\\) moves the weights by
     the same share of their norm whatever v is (by `relative_step` itself where all weights are 0).
 
     Nothing of the caller changes: the parameters are copied into one vector, no `.grad` is written, and autocast is off
-    within. No step waits for the device. A NaN or an infinity in any loss, of any process, makes every gradient NaN on
-    all; nothing is raised for it.
+    within. No step waits for the device but those of [`ConjugateGradient`], which decides after every product. A NaN or
+    an infinity in any loss, of any process, makes every gradient NaN on all; nothing is raised for it.
 
     Args:
         parameters (`Sequence[torch.Tensor]`): The weights \\(\theta\\) of any shapes, all float32 or all float64, on one
@@ -95,14 +101,30 @@ def implicit_gradient(
     with torch.autocast(parameters[0].device.type, enabled=False):
         losses = _Losses(parameters, outer_loss, inner_losses, alphas)
         outer, g_P = map(average, losses.outer())
-        products = _Exact(losses) if hessian == "exact" else _FiniteDifference(losses, relative_step)
-        v_P = solver.solve(lambda p_P: average(products(p_P)[0]), g_P)
-        product_P, slopes_K = map(average, products(v_P))
+        products = _Products(
+            _Exact(losses) if hessian == "exact" else _FiniteDifference(losses, relative_step), average
+        )
+        found = solver.solve(lambda p_P: products(p_P)[0], g_P)
+        v_P, solved = (found.v_P, found.is_solved) if isinstance(found, Solution) else (found, None)
+        product_P, slopes_K = products(v_P)
         norm = g_P.norm()
         residual = torch.where(norm == 0, 0.0, (product_P - g_P).norm() / norm)
         slopes_K = slopes_K + 0 * outer  # NaN where it is not finite
         gradients = dict(zip(alphas, (slopes_K[0] - slopes_K[1:]).unbind(), strict=True))
-        return ImplicitGradient(gradients, outer, residual, losses.cost)
+        return ImplicitGradient(gradients, outer, residual, losses.cost, solved)
+
+
+class _Products:
+    """Means over the processes of H v and of v's slopes; the last are kept, which a solver may have checked v by."""
+
+    def __init__(self, products: Callable, average: Callable):
+        self._products, self._average = products, average
+        self._last: tuple[Any, Any] = (None, None)
+
+    def __call__(self, v_P: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if self._last[0] is not v_P:
+            self._last = v_P, tuple(map(self._average, self._products(v_P)))
+        return self._last[1]
 
 
 class _Losses:
@@ -233,7 +255,7 @@ def _check_arguments(parameters, alphas, solver, hessian, relative_step) -> None
     if not alphas or TASK in alphas:
         raise ValueError(f"alphas={dict(alphas)}: give one weight for every term, and none for '{TASK}', the rest.")
     check_weights(alphas)
-    if isinstance(solver, AdamDiagonal):
+    if isinstance(solver, (AdamDiagonal, ConjugateGradient)) and solver.diagonal is not None:
         for index, (diagonal, parameter) in enumerate(zip_longest(solver.diagonal, parameters)):
             if diagonal is None or parameter is None or diagonal.shape != parameter.shape:
                 raise ValueError(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ from transformers.utils import logging
 
 from hf_colearn.alpha.alpha import Alpha, check_weights
 from hf_colearn.alpha.hypergradient import HESSIANS, ImplicitGradient
+from hf_colearn.alpha.outer_loss import OuterLoss, check_outer
 from hf_colearn.alpha.outer_split import split_outer
 from hf_colearn.alpha.solvers import AdamDiagonal, ConjugateGradient, Identity, Neumann, Solver, adam_diagonal
-from hf_colearn.alpha.training_hypergradient import owned_weights, training_hypergradient
+from hf_colearn.alpha.training_hypergradient import owned_weights, training_hypergradient, try_outer_loss
 from hf_colearn.utils import distributed
 from hf_colearn.utils.checks import check_choice, check_positive
 
@@ -25,18 +27,26 @@ SOLVERS = ("adam", "identity", "neumann", "cg")
 
 
 class LearnedAlpha(Alpha):
-    r"""Alphas that follow the gradient of the task loss on an *outer split*, which the weights never train on.
+    r"""Alphas that follow the gradient of a loss on an *outer split*, which the weights never train on.
 
     Every `interval` optimizer steps, with \\(v \approx H^{-1} \nabla L_{outer}\\) at the current weights,
     \\(dL_{outer}/d\alpha_k = -v^T (\nabla L_k - \nabla L_{task})\\), and
     \\(\alpha_k \leftarrow clip(\alpha_k - \eta \, dL_{outer}/d\alpha_k)\\), by `max_step` at most. Where the alphas sum
     to more than 1 after that, all are lowered by the same amount until they do not.
 
-    The trainer cuts the outer split off its training set, class by class, and draws one inner and one outer batch for
-    every update. The model is in evaluation mode and float32 meanwhile, and nothing of the run's state is touched:
+    The trainer cuts the outer split off its labelled training samples, class by class, and draws one inner and one outer
+    batch for every update. The model is in evaluation mode and float32 meanwhile, and nothing of the run's state is touched:
     weights, gradients, random numbers. There is no gradient checkpointing in evaluation mode: where the activations of
     a batch do not fit, lower `batch_size`. The logs get `hypergradient`, `hypergradient_residual` (\\(|Hv - g|/|g|\\) on
-    the inner batch) and `hypergradient_cost` (in forward passes of a batch, a backward pass being two).
+    the inner batch; it may be above 1, v = 0 has 1) and `hypergradient_cost` (in forward passes of a batch, a backward
+    pass being two).
+
+    Conjugate gradients check what they found, and the logs get `hypergradient_solved`, 1 or 0. Where the system is not
+    solved, alpha stays as it is: its gradient may be far off, and of the wrong sign. The other solvers are approximations
+    by design, alpha moves by them whatever the residual is, and they log no `hypergradient_solved`. The Hessian of a
+    network in training is seldom positive definite, so expect conjugate gradients to leave most of its updates out, and use
+    them where the weights follow a minimum, as those of a head with weight decay do. In float32 they need
+    `hessian="exact"`, as differences are too coarse for them.
 
     The idea is the learned strategy of Yang et al. (NeurIPS 2024), section 3.3; the equations are those of implicit
     differentiation (Lorraine et al., AISTATS 2020), and the solver `"adam"` is SAMA's (Choe et al., NeurIPS 2023).
@@ -49,7 +59,9 @@ class LearnedAlpha(Alpha):
         interval (`int`, *optional*, defaults to 100): Optimizer steps between two updates.
         solver (`str` or one of [`~hf_colearn.alpha.solvers`], *optional*, defaults to `"adam"`): `"adam"` (the
             optimizer's own diagonal), `"identity"` or `"neumann"` (with 5 Hessian products), both scaled by the
-            optimizer's learning rate at the time, or `"cg"` (10 Hessian products).
+            optimizer's learning rate at the time, or `"cg"`, a [`~hf_colearn.alpha.solvers.ConjugateGradient`] of up to
+            150 Hessian products, each of 6 forward passes. Conjugate gradients are preconditioned by the optimizer's
+            diagonal where it is torch's Adam or AdamW, unless they are given one.
         hessian (`str`, *optional*, defaults to `"finite_difference"`): Or `"exact"`, by double backward, which SDPA
             and flash attention do not have (build the model with `attn_implementation="eager"`).
         relative_step (`float`, *optional*): Of the finite differences, as [`~hf_colearn.alpha.hypergradient.implicit_gradient`]
@@ -60,6 +72,10 @@ class LearnedAlpha(Alpha):
         bounds (`tuple[float, float]`, *optional*, defaults to `(0.0, 0.95)`): Every alpha is within, the first, too.
         max_step (`float`, *optional*, defaults to 0.1): The farthest that an update moves an alpha.
         seed (`int`, *optional*, defaults to 0): Draws the split and the batches.
+        outer (`str` or `Callable`, *optional*, defaults to `"fused"`): The outer loss: `"fused"`, the task loss;
+            `"modalities"`, the sum of the label losses of a multimodal model's heads, so that alpha serves the single
+            modalities rather than a fused prediction that a strong one carries; or a function of the model's outputs and a
+            [`CoLearningBatch`] that gives a scalar, a mean over the batch.
 
     Example:
 
@@ -85,6 +101,7 @@ class LearnedAlpha(Alpha):
         bounds: tuple[float, float] = (0.0, 0.95),
         max_step: float = 0.1,
         seed: int = 0,
+        outer: OuterLoss = "fused",
     ):
         if isinstance(terms, Mapping):
             self._weights = {term: float(alpha) for term, alpha in terms.items()}
@@ -113,12 +130,14 @@ class LearnedAlpha(Alpha):
         check_choice("hessian", hessian, HESSIANS)
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size={batch_size} holds no sample: pass at least 1, or leave it out.")
+        check_outer(outer)
         self.learning_rate, self.interval, self.bounds, self.seed = learning_rate, interval, (low, high), seed
         self.solver, self.hessian, self.max_step = solver, hessian, max_step
         is_spread = solver == "adam" and hessian == "finite_difference"
         self.relative_step = 5e-4 if relative_step is None and is_spread else relative_step
-        self.outer_split, self.batch_size = outer_split, batch_size
+        self.outer_split, self.batch_size, self.outer = outer_split, batch_size, outer
         self.updates = 0
+        self._warned = False
         self._trainer: Any = None
         self._measured: dict[str, float] = {}
 
@@ -135,23 +154,27 @@ class LearnedAlpha(Alpha):
         self._trainer = trainer
         if trainer.train_dataset is None:
             return  # evaluation alone
-        trainer.train_dataset, trainer.outer_dataset = split_outer(
-            trainer.train_dataset, trainer.eval_dataset, self.outer_split, self.seed, trainer.args.id_column
-        )
         num_labels = getattr(getattr(trainer.model, "config", None), "num_labels", None)
-        if isinstance(self.outer_split, Dataset) and len(trainer.outer_dataset) < (num_labels or 1):
-            size = len(trainer.outer_dataset)
-            raise ValueError(f"outer_split has {size} samples for {num_labels} classes: give it at least one of each.")
+        trainer.train_dataset, trainer.outer_dataset = split_outer(
+            trainer.train_dataset,
+            trainer.eval_dataset,
+            self.outer_split,
+            self.seed,
+            trainer.args.id_column,
+            num_labels,
+        )
 
     def on_train_begin(self, args, state, control, optimizer=None, **kwargs):
         if self._trainer is None:
             raise ValueError("LearnedAlpha needs CoLearningTrainer, which gives it batches and gradients.")
-        optimizer = optimizer.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer
-        if self.solver == "adam" and not isinstance(optimizer, (torch.optim.Adam, torch.optim.AdamW)):
+        if self.solver == "adam" and not _is_adam(optimizer):
             raise ValueError(
                 f"solver='adam' reads the second moments of torch's Adam or AdamW, and the optimizer is "
-                f"{type(optimizer).__name__}: choose solver='neumann', 'identity' or 'cg', or one of these optimizers."
+                f"{type(_unwrapped(optimizer)).__name__}: choose solver='neumann', 'identity' or 'cg', or one of these "
+                "optimizers."
             )
+        if self.outer != "fused":
+            try_outer_loss(self._trainer, self.outer)
 
     def on_step_end(self, args, state, control, optimizer=None, **kwargs):
         if state.global_step % self.interval or self._trainer is None or optimizer is None:
@@ -163,28 +186,32 @@ class LearnedAlpha(Alpha):
     def measure(self, optimizer: torch.optim.Optimizer) -> ImplicitGradient:
         """The hypergradient at the run's current weights, on batches that are drawn for this update; a collective."""
         solver, rng = self._solver_for(optimizer), np.random.default_rng([self.seed, self.updates])
-        options = (self.batch_size, self.hessian, self.relative_step)
+        options = (self.batch_size, self.hessian, self.relative_step, self.outer)
         return training_hypergradient(self._trainer, self.weights(), solver, rng, *options)
 
     def _solver_for(self, optimizer: torch.optim.Optimizer) -> Solver:
         """The solver by its name, with what it takes from the optimizer."""
-        if not isinstance(self.solver, str):
-            return self.solver
-        if self.solver == "adam":
-            return AdamDiagonal(adam_diagonal(optimizer, list(owned_weights(self._trainer.model).values())))
-        if self.solver == "cg":
-            return ConjugateGradient()
+        weights = list(owned_weights(self._trainer.model).values())
+        solver = ConjugateGradient() if self.solver == "cg" else self.solver
+        if isinstance(solver, ConjugateGradient) and solver.diagonal is None and _is_adam(optimizer):
+            return replace(solver, diagonal=adam_diagonal(optimizer, weights))
+        if not isinstance(solver, str):
+            return solver
+        if solver == "adam":
+            return AdamDiagonal(adam_diagonal(optimizer, weights))
         scale = float(optimizer.param_groups[0]["lr"])
-        return Identity(scale) if self.solver == "identity" else Neumann(scale, terms=5)
+        return Identity(scale) if solver == "identity" else Neumann(scale, terms=5)
 
     def update(self, measured: ImplicitGradient) -> None:
-        """Moves the alphas against their gradients; a gradient that is not finite moves nothing, with a warning."""
+        """Moves the alphas against their gradients; one that is not finite or not solved moves nothing, with a warning."""
         found = [measured.gradients[term] for term in self._weights]
         *values, residual = torch.stack([*found, measured.residual]).tolist()
-        gradients = dict(zip(self._weights, distributed.from_main_process(values), strict=True))
+        values, solved = distributed.from_main_process((values, measured.solved))
+        gradients = dict(zip(self._weights, values, strict=True))
         self.updates += 1
         logged = {"": values[0]} if len(values) == 1 else {f"_{term}": gradients[term] for term in gradients}
         logged |= {"_residual": residual, "_cost": measured.cost}
+        logged |= {} if solved is None else {"_solved": float(solved)}
         self._measured = {f"hypergradient{name}": value for name, value in logged.items()}
         if not all(map(math.isfinite, gradients.values())):
             logger.warning(
@@ -192,9 +219,22 @@ class LearnedAlpha(Alpha):
                 "lower the learning rate."
             )
             return
+        if solved is False:
+            self._warn_of_unsolved(residual)
+            return
         rate, most = self.learning_rate, self.max_step
         moved = {term: alpha - _clip(rate * gradients[term], -most, most) for term, alpha in self._weights.items()}
         self._weights = _within(moved, *self.bounds)
+
+    def _warn_of_unsolved(self, residual: float) -> None:
+        if not self._warned:
+            logger.warning(
+                f"Update {self.updates} of alpha is left out: the solver {self.solver!r} did not solve H v = g (|H v - g| / "
+                f"|g| is {residual:.2g}), so the hypergradient may be far off. This is said once; hypergradient_solved is in "
+                "the logs. Choose solver='adam' or 'neumann', which approximate; hessian='exact' in place of differences; or "
+                "a ConjugateGradient with damping, a larger tolerance or more iterations."
+            )
+        self._warned = True
 
     def metrics(self, training: bool) -> dict[str, float]:
         # What the last update measured, once; nothing where there was none since.
@@ -219,7 +259,7 @@ class LearnedAlpha(Alpha):
         return (
             f"LearnedAlpha({self._weights}, learning_rate={self.learning_rate}, interval={self.interval}, "
             f"solver={self.solver!r}, hessian='{self.hessian}', outer_split={split}, bounds={self.bounds}, "
-            f"max_step={self.max_step})"
+            f"max_step={self.max_step}, outer={self.outer!r})"
         )
 
 
@@ -239,6 +279,14 @@ def _within(alphas: Mapping[str, float], low: float, high: float) -> dict[str, f
         else:
             enough = middle
     return shifted(enough)
+
+
+def _unwrapped(optimizer: Any) -> Any:
+    return optimizer.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer
+
+
+def _is_adam(optimizer: Any) -> bool:
+    return isinstance(_unwrapped(optimizer), (torch.optim.Adam, torch.optim.AdamW))
 
 
 def _clip(value: float, low: float, high: float) -> float:

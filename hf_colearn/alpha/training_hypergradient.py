@@ -9,7 +9,8 @@ import torch
 from torch.func import functional_call
 
 from hf_colearn.alpha.hypergradient import ImplicitGradient, implicit_gradient
-from hf_colearn.alpha.solvers import Solver
+from hf_colearn.alpha.outer_loss import OuterLoss, outer_loss
+from hf_colearn.alpha.solvers import Solver, shape_of
 from hf_colearn.utils import distributed
 from hf_colearn.utils.rng import preserve_rng_state
 
@@ -22,6 +23,7 @@ def training_hypergradient(
     batch_size: int | None = None,
     hessian: str = "finite_difference",
     relative_step: float | None = None,
+    outer: OuterLoss = "fused",
 ) -> ImplicitGradient:
     """d L_outer / d alpha at the current weights, from one inner and one outer batch; nothing is left changed.
 
@@ -32,7 +34,7 @@ def training_hypergradient(
     with preserve_rng_state(device), _evaluating_in_float32(model):
         torch.manual_seed(int(rng.integers(2**31)))  # what an augmentation draws
         inner = trainer.batches.draw(trainer.train_dataset, rng, batch_size, augment=True)
-        outer = trainer.batches.draw(trainer.outer_dataset, rng, batch_size)
+        held_out = trainer.batches.draw(trainer.outer_dataset, rng, batch_size)
         owned = owned_weights(model)
         rest = (*model.named_parameters(), *model.named_buffers())
         fixed = {name: _whole(x) for name, x in rest if x.is_floating_point() and not x.requires_grad}
@@ -42,13 +44,25 @@ def training_hypergradient(
 
         return implicit_gradient(
             [_whole(weight) for weight in owned.values()],
-            lambda weights: trainer.task_loss(at(weights), dict(outer))[0],
+            lambda weights: outer_loss(trainer, outer, at(weights), dict(held_out)),
             lambda weights: trainer.losses(at(weights), dict(inner))[0],
             alphas,
             solver,
             hessian,
             distributed.mean_over_processes,
             relative_step,
+        )
+
+
+def try_outer_loss(trainer: Any, outer: OuterLoss) -> None:
+    """The outer loss of a few outer samples, which raises what is wrong with it; nothing is left changed."""
+    with preserve_rng_state(trainer.args.device), _evaluating_in_float32(trainer.model), torch.no_grad():
+        few = trainer.batches.draw(trainer.outer_dataset, np.random.default_rng(0), 4 * distributed.world_size())
+        loss = outer_loss(trainer, outer, trainer.model, few)
+    if not isinstance(loss, torch.Tensor) or loss.ndim:
+        found = shape_of(loss) if isinstance(loss, torch.Tensor) else f"a {type(loss).__name__}"
+        raise ValueError(
+            f"the outer loss is {found}, where a scalar tensor is expected: return a mean over the batch."
         )
 
 
