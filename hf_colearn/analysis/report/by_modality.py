@@ -119,6 +119,11 @@ def modality_rows(runs: Sequence[Run], metric: str = "accuracy") -> list[list[st
     return means_table(shown, {**names, metric: "fused"})
 
 
+def main_parts(parts: Sequence[PartComparison]) -> list[PartComparison]:
+    """The modalities by their own heads, or where there are no heads, the subsets."""
+    return [part for part in parts if part.is_head] or list(parts)
+
+
 def parts_text(parts: Sequence[PartComparison], table: Callable[[Sequence[Sequence[str]]], str]) -> str:
     """Verdict and table of every modality, then the verdicts of the subsets; `table` makes text of cells."""
     heads = [part for part in parts if part.is_head]

@@ -9,7 +9,7 @@ import numpy as np
 from hf_colearn.analysis.latents import geometry
 from hf_colearn.analysis.plots.comparisons import plot_differences, plot_modality_shares
 from hf_colearn.analysis.plots.training_curves import plot_curves
-from hf_colearn.analysis.report.by_modality import modality_rows
+from hf_colearn.analysis.report.by_modality import main_parts, modality_rows
 from hf_colearn.analysis.report.merged_results import MergedResults
 from hf_colearn.analysis.report.page import Section, Table
 from hf_colearn.analysis.runs import Run
@@ -41,13 +41,13 @@ def section_by_modality(results: MergedResults) -> Section | None:
         "modalities are given, and last fused"
     )
     section.tables.append(Table(header, rows, caption))
-    for part in results.parts:
-        if part.is_head:
-            header, *rows = part.rows()
-            section.tables.append(Table(header, rows, f"By the head of '{part.name}'"))
-            draw = partial(plot_differences, part.comparison, results.styles)
-            alt = f"Differences of every arm to the baseline by the head of '{part.name}'. {part.comparison.headline}"
-            section.add_picture(f"differences_{part.name}", draw, alt, f"By the head of '{part.name}' alone.")
+    for part in main_parts(results.parts):
+        scored = f"By the head of '{part.name}'" if part.is_head else f"By the fused prediction, {part.name}"
+        header, *rows = part.rows()
+        section.tables.append(Table(header, rows, scored))
+        draw = partial(plot_differences, part.comparison, results.styles)
+        alt = f"Differences of every arm to the baseline. {scored}: {part.comparison.headline}"
+        section.add_picture(f"differences_{part.name.replace(' ', '_')}", draw, alt, f"{scored}.")
     section.notes.extend(part.verdict for part in results.parts)
     return section
 

@@ -12,7 +12,7 @@ from hf_colearn.analysis.plots.projection import Method
 from hf_colearn.analysis.plots.style import arm_styles
 from hf_colearn.analysis.report.arms import section_arms, section_sweep, section_tests
 from hf_colearn.analysis.report.budget import section_budget
-from hf_colearn.analysis.report.by_modality import PartComparison, compare_parts
+from hf_colearn.analysis.report.by_modality import PartComparison, compare_parts, main_parts
 from hf_colearn.analysis.report.fairness import section_fairness
 from hf_colearn.analysis.report.latents import section_latents
 from hf_colearn.analysis.report.merged_results import MergedResults
@@ -131,10 +131,10 @@ def _write(
         headline, verdict = f"These arms are not compared: {error}", []
     results = _results(runs, comparison, info, metric, source, methods)
     claims = set(comparison.findings.values()) if comparison is not None else set()
-    if isinstance(comparison, Comparison) and (heads := [part for part in results.parts if part.is_head]):
+    if isinstance(comparison, Comparison) and (main := main_parts(results.parts)):
         headline, verdict = _by_part(results.parts, comparison)
-        claims = claims.union(*(part.comparison.findings.values() for part in heads))
-        claims |= {"no reliable difference" for part in heads if part.alone is not None and not part.better_than_alone}
+        claims = claims.union(*(part.comparison.findings.values() for part in main))
+        claims |= {"no reliable difference" for part in main if part.alone is not None and not part.better_than_alone}
     sections = [section for make in SECTIONS if (section := make(results)) is not None]
     for section in sections[1 if results.levels else len(sections) :]:
         section.lead = f"At {results.level}. {section.lead}".rstrip()
@@ -184,10 +184,10 @@ def _results(
 
 def _by_part(parts: Sequence[PartComparison], fused: Comparison) -> tuple[str, list[str]]:
     """Headline and verdict of multimodal arms: by modality, then by subset, and last fused."""
-    heads = [part for part in parts if part.is_head]
-    subsets = [f"{part.name}: {part.comparison.headline}" for part in parts if not part.is_head]
-    verdict = [*(part.verdict for part in heads), *subsets, f"fused: {fused.headline}"]
-    return " ".join(part.headline for part in heads), verdict
+    main = main_parts(parts)
+    subsets = [f"{part.name}: {part.comparison.headline}" for part in parts if part not in main]
+    verdict = [*(part.verdict for part in main), *subsets, f"fused: {fused.headline}"]
+    return " ".join(part.headline for part in main), verdict
 
 
 def _with_common_seeds(runs: Sequence[Run], notes: list[str]) -> list[Run]:
