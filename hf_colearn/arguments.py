@@ -10,6 +10,7 @@ from transformers import TrainingArguments
 
 from hf_colearn.alpha.alpha import Alpha, check_weights
 from hf_colearn.alpha.learned import LearnedAlpha
+from hf_colearn.alpha.outer_loss import OUTER_LOSSES
 from hf_colearn.alpha.schedules import ConstantAlpha, FittedAlpha, HeuristicAlpha
 from hf_colearn.objectives.distances import LATENT_LOSSES, REDUCTIONS
 from hf_colearn.teachers.latent_scale import SCALINGS
@@ -48,7 +49,10 @@ class CoLearningArguments(TrainingArguments):
         alpha_learning_rate (`float`, *optional*, defaults to 0.02): Of a learned alpha.
         alpha_batch_size (`int`, *optional*): Samples that it is measured on; those of a training step by default.
         alpha_solver (`str`, *optional*, defaults to `"adam"`): Its `"adam"`, `"identity"`, `"neumann"` or `"cg"`.
-        alpha_outer_split (`float`, *optional*, defaults to 0.1): Share of the training samples that only alpha is fitted to.
+        alpha_outer_split (`float`, *optional*, defaults to 0.1): Share of the labelled training samples that only alpha is
+            fitted to.
+        alpha_outer (`str`, *optional*, defaults to `"fused"`): The loss that it lowers: `"fused"`, the task loss, or
+            `"modalities"`, the sum over the heads of a multimodal model.
         latent_loss (`str`, *optional*, defaults to `"mse"`): `"mse"`, `"cosine"` or `"smooth_l1"`.
         latent_reduction (`str`, *optional*, defaults to `"mean"`): `"mean"` over the latent's dimensions (released
             code) or `"sum"` (the paper's squared norm).
@@ -83,7 +87,8 @@ class CoLearningArguments(TrainingArguments):
     alpha_batch_size: int | None = _option(None, "Samples that a learned alpha is measured on (default: a step's).")
     alpha_learning_rate: float = _option(0.02, "Learning rate of a learned alpha.")
     alpha_solver: str = _option("adam", "Inverse Hessian of a learned alpha: adam, identity, neumann or cg.")
-    alpha_outer_split: float = _option(0.1, "Share of the training samples that alpha is fitted to.")
+    alpha_outer_split: float = _option(0.1, "Share of the labelled training samples that alpha is fitted to.")
+    alpha_outer: str = _option("fused", "Loss that a learned alpha lowers: fused or modalities.")
     latent_loss: str = _option("mse", "Distance of latents: mse, cosine or smooth_l1.")
     latent_reduction: str = _option("mean", "Over the latent's dimensions: mean or sum.")
     latent_scaling: str = _option("standardized", "Scale of the teachers' latents: standardized, l2 or none.")
@@ -107,6 +112,7 @@ class CoLearningArguments(TrainingArguments):
         if self.alpha is not None:
             check_weights({"latent": self.alpha})
         check_choice("alpha_schedule", self.alpha_schedule, ALPHA_SCHEDULES)
+        check_choice("alpha_outer", self.alpha_outer, OUTER_LOSSES)
         check_choice("latent_loss", self.latent_loss, LATENT_LOSSES)
         check_choice("latent_reduction", self.latent_reduction, REDUCTIONS)
         check_choice("latent_scaling", self.latent_scaling, SCALINGS)
@@ -156,7 +162,7 @@ class CoLearningArguments(TrainingArguments):
             how = (self.alpha_learning_rate, self.alpha_interval, self.alpha_solver)
             seed = self.seed if self.data_seed is None else self.data_seed
             samples = {"outer_split": self.alpha_outer_split, "batch_size": self.alpha_batch_size, "seed": seed}
-            return LearnedAlpha(terms, alpha, *how, **samples)
+            return LearnedAlpha(terms, alpha, *how, **samples, outer=self.alpha_outer)
         if len(terms) > 1:
             raise ValueError(
                 f"alpha_schedule='{self.alpha_schedule}' weighs one term, and there are {list(terms)}: set 'constant' or "

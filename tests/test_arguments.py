@@ -21,6 +21,7 @@ OURS = {
     "alpha_batch_size": 96,
     "alpha_solver": "cg",
     "alpha_outer_split": 0.2,
+    "alpha_outer": "modalities",
     "labelled_per_batch": 3,
     "id_column": "row",
     "ema_decay": 0.999,
@@ -52,6 +53,7 @@ def test_nothing_is_needed_and_trainings_own_defaults_stay():
         "alpha_batch_size": None,
         "alpha_solver": "adam",
         "alpha_outer_split": 0.1,
+        "alpha_outer": "fused",
         "labelled_per_batch": None,
         "id_column": "sample_id",
         "ema_decay": None,
@@ -152,6 +154,7 @@ def test_yaml_and_json_set_them(tmp_path):
     yaml = "output_dir: out\nalpha: 3e-1\nlatent_loss: cosine\nlatent_reduction: sum\nid_column: row\n"
     yaml += "latent_scaling: l2\nlabelled_per_batch: 3\n"
     yaml += "alpha_interval: 25\nalpha_learning_rate: 3e-2\nalpha_batch_size: 96\nalpha_solver: cg\nalpha_outer_split: 2e-1\n"
+    yaml += "alpha_outer: modalities\n"
     yaml += "ema_decay: 0.999\nlayer_decay: 7.5e-1\nlr_step_epochs: 25\nlr_step_gamma: 0.2\nchannels_last: true\n"
     (tmp_path / "args.yaml").write_text(yaml)
     (args,) = parser().parse_yaml_file(str(tmp_path / "args.yaml"))
