@@ -29,6 +29,8 @@ _LIVES_IN = {
     "LearnedAlpha": "alpha.learned",
     "ModalityGap": "evaluation.modality_metrics",
     "ModalityAccuracy": "evaluation.modality_metrics",
+    "ModalityF1": "evaluation.modality_metrics",
+    "ModalityError": "evaluation.modality_metrics",
     "LabelAlignment": "evaluation.modality_metrics",
     "FrozenEncoder": "teachers.encoder",
     "TeacherBank": "teachers.bank",
@@ -67,7 +69,13 @@ if TYPE_CHECKING:
     from hf_colearn.data.multimodal import MultimodalCollator
     from hf_colearn.data.sample_ids import with_sample_ids
     from hf_colearn.evaluation.metrics import classification_metrics
-    from hf_colearn.evaluation.modality_metrics import LabelAlignment, ModalityAccuracy, ModalityGap
+    from hf_colearn.evaluation.modality_metrics import (
+        LabelAlignment,
+        ModalityAccuracy,
+        ModalityError,
+        ModalityF1,
+        ModalityGap,
+    )
     from hf_colearn.evaluation.multi_label import multi_label_metrics
     from hf_colearn.evaluation.regression import regression_metrics
     from hf_colearn.experiments.scoring import save_run

@@ -11,6 +11,8 @@ import numpy as np
 from datasets import Features, Sequence, Value
 from transformers import EvalPrediction
 
+from hf_colearn.data.labels import is_labelled
+
 
 CLASS_IDS, SCORES, LABELS, VALUES, OUTPUTS = (
     "class ids (N,)", "scores (N, C)", "labels (N, C)", "values (N,)", "outputs (N, C)",
@@ -59,7 +61,6 @@ class ArrayMetric(evaluate.Metric):
 def compute_metrics_of(
     measure: Callable[[np.ndarray, np.ndarray], dict[str, float]],
     check: Callable[[np.ndarray, np.ndarray], Any],
-    is_labelled: Callable[[np.ndarray], np.ndarray],
 ) -> ComputeMetrics:
     """A `compute_metrics` for the Trainer, over the samples that have a label.
 
@@ -70,7 +71,6 @@ def compute_metrics_of(
     Args:
         measure (`Callable`): From logits `(N, C)` and labels of samples that have one to the metrics by name.
         check (`Callable`): Refuses logits and labels of all samples that cannot be measured.
-        is_labelled (`Callable`): From the labels to which samples have one, `(N,)` booleans.
 
     Returns:
         `Callable[[EvalPrediction], dict[str, float]]`: Which adds `num_unlabelled` where some samples have no label.

@@ -151,9 +151,7 @@ def classification_metrics(
             results |= module.compute(predictions=predictions, references=labels_N) or {}
         return results
 
-    return compute_metrics_of(
-        measure, partial(_check_scores, unlabelled=True), lambda labels_N: labels_N != UNLABELLED
-    )
+    return compute_metrics_of(measure, partial(_check_scores, unlabelled=True))
 
 
 def _log_softmax(logits_NC: np.ndarray) -> np.ndarray:

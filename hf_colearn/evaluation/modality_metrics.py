@@ -12,10 +12,14 @@ import torch.nn.functional as F
 from peft.utils import ModulesToSaveWrapper
 from torch import nn
 
+from hf_colearn.models.heads import label_mask
 from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
 from hf_colearn.models.student import CoLearningStudent
 from hf_colearn.utils import distributed
 from hf_colearn.utils.callback import CoLearningCallback
+
+
+MULTI_LABEL = "multi_label_classification"
 
 
 class ModalityMetrics(CoLearningCallback):
@@ -28,6 +32,7 @@ class ModalityMetrics(CoLearningCallback):
 
     reads: tuple[str, ...] = ()  # what the model's output must hold
     prefix = ""  # of the curves' names
+    problem_type: str | None = None  # the only one that it measures
 
     def __init__(self):
         self._sums: dict[bool, dict[str, torch.Tensor]] = {True: {}, False: {}}  # of training, of evaluation
@@ -69,7 +74,9 @@ class ModalityMetrics(CoLearningCallback):
                 total[name] = total[name] + value if name in total else value
         return self.curves(total) if total else {}
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        if self.problem_type is not None:
+            _check_problem(self, model)
         self._sums = {True: {}, False: {}}
 
     def on_predict(self, args, state, control, metrics, **kwargs):
@@ -117,22 +124,75 @@ class ModalityGap(ModalityMetrics):
 class ModalityAccuracy(ModalityMetrics):
     """Every modality's own accuracy in training: `accuracy_{modality}`, in [0, 1], over the samples that have it.
 
-    Soft labels count by their largest entry, and labels of -100 do not. In evaluation
-    [`classification_metrics`] gives the same names, so this adds nothing there.
+    For single-label classification; [`ModalityF1`] and [`ModalityError`] are for several labels and for regression. Soft
+    labels count by their largest entry, and samples without a label do not. In evaluation [`classification_metrics`] gives
+    the same names, so this adds nothing there.
     """
 
-    reads, prefix = ("modality_logits",), "accuracy"
+    reads, prefix, problem_type = ("modality_logits",), "accuracy", "single_label_classification"
 
     def sums(self, outputs, labels, model, training):
         if not training:
             return {}
         logits = outputs["modality_logits"]
-        labels_B = _classes(labels, "ModalityAccuracy")
+        labels_B, counts_B = _classes(labels, "ModalityAccuracy")
         hits = {name: (logits_BC.argmax(dim=-1) == labels_B).float() for name, logits_BC in logits.items()}
         return {
-            name: _sum_and_count(hits[name][:, None], present_B & (labels_B != -100))
+            name: _sum_and_count(hits[name][:, None], present_B & counts_B)
             for name, present_B in _present(outputs, logits).items()
         }
+
+
+class ModalityF1(ModalityMetrics):
+    """Every modality's own F1 in multi-label training: `f1_micro_{modality}`, in [0, 1], over the samples that have it.
+
+    Of all entries of all classes together; a class is predicted where its logit is above 0, and entries without a label do
+    not count. In evaluation [`multi_label_metrics`] gives the same names, so this adds nothing there.
+    """
+
+    reads, prefix, problem_type = ("modality_logits",), "f1_micro", MULTI_LABEL
+
+    def sums(self, outputs, labels, model, training):
+        if not training:
+            return {}
+        logits, labels_BC = outputs["modality_logits"], _given(labels, "ModalityF1")
+        counts_BC, is_positive_BC = label_mask(labels_BC, MULTI_LABEL), labels_BC == 1
+        found = {}
+        for name, present_B in _present(outputs, logits).items():
+            is_predicted_BC = (logits[name] > 0) & counts_BC
+            hits_BC, claims_BC = 2.0 * (is_predicted_BC & is_positive_BC), 1.0 * is_predicted_BC + is_positive_BC
+            each_B2 = torch.stack([hits_BC.sum(dim=-1), claims_BC.sum(dim=-1)], dim=-1)
+            found[name] = _sum_and_count(each_B2, present_B & counts_BC.any(dim=-1))
+        return found
+
+    def curves(self, sums: Mapping[str, torch.Tensor]) -> dict[str, float]:
+        return {
+            f"{self.prefix}_{name}": (hits / claims.clamp(min=1)).item()
+            for name, (hits, claims, count) in sums.items()
+            if count > 0
+        }
+
+
+class ModalityError(ModalityMetrics):
+    """Every modality's own error in training a regression: `mse_{modality}`, in the labels' unit squared.
+
+    The mean squared difference over the labels of the samples that have the modality. In evaluation
+    [`regression_metrics`] gives the same names, so this adds nothing there.
+    """
+
+    reads, prefix, problem_type = ("modality_logits",), "mse", "regression"
+
+    def sums(self, outputs, labels, model, training):
+        if not training:
+            return {}
+        logits, labels = outputs["modality_logits"], _given(labels, "ModalityError")
+        labels_BC = labels.float().reshape(len(labels), -1)
+        counts_BC, found = label_mask(labels_BC, "regression"), {}
+        for name, present_B in _present(outputs, logits).items():
+            is_here_BC = counts_BC & present_B[:, None]
+            errors_BC = torch.where(is_here_BC, logits[name].float() - labels_BC, 0.0).pow(2)
+            found[name] = torch.stack([errors_BC.sum(), is_here_BC.sum().to(errors_BC.dtype)])
+        return found
 
 
 class LabelAlignment(ModalityMetrics):
@@ -162,11 +222,11 @@ class LabelAlignment(ModalityMetrics):
                 f"trained with problem_type='{owner.config.problem_type}': leave the callback out."
             )
         latents = outputs["modality_latents"] if "" not in students else {"": outputs["latents"]}
-        labels_B = _classes(labels, "LabelAlignment")
+        labels_B, counts_B = _classes(labels, "LabelAlignment")
         return {
             name: _sum_and_count(
                 label_cosines(latents[name], _class_weights(students[name], latents[name]), labels_B)[:, None],
-                present_B & (labels_B != -100),
+                present_B & counts_B,
             )
             for name, present_B in _present(outputs, latents).items()
         }
@@ -217,14 +277,36 @@ def _class_weights(student: CoLearningStudent, z_BD: torch.Tensor) -> torch.Tens
     return layer.weight
 
 
-def _classes(labels_B: torch.Tensor | None, reader: str) -> torch.Tensor:
-    """The labels `(B,)`; of soft ones the largest entry."""
-    if labels_B is None:
+def _check_problem(callback: ModalityMetrics, model: nn.Module) -> None:
+    """A ValueError where the model is trained for another problem type than the callback measures."""
+    models = (part for part in model.modules() if isinstance(part, CoLearningForMultimodalClassification))
+    found = next((part.config.problem_type for part in models), None)
+    if found not in (None, callback.problem_type):
+        raise ValueError(
+            f"{type(callback).__name__} is for problem_type='{callback.problem_type}', and the model is trained with "
+            f"'{found}': pass {_CALLBACKS[str(found)]}() instead."
+        )
+
+
+_CALLBACKS = {
+    "single_label_classification": "ModalityAccuracy", MULTI_LABEL: "ModalityF1", "regression": "ModalityError",
+}  # fmt: skip
+
+
+def _given(labels: torch.Tensor | None, reader: str) -> torch.Tensor:
+    if labels is None:
         raise ValueError(
             f"{reader} found no labels in a training batch: give the training set a column `labels`, or leave the callback "
             "out."
         )
-    return labels_B.argmax(dim=-1) if labels_B.is_floating_point() else labels_B
+    return labels
+
+
+def _classes(labels: torch.Tensor | None, reader: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """The labels `(B,)`, of soft ones the largest entry, and which of them count."""
+    labels = _given(labels, reader)
+    counts_B = label_mask(labels, "single_label_classification")
+    return labels.argmax(dim=-1) if labels.is_floating_point() else labels, counts_B
 
 
 def _present(outputs: Mapping[str, Any], by_modality: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

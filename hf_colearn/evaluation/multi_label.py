@@ -129,21 +129,13 @@ def multi_label_metrics(
             results |= module.compute(predictions=logits_NC, references=labels_NC) or {}
         return results
 
-    return compute_metrics_of(measure, _check_labels, _is_labelled)
-
-
-def _is_labelled(labels_NC: np.ndarray) -> np.ndarray:
-    return np.any(_has_label(labels_NC), axis=1)
+    return compute_metrics_of(measure, _check_labels)
 
 
 def _entries(scores_NC: Any, labels_NC: Any) -> tuple[np.ndarray, np.ndarray]:
     """Which entries are positive, and which are predicted, `(N, C)` booleans: F1 does not see those that are neither."""
     scores_NC, is_positive_NC, counts_NC = _check_labels(scores_NC, labels_NC)
     return is_positive_NC, (scores_NC > 0) & counts_NC
-
-
-def _has_label(labels_NC: np.ndarray) -> np.ndarray:
-    return np.logical_not(np.isnan(labels_NC) | (labels_NC == UNLABELLED))
 
 
 def _check_labels(scores_NC: Any, labels_NC: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -156,7 +148,7 @@ def _check_labels(scores_NC: Any, labels_NC: Any) -> tuple[np.ndarray, np.ndarra
             f"need scores [N, C] and labels [N, C] of 0 and 1, got shapes {scores_NC.shape} and {labels_NC.shape}: for one "
             "class a sample, use `classification_metrics`"
         )
-    counts_NC = _has_label(labels_NC)
+    counts_NC = ~np.isnan(labels_NC) & (labels_NC != UNLABELLED)
     is_bad_NC = counts_NC & (labels_NC != 0) & (labels_NC != 1)
     if is_bad_NC.any():
         row, column = np.argwhere(is_bad_NC)[0]

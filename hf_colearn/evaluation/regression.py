@@ -21,7 +21,7 @@ from hf_colearn.evaluation.measuring import (
 class RSquared(ArrayMetric):
     """`r2`, the coefficient of determination: 1 at best, 0 for the labels' mean, below 0 for what is worse than that.
 
-    The mean over the outputs whose labels vary; where none does, or of one sample, there is none.
+    The mean over the outputs, each over the samples that have its label, whose labels vary; where none does there is none.
     """
 
     forms = ((VALUES, VALUES), (OUTPUTS, OUTPUTS))
@@ -29,17 +29,14 @@ class RSquared(ArrayMetric):
     def _compute(self, *, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
         from sklearn.metrics import r2_score  # slow to import, as below
 
-        predictions_NC, labels_NC = _check_values(predictions, references)
-        varies_C = np.ptp(labels_NC, axis=0) > 0
-        if not varies_C.any():
-            return {}
-        return {"r2": float(r2_score(labels_NC[:, varies_C], predictions_NC[:, varies_C]))}
+        each = [r2_score(labels_n, values_n) for values_n, labels_n in _varying_outputs(predictions, references)]
+        return {"r2": float(np.mean(each))} if each else {}
 
 
 class MeanSquaredError(ArrayMetric):
     """`mse`, the mean squared difference of prediction and label, in the labels' unit squared; lower is better.
 
-    The mean over the outputs, too.
+    The mean over all labels of all outputs, as the loss.
     """
 
     forms = ((VALUES, VALUES), (OUTPUTS, OUTPUTS))
@@ -48,14 +45,14 @@ class MeanSquaredError(ArrayMetric):
         from sklearn.metrics import mean_squared_error
 
         predictions_NC, labels_NC = _check_values(predictions, references)
-        return {"mse": float(mean_squared_error(labels_NC, predictions_NC))}
+        is_label_NC = ~np.isnan(labels_NC)
+        return {"mse": float(mean_squared_error(labels_NC[is_label_NC], predictions_NC[is_label_NC]))}
 
 
 class PearsonCorrelation(ArrayMetric):
     """`pearson`, the linear correlation of predictions and labels, in [-1, 1].
 
-    The mean over the outputs whose labels vary; where none does, or of one sample, there is none. Predictions that are the
-    same for all samples count as 0.
+    The mean over the outputs as of `r2`. Predictions that are the same for all samples count as 0.
     """
 
     forms = ((VALUES, VALUES), (OUTPUTS, OUTPUTS))
@@ -63,13 +60,11 @@ class PearsonCorrelation(ArrayMetric):
     def _compute(self, *, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
         from scipy.stats import pearsonr
 
-        predictions_NC, labels_NC = _check_values(predictions, references)
-        varying = np.flatnonzero(np.ptp(labels_NC, axis=0) > 0)
-        if not len(varying):
-            return {}
-        is_constant_C = np.ptp(predictions_NC, axis=0) == 0
-        each = [0.0 if is_constant_C[c] else pearsonr(labels_NC[:, c], predictions_NC[:, c])[0] for c in varying]
-        return {"pearson": float(np.mean(each))}
+        each = [
+            pearsonr(labels_n, values_n)[0] if np.ptp(values_n) > 0 else 0.0
+            for values_n, labels_n in _varying_outputs(predictions, references)
+        ]
+        return {"pearson": float(np.mean(each))} if each else {}
 
 
 _METRICS: dict[str, type[ArrayMetric]] = {"r2": RSquared, "mse": MeanSquaredError, "pearson": PearsonCorrelation}
@@ -78,8 +73,8 @@ _METRICS: dict[str, type[ArrayMetric]] = {"r2": RSquared, "mse": MeanSquaredErro
 def regression_metrics(metrics: tuple[str, ...] = ("r2", "mse", "pearson")) -> ComputeMetrics:
     """A `compute_metrics` for regression with [`~transformers.Trainer`].
 
-    Samples whose label is NaN have none (of several outputs: one of them): they are left out and, where there are some,
-    counted as `num_unlabelled`.
+    A label that is NaN is none: it is left out of its output. Samples without any other are left out and, where there are
+    some, counted as `num_unlabelled`.
 
     Args:
         metrics (`tuple[str, ...]`, *optional*, defaults to `("r2", "mse", "pearson")`): What to compute, means over the
@@ -114,20 +109,21 @@ def regression_metrics(metrics: tuple[str, ...] = ("r2", "mse", "pearson")) -> C
             results |= module.compute(predictions=logits_NC, references=labels) or {}
         return results
 
-    return compute_metrics_of(measure, _check_logits, _has_label)
+    return compute_metrics_of(measure, _check_values)
 
 
-def _has_label(labels: np.ndarray) -> np.ndarray:
-    return ~np.isnan(labels.reshape(len(labels), -1)).any(axis=1)
-
-
-def _check_logits(logits_NC: np.ndarray, labels: np.ndarray) -> None:
-    """As below, for labels that may be missing."""
-    _check_values(logits_NC, np.where(np.isnan(labels), 0, labels))
+def _varying_outputs(predictions: Any, labels: Any) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Predictions and labels, both `(n,)`, of every output whose labels vary, over the samples that have one."""
+    predictions_NC, labels_NC = _check_values(predictions, labels)
+    outputs = [
+        (values_N[~np.isnan(labels_N)], labels_N[~np.isnan(labels_N)])
+        for values_N, labels_N in zip(predictions_NC.T, labels_NC.T, strict=True)
+    ]
+    return [(values_n, labels_n) for values_n, labels_n in outputs if len(labels_n) > 1 and np.ptp(labels_n) > 0]
 
 
 def _check_values(predictions: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions and labels, both `(N, C)` in float64."""
+    """Predictions and labels, both `(N, C)` in float64; NaN is no label."""
     predictions, labels = np.asarray(predictions, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     if labels.size == 0:
         raise ValueError("there is nothing to measure: no label was given")
@@ -137,7 +133,7 @@ def _check_values(predictions: Any, labels: Any) -> tuple[np.ndarray, np.ndarray
             f"need one prediction for each label, [N] or [N, outputs], got shapes {predictions.shape} and {labels.shape}"
         )
     check_finite(predictions_NC)
-    if not np.isfinite(labels_NC).all():
-        row, column = np.argwhere(~np.isfinite(labels_NC))[0]
+    if np.isinf(labels_NC).any():
+        row, column = np.argwhere(np.isinf(labels_NC))[0]
         raise ValueError(f"label {labels_NC[row, column]} of sample {row} is no number to measure against")
     return predictions_NC, labels_NC

@@ -18,7 +18,7 @@ from transformers import EvalPrediction
 from hf_colearn.analysis.runs import Run, Samples, kept_rows
 from hf_colearn.analysis.statistics.compare import Kind
 from hf_colearn.analysis.statistics.target_variance import target_variance
-from hf_colearn.data.sample_ids import LABELS
+from hf_colearn.data.labels import is_labelled, label_column
 from hf_colearn.data.splits import NO_LABEL, labelled_samples
 from hf_colearn.evaluation.regression import regression_metrics
 from hf_colearn.experiments.cost import Cost
@@ -149,10 +149,8 @@ def scored_run(
 def check_tests(tests: Mapping[str, Any]) -> None:
     """Refuses, before anything is trained, a test set in whose column of labels there is none."""
     for name, dataset in tests.items():
-        if not isinstance(dataset, Dataset):
-            continue
-        column = next((column for column in LABELS if column in dataset.column_names), None)
-        if column is not None and not labelled_samples(dataset, column).any():
+        column = label_column(dataset)
+        if isinstance(dataset, Dataset) and column is not None and not labelled_samples(dataset, column).any():
             raise ValueError(
                 f"none of the {len(dataset)} samples of '{name}' has a label (all are -100, NaN or None in column '{column}'), "
                 "so no arm could be scored: test on samples with labels."
@@ -214,7 +212,7 @@ class _Scored:
 def _scored(trainer: CoLearningTrainer, dataset: Any, arm: str) -> _Scored:
     predictions, labels = _predicted(trainer, dataset, arm)
     problem = problem_type_of(trainer.model)
-    is_labelled_N = _is_labelled(labels, problem)
+    is_labelled_N = is_labelled(labels)
     if not is_labelled_N.any():
         raise ValueError(
             f"none of the {len(labels)} test samples has a label (all are -100 or NaN): nothing can be scored."
@@ -231,15 +229,6 @@ def _scored(trainer: CoLearningTrainer, dataset: Any, arm: str) -> _Scored:
         metrics |= regression_metrics(("r2",))(evaluation)
     samples = _samples(predictions, labels, problem)
     return _Scored(samples, logits_NC.astype(np.float64), metrics, is_labelled_N)
-
-
-def _is_labelled(labels: np.ndarray, problem: str) -> np.ndarray:
-    """Which samples have a label, `(N,)` booleans."""
-    if problem == MULTI_LABEL:
-        return np.any((labels != NO_LABEL) & ~np.isnan(labels), axis=1)
-    if labels.dtype.kind == "f":
-        return ~np.isnan(labels.reshape(len(labels), -1)).any(axis=1)
-    return labels != NO_LABEL
 
 
 def _predicted(trainer: CoLearningTrainer, dataset: Any, arm: str) -> tuple[Any, np.ndarray]:

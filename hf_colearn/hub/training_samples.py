@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from hf_colearn.data.sample_ids import LABELS
+from hf_colearn.data.labels import label_column
 from hf_colearn.data.splits import labelled_samples
 from hf_colearn.teachers.pairing import Pairing
 from hf_colearn.teachers.teacher import Teacher
@@ -38,7 +38,7 @@ def training_samples(trainer: Any) -> dict[str, Any]:
         counts["num_train"] = len(dataset)
     if not isinstance(dataset, Dataset):
         return counts
-    if column := next((name for name in LABELS if name in dataset.column_names), None):
+    if column := label_column(dataset):
         counts["num_labelled"] = int(labelled_samples(dataset, column).sum())
     ids = sample_ids(dataset, args.id_column)
     if ids is not None and trainer.teachers:

@@ -23,6 +23,8 @@ from hf_colearn.data.multimodal import MultimodalCollator
 from hf_colearn.evaluation.modality_metrics import (
     LabelAlignment,
     ModalityAccuracy,
+    ModalityError,
+    ModalityF1,
     ModalityGap,
     label_cosines,
 )
@@ -171,6 +173,8 @@ def test_soft_labels_count_by_their_largest_entry_and_ignored_or_absent_samples_
     soft = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]])
     assert of(soft) == pytest.approx({"accuracy_image": 2 / 3, "accuracy_audio": 1 / 3})
     assert of(torch.tensor([0, -100, 1])) == {"accuracy_image": 0.5, "accuracy_audio": 0.5}
+    soft[1] = torch.nan
+    assert of(soft) == {"accuracy_image": 0.5, "accuracy_audio": 0.5}
     presence = torch.tensor([[True, False], [True, False], [False, False]])
     assert of(torch.tensor([0, 1, 1]), modality_mask=presence) == {"accuracy_image": 0.5}
 
@@ -183,6 +187,68 @@ def test_labels_that_a_loss_function_keeps_from_the_model_are_missed_with_a_reas
     trainer = trainer_of([ModalityAccuracy()], senses(*HALF), compute_loss_func=loss, logging_steps=2)
     trainer.train()
     assert logged(trainer, "accuracy_image") == [0.5]
+
+
+def test_f1_of_every_modality_is_over_the_entries_that_have_a_label():
+    labels = torch.tensor([[1.0, 0.0], [1.0, -100], [torch.nan, torch.nan], [0.0, 1.0]])
+    image = torch.tensor([[2.0, 1.0], [-1.0, 1.0], [1.0, 1.0], [-1.0, 3.0]])
+    present = torch.tensor([[True, True], [True, True], [True, True], [True, False]])
+    outputs = {"modality_logits": {"image": image, "audio": -image}, "modality_mask": present}
+    f1 = ModalityF1()
+    # image: TP (0,0), (3,1); FP (0,1); FN (1,0) -> 4 / (4 + 1 + 1); audio, without sample 3: TP (1,0); FN (0,0) -> 2 / 3
+    sums = f1.sums(outputs, labels, None, training=True)
+    assert f1.curves(sums) == pytest.approx({"f1_micro_image": 2 / 3, "f1_micro_audio": 2 / 3})
+    nothing = {name: value * 0 for name, value in sums.items()}
+    assert f1.curves(nothing) == {} and f1.sums(outputs, labels, None, training=False) == {}
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 1)])
+def test_the_error_of_every_modality_is_over_the_samples_that_have_a_label(shape):
+    labels = torch.tensor([1.0, 2.0, torch.nan, 5.0]).reshape(shape)
+    values = torch.tensor([[1.0], [4.0], [7.0], [8.0]])
+    present = torch.tensor([[True, True], [True, True], [True, True], [False, True]])
+    outputs = {"modality_logits": {"image": values, "audio": values + 1}, "modality_mask": present}
+    error = ModalityError()
+    # image: 0, 4; audio: 1, 9, 16
+    found = error.curves(error.sums(outputs, labels, None, training=True))
+    assert found == pytest.approx({"mse_image": 2, "mse_audio": 26 / 3})
+
+
+@pytest.mark.parametrize(
+    ("problem", "good", "bad"),
+    [
+        ("single_label_classification", ModalityAccuracy, ModalityF1),
+        ("multi_label_classification", ModalityF1, ModalityError),
+        ("regression", ModalityError, ModalityAccuracy),
+    ],
+)
+def test_a_modalitys_metric_is_refused_before_the_first_step_of_another_problem(problem, good, bad):
+    labels = {"single_label_classification": [0, 1, 1, 0], "regression": [0.5, 1.0, 2.0, None]}
+    labels["multi_label_classification"] = [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [None, 1.0]]
+    columns = {f"{name}_features": np.eye(4, 3, dtype=np.float32).tolist() for name in ("image", "audio")}
+
+    def trainer(callback):
+        torch.manual_seed(0)
+        model = CoLearningForMultimodalClassification.from_backbones(
+            {name: FeatureBackboneConfig(feature_dim=3) for name in ("image", "audio")},
+            latent_dim=4,
+            num_labels=1 if problem == "regression" else 2,
+        )
+        return CoLearningTrainer(
+            model,
+            tiny.arguments(max_steps=1, per_device_train_batch_size=4),
+            train_dataset=Dataset.from_dict({**columns, "labels": labels[problem]}),
+            data_collator=MultimodalCollator({"image": None, "audio": None}),
+            callbacks=[callback],
+        )
+
+    measured = trainer(good())
+    measured.train()
+    assert len(logged(measured, f"{good.prefix}_image")) == 1
+    refused = trainer(bad())
+    with pytest.raises(ValueError, match=f"{bad.__name__} is for .*'{problem}': pass {good.__name__}\\(\\) instead"):
+        refused.train()
+    assert refused.state.global_step == 0
 
 
 # ---- which forwards count ----
