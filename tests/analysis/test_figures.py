@@ -6,7 +6,9 @@ from matplotlib.patches import Rectangle
 from scipy.stats import t as student_t
 
 from hf_colearn.analysis.statistics.calibration import reliability
-from hf_colearn.analysis.statistics.compare import Arm, compare
+from hf_colearn.analysis.statistics.compare import Arm, compare, compare_levels
+from hf_colearn.analysis.statistics.levels import LevelComparisons
+from hf_colearn.analysis.plots.budget import plot_budget
 from hf_colearn.analysis.plots.calibration import plot_reliability
 from hf_colearn.analysis.plots.comparisons import (
     plot_class_changes,
@@ -14,6 +16,7 @@ from hf_colearn.analysis.plots.comparisons import (
     plot_modality_shares,
     plot_sweep,
 )
+from hf_colearn.analysis.plots.predictions import plot_predictions
 from hf_colearn.analysis.plots.style import arm_styles
 from hf_colearn.analysis.plots.triangle import plot_transport
 
@@ -267,6 +270,64 @@ def test_a_sweep_of_one_seed_has_no_intervals():
 def test_a_sweep_that_cannot_be_drawn_is_refused(levels, scores, message):
     with pytest.raises(ValueError, match=message):
         plot_sweep(levels, scores, [0.6])
+
+
+# ---- a budget of labels ----
+
+
+def budget(levels=(1, 5, 10)):
+    """Scores of 10, 50, 100 % of a baseline's at 1, 5 and 10; a seed more has 2 points more."""
+
+    def at(level, share):
+        return [share * level / 10, share * level / 10 - 0.02]
+
+    kinds = {"labels alone": ("baseline", 0.5), "transfer": ("colearned", 0.9), "FixMatch": ("null", 0.6)}
+    kinds |= {"permuted pairs": ("null", 0.3), "label oracle": ("reference", 0.8)}
+    arms = {level: [Arm(name, kind, at(level, share)) for name, (kind, share) in kinds.items()] for level in levels}
+    return LevelComparisons("labels a class", compare_levels(arms))
+
+
+def test_a_budget_has_a_line_an_arm_over_its_levels_and_names_them_at_the_right():
+    figure = plot_budget(budget())
+    axis = figure.axes[0]
+    assert axis.get_xscale() == "log" and axis.get_xticks().tolist() == [1, 5, 10]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["1", "5", "10"]
+    drawn = [line for line in axis.lines if len(line.get_xdata()) == 3 and line.get_clip_on()]
+    lines = dict(zip(budget().arms, drawn, strict=True))
+    assert lines["labels alone"].get_ydata() == pytest.approx([4, 24, 49])
+    assert lines["transfer"].get_ydata() == pytest.approx([8, 44, 89])
+    for line in lines.values():
+        np.testing.assert_allclose(line.get_xdata(), [1, 5, 10], rtol=0.06)  # beside each other
+    for name, is_solid in (("labels alone", True), ("transfer", True), ("FixMatch", False), ("label oracle", False)):
+        line = lines[name]  # its kind is not told by colour alone
+        assert (line.get_linestyle() == "-") == (line.get_markerfacecolor() == line.get_color()) == is_solid
+    assert [text.get_text() for text in axis.texts].count("transfer") == 1 and len(axis.texts) == 5
+    # Two seeds, 2 points apart: t = 12.706 times a standard error of 1. Of the null controls, the best has its interval.
+    half = student_t.ppf(0.975, 1)
+    bars = [line.get_ydata() for line in axis.lines if len(line.get_xdata()) == 2]
+    assert len(bars) == 4 * 3 and [np.ptp(ends) for ends in bars] == pytest.approx([2 * half] * 12)
+    assert "2 seeds, mean and 95% interval" in words(figure) and words(figure).startswith(
+        "Accuracy at 1 to 10 labels a class"
+    )
+    assert misplaced(figure) == []
+
+
+def test_a_level_of_none_has_no_place_on_a_logarithmic_axis():
+    with pytest.raises(ValueError, match="the level 0 has no place"):
+        plot_budget(budget(levels=(0, 5)))
+
+
+def test_predictions_of_a_regression_are_drawn_over_the_true_values():
+    true, predicted = np.array([1.0, 2.0, 4.0]), np.array([1.5, 2.0, 3.0])
+    style = arm_styles({"text": "colearned"})["text"]
+    figure = plot_predictions(true, predicted, "text", style, (1.0, 4.0))
+    [points] = figure.axes[0].collections
+    assert points.get_offsets().tolist() == [[1.0, 1.5], [2.0, 2.0], [4.0, 3.0]]
+    [line] = figure.axes[0].lines
+    np.testing.assert_array_equal(line.get_xdata(), line.get_ydata())
+    assert "'text'" in words(figure) and "3 test samples" in words(figure) and misplaced(figure) == []
+    with pytest.raises(ValueError, match="1 of 3 predictions of 'text' are not finite"):
+        plot_predictions(true, np.array([1.0, np.nan, 2.0]), "text", style, (1.0, 4.0))
 
 
 # ---- modalities ----
