@@ -20,6 +20,7 @@ from hf_colearn.alpha.hypergradient import ImplicitGradient
 from hf_colearn.alpha.learned import LearnedAlpha
 from hf_colearn.alpha.outer_split import split_outer
 from hf_colearn.alpha.solvers import ConjugateGradient, Neumann
+from hf_colearn.alpha.training_hypergradient import owned_weights
 from scripts import learn_alpha
 
 
@@ -39,10 +40,10 @@ def trainer(alpha=None, student=None, train=None, folder="out", **kwargs):
     return built
 
 
-def measured(value, residual=0.0):
+def measured(value, residual=0.0, solved=None):
     values = value if isinstance(value, dict) else {TERM: value}
     tensors = {term: torch.tensor(float(one)) for term, one in values.items()}
-    return ImplicitGradient(tensors, torch.tensor(1.0), torch.tensor(residual), 9.0)
+    return ImplicitGradient(tensors, torch.tensor(1.0), torch.tensor(residual), 9.0, solved)
 
 
 def logged(run, key):
@@ -86,6 +87,36 @@ def test_a_gradient_that_is_not_finite_moves_nothing_and_says_so(caplog):
     assert "left out" in caplog.text and "nan" in caplog.text
 
 
+def test_an_alpha_stays_where_the_system_is_not_solved_and_says_so_once(caplog):
+    alpha = LearnedAlpha(TERM, 0.5, learning_rate=0.1, solver="cg", max_step=1)
+    for _ in range(3):
+        alpha.update(measured(-1.0, residual=1.7, solved=False))
+        assert alpha.weights() == {TERM: 0.5}
+        assert alpha.metrics(True)["hypergradient_solved"] == 0
+    assert alpha.updates == 3  # so that the next one draws other batches
+    assert caplog.text.count("left out") == 1
+    for shown in ("Update 1", "'cg' did not solve", "is 1.7", "hypergradient_solved", "hessian='exact'"):
+        assert shown in caplog.text
+    alpha.update(measured(-1.0, residual=0.001, solved=True))
+    assert alpha.weights() == pytest.approx({TERM: 0.6})
+    assert alpha.metrics(True)["hypergradient_solved"] == 1
+    # an approximation claims nothing, and moves it whatever its residual is
+    alpha.update(measured(-1.0, residual=1.7))
+    assert alpha.weights() == pytest.approx({TERM: 0.7}) and "hypergradient_solved" not in alpha.metrics(True)
+
+
+def test_a_run_on_conjugate_gradients_moves_alpha_where_they_solved_alone():
+    # Far from a minimum they end at negative curvature; with much damping the system is easy.
+    for solver, solved in (("cg", 0), (ConjugateGradient(damping=10, tolerance=0.1), 1)):
+        alpha = LearnedAlpha(TERM, 0.5, solver=solver, interval=2, learning_rate=0.1)
+        run = trainer(alpha, max_steps=4)
+        run.train()
+        assert logged(run, "hypergradient_solved") == [solved, solved]
+        assert (alpha.weights() == {TERM: 0.5}) is not bool(solved)
+        diagonal = alpha._solver_for(run.optimizer).diagonal  # Adam's, as it is now
+        assert [one.shape for one in diagonal] == [weight.shape for weight in owned_weights(run.model).values()]
+
+
 @pytest.mark.parametrize(
     ("kwargs", "named"),
     [
@@ -97,6 +128,7 @@ def test_a_gradient_that_is_not_finite_moves_nothing_and_says_so(caplog):
         ({"solver": "newton"}, "solver='newton'"),
         ({"hessian": "fisher"}, "hessian='fisher'"),
         ({"batch_size": 0}, "batch_size=0"),
+        ({"outer": "fuse"}, "outer='fuse' is no outer loss: choose one of fused, modalities, or pass a function"),
         ({"bounds": (0.6, 0.9)}, "initial alpha 0.5"),
         ({"bounds": (0.9, 0.1)}, r"bounds=\(0.9, 0.1\)"),
     ],
@@ -411,11 +443,12 @@ def test_two_processes_learn_the_same_alphas_as_one(tmp_path):
 def test_the_arguments_describe_a_learned_alpha():
     args = tiny.arguments(
         alpha=0.2, alpha_schedule="learned", alpha_interval=7, alpha_learning_rate=0.01, alpha_solver="cg",
-        alpha_outer_split=0.2,
+        alpha_outer_split=0.2, alpha_outer="modalities",
     )  # fmt: skip
     alpha = args.make_alpha(("contrastive", "latent"))
     assert alpha.weights() == {"contrastive": 0.1, "latent": 0.1}
     assert (alpha.interval, alpha.learning_rate, alpha.solver, alpha.outer_split) == (7, 0.01, "cg", 0.2)
+    assert alpha.outer == "modalities"
     run = trainer(None, objective=LatentMatching(), alpha_schedule="learned", alpha_interval=2)
     run.train()
     assert isinstance(run.alpha, LearnedAlpha) and run.alpha.updates == 4
