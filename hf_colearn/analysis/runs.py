@@ -18,7 +18,7 @@ import numpy as np
 from hf_colearn import __version__
 from hf_colearn.analysis.statistics.compare import Arm, Comparison, Kind, compare, compare_levels
 from hf_colearn.analysis.statistics.levels import LevelComparisons, level_words
-from hf_colearn.utils.metric_names import is_error, written
+from hf_colearn.utils.metric_names import is_count, is_error, written
 
 
 RUN, ARRAYS, EXPERIMENT = "run.json", "arrays.npz", "experiment.json"
@@ -245,6 +245,21 @@ def compare_all(
         return compare_runs(runs, metric, source)
     arms = {level: _arms(of_level, metric) for level, of_level in levels.items()}
     return LevelComparisons(variable, compare_levels(arms, metric=metric, source=source))
+
+
+def main_metric(run: Run) -> str:
+    """What arms are compared on where nobody has said it: the first metric that is better the higher it is.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    names = [name for name in run.metrics if not is_error(name) and not is_count(name)]
+    if not names:
+        raise ValueError(
+            f"arm '{run.arm}' was scored on {list(run.metrics) or 'nothing'}, and arms are compared on a metric that is better "
+            "the higher it is: give the trainer a `compute_metrics` that returns one, such as `classification_metrics()`."
+        )
+    return names[0]
 
 
 def _arms(runs: Sequence[Run], metric: str) -> list[Arm]:

@@ -6,6 +6,7 @@ Shapes: N samples, C outputs; one output may be `(N,)` or `(N, 1)`.
 from typing import Any
 
 import numpy as np
+from transformers import EvalPrediction
 
 from hf_colearn.evaluation.measuring import (
     OUTPUTS,
@@ -110,6 +111,16 @@ def regression_metrics(metrics: tuple[str, ...] = ("r2", "mse", "pearson")) -> C
         return results
 
     return compute_metrics_of(measure, _check_values)
+
+
+def with_r2(compute_metrics: ComputeMetrics | None) -> ComputeMetrics:
+    """What also measures `r2`, last, where it does not: an error has a unit, and arms are compared on what has none."""
+
+    def also_r2(evaluation: EvalPrediction) -> dict[str, float]:
+        results = dict(compute_metrics(evaluation)) if compute_metrics is not None else {}
+        return results if "r2" in results else results | regression_metrics(("r2",))(evaluation)
+
+    return also_r2
 
 
 def _varying_outputs(predictions: Any, labels: Any) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -21,6 +21,7 @@ from hf_colearn.analysis.runs import (
     RUN,
     Run,
     compare_all,
+    main_metric,
     read_json,
     read_runs,
     write_experiment,
@@ -36,7 +37,6 @@ from hf_colearn.experiments.student_folder import check_student, finish_student,
 from hf_colearn.hub.record import public
 from hf_colearn.trainer import CoLearningTrainer
 from hf_colearn.utils import distributed
-from hf_colearn.utils.metric_names import is_count, is_error
 
 
 def run_recipe(
@@ -108,7 +108,7 @@ def run_recipe(
     if is_main := distributed.rank() == 0:
         known = {
             **info.to_dict(),
-            "metric": next(name for name in runs[0].metrics if not is_error(name) and not is_count(name)),
+            "metric": main_metric(runs[0]),
             "source": "teacher" if has_teacher else "pairing",
             "teacher": _teacher(runs, folder),
             "student": {"folder": student.name, "arm": kept.name} if keeps_student else None,

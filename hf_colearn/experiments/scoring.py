@@ -20,7 +20,7 @@ from hf_colearn.analysis.statistics.compare import Kind
 from hf_colearn.analysis.statistics.target_variance import target_variance
 from hf_colearn.data.labels import is_labelled, label_column
 from hf_colearn.data.splits import NO_LABEL, labelled_samples
-from hf_colearn.evaluation.regression import regression_metrics
+from hf_colearn.evaluation.regression import with_r2
 from hf_colearn.experiments.cost import Cost
 from hf_colearn.hub.record import public
 from hf_colearn.hub.training_samples import problem_type_of, training_samples
@@ -223,10 +223,8 @@ def _scored(trainer: CoLearningTrainer, dataset: Any, arm: str) -> _Scored:
     if others:
         modality_logits, _, mask_NM, subset_logits = others
         judged = (logits_NC, modality_logits, mask_NM, subset_logits)
-    evaluation = EvalPrediction(judged, labels)
-    metrics = dict(trainer.compute_metrics(evaluation)) if trainer.compute_metrics else {}
-    if problem == "regression" and "r2" not in metrics:  # which arms are compared on, whatever else was asked for
-        metrics |= regression_metrics(("r2",))(evaluation)
+    compute_metrics = with_r2(trainer.compute_metrics) if problem == "regression" else trainer.compute_metrics
+    metrics = dict(compute_metrics(EvalPrediction(judged, labels))) if compute_metrics else {}
     samples = _samples(predictions, labels, problem)
     return _Scored(samples, logits_NC.astype(np.float64), metrics, is_labelled_N)
 

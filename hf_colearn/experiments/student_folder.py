@@ -14,11 +14,12 @@ from hf_colearn.analysis.report.by_modality import compare_parts, modality_table
 from hf_colearn.analysis.runs import Run
 from hf_colearn.analysis.statistics.compare import Comparison
 from hf_colearn.analysis.statistics.levels import LevelComparisons
+from hf_colearn.evaluation.regression import with_r2
 from hf_colearn.experiments.info import ExperimentInfo
 from hf_colearn.hub.card import AUTO_CLASSES, adapter_card, measured_emissions, student_card
 from hf_colearn.hub.check import report_check, student_folder
 from hf_colearn.hub.record import TrainingRecord
-from hf_colearn.hub.training_samples import training_samples
+from hf_colearn.hub.training_samples import problem_type_of, training_samples
 from hf_colearn.models.features import CoLearningForFeatureClassification
 from hf_colearn.models.lora import save_student
 from hf_colearn.trainer import CoLearningTrainer
@@ -131,12 +132,13 @@ def check_student(
         stated = TrainingRecord.load(folder).scores
         with TemporaryDirectory() as scratch:
             recipe = make_trainer(output_dir=scratch, report_to="none", push_to_hub=False, ema_decay=None)
+            model, metrics = load_student(folder, pipeline_tag), recipe.compute_metrics
             trainer = CoLearningTrainer(
-                load_student(folder, pipeline_tag),
+                model,
                 recipe.args,
                 data_collator=recipe.data_collator,
                 eval_dataset=test_dataset,
-                compute_metrics=recipe.compute_metrics,
+                compute_metrics=with_r2(metrics) if problem_type_of(model) == "regression" else metrics,
             )
             measured = trainer.predict(test_dataset, metric_key_prefix="test").metrics or {}
         scores = {name: measured[f"test_{name}"] for name in stated if f"test_{name}" in measured}
