@@ -34,7 +34,7 @@ SOLVERS = {
     "identity": partial(Identity, 1e-3),
     "adam": lambda: "adam",
     "neumann, 5 products": partial(Neumann, 1e-3, 5),
-    "cg, 10 products": ConjugateGradient,
+    "cg, 10 products": partial(ConjugateGradient, iterations=10),
 }
 
 
