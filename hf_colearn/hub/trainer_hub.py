@@ -16,6 +16,7 @@ from hf_colearn.hub.training_samples import training_samples
 from hf_colearn.models.checkpoint import CheckedModel
 from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
 from hf_colearn.models.student import CoLearningStudent
+from hf_colearn.training.data_checks import labelled_part
 
 
 logger = logging.get_logger(__name__)
@@ -105,7 +106,7 @@ class HubRecord:
         if scores and hasattr(trainer.eval_dataset, "__len__") and not isinstance(trainer.eval_dataset, dict):
             record = replace(record, scores=scores, dataset={
                 "name": _first(dataset) or "the evaluation data", "type": _first(dataset_tags) or "evaluation-data",
-                "split": "evaluation", "samples": len(trainer.eval_dataset) - unlabelled,
+                "split": "evaluation", "samples": len(labelled_part(trainer.eval_dataset, model)) - unlabelled,
             })  # fmt: skip
         if finetuned_from is not None:
             record = replace(record, base_model=[finetuned_from])

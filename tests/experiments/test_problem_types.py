@@ -2,13 +2,24 @@
 
 import numpy as np
 import pytest
+import torch
+from datasets import Dataset
 from huggingface_hub import ModelCard
 from sklearn.datasets import load_diabetes
 from sklearn.metrics import average_precision_score, r2_score
 from transformers import EvalPrediction
 
-from hf_colearn import multi_label_metrics, regression_metrics
-from hf_colearn.analysis.runs import compare_runs, read_runs
+import tiny
+from hf_colearn import (
+    CoLearningForMultimodalClassification,
+    CoLearningTrainer,
+    FeatureBackboneConfig,
+    MultimodalCollator,
+    multi_label_metrics,
+    regression_metrics,
+    save_run,
+)
+from hf_colearn.analysis.runs import Run, compare_runs, read_runs
 from hf_colearn.experiments.runner import run_arms
 from hf_colearn.experiments.scoring import check_tests
 from hf_colearn.experiments.student_folder import check_student
@@ -139,6 +150,65 @@ def test_a_test_set_without_labels_is_refused_before_an_arm_is_trained():
     with pytest.raises(ValueError, match="none of the 5 samples of 'test' has a label"):
         run_arms(PLANS, [0], make_trainer, nothing)
     check_tests({"test": problem.split("test")})
+
+
+@pytest.mark.parametrize("head", ["bottleneck", "auxiliary"])
+@pytest.mark.parametrize("kind", ["multi_label_classification", "regression"])
+def test_a_stock_export_of_a_trained_student_has_its_problem_type_and_loss(kind, head):
+    several = kind == "multi_label_classification"
+    student = tiny.student(head=head, latent_norm="none", num_labels=2 if several else 1)
+    digits = tiny.digits(8).with_format("torch")
+    labels = [[float(x > 4), float(x % 2)] if several else float(x) for x in digits["labels"][:]]
+    data = digits.remove_columns("labels").add_column("labels", labels)
+    CoLearningTrainer(student, tiny.arguments(max_steps=1), train_dataset=data).train()
+    stock = student.to_transformers()
+    assert stock.config.problem_type == student.config.problem_type == kind
+    batch = {"pixel_values": data["pixel_values"][:], "labels": torch.tensor(labels)}
+    with torch.no_grad():
+        assert stock(**batch).loss.item() == pytest.approx(student.eval()(**batch).loss.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["multi_label_classification", "regression"])
+def test_a_multimodal_run_is_saved_with_the_metrics_of_its_modalities(kind, tmp_path):
+    several = kind == "multi_label_classification"
+    problem = a_problem(kind)
+    data = Dataset.from_dict(
+        {
+            "left_features": problem.test[:, :4].astype(np.float32).tolist(),
+            "right_features": [
+                x.tolist() if i % 4 else None for i, x in enumerate(problem.test[:, 4:].astype(np.float32))
+            ],
+            "labels": problem.test_labels,
+        }
+    )
+    model = CoLearningForMultimodalClassification.from_backbones(
+        {name: FeatureBackboneConfig(feature_dim=4) for name in ("left", "right")},
+        latent_dim=4,
+        num_labels=3 if several else 1,
+    )
+    trainer = CoLearningTrainer(
+        model, tiny.arguments(max_steps=2), train_dataset=data, compute_metrics=problem.compute_metrics,
+        data_collator=MultimodalCollator({"left": None, "right": None}),
+    )  # fmt: skip
+    trainer.train()
+    groups = {"age": ["old" if x > 0 else "young" for x in problem.test[:, 0]]}
+    save_run(
+        trainer,
+        data,
+        tmp_path / "run",
+        "joint",
+        "baseline",
+        groups=groups,
+        more_tests={"again": data.select(range(50))},
+    )
+    run = Run.load(tmp_path / "run")
+    metric = "f1_micro" if several else "mse"
+    assert {f"{metric}{part}" for part in ("", "_left", "_right", "_given_left", "_given_right", "_on_again")} <= {
+        *run.metrics
+    }
+    assert run.facts["num_unlabelled"] == {"test": 5, "again": 5} and len(run.groups["age"]) == len(run.labels) == 137
+    present = np.array([i % 4 > 0 for i in range(142)])[5:]
+    np.testing.assert_array_equal(np.isfinite(run.test.modality_latents["right"]).all(axis=1), present)
 
 
 def test_metrics_of_a_run_are_those_of_its_labelled_samples(experiment):

@@ -2,18 +2,24 @@
 
 import json
 
+import numpy as np
 import pytest
+from datasets import Dataset
 from huggingface_hub import ModelCard
 from transformers import ViTForImageClassification
 
 import tiny
 from hf_colearn import (
+    CoLearningForFeatureClassification,
     CoLearningForMultimodalClassification,
     CoLearningTrainer,
     ContrastiveAlignment,
+    FeatureBackboneConfig,
     HeuristicAlpha,
     MultimodalCollator,
     classification_metrics,
+    regression_metrics,
+    with_sample_ids,
 )
 from hf_colearn.hub.record import TrainingRecord
 from hf_colearn.hub.upload_manifest import student_manifest
@@ -83,6 +89,25 @@ def test_a_multimodal_model_has_a_card_without_a_pipeline(tmp_path):
     assert card.data.pipeline_tag is None and "multimodal" in card.data.tags
     assert "CoLearningForMultimodalClassification.from_pretrained" in card.text
     assert "`HeuristicAlpha(" in card.text
+
+
+def test_a_student_of_features_is_told_with_the_labels_that_it_had(tmp_path):
+    features = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+    data = with_sample_ids(Dataset.from_dict({"features": features.tolist(), "labels": [0.5, 1.5, None, None] * 3}))
+    trainer = CoLearningTrainer(
+        CoLearningForFeatureClassification.from_backbone(FeatureBackboneConfig(feature_dim=3), 24, num_labels=1),
+        tiny.arguments(str(tmp_path), max_steps=2), train_dataset=data, eval_dataset=data.select(range(8)),
+        bank=tiny.bank(12), compute_metrics=regression_metrics(),
+    )  # fmt: skip
+    trainer.train()
+    measured = trainer.evaluate()
+    trainer.save_model(str(tmp_path))
+    trainer.create_model_card(model_name="Values")
+    record, card = TrainingRecord.load(tmp_path), ModelCard.load(tmp_path / "README.md")
+    assert record.problem_type == "regression" and record.scores.keys() == {"r2", "mse", "pearson"}
+    assert record.training_samples == {"num_train": 12, "num_labelled": 6, "num_paired": 12}
+    assert record.scores["mse"] == measured["eval_mse"] and "(4 samples)" in card.text
+    assert "6 of 12 samples labelled, 12 paired" in card.text and "regression on precomputed features" in card.text
 
 
 def test_a_model_of_ones_own_keeps_trainers_draft(tmp_path):
