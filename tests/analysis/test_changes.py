@@ -7,9 +7,9 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 from scipy import stats
-from sklearn.metrics import recall_score
+from sklearn.metrics import f1_score, recall_score
 
-from hf_colearn.analysis.statistics.changes import per_class_changes, per_group_changes
+from hf_colearn.analysis.statistics.changes import per_class_changes, per_group_changes, per_label_changes
 
 
 @pytest.fixture(autouse=True)
@@ -189,3 +189,21 @@ def test_bad_input_is_named(arguments, message):
 def test_groups_are_one_string_a_sample(groups):
     with pytest.raises(ValueError, match="need one string a sample for 30 samples"):
         per_group_changes(ARM, BASELINE, LABELS, groups)
+
+
+def test_f1_by_label_is_that_of_scikit_learn_over_the_samples_where_it_is_known():
+    rng = np.random.default_rng(0)
+    labels = (rng.random((40, 3)) < [0.5, 0.3, 0.0]).astype(np.int8)
+    labels[:8, 1] = -100
+    arms = [[(rng.random((40, 3)) < 0.5).astype(np.int8) for _ in range(3)] for _ in range(2)]
+    found = per_label_changes(*arms, labels, ["happy", "loud", "never"])
+    by_name = {change.name: change for change in found.changes}
+    assert set(by_name) == {"happy", "loud"} and "1 of 3 labels have no test sample" in found.notes[0]
+    for c, (name, known) in enumerate((("happy", slice(0, 40)), ("loud", slice(8, 40)))):
+        f1 = [[f1_score(labels[known, c], of_seed[known, c]) for of_seed in arm] for arm in arms]
+        change = by_name[name]
+        assert change.samples == (labels[:, c] == 1).sum()
+        assert [change.accuracy, change.baseline_accuracy] == pytest.approx(np.mean(f1, axis=1))
+        assert change.difference.mean == pytest.approx(np.mean(np.subtract(*f1)))
+    with pytest.raises(ValueError, match="none of the 40 test samples has any of the 3 labels"):
+        per_label_changes(*arms, np.zeros((40, 3), np.int8), ["happy", "loud", "never"])

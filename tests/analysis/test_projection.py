@@ -128,6 +128,13 @@ def test_of_many_classes_the_largest_have_colours_and_the_others_are_grey():
         class_styles(labels[:2], ["a", "a"])
 
 
+def test_samples_without_a_label_are_of_no_class():
+    styles, names = class_styles(np.array([-100, 1, 0, -100]), ["cat", "dog"])
+    assert names.tolist() == ["no label", "dog", "cat", "no label"]
+    assert list(styles) == ["cat", "dog", "no label"] and styles["no label"].layer < styles["cat"].layer
+    assert list(class_styles(np.array([-100, -100]), ["cat"])[0]) == ["no label"]
+
+
 # ---- drawing ----
 
 

@@ -187,6 +187,7 @@ def make_multimodal(arm, kind, gain, seed, lacking=0):
     run.test.modality_latents = of_modality
     accuracy = run.metrics["accuracy"]
     run.metrics |= {"accuracy_given_image": accuracy - 0.1, "accuracy_given_audio": accuracy - 0.2}
+    run.metrics |= {"accuracy_image": 0.5, "accuracy_audio": accuracy / 2}
     run.metrics |= {"accuracy_on_cue_flipped": accuracy / 2, "accuracy_on_cue_followed": 1 - accuracy / 2}
     run.groups = {"speaker": np.array([f"speaker {i % 2}" for i in range(N)])}
     return run
@@ -199,9 +200,37 @@ ARMS = {"ce": ("baseline", 0.0), "learned": ("colearned", 0.1), "misaligned": ("
 def multimodal(tmp_path_factory):
     folder = tmp_path_factory.mktemp("multimodal")
     runs = [make_multimodal(arm, kind, gain, seed) for seed in (0, 1, 2) for arm, (kind, gain) in ARMS.items()]
+    for seed in (0, 1, 2):
+        alone = make_run("audio alone", "reference", -0.2 + 0.01 * seed, seed)
+        alone.metrics |= {"accuracy_on_cue_flipped": 0.4, "accuracy_on_cue_followed": 0.4}
+        alone.facts["modality"] = "audio"
+        runs.append(alone)
     facts = {**FACTS, "source": "pairing", "shares": ["cue_followed"]}
     report(runs, folder, facts, methods=("pca",))
     return folder, json.loads((folder / "report.json").read_text())["findings"]
+
+
+def test_each_modality_is_judged_before_the_fused_score(multimodal):
+    page, found = (multimodal[0] / "report.md").read_text(), multimodal[1]
+    headline, verdict = page.split("**")[1], [line for line in page.split("\n") if line.startswith("- ")][:5]
+    assert headline.startswith("'image' by itself: No reliable difference at 3 seeds")
+    assert headline.endswith("No joint arm is better than 'audio alone'.")
+    assert [line.split(":")[0] for line in verdict] == [
+        "- image",
+        "- audio",
+        "- given image",
+        "- given audio",
+        "- fused",
+    ]
+    assert "content helped" in verdict[1]  # against the joint baseline; alone, audio is as good or better
+    assert list(found)[:2] == ["by_modality", "arms"]
+    overview, *heads = found["by_modality"]["tables"]
+    assert overview["header"] == ["arm", "image", "audio", "given image", "given audio", "fused"]
+    # 0.4, 0.41 + 0.025 and 0.42 - 0.025 of 120 samples: 48, 52 and 47
+    assert ["audio alone", "-", "40.83", "-", "-", "-"] in overview["rows"]
+    assert [table["header"][-1] for table in heads] == ["vs null 'misaligned' [pp]", "vs 'audio alone' [pp]"]
+    assert (multimodal[0] / "figures" / "differences_audio.png").exists()
+    assert [table["header"][2] for table in found["arms"]["tables"]] == ["accuracy [%]"]  # nothing is told twice
 
 
 def test_what_each_modality_contributes_adds_up_to_the_gain_over_the_most_frequent_class(multimodal):
