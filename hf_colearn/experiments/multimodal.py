@@ -84,8 +84,9 @@ class MultimodalOptions(RecipeOptions):
 def multimodal_arms(
     options: MultimodalOptions, training: Mapping[str, Any], modalities: Sequence[str]
 ) -> list[ArmPlan]:
-    """The label loss alone (`ce`), its mixture with the objective by constant, heuristic, fitted and learned alphas, the
-    mixture with misaligned pairs as a null control, and as references every modality alone and their late ensemble.
+    """The label loss alone (`ce`), its mixture with the objective by constant, heuristic, fitted and learned alphas (of
+    which one lowers the fused loss of its outer split, and one the sum of the heads' losses), the mixture with misaligned
+    pairs as a null control, and as references every modality alone and their late ensemble.
 
     A modality alone has as many optimizer steps as the joint model, hence as its encoder there; the late ensemble's share
     them, see [`~hf_colearn.experiments.late_ensemble.LateEnsembleTrainer`].
@@ -101,6 +102,11 @@ def multimodal_arms(
             f"alpha_schedule='{training['alpha_schedule']}' is what the arms differ in: leave it out, and choose by "
             "`--arms ce constant heuristic fitted learned`."
         )
+    if training["alpha_outer"] != "fused":
+        raise ValueError(
+            f"alpha_outer='{training['alpha_outer']}' is what the learned arms differ in: leave it out, and choose by "
+            "`--arms ce 'learned by modality'`."
+        )
     alpha = 0.5 if training["alpha"] is None else float(training["alpha"])
     objective = options.make_objective()
     misaligned = MisalignedPairs(objective)
@@ -109,8 +115,8 @@ def multimodal_arms(
     def constant(value: float) -> Callable[[int], Alpha]:
         return lambda seed: ConstantAlpha(value, term)
 
-    def learned(seed: int) -> LearnedAlpha:
-        return LearnedAlpha(
+    def learned(outer: str) -> Callable[[int], Alpha]:
+        return lambda seed: LearnedAlpha(
             term,
             alpha,
             float(training["alpha_learning_rate"]),
@@ -119,6 +125,7 @@ def multimodal_arms(
             outer_split=float(training["alpha_outer_split"]),
             batch_size=training["alpha_batch_size"],
             seed=seed,
+            outer=outer,
         )
 
     def mixed(name: str, make_alpha: Callable[[int], Alpha]) -> ArmPlan:
@@ -130,7 +137,8 @@ def multimodal_arms(
         *(mixed(f"alpha {value:g}", constant(value)) for value in options.alphas),
         mixed("heuristic", lambda seed: HeuristicAlpha(term)),
         mixed("fitted", lambda seed: FittedAlpha.released(term)),
-        mixed("learned", learned),
+        mixed("learned", learned("fused")),
+        mixed("learned by modality", learned("modalities")),
         ArmPlan("misaligned pairs", "null", objective=misaligned, make_alpha=constant(alpha)),
         *(ArmPlan(f"{modality} alone", "reference", modality=modality) for modality in modalities),
         ArmPlan("late ensemble", "reference", late_ensemble=True),

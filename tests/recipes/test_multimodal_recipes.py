@@ -222,6 +222,23 @@ def test_stamps_are_seen_read_and_heard(tmp_path):
     assert outputs.logits.shape == (1, 2) and outputs.modality_mask.tolist() == [[True, True, False]]
 
 
+def test_stamps_without_a_label_are_pairs_of_a_weak_modality(tmp_path):
+    """Of 18 stamps to train on, 3 of each of two categories are labelled; every loss of labels is over these."""
+    stamps = write_table(tmp_path / "stamps")
+    arms = ["ce", "alpha 0.3", "learned by modality", "speech alone", "late ensemble"]
+    asked = ["--labels_per_class", "3", "--labelled_per_batch", "2", "--alphas", "0.3", "--alpha_outer_split", "0.4"]
+    report = main_of("weak_modality", tmp_path, "--data_dir", stamps, *QUICK, *asked, "--arms", *arms)
+    runs = {run["arm"]: run for run in report["runs"]}
+    assert list(runs) == arms and report["student"] is None
+    for arm, run in runs.items():
+        labelled = 4 if arm.startswith("learned") else 6  # of 6, two fifths are for the alpha
+        assert (run["num_labelled"], run["num_train"]) == (labelled, 18 - 6 + labelled), arm
+    parts = keys_of("accuracy", "image", "text", "speech")
+    assert parts <= set(runs["alpha 0.3"]["metrics"]) and parts <= set(runs["late ensemble"]["metrics"])
+    assert {entry["alpha"] for entry in runs["alpha 0.3"]["history"] if "alpha" in entry} == {0.3}
+    assert any("hypergradient" in entry for entry in runs["learned by modality"]["history"])
+
+
 # ---- tweets ----
 COLOURS = {0: (255, 0, 0), 1: (0, 0, 255), 2: (0, 255, 0)}
 COUNTS = {"train": 12, "valid": 4, "test": 4}
