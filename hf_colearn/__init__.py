@@ -59,12 +59,14 @@ _LIVES_IN = {
     "multi_label_metrics": "evaluation.multi_label",
     "regression_metrics": "evaluation.regression",
     "save_run": "experiments.scoring",
+    "teacher_check": "analysis.teacher_check",
 }
 
 if TYPE_CHECKING:
     from hf_colearn.alpha.alpha import Alpha
     from hf_colearn.alpha.learned import LearnedAlpha
     from hf_colearn.alpha.schedules import ConstantAlpha, FittedAlpha, HeuristicAlpha
+    from hf_colearn.analysis.teacher_check import teacher_check
     from hf_colearn.arguments import CoLearningArguments
     from hf_colearn.data.multimodal import MultimodalCollator
     from hf_colearn.data.sample_ids import with_sample_ids

@@ -1,4 +1,4 @@
-"""The command `hf-colearn`: reports on, publishes and checks what finished runs left."""
+"""The command `hf-colearn`: reports on, publishes and checks what finished runs left, and checks teachers before a run."""
 
 import argparse
 import sys
@@ -23,6 +23,23 @@ def make_parser() -> argparse.ArgumentParser:
         help="maps of the latents to draw, pca and tsne by default; umap needs pip install 'hf-colearn[umap]'",
     )  # fmt: skip
     one.set_defaults(run=_report)
+
+    one = commands.add_parser(
+        "check",
+        help="will this teacher help? A minute of linear probes before hours of training",
+        epilog="Samples without a label are empty or -100 in LABELS; samples without a pair are empty or -1 in --row_column.",
+    )
+    one.add_argument("--features", required=True, metavar="BANK", help="folder of the student's features, as a bank")
+    one.add_argument("--teacher", required=True, metavar="BANK", help="folder of the teacher bank")
+    one.add_argument(
+        "--labels", required=True, metavar="FILE", help="one row a sample: .csv, .json, .jsonl or .parquet"
+    )
+    one.add_argument("--label_column", default="labels", help="of LABELS: classes as integers or names, or values")
+    one.add_argument(
+        "--row_column", help="of LABELS: every sample's row of the teacher; by default sample i sees row i"
+    )
+    one.add_argument("--confidence", type=float, default=0.9, help="level of the intervals, 0.9 by default")
+    one.set_defaults(run=_check)
 
     one = commands.add_parser("publish", help="upload a run's student with its card and report to the Hub")
     one.add_argument("folder", metavar="RUN", help="folder of a finished run, as runs/digits_l2v, or of a student")
@@ -79,6 +96,16 @@ def _report(options: argparse.Namespace) -> int:
     made = report(options.runs, options.output_dir, facts, options.metric, options.projections)
     print(made.headline, *([f"\n{made.summary}"] if made.summary else []), "Written:", sep="\n")
     print(*(f"  {path}" for path in made.files), sep="\n")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from hf_colearn.analysis.latents.transfer_inputs import read_banks
+    from hf_colearn.analysis.teacher_check import teacher_check
+
+    columns = {"label_column": options.label_column, "row_column": options.row_column}
+    x_ND, t_NE, labels = read_banks(options.features, options.teacher, options.labels, **columns)
+    print(teacher_check(x_ND, t_NE, labels, confidence=options.confidence))
     return 0
 
 
