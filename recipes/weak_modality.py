@@ -72,8 +72,10 @@ def main() -> None:
     train = {name: data["train"][f"{name}_features"][:] for name in MODALITIES}
 
     def make_trainer(arm: ArmPlan, args: CoLearningArguments) -> CoLearningTrainer:
-        shape = {"hidden_dims": [options.hidden_dim], "standardized": True}
-        backbones = {name: FeatureBackboneConfig(feature_dim=train[name].shape[1], **shape) for name in MODALITIES}
+        backbones = {
+            name: FeatureBackboneConfig(features_NF.shape[1], [options.hidden_dim], standardized=True)
+            for name, features_NF in train.items()
+        }
         model = options.make_model(backbones, id2label=names)
         for name, features_NF in train.items():
             model.encoders[name].backbone.set_statistics(features_NF)
