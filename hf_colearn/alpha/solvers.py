@@ -105,7 +105,10 @@ class ConjugateGradient:
 
     M is the inverse of `diagonal`, the preconditioner (1 without it): the iteration is the plain one (Hestenes & Stiefel,
     1952) for \\(M^{-1/2} H M^{-1/2}\\), and every norm below is of that system. Weights whose diagonal is 0, which the
-    optimizer never moved, stay out of it.
+    optimizer never moved, stay out of it. For one product more the first step is made without the diagonal, too, and the
+    iteration goes on from the one of more energy \\(v^T H v\\), of which the solution has most: Adam's moments know
+    curvature by its noise, and not that of a weight decay in the loss, on which a perceptron of digits needs 360 products
+    with the diagonal and 22 without.
 
     Solved means that the relative error of v is below `tolerance`, by the estimate \\(|r| / (\theta |v|)\\): r is the
     residual of v by a product of its own, not of the recursion, and \\(\theta\\) the smallest curvature that the iteration
@@ -132,7 +135,7 @@ class ConjugateGradient:
     | linearly spaced, 1e3 | 150 | 20 of 20 | 72, 76 | 0.005 % |
     | linearly spaced, 1e5 | 150 | 20 of 20 | 87, 90 | 0.00001 % |
     | scales of the weights, 1e5 | 150 | 0 of 20 | 151, 151 | |
-    | the same, with a diagonal | 150 | 20 of 20 | 106, 110 | 0.19 % |
+    | the same, with a diagonal | 150 | 20 of 20 | 108, 111 | 0.19 % |
 
     All signs of what is solved are right. In float32 exact products solve the same but for a condition of 1e5. Differences
     solve none: they are off by 3 % at a condition of 10 and by 18 to 70 % at 1e3 when they end.
@@ -161,18 +164,34 @@ class ConjugateGradient:
             raise ValueError(f"iterations={self.iterations}: choose 1 or more, or the solver Identity.")
 
     def solve(self, product: Product, g_P: torch.Tensor) -> Solution:
-        root_P = torch.ones_like(g_P) if self.diagonal is None else flat(self.diagonal).sqrt()
-        run, next_check = _Iteration(product, root_P, root_P * g_P, self.damping), 8
+        run, next_check = self._first_step(product, g_P), 8
         while not run.has_ended and run.products < self.iterations:
-            run.advance()
-            # Half the tolerance, so that the residual that is looked at then is below the whole.
-            if not run.has_ended and (run.estimate <= self.tolerance / 2 or run.products >= next_check):
-                next_check = 2 * run.products
-                run.check()
-                run.has_ended |= run.error <= self.tolerance
+            is_near = (
+                run.estimate <= self.tolerance / 2
+            )  # a half, so that the residual that is looked at is below the whole
+            if run.is_checked or not (is_near or run.products >= next_check):
+                run.advance()
+                continue
+            next_check = 2 * run.products
+            run.check()
+            run.has_ended |= run.error <= self.tolerance
         if not run.is_checked:
             run.check()
         return Solution(run.solution_P, run.error <= self.tolerance)
+
+    def _first_step(self, product: Product, g_P: torch.Tensor) -> "_Iteration":
+        """The iteration after its first product, with the diagonal or without it."""
+        if self.diagonal is None:
+            roots = [torch.ones_like(g_P)]
+        else:
+            diagonal_P = flat(self.diagonal)
+            roots = [diagonal_P.sqrt(), (diagonal_P > 0).to(g_P.dtype)]
+        runs = [_Iteration(product, root_P, root_P * g_P, self.damping) for root_P in roots]
+        for run in runs:
+            run.advance()
+        best = max(runs, key=lambda run: run.energy)  # the diagonal where they are equal
+        best.products = len(runs)
+        return best
 
 
 class _Iteration:
@@ -189,12 +208,15 @@ class _Iteration:
         (self._square,), self._size = _read(goal_P @ goal_P), 0.0
         self._sound_norm = self._square**0.5
         self.products = 0
+        self.energy = 0.0  # v' (H + damping) v, of all iterates below that of the solution
         self.solution_P = self._v_P
         self.estimate = self.error = 0.0 if self._square == 0 else math.inf  # of v, by the recursion and by a product
         self.is_checked, self.has_ended = True, self._square == 0
 
     def advance(self) -> None:
         """The next iterate; the end, where there is no curvature along the direction."""
+        if self.has_ended:
+            return
         p_P = self._direction_P
         product_P = self._root_P * self._product(self._root_P * p_P)
         self.products += 1
@@ -208,6 +230,7 @@ class _Iteration:
             self.has_ended = True
             return
         step = self._square / curvature
+        self.energy += step * self._square
         self._v_P = self._v_P + step * p_P
         self._residual_P = self._residual_P - step * (product_P + self._damping * p_P)
         square, length = _read(self._residual_P @ self._residual_P, self._v_P @ self._v_P)
