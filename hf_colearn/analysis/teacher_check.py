@@ -279,7 +279,10 @@ def _decide(found: Mapping[str, Any], confidence: float) -> tuple[Verdict, str]:
     if following is None:
         return "undecided", f"{found['unlabelled_pairs']} pairs without a label are too few; {ENOUGH} are the least"
     if following.high <= 0:
-        return "cannot help", f"the student's features cannot follow the teacher, though it knows more ({compared})"
+        return (
+            "cannot help",
+            f"the student's features cannot follow the teacher's decisions ({points(following)} points)",
+        )
     if over_null.is_gain and following.is_gain:
         return "likely to help", (
             f"the teacher knows more at this label budget ({compared}, {self_training}) and the student's features can "

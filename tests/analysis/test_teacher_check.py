@@ -69,11 +69,18 @@ def test_permuted_pairs_harm_and_a_student_that_cannot_follow_gains_nothing():
     check = teacher_check(noisy, clear[permuted], few(y))
     assert check.verdict == "will harm" and "no better than permuted ones" in check.reason
 
-    # Of the teacher's latents the features show one direction that tells nothing of the class.
-    nuisance = np.random.default_rng(2).normal(size=(N, 1))
-    half = np.concatenate([nuisance, clear[:, :2] + 0.8 * np.random.default_rng(3).normal(size=(N, 2))], axis=1)
-    check = teacher_check(half, np.concatenate([3 * nuisance, clear], axis=1), few(y))
-    assert check.verdict != "likely to help" and check.advantage_over_null.low > 0
+    # 200 labels, and 60 pairs, from which latents cannot be told in 44 dimensions: 30 labelled ones, 30 without a label.
+    paired = (np.arange(N) < 30) | ((np.arange(N) >= 200) & (np.arange(N) < 230))
+    check = teacher_check(noisy, np.where(paired[:, None], clear, np.nan), np.where(np.arange(N) < 200, y, -100))
+    assert check.verdict == "cannot help" and "cannot follow" in check.reason
+    assert check.following.high < 0 and (check.paired, check.unlabelled_pairs) == (60, 30)
+
+
+def test_a_teacher_that_is_the_student_cannot_help():
+    y, clear, noisy = spaces()
+    check = teacher_check(clear, clear, few(y))
+    assert check.verdict == "cannot help" and "knows no more than the student" in check.reason
+    assert check.advantage.mean == 0 and check.explained_variance > 0.99
 
 
 def test_it_says_where_the_pairing_carries_the_label(helps):

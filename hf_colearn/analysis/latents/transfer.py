@@ -151,20 +151,21 @@ def agreement(x_NP: np.ndarray, t_NP: np.ndarray, labelled: Labelled, seed: int)
     taught = everyone[paired_N[labelled.rows]]
     teacher = _ridge(t_NP[labelled.rows[taught]], labelled.values[taught])
     said_mC = labelled.decide(teacher(t_NP[pairs_m]))
-    predicted_mP = _cross_fitted(x_NP[pairs_m], t_NP[pairs_m], seed)
+    predicted_mP = _cross_fitted(x_NP, t_NP, pairs_m, labelled.rows[taught], seed)
     predictions = [probe(x_NP[pairs_m]) for probe in student_probes(x_NP, labelled, everyone)]
     predictions.append(teacher(predicted_mP))
-    agreements = (labelled.scores(p_mC, said_mC) for p_mC in predictions)
-    return Agreement(*agreements, _explained_variance(t_NP[pairs_m], predicted_mP))
+    alone_m, self_training_m, transfer_m = (labelled.scores(p_mC, said_mC) for p_mC in predictions)
+    return Agreement(alone_m, self_training_m, transfer_m, _explained_variance(t_NP[pairs_m], predicted_mP))
 
 
-def _cross_fitted(x_mP: np.ndarray, t_mP: np.ndarray, seed: int) -> np.ndarray:
-    """The latents that ridge regression predicts from features, each sample's by the folds that it is not in."""
+def _cross_fitted(x_NP: np.ndarray, t_NP: np.ndarray, pairs_m: np.ndarray, known: np.ndarray, seed: int) -> np.ndarray:
+    """The latents that ridge regression predicts of pairs, each from the folds that it is not in and the `known` pairs."""
     with extra("report", "the probes are scikit-learn's"):
         from sklearn.model_selection import KFold
-    predicted_mP = np.empty_like(t_mP)
-    for train, test in KFold(FOLDS, shuffle=True, random_state=seed).split(x_mP):
-        predicted_mP[test] = _ridge(x_mP[train], t_mP[train])(x_mP[test])
+    predicted_mP = np.empty_like(t_NP[pairs_m])
+    for train, test in KFold(FOLDS, shuffle=True, random_state=seed).split(pairs_m):
+        rows = np.concatenate([pairs_m[train], known])
+        predicted_mP[test] = _ridge(x_NP[rows], t_NP[rows])(x_NP[pairs_m[test]])
     return predicted_mP
 
 
