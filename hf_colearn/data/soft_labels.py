@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from hf_colearn.data.splits import NO_LABEL
+from hf_colearn.data.sample_ids import NO_LABEL
 
 
 def smoothed(labels_B: torch.Tensor, num_classes: int, share: float) -> torch.Tensor:

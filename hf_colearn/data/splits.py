@@ -1,13 +1,11 @@
 """Splits and subsets of a training set, by class, where some or most samples may have no label."""
 
 import numpy as np
-import pyarrow as pa
 from datasets import ClassLabel, Dataset, Features, Value
 
 from hf_colearn.data.columns import check_columns
-
-
-NO_LABEL = -100  # what transformers leaves out of a loss
+from hf_colearn.data.labels import is_labelled, label_array
+from hf_colearn.data.sample_ids import NO_LABEL
 
 
 def cut_validation(
@@ -152,24 +150,10 @@ def _drawn(dataset: Dataset, labels_per_class: int, seed: int, label_column: str
 def _labels(dataset: Dataset, column: str) -> tuple[np.ndarray, np.ndarray]:
     """Labels `(N,)`, or `(N, C)` multi-hot ones, and which of the samples have any."""
     check_columns(dataset, column)
-    cells = dataset.with_format("arrow").select_columns(column)[column][:]
-    cells = cells.combine_chunks() if isinstance(cells, pa.ChunkedArray) else cells
-    if pa.types.is_nested(cells.type) or isinstance(cells.type, pa.ExtensionType):
-        rows = [np.asarray([np.nan] if row is None else row, dtype=np.float64) for row in cells.to_pylist()]
-        width = max(map(len, rows), default=1)
-        values = np.full((len(rows), width), np.nan)
-        for value, row in zip(values, rows, strict=True):
-            value[: len(row)] = row
-        return values, ((values != NO_LABEL) & ~np.isnan(values)).any(axis=1)
-    if pa.types.is_integer(cells.type):
-        values = np.asarray(cells.fill_null(NO_LABEL).to_numpy(zero_copy_only=False))
-        return values, values != NO_LABEL
-    if pa.types.is_floating(cells.type):
-        values = np.asarray(cells.fill_null(np.nan).to_numpy(zero_copy_only=False))
-        return values, ~np.isnan(values)
-    # Strings: a null is no label. (A column of nothing but nulls, too.)
-    values = cells.to_numpy(zero_copy_only=False).astype(object)
-    return values, np.array([value is not None for value in values], dtype=bool)
+    values = label_array(dataset, column)
+    if values.dtype.kind == "O":  # strings
+        return values, np.array([value is not None for value in values], dtype=bool)
+    return values, is_labelled(values)
 
 
 def _has_classes(values: np.ndarray) -> bool:
