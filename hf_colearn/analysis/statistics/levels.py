@@ -143,6 +143,13 @@ class LevelComparisons:
                 f"chance of finding any where there is none is {percent(1 - confidence)} at most, once against the baseline "
                 "and once against the best null control."
             )
+        estimates = [
+            e for at in self.arms.values() for arm in at.values() for e in (arm.mean, arm.to_baseline, arm.to_null)
+        ]
+        if any(estimate is not None and estimate.low is None for estimate in estimates):
+            notes.append(
+                "No bracket and no claim where a value is the same at every seed: nothing tells how certain it is."
+            )
         return notes
 
     def table(self) -> str:
