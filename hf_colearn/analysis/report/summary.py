@@ -23,7 +23,8 @@ def summary(runs: Sequence[Run], comparison: Comparison | LevelComparisons, expe
     """
     title = ": ".join(experiment[name] for name in ("title", "dataset") if experiment.get(name))
     parts = [f"{title + ', ' if title else ''}{len(runs[0].labels):,} test samples\n"]
-    if by_modality := modality_table(runs, comparison.metric):
+    by_modality = modality_table(runs, comparison.metric)
+    if by_modality and isinstance(comparison, Comparison):
         parts.append(f"{BY_MODALITY}\n\n{by_modality}\n")
         compared = compare_parts(runs, comparison.metric, comparison.source)
         parts.append(f"{parts_text(compared, text_table)}\n\nBy the fused prediction of all modalities:\n")
