@@ -56,7 +56,8 @@ class Problem:
         return Dataset.from_dict(columns | ({"sample_id": range(len(features))} if name == "train" else {}))
 
     def trainer(self, plan: ArmPlan, seed: int = 0, **fields: Any) -> CoLearningTrainer:
-        settings = {"max_steps": 60, "per_device_train_batch_size": 32, "learning_rate": 1e-2, "logging_steps": 20}
+        settings = {"max_steps": 40, "per_device_train_batch_size": 32, "learning_rate": 2e-2, "logging_steps": 20}
+        settings["per_device_eval_batch_size"] = 512
         student = CoLearningForFeatureClassification.from_backbone(
             FeatureBackboneConfig(feature_dim=self.train.shape[1], hidden_dims=[16]), self.latents.shape[1],
             self.num_labels, id2label=self.id2label,
