@@ -94,7 +94,8 @@ def test_two_processes_equal_one_on_the_same_global_batch(uninterrupted, tmp_pat
     for key in ("loss", "loss_task", "loss_latent", "alpha", "grad_norm"):
         assert losses(first["history"], key) == pytest.approx(losses(one["history"], key), rel=1e-5, abs=1e-5), key
     for name, total in one["weights"].items():
-        assert first["weights"][name] == pytest.approx(total, rel=1e-5, abs=1e-4), name
+        if "k_proj.bias" not in name:  # cancels in the softmax, so that Adam moves it by the gradient's rounding alone
+            assert first["weights"][name] == pytest.approx(total, rel=1e-5, abs=1e-4), name
 
 
 @pytest.mark.parametrize(("kill_at", "last_checkpoint"), [(14, 12), (17, 15)])
