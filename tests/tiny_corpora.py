@@ -9,6 +9,7 @@ from datasets import Image as ImageFeature
 from PIL import Image
 
 from hf_colearn.corpora.dtmf import dtmf_digits
+from hf_colearn.corpora.emoji import DRAWINGS
 
 
 # ---- spoken digits ----
@@ -92,3 +93,35 @@ def write_mirror(folder, splits, labels):
         (folder / "mirror").mkdir(exist_ok=True)
         Dataset.from_dict(cells, features=features).to_parquet(folder / "mirror" / f"{split}.parquet")
     return str(folder / "mirror")
+
+
+# ---- emoji ----
+# Four animals, four foods, and what is left out: a keycap, a skin tone, a joined one, a flag, a component.
+EMOJI = {"animal": ["1f431", "1f436", "1f434", "1f42e"], "food": ["1f34e", "1f350", "2615-fe0f", "1f35e"]}
+EMOJI_LEFT_OUT = {
+    "0031-fe0f-20e3": "Symbols",
+    "1f44b-1f3fd": "People",
+    "1f468-200d-1f373": "People",
+    "1f1eb-1f1f7": "Flags",
+    "1f3c1": "Flags",
+    "1f9b0": "Component",
+}
+EMOJI_COLOURS = {"noto": (200, 0, 0, 255), "twemoji": (0, 0, 200, 255)}
+
+
+def write_emoji(folder, kept=EMOJI):
+    """Pictures of 8 x 8 pixels in two drawings, of one colour and transparent below but for a pixel in the last row."""
+    named = [(code, category, f"{category} {i}") for category, codes in kept.items() for i, code in enumerate(codes)]
+    rows = [*named, *((code, category, "left out") for code, category in EMOJI_LEFT_OUT.items())]
+    with (folder / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file_name", "label_text", "tags", "category", "subgroup"])
+        writer.writerows([f"{code}.png", name, "", category, f"{category}-small"] for code, category, name in rows)
+    for drawing in DRAWINGS:
+        (folder / drawing).mkdir()
+        for row, (code, *_) in enumerate(rows):
+            picture = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+            picture.paste(EMOJI_COLOURS[drawing], (0, 0, 8, 4))
+            picture.putpixel((row % 8, 7), (0, 0, row, 255))
+            picture.save(folder / drawing / f"{code}.png")
+    return folder

@@ -1,35 +1,10 @@
 """Emoji: which ones, their pictures from a font or a folder, their names, and the split."""
 
-import csv
-
 import numpy as np
 import pytest
-from PIL import Image
 
-from hf_colearn.corpora.emoji import DRAWINGS, load_emoji
-
-
-# Four animals, four foods, and what is left out: a keycap, a skin tone, a joined one, a flag, a component.
-KEPT = {"animal": ["1f431", "1f436", "1f434", "1f42e"], "food": ["1f34e", "1f350", "2615-fe0f", "1f35e"]}
-LEFT_OUT = {"0031-fe0f-20e3": "Symbols", "1f44b-1f3fd": "People", "1f468-200d-1f373": "People", "1f1eb-1f1f7": "Flags"}
-LEFT_OUT |= {"1f3c1": "Flags", "1f9b0": "Component"}
-COLOURS = {"noto": (200, 0, 0, 255), "twemoji": (0, 0, 200, 255)}
-
-
-def write_folder(folder, kept=KEPT):
-    named = [(code, category, f"{category} {i}") for category, codes in kept.items() for i, code in enumerate(codes)]
-    rows = [*named, *((code, category, "left out") for code, category in LEFT_OUT.items())]
-    with (folder / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["file_name", "label_text", "tags", "category", "subgroup"])
-        writer.writerows([f"{code}.png", name, "", category, f"{category}-small"] for code, category, name in rows)
-    for drawing in DRAWINGS:
-        (folder / drawing).mkdir()
-        picture = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
-        picture.paste(COLOURS[drawing], (0, 0, 8, 4))  # the lower half is transparent
-        for code, *_ in rows:
-            picture.save(folder / drawing / f"{code}.png")
-    return folder
+from hf_colearn.corpora.emoji import load_emoji
+from tiny_corpora import EMOJI, EMOJI_COLOURS, write_emoji
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +14,7 @@ def drawn():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return write_folder(tmp_path_factory.mktemp("emoji"))
+    return write_emoji(tmp_path_factory.mktemp("emoji"))
 
 
 def everything(splits, column):
@@ -95,8 +70,10 @@ def test_a_folder_gives_a_test_in_either_drawing(folder):
     for split, drawing in (("train", "twemoji"), ("test", "twemoji"), ("test_shift", "noto")):
         assert len(splits[split]) == 4
         picture = np.asarray(splits[split][0]["image"])
-        assert (picture[:4] == COLOURS[drawing][:3]).all() and (picture[4:] == 255).all()
-    assert sorted(everything(splits, "emoji")) == sorted(code.removesuffix("-fe0f") for code in sum(KEPT.values(), []))
+        assert (picture[:4] == EMOJI_COLOURS[drawing][:3]).all() and (picture[4:7] == 255).all()
+    assert sorted(everything(splits, "emoji")) == sorted(
+        code.removesuffix("-fe0f") for code in sum(EMOJI.values(), [])
+    )
     assert sorted(everything(splits, "text"))[:4] == [f"animal {i}" for i in range(4)]
 
 
@@ -136,7 +113,7 @@ def test_bad_arguments_are_named(folder, arguments, message):
 def test_what_a_folder_lacks_is_named_with_its_line(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no '.*metadata.csv': pass the folder"):
         load_emoji(tmp_path)
-    folder = write_folder(tmp_path)
+    folder = write_emoji(tmp_path)
     (folder / "twemoji" / "1f436.png").unlink()
     with pytest.raises(ValueError, match="1f436.png' of line 3 of '.*metadata.csv' is missing"):
         load_emoji(folder)
