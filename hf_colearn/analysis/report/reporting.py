@@ -24,6 +24,7 @@ from hf_colearn.analysis.report.training import section_cost, section_training
 from hf_colearn.analysis.runs import Run, by_arm, by_level, compare_all, read_runs, write_report
 from hf_colearn.analysis.statistics.compare import Comparison
 from hf_colearn.analysis.statistics.levels import LevelComparisons, level_words
+from hf_colearn.utils.metric_names import is_count, is_error
 
 
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -80,7 +81,7 @@ def report(
         info (`Mapping`, *optional*): `title`, `dataset`, `metric`, `source`, `command` of the experiment; by default what
             the folder's `experiment.json` says.
         metric (`str`, *optional*): What the arms are compared on: by default what the recipe compared, or `"accuracy"`, or
-            the first one that was measured.
+            the first one that was measured and is better the higher it is.
         methods (`Sequence[str]`, *optional*): Projections to draw: `"pca"`, `"tsne"`, both by default, and `"umap"`, which
             needs `pip install 'hf-colearn[umap]'` and takes ten seconds more to compile itself.
 
@@ -109,7 +110,8 @@ def report(
     if output_dir is None:
         raise ValueError("runs were given, and no folder to write to: pass output_dir.")
     known = {**known, **(info or {})}
-    measured = [*merged[0].metrics] or ["accuracy"]
+    scores = [name for name in merged[0].metrics if not is_error(name) and not is_count(name)]
+    measured = scores or [*merged[0].metrics] or ["accuracy"]
     metric = metric or known.get("metric") or ("accuracy" if "accuracy" in measured else measured[0])
     source = known.get("source") or "teacher"
     return _write(Path(output_dir), merged, known, metric, source, methods)
