@@ -48,12 +48,14 @@ def sentence_copies(texts: Sequence[str], view: int, seed: int = 0) -> list[str]
     return copies
 
 
-def picture_copies(images: Sequence[Any], view: int, seed: int = 0) -> list[np.ndarray]:
+def picture_copies(images: Sequence[Any], view: int, seed: int = 0, mirror: bool = True) -> list[np.ndarray]:
     """Pictures `(128, 128, 3)` uint8, mirrored with probability .5, after RandAugment and random erasing
     ([`~hf_colearn.data.augmentation.ImageAugmentation`] with its defaults, without mixing).
 
     Args:
         images (`Sequence[PIL.Image.Image]`): Of any size.
+        view, seed (`int`): Which copy.
+        mirror (`bool`, *optional*, defaults to `True`): Leave it out where left and right mean something, as in digits.
     """
     augment = ImageAugmentation(mean=[0.0] * 3, std=[1.0] * 3, mixup=0, cutmix=0, label_smoothing=0)
     copies: list[np.ndarray] = []
@@ -64,7 +66,7 @@ def picture_copies(images: Sequence[Any], view: int, seed: int = 0) -> list[np.n
         x_BCHW = torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).float() / 255
         with torch.random.fork_rng(devices=[]):  # it draws from torch's generator
             torch.manual_seed(int(np.random.default_rng([seed, view, first]).integers(2**31)))
-            is_mirrored_B = torch.rand(len(x_BCHW)) < 0.5
+            is_mirrored_B = (torch.rand(len(x_BCHW)) < 0.5) & mirror
             x_BCHW = torch.where(is_mirrored_B[:, None, None, None], x_BCHW.flip(-1), x_BCHW)
             x_BCHW = augment({"pixel_values": x_BCHW})["pixel_values"]
         pixels_BHWC = (x_BCHW.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()

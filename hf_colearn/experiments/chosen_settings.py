@@ -62,8 +62,10 @@ class SemiSupervisedOptions(RecipeOptions):
         plans = [arm for arm in of_all if arm.method != ORACLE]
         plans = [cast(SemiSupervisedArm, arm.at(BUDGET, k)) for k in self.labels_per_class for arm in plans]
         plans += [arm for arm in of_all if arm.method == ORACLE]  # once
+        if self.choose:
+            return plans
         check_comparable(plans, self.seeds)
-        return plans if self.choose else with_chosen(plans, self.settings_file(script), comparison)
+        return with_chosen(plans, self.settings_file(script), comparison)
 
 
 def with_chosen(plans: Sequence[SemiSupervisedArm], path: Path, comparison: str) -> list[SemiSupervisedArm]:

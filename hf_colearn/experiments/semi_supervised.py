@@ -30,9 +30,14 @@ from hf_colearn.utils.extras import extra
 
 BUDGET = "labels a class"  # what is swept
 ORACLE = "label oracle"
-_ARGUMENTS = ("alpha", "learning_rate")  # settings that are fields of the training arguments
-_RATES = ({"learning_rate": 3e-4}, {"learning_rate": 1e-3}, {"learning_rate": 3e-3})
-_ALPHAS = ({"alpha": 0.8}, {"alpha": 0.9}, {"alpha": 0.95})
+# `rate` is relative to the recipe's learning rate, which is that of labels alone.
+_RATES = ({"rate": 0.3}, {"rate": 1.0}, {"rate": 3.0})
+_LATENTS = ({"alpha": 0.8, "rate": 1.0}, {"alpha": 0.9, "rate": 3.0}, {"alpha": 0.9, "rate": 10.0})
+_OWN_LABELS = ({"share": 0.5, "rate": 0.3}, {"share": 0.5, "rate": 1.0}, {"share": 1.0, "rate": 1.0})
+_TWO_VIEWS = ({"threshold": 0.8, "rate": 1.0}, {"threshold": 0.95, "rate": 1.0}, {"threshold": 0.8, "rate": 3.0})
+_LATENTS_AND_LABELS = ({"alpha": 0.5, "rate": 3.0}, {"alpha": 0.7, "rate": 3.0}, {"alpha": 0.9, "rate": 3.0})
+_STAGES = ({"rate": 1.0}, {"rate": 3.0}, {"rate": 10.0})
+_FINE_TUNING = 1 / 3  # the rate of the second of two stages, relative to the first
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,8 @@ class SemiSupervisedArm(ArmPlan):
     Args:
         method (`str`): Which of [`semi_supervised_arms`] it is, whatever its name is.
         grid (`tuple[Mapping[str, float], ...]`): The settings to choose from, as many in every arm.
-        setting (`Mapping[str, float]`, *optional*): The one to train with; the middle one of the grid by default. `alpha` and
-            `learning_rate` are those of [`CoLearningArguments`], `share` and `threshold` are of the method.
+        setting (`Mapping[str, float]`, *optional*): The one to train with, by default the middle one of the grid. `alpha` is
+            that of [`CoLearningArguments`], `rate` is relative to the recipe's `learning_rate`, others are of the method.
         two_streams (`bool`, *optional*, defaults to `False`): Whether `labelled_per_batch` samples of a batch are labelled;
             else the arm has labels for whatever it is trained on, or pairs for all.
     """
@@ -59,7 +64,9 @@ class SemiSupervisedArm(ArmPlan):
 
     def arguments(self, training: Mapping[str, Any], seed: int) -> CoLearningArguments:
         """Those of one run, with the arm's setting over the recipe's."""
-        values = {**training, **{name: self.setting[name] for name in _ARGUMENTS if name in self.setting}}
+        values = {**training, "learning_rate": training["learning_rate"] * self.setting.get("rate", 1.0)}
+        if "alpha" in self.setting:
+            values["alpha"] = self.setting["alpha"]
         if not self.two_streams:
             values["labelled_per_batch"] = None
         return super().arguments(values, seed)
@@ -100,14 +107,14 @@ def semi_supervised_arms(rows: Sequence[int] | np.ndarray | None = None) -> list
 
     return [
         arm("labels alone", "baseline", _RATES),
-        arm("self-training", "null", ({"share": 0.25}, {"share": 0.5}, {"share": 1.0})),
-        arm("FixMatch", "null", ({"threshold": 0.8}, {"threshold": 0.9}, {"threshold": 0.95}), **both),
-        arm("permuted pairs", "null", _ALPHAS, pairing=ShuffledOnce(rows), **both),
-        arm("own modality", "null", _ALPHAS, pairing=Paired(), **both),
-        arm("latent transfer", "colearned", _ALPHAS, pairing=paired, **both),
+        arm("self-training", "null", _OWN_LABELS),
+        arm("FixMatch", "null", _TWO_VIEWS, **both),
+        arm("permuted pairs", "null", _LATENTS, pairing=ShuffledOnce(rows), **both),
+        arm("own modality", "null", _LATENTS, pairing=Paired(), **both),
+        arm("latent transfer", "colearned", _LATENTS, pairing=paired, **both),
         arm("teacher's soft labels", "colearned", _RATES),
-        arm("latent + soft labels", "colearned", ({"alpha": 0.5}, {"alpha": 0.7}, {"alpha": 0.9}), pairing=paired),
-        arm("two-stage", "colearned", _RATES, pairing=paired),
+        arm("latent + soft labels", "colearned", _LATENTS_AND_LABELS, pairing=paired),
+        arm("two-stage", "colearned", _STAGES, pairing=paired),
         arm(ORACLE, "reference", _RATES),
     ]
 
@@ -185,6 +192,7 @@ class SemiSupervised:
     def _two_stages(self, args: CoLearningArguments, train: Dataset, teacher: dict[str, Any]) -> CoLearningTrainer:
         first, second = halves(args)
         first.alpha, second.alpha = 1.0, None
+        second.learning_rate *= _FINE_TUNING
         trainer = self._trained(first, train, **teacher)
         return self._trainer(second, labelled(train), trainer.model)
 

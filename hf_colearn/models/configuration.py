@@ -119,8 +119,8 @@ class FeatureBackboneConfig(PreTrainedConfig):
     Args:
         feature_dim (`int`): F, the width of the features.
         hidden_dims (`list[int]`, *optional*, defaults to none): Widths of the MLP's layers, each with GELU.
-        standardized (`bool`, *optional*, defaults to `False`): Whether the features are standardised first, by a mean and a
-            standard deviation that are saved with the weights: `backbone.set_statistics(training_features)`.
+        standardized (`bool`, *optional*, defaults to `False`): Whether the features are standardised first, by statistics
+            that are saved with the weights: `backbone.set_statistics(training_features)`.
 
     Raises:
         ValueError: If a width is none.

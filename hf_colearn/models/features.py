@@ -34,8 +34,11 @@ class FeatureBackbone(PreTrainedModel):
             self.register_buffer("std_F", torch.ones(config.feature_dim))
         self.post_init()
 
-    def set_statistics(self, features_NF: torch.Tensor) -> None:
-        """Standardises by these N features from now on, such as the training set's; one in which they are equal becomes 0."""
+    def set_statistics(self, features_NF: torch.Tensor, scale: float = 1.0) -> None:
+        """Standardises by these N features from now on, such as the training set's; one in which they are equal becomes 0.
+
+        `scale` multiplies the result: below 1 an MLP stays closer to a linear classifier, which few labels may need.
+        """
         if not self.config.standardized or features_NF.shape[1:] != self.mean_F.shape or len(features_NF) < 2:
             raise ValueError(
                 f"features of shape {tuple(features_NF.shape)} give no statistics for a backbone with "
@@ -44,7 +47,7 @@ class FeatureBackbone(PreTrainedModel):
             )
         std_F = features_NF.std(dim=0, correction=0)
         self.mean_F.copy_(features_NF.mean(dim=0))
-        self.std_F.copy_(torch.where(std_F > 0, std_F, 1.0))
+        self.std_F.copy_(torch.where(std_F > 0, std_F, 1.0) / scale)
 
     def _init_weights(self, module):
         # In torch's own scheme, as our heads.

@@ -13,9 +13,9 @@ def student(**options):
 
 def test_features_are_standardised_by_statistics_that_are_saved_with_the_weights(tmp_path):
     given = student(standardized=True)
-    given.backbone.set_statistics(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))  # means 2 and 5, deviations 1 and none
+    given.backbone.set_statistics(torch.tensor([[1.0, 5.0], [3.0, 5.0]]), scale=0.5)  # means 2, 5; deviations 1, 0
     features = given.backbone(torch.tensor([[4.0, 6.0]])).last_hidden_state
-    assert features.tolist() == [[[2.0, 1.0]]]
+    assert features.flatten().tolist() == [0.5 * 2, 0.5 * 1]
     given.save_pretrained(tmp_path)
     read = CoLearningForFeatureClassification.from_pretrained(tmp_path)
     x_BF = torch.tensor([[4.0, 6.0]])

@@ -1,0 +1,95 @@
+"""Students of frozen features: what encodes speech, what a training set of features holds, and the small network on top.
+
+Shapes: N samples, V views of each, F features.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel, WhisperFeatureExtractor
+
+from hf_colearn.data.audio import read_waveform
+from hf_colearn.data.augmented_inputs import picture_copies, sentence_copies, waveform_copies
+from hf_colearn.models.configuration import FeatureBackboneConfig
+from hf_colearn.models.features import CoLearningForFeatureClassification
+from hf_colearn.teachers.bank import TeacherBank
+from hf_colearn.teachers.encoder import FrozenEncoder
+
+
+def speech_encoder(name: str, seconds: int, pooling: str = "mean") -> FrozenEncoder:
+    """A speech encoder from the Hub or a folder; Whisper's with a window of so many seconds instead of 30.
+
+    Whisper's encoder fills its window with silence, so that a word costs as much as a paragraph. With its first positions
+    alone it costs a part; its features are then not those of the long window. The mean is over the recording's own positions.
+
+    Args:
+        name (`str`): Such as `"openai/whisper-tiny.en"`.
+        seconds (`int`): Longer recordings lose their end. Other models than Whisper take any length.
+        pooling (`str`, *optional*, defaults to `"mean"`): As of [`FrozenEncoder`].
+    """
+    encoder = FrozenEncoder.from_pretrained(name, pooling=pooling)
+    processor, model = encoder.processor, encoder.model
+    if not isinstance(processor, WhisperFeatureExtractor):
+        return encoder
+    if not 1 <= seconds <= processor.chunk_length:
+        raise ValueError(f"seconds={seconds} is no window of '{name}': pass 1 to {processor.chunk_length}.")
+    kept = ("feature_size", "sampling_rate", "hop_length", "n_fft", "padding_value", "dither")
+    short = WhisperFeatureExtractor(chunk_length=seconds, **{option: getattr(processor, option) for option in kept})
+    positions = model.config.max_source_positions * seconds // processor.chunk_length
+    weight = model.embed_positions.weight[:positions].clone()
+    model.embed_positions = torch.nn.Embedding.from_pretrained(weight, freeze=True)
+    model.config.max_source_positions = positions
+    return FrozenEncoder(model, short, pooling, encoder.revision)
+
+
+def encoded_views(encoder: FrozenEncoder, inputs: Sequence[Any], views: int, mirror: bool = True) -> torch.Tensor:
+    """The features `(N, 1 + V, F)` of inputs and of augmented copies of them ([`~hf_colearn.data.augmented_inputs`]).
+
+    Each copy's features are cached as a bank's are.
+
+    Args:
+        encoder ([`FrozenEncoder`]): Of text, images or sound.
+        inputs (`Sequence`): N texts, PIL images, or cells or waveforms of sound.
+        views (`int`): V, how many copies; 0 for none.
+        mirror (`bool`, *optional*, defaults to `True`): Whether copies of pictures are mirrored half of the time.
+    """
+    if encoder.modality == "audio":
+        rate = encoder.processor.sampling_rate
+        inputs = [read_waveform(item, f"input {i}", rate)[0] for i, item in enumerate(inputs)]
+    copies: Mapping[str, Callable[[int], Sequence[Any]]] = {
+        "audio": lambda view: waveform_copies(inputs, encoder.processor.sampling_rate, view),
+        "vision": lambda view: picture_copies(inputs, view, mirror=mirror),
+        "text": lambda view: sentence_copies(inputs, view),
+    }
+    banks = [
+        TeacherBank.encode(encoder, copies[encoder.modality](view) if view else inputs) for view in range(1 + views)
+    ]
+    return torch.stack([bank.lookup(np.arange(len(bank))) for bank in banks], dim=1)
+
+
+def feature_dataset(features_NF: torch.Tensor, labels: Sequence[int]) -> Dataset:
+    """A dataset of `features`, `labels` and `sample_id` (the row), as torch tensors."""
+    columns = {"features": features_NF.numpy(), "labels": np.asarray(labels), "sample_id": np.arange(len(labels))}
+    return Dataset.from_dict(columns).with_format("torch")
+
+
+def feature_student(
+    features_NF: torch.Tensor,
+    hidden_dims: Sequence[int],
+    latent_dim: int,
+    id2label: Mapping[int, str],
+    scale: float = 1.0,
+) -> PreTrainedModel:
+    """An MLP of features as the encoder gives them, standardised by those of the training set and multiplied by a scale, for
+    one class a sample.
+    """
+    width = features_NF.shape[1]
+    config = FeatureBackboneConfig(feature_dim=width, hidden_dims=list(hidden_dims), standardized=True)
+    student = CoLearningForFeatureClassification.from_backbone(
+        config, latent_dim, id2label=dict(id2label), problem_type="single_label_classification"
+    )
+    student.backbone.set_statistics(features_NF, scale)
+    return student
