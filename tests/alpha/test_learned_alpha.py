@@ -21,6 +21,7 @@ from hf_colearn.alpha.learned import LearnedAlpha
 from hf_colearn.alpha.outer_split import split_outer
 from hf_colearn.alpha.solvers import ConjugateGradient, Neumann
 from hf_colearn.alpha.training_hypergradient import owned_weights
+from hf_colearn.data.splits import hide_labels
 from scripts import learn_alpha
 
 
@@ -176,6 +177,34 @@ def test_the_hypergradient_is_that_of_retraining_at_other_alphas():
     retrained = (higher - lower) / 0.04
     assert found == pytest.approx(retrained, rel=0.1)
     assert abs(retrained) > 1e-3
+
+
+def test_samples_without_a_label_have_a_part_in_the_terms_alone():
+    digits = tiny.digits(96)
+    train, outer = hide_labels(digits.select(range(64)), labels_per_class=2, seed=0), digits.select(range(64, 96))
+    alpha = LearnedAlpha(TERM, solver="identity", hessian="exact", outer_split=outer, batch_size=64)
+    run = trainer(alpha, tiny.student(attn_implementation="eager"), train, latent_scaling="none")
+    found = alpha.measure(torch.optim.SGD(run.model.parameters(), 0.1))
+
+    def outputs(dataset):
+        return run.model.eval()(pixel_values=torch.stack([row["pixel_values"] for row in dataset]))
+
+    inner, labels = outputs(train), torch.stack([row["labels"] for row in train])
+    collated = run.batches.collator(True)([train[i] for i in range(64)])
+    assert (labels != -100).sum() == 20
+    losses = {
+        "task": torch.nn.functional.cross_entropy(inner.logits[labels != -100], labels[labels != -100]),
+        "latent": (inner.latents - collated["teacher_latents"]).square().mean(),
+        "outer": torch.nn.functional.cross_entropy(outputs(outer).logits, outer["labels"][:]),
+    }
+    weights = [weight for weight in run.model.parameters() if weight.requires_grad]
+    task, latent, g = (
+        torch.cat([x.flatten() for x in torch.autograd.grad(loss, weights, materialize_grads=True, retain_graph=True)])
+        for loss in losses.values()
+    )
+    expected = -0.1 * g @ (latent - task)  # v is the learning rate times g
+    assert found.gradients[TERM].item() == pytest.approx(expected.item(), rel=1e-3)
+    assert found.outer_loss.item() == pytest.approx(losses["outer"].item(), rel=1e-5)
 
 
 class _LinearStudent(torch.nn.Module):
