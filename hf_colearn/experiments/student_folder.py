@@ -60,7 +60,13 @@ def finish_student(
         argv=experiment["argv"],
         arm=arm,
         scores=_scores(run),
-        dataset={"name": info.dataset_name, "type": info.dataset_type, "split": "test", "samples": len(run.labels)},
+        dataset={
+            "name": info.dataset_name,
+            "type": info.dataset_type,
+            "split": "test",
+            "samples": len(run.labels),
+            "unlabelled": run.facts.get("num_unlabelled", {}).get("test", 0),
+        },  # fmt: skip
         teacher=None if taught is None else {"words": info.teacher, **taught},
         pairing=info.pairing if run.kind == "colearned" else None,
         seconds=run.seconds if np.isfinite(run.seconds) else None,

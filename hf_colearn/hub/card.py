@@ -51,9 +51,9 @@ ALPHAS = {
 }
 _INPUTS = {"audio": "audio", "feature": "precomputed features", "image": "images", "text": "text"}
 _READING = {  # what the model's output means, where it is no distribution over classes
-    "multi_label_classification": "Every class has a probability of its own, `model(...).logits.sigmoid()`, which a pipeline "
-    "shows as its score: a sample may have several, or none.",
-    "regression": "It predicts values, `model(...).logits`, which a pipeline shows as the score.",
+    "multi_label_classification": "Every class has a probability of its own, `model(...).logits.sigmoid()`: a sample may have "
+    "several classes, or none.",
+    "regression": "It predicts values: `model(...).logits`.",
 }
 _KINDS = {"multi_label_classification": "multi-label-classification", "regression": "regression"}  # tags of cards
 _PROCESSORS = ("preprocessor_config.json", "processor_config.json", "tokenizer_config.json")
@@ -132,7 +132,7 @@ def student_card(
         is_multimodal=pipeline_tag is None,
         own_class=_OWN_CLASSES.get(pipeline_tag),
         task=_task(pipeline_tag, record.problem_type),
-        reading=_READING.get(record.problem_type or ""),
+        reading=_reading(record.problem_type, has_pipeline=metadata["pipeline_tag"] is not None),
         training_samples=samples_in_words(record.training_samples),
         modalities=modalities,
         teacher=_teacher_in_words(record),
@@ -220,6 +220,12 @@ def _task(pipeline_tag: str | None, problem: str | None) -> str:
     if pipeline_tag == "feature-classification":
         return f"{several}classification of {_INPUTS[modality]}"
     return f"{several}{pipeline_tag or 'classifier'}"
+
+
+def _reading(problem: str | None, has_pipeline: bool) -> str | None:
+    if problem not in _READING:
+        return None
+    return _READING[problem] + (" A pipeline shows them as scores." if has_pipeline else "")
 
 
 def pretty(name: str) -> str:

@@ -109,7 +109,7 @@ def test_students_learn_and_arms_are_compared_on_what_is_better_the_higher(exper
 def test_the_card_tells_what_the_student_is_and_what_it_learned_from(experiment):
     kind, _, folder, runs = experiment
     card = ModelCard.load(folder / "student" / "README.md")
-    assert "60 of 300 samples labelled, 300 paired" in card.text and "(137 samples)" in card.text
+    assert "60 of 300 samples labelled, 300 paired" in card.text and "(137 samples; 5 more have no label)" in card.text
     stated = {result.metric_type: result.metric_value for result in card.data.eval_results}
     if kind == "regression":
         assert {"r_squared", "mse", "pearsonr"} == stated.keys() and stated["mse"] == runs[1].metrics["mse"]

@@ -166,7 +166,7 @@ def test_a_regression_is_told_as_one_and_an_error_keeps_its_digits(folder):
         ("r_squared", -0.25), ("mse", 0.000012346), ("pearsonr", 0.5),
     ]  # fmt: skip
     assert "A student for regression on images. It sees" in card.text
-    assert "It predicts values, `model(...).logits`, which a pipeline shows as the score.\n" in card.text
+    assert "It predicts values: `model(...).logits`. A pipeline shows them as scores.\n" in card.text
     rows = [[cell.strip() for cell in row] for row in re.findall(r"^\| (.+?) \| (.+?) \|$", card.text, re.MULTILINE)]
     assert rows[2:5] == [["R2", "-0.2500"], ["MSE", "0.00001235"], ["Pearson correlation", "0.5000"]]
     assert "class" not in card.text.replace("pipeline_tag: image-classification", "").split("## How it was trained")[0]
@@ -192,10 +192,15 @@ def test_a_student_of_precomputed_features_has_no_pipeline_and_its_own_class(fol
     assert "pipeline_tag" not in card.data.to_dict()
     assert f'CoLearningForFeatureClassification.from_pretrained("{folder}")' in card.text
     assert f'AutoModel.from_pretrained("{folder}", trust_remote_code=True)' in card.text
-    assert "import hf_colearn  #" not in card.text and "\n\n\n" not in card.text
+    assert (
+        "import hf_colearn  #" not in card.text and "A pipeline shows" not in card.text and "\n\n\n" not in card.text
+    )
 
 
 def test_samples_without_a_label_are_told(folder):
+    dataset = a_record().dataset
+    assert "(40 samples; 3 more have no label)." in a_card(folder, a_record(dataset={**dataset, "unlabelled": 3})).text
+    assert "(40 samples)." in a_card(folder, a_record(dataset={**dataset, "unlabelled": 0})).text
     counts = {"num_train": 1200, "num_labelled": 24, "num_paired": 1200}
     told = "- **Training samples:** 24 of 1,200 samples labelled, 1,200 paired\n"
     assert told in a_card(folder, a_record(training_samples=counts)).text
