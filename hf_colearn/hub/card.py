@@ -109,9 +109,8 @@ def student_card(
     if pipeline_tag is not None and pipeline_tag not in AUTO_CLASSES:
         raise ValueError(f"no student is loaded for pipeline_tag='{pipeline_tag}': choose from {sorted(AUTO_CLASSES)}")
     metadata = _metadata(record, title, pipeline_tag, license, language)
-    kind = _KINDS.get(record.problem_type or "")
-    ours = [*TAGS, *([] if pipeline_tag else ["multimodal"]), *([kind] if kind else [])]
-    metadata |= {"library_name": "transformers", "tags": [*ours, *tags]}
+    kinds = [name for name in ("" if pipeline_tag else "multimodal", _KINDS.get(record.problem_type or "")) if name]
+    metadata |= {"library_name": "transformers", "tags": [*TAGS, *kinds, *tags]}
     if record.base_model:
         metadata |= {"base_model": record.base_model, "base_model_relation": "finetune"}
     energy = "not measured"

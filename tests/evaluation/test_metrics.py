@@ -10,6 +10,8 @@ from sklearn.metrics import average_precision_score, f1_score, top_k_accuracy_sc
 from transformers import EvalPrediction, PreTrainedConfig, PreTrainedModel, Trainer, TrainingArguments
 from transformers.utils import ModelOutput
 
+from docstrings import run_example
+from hf_colearn import multi_label_metrics, regression_metrics
 from hf_colearn.evaluation.metrics import (
     Accuracy,
     MacroF1,
@@ -17,6 +19,7 @@ from hf_colearn.evaluation.metrics import (
     TopKAccuracy,
     classification_metrics,
 )
+from hf_colearn.utils.metric_names import called, is_error
 
 
 @pytest.fixture
@@ -239,6 +242,13 @@ def test_the_trainer_calls_it_and_the_way_out_of_a_tuple_works(tmp_path):
 def test_bad_input_is_named(logits, labels, message):
     with pytest.raises(ValueError, match=message):
         classification_metrics()(EvalPrediction(predictions=np.array(logits), label_ids=np.array(labels)))
+
+
+@pytest.mark.parametrize(
+    "documented", [classification_metrics, multi_label_metrics, regression_metrics, is_error, called]
+)
+def test_examples_show_what_they_return(documented):
+    run_example(documented)
 
 
 def test_an_unknown_metric_is_named():

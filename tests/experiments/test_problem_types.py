@@ -1,13 +1,17 @@
 """Students with several labels and of regressions: trained with few labels, scored, compared, told on a card, published."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from datasets import Dataset
 from huggingface_hub import ModelCard
+from PIL import Image
 from sklearn.datasets import load_diabetes
 from sklearn.metrics import average_precision_score, r2_score
-from transformers import EvalPrediction
+from transformers import EvalPrediction, pipeline
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 import tiny
 from hf_colearn import (
@@ -19,7 +23,7 @@ from hf_colearn import (
     regression_metrics,
     save_run,
 )
-from hf_colearn.analysis.runs import Run, compare_runs, read_runs
+from hf_colearn.analysis.runs import Run, compare_runs, main_metric, read_runs
 from hf_colearn.experiments.runner import run_arms
 from hf_colearn.experiments.scoring import check_tests
 from hf_colearn.experiments.student_folder import check_student
@@ -104,6 +108,9 @@ def test_students_learn_and_arms_are_compared_on_what_is_better_the_higher(exper
     if kind == "regression":
         with pytest.raises(ValueError, match="metric='mse' is lower where it is better.*'r2'"):
             compare_runs(runs, "mse")
+        assert main_metric(runs[0]) == "pearson"  # of mse, pearson and, which is always added, r2
+        with pytest.raises(ValueError, match="scored on .'mse', 'num_unlabelled'., and arms are compared on"):
+            main_metric(replace(runs[0], metrics={"mse": 1.0, "num_unlabelled": 3}))
 
 
 def test_the_card_tells_what_the_student_is_and_what_it_learned_from(experiment):
@@ -150,6 +157,20 @@ def test_a_test_set_without_labels_is_refused_before_an_arm_is_trained():
     with pytest.raises(ValueError, match="none of the 5 samples of 'test' has a label"):
         run_arms(PLANS, [0], make_trainer, nothing)
     check_tests({"test": problem.split("test")})
+
+
+@pytest.mark.parametrize("kind", ["multi_label_classification", "regression"])
+def test_a_pipeline_shows_what_the_card_says(kind):
+    several = kind == "multi_label_classification"
+    student = tiny.student(tiny.vit(num_channels=3), num_labels=3 if several else 1, problem_type=kind).eval()
+    picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    processor = ViTImageProcessorPil(size={"height": 8, "width": 8})
+    classify = pipeline("image-classification", model=student, image_processor=processor)
+    found = {entry["label"]: entry["score"] for entry in classify(Image.fromarray(picture))}
+    with torch.no_grad():
+        logits = student(torch.from_numpy(picture).permute(2, 0, 1)[None] / 127.5 - 1).logits[0]
+    expected = logits.sigmoid() if several else logits
+    assert [found[f"LABEL_{i}"] for i in range(len(found))] == pytest.approx(expected.tolist(), abs=1e-4)
 
 
 @pytest.mark.parametrize("head", ["bottleneck", "auxiliary"])
