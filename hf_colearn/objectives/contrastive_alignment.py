@@ -29,7 +29,7 @@ class ContrastiveAlignment:
         temperature (`float` or `"learned"`, *optional*, defaults to 0.07): What the cosines are divided by, above 0; or
             the model's own `logit_scale` (one over the temperature).
         mask_same_class (`bool`, *optional*, defaults to `False`): Whether samples of the same class are no negatives of
-            each other.
+            each other. A sample without a label is of nobody's class.
         direct (`bool`, *optional*, defaults to `False`): Whether to keep all logits of a batch, which takes memory
             quadratic in the batch and allows exact Hessian products (double backward).
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from hf_colearn.data.sample_ids import NO_LABEL
 from hf_colearn.objectives.distances import check_entries, what_counts
 from hf_colearn.utils.distributed import gather_with_gradient, mean_over_processes, rank, world_size
 
@@ -45,7 +46,8 @@ def info_nce(
         scale (`float` or `torch.Tensor` of shape `()`): One over the temperature; a tensor gets a gradient.
         mask_B (`torch.Tensor` of shape `(B,)`, *optional*): Booleans. A pair with False counts neither as a pair nor
             among the others' negatives, whatever its latents hold. Where no pair counts, loss and gradient are 0.
-        labels_B (`torch.Tensor` of shape `(B,)`, *optional*): Samples of the same class are no negatives of each other.
+        labels_B (`torch.Tensor` of shape `(B,)`, *optional*): Samples of the same class are no negatives of each other; -100
+            is no label, and such a sample is of nobody's class.
         chunk (`int`, *optional*, defaults to 512): Rows of logits made at a time; for memory and speed only.
         direct (`bool`, *optional*, defaults to `False`): Whether to compute it plainly, with B x N logits kept for
             the backward pass, which can then be differentiated again (exact Hessian products).
@@ -97,7 +99,7 @@ def _dropped(mask_N: torch.Tensor | None, labels_N: torch.Tensor | None, first: 
     So a pair that does not count keeps its positive alone: its loss is 0 and so is its gradient, without a special case.
     """
     own = slice(first, first + rows)
-    dropped = None if labels_N is None else labels_N[own, None] == labels_N
+    dropped = None if labels_N is None else (labels_N[own, None] == labels_N).logical_and_(labels_N != NO_LABEL)
     if mask_N is not None:
         outside = ~(mask_N[own, None] & mask_N)
         dropped = outside if dropped is None else dropped.logical_or_(outside)

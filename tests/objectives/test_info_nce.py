@@ -13,6 +13,7 @@ from hf_colearn.objectives.info_nce import info_nce
 
 MASK = torch.tensor([True, True, False, True, True, False, True])
 LABELS = torch.tensor([0, 0, 1, 1, 2, 0, 2])
+FEW_LABELS = torch.tensor([-100, 1, -100, 1, 0, -100, 0])  # those without one are of nobody's class
 
 
 def latents(size=7, dim=4, dtype=torch.float64):
@@ -25,7 +26,7 @@ def by_hand(x, y, scale, mask=None, labels=None):
     pairs = [i for i in range(len(x)) if mask is None or mask[i]]
     total = 0
     for i in pairs:
-        negatives = [j for j in pairs if j != i and (labels is None or labels[j] != labels[i])]
+        negatives = [j for j in pairs if j != i and (labels is None or labels[j] != labels[i] or labels[i] == -100)]
         for one, others in ((x, y), (y, x)):
             logits = torch.stack([scale * F.cosine_similarity(one[i], others[j], dim=0) for j in [i, *negatives]])
             total = total - (logits[0] - logits.exp().sum().log()) / 2
@@ -54,7 +55,7 @@ def test_it_is_the_mean_of_the_cross_entropies_both_ways(dtype, tolerance, direc
         torch.testing.assert_close(one, other, atol=tolerance, rtol=tolerance)
 
 
-@pytest.mark.parametrize("labels", [None, LABELS])
+@pytest.mark.parametrize("labels", [None, LABELS, FEW_LABELS])
 @pytest.mark.parametrize("mask", [None, MASK])
 @pytest.mark.parametrize("value", [3.0, 50.0])  # within a bound for the exponentials, and above it
 @pytest.mark.parametrize("direct", [False, True])
