@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from hf_colearn.evaluation.compute_metrics import ComputeMetrics
 from hf_colearn.evaluation.measuring import (
     CLASS_IDS,
     SCORES,
     ArrayMetric,
-    ComputeMetrics,
     check_finite,
     chosen,
-    compute_metrics_of,
 )
 
 
@@ -151,7 +150,7 @@ def classification_metrics(
             results |= module.compute(predictions=predictions, references=labels_N) or {}
         return results
 
-    return compute_metrics_of(measure, partial(_check_scores, unlabelled=True))
+    return ComputeMetrics("single_label_classification", measure, partial(_check_scores, unlabelled=True))
 
 
 def _log_softmax(logits_NC: np.ndarray) -> np.ndarray:

@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from hf_colearn.evaluation.compute_metrics import ComputeMetrics
 from hf_colearn.evaluation.measuring import (
     LABELS,
     SCORES,
     ArrayMetric,
-    ComputeMetrics,
     check_finite,
     chosen,
-    compute_metrics_of,
 )
 from hf_colearn.evaluation.metrics import UNLABELLED
 
@@ -129,7 +128,7 @@ def multi_label_metrics(
             results |= module.compute(predictions=logits_NC, references=labels_NC) or {}
         return results
 
-    return compute_metrics_of(measure, _check_labels)
+    return ComputeMetrics("multi_label_classification", measure, _check_labels)
 
 
 def _entries(scores_NC: Any, labels_NC: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -3,19 +3,19 @@
 Shapes: N samples, C outputs; one output may be `(N,)` or `(N, 1)`.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from transformers import EvalPrediction
 
+from hf_colearn.evaluation.compute_metrics import ComputeMetrics
 from hf_colearn.evaluation.measuring import (
     OUTPUTS,
     VALUES,
     ArrayMetric,
-    ComputeMetrics,
     check_finite,
     chosen,
-    compute_metrics_of,
 )
 
 
@@ -110,10 +110,10 @@ def regression_metrics(metrics: tuple[str, ...] = ("r2", "mse", "pearson")) -> C
             results |= module.compute(predictions=logits_NC, references=labels) or {}
         return results
 
-    return compute_metrics_of(measure, _check_values)
+    return ComputeMetrics("regression", measure, _check_values)
 
 
-def with_r2(compute_metrics: ComputeMetrics | None) -> ComputeMetrics:
+def with_r2(compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None) -> Any:
     """What also measures `r2`, last, where it does not: an error has a unit, and arms are compared on what has none."""
 
     def also_r2(evaluation: EvalPrediction) -> dict[str, float]:

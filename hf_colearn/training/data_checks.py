@@ -13,6 +13,7 @@ from hf_colearn.arguments import CoLearningArguments
 from hf_colearn.data.labels import label_array, label_column, labelled_rows, problem_type_of
 from hf_colearn.data.multimodal import check_modalities
 from hf_colearn.data.sample_ids import LABELS
+from hf_colearn.evaluation.compute_metrics import MADE_BY, ComputeMetrics
 from hf_colearn.models.checkpoint import CheckedModel
 from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
 from hf_colearn.teachers.collator import missing_ids
@@ -117,6 +118,16 @@ def evaluation_labels_fit(evaluated: Any, model: Any) -> None:
                     f"none of the {len(dataset)} samples of the evaluation set has a label in column '{column}': there would "
                     "be nothing to measure. Add labels, or leave the evaluation set out."
                 )
+
+
+def metrics_fit(compute_metrics: Any, model: Any) -> None:
+    """Metrics of ours must be of the student's problem type: they are computed after what they would stop."""
+    problem = getattr(getattr(base_model(model), "config", None), "problem_type", None)
+    if isinstance(compute_metrics, ComputeMetrics) and problem not in (None, compute_metrics.problem_type):
+        raise ValueError(
+            f"compute_metrics={MADE_BY[compute_metrics.problem_type]}(...) does not measure what the student is trained for, "
+            f"problem_type='{problem}': pass {MADE_BY[problem]}()."
+        )
 
 
 def labels_fit(dataset: Dataset, model: Any) -> None:

@@ -19,6 +19,7 @@ from hf_colearn import (
     CoLearningTrainer,
     FeatureBackboneConfig,
     MultimodalCollator,
+    classification_metrics,
     multi_label_metrics,
     regression_metrics,
     save_run,
@@ -145,6 +146,20 @@ def test_published_students_predict_the_same_where_they_are_loaded_back(experime
         np.testing.assert_allclose(logits, local_predictions(*students[kind]), atol=1e-6)
         predicted = logits[5:, 0] if kind == "regression" else logits[5:] > 0
         np.testing.assert_allclose(predicted, experiments[kind][2][1].predictions, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "metrics", "way_out"),
+    [
+        ("regression", multi_label_metrics, "multi_label_metrics.*problem_type='regression': pass regression_metrics"),
+        ("multi_label_classification", classification_metrics, "classification_metrics.*pass multi_label_metrics"),
+    ],
+)
+def test_metrics_of_another_problem_type_are_refused_before_the_first_step(kind, metrics, way_out):
+    trainer = replace(a_problem(kind), compute_metrics=metrics()).trainer(PLANS[0])
+    with pytest.raises(ValueError, match=way_out):
+        trainer.train()
+    assert trainer.state.global_step == 0
 
 
 def test_a_test_set_without_labels_is_refused_before_an_arm_is_trained():
