@@ -168,7 +168,7 @@ class CoLearningTrainer(Trainer):
         if self.train_dataset is not None and self.model is not None:  # no model yet in a hyperparameter search
             data_checks.training_data_fits(self.train_dataset, self.args, self.model, self.teachers, self.alpha)
             data_checks.evaluation_labels_fit(self.eval_dataset, self.model)
-            data_checks.metrics_fit(self.compute_metrics, self.model)
+            data_checks.metrics_fit(self.compute_metrics, self.model, self.args)
             try_first_batch(self)
         return super().train(*args, **kwargs)
 

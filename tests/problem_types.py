@@ -67,6 +67,7 @@ class Problem:
             student,
             tiny.arguments(**{**settings, "seed": seed, **fields}),
             train_dataset=self.split("train"),
+            eval_dataset=self.split("test"),
             compute_metrics=self.compute_metrics,
             **teacher,
         )

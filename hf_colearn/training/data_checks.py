@@ -19,6 +19,7 @@ from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
 from hf_colearn.teachers.collator import missing_ids
 from hf_colearn.teachers.teacher import Teacher
 from hf_colearn.training.counts import base_model
+from hf_colearn.utils.metric_names import is_error
 from hf_colearn.utils.rng import preserve_rng_state
 
 
@@ -120,13 +121,19 @@ def evaluation_labels_fit(evaluated: Any, model: Any) -> None:
                 )
 
 
-def metrics_fit(compute_metrics: Any, model: Any) -> None:
-    """Metrics of ours must be of the student's problem type: they are computed after what they would stop."""
+def metrics_fit(compute_metrics: Any, model: Any, args: CoLearningArguments) -> None:
+    """Metrics of ours must be of the student's problem type, since they are computed after what they would stop; and the best
+    checkpoint is not the one with the largest error."""
     problem = getattr(getattr(base_model(model), "config", None), "problem_type", None)
     if isinstance(compute_metrics, ComputeMetrics) and problem not in (None, compute_metrics.problem_type):
         raise ValueError(
             f"compute_metrics={MADE_BY[compute_metrics.problem_type]}(...) does not measure what the student is trained for, "
             f"problem_type='{problem}': pass {MADE_BY[problem]}()."
+        )
+    if args.greater_is_better and is_error(args.metric_for_best_model or ""):
+        raise ValueError(
+            f"metric_for_best_model='{args.metric_for_best_model}' is better the lower it is, and the checkpoint with the "
+            "highest would be taken for the best: set greater_is_better=False."
         )
 
 

@@ -162,6 +162,20 @@ def test_metrics_of_another_problem_type_are_refused_before_the_first_step(kind,
     assert trainer.state.global_step == 0
 
 
+def test_the_checkpoint_with_the_largest_error_is_not_taken_for_the_best():
+    best = {
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "mse",
+        "eval_strategy": "steps",
+        "save_strategy": "steps",
+    }
+    trainer = a_problem("regression").trainer(PLANS[0], **best, save_steps=20, eval_steps=20)
+    with pytest.raises(
+        ValueError, match="metric_for_best_model='mse' is better the lower it is.*greater_is_better=False"
+    ):
+        trainer.train()
+
+
 def test_a_test_set_without_labels_is_refused_before_an_arm_is_trained():
     problem = a_problem("regression")
     nothing = problem.split("test").select(range(5))
