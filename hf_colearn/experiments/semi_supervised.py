@@ -85,7 +85,7 @@ def semi_supervised_arms(rows: Sequence[int] | np.ndarray | None = None) -> list
     | arm | kind | what it is trained on |
     |---|---|---|
     | labels alone | baseline | the labelled samples |
-    | self-training | null | as that; after half of the updates its most confident predictions are labels, too |
+    | self-training | null | half of the updates as that; then a new student, its confident predictions as labels, too |
     | FixMatch | null | labels, and agreement of two views of all samples ([`Consistency`]) |
     | permuted pairs | null | labels, and the latents of a fixed wrong partner |
     | own modality | null | labels, and the principal components of the student's own inputs as latents |
@@ -182,12 +182,15 @@ class SemiSupervised:
         return CoLearningTrainer(student or self.make_student(), args, train_dataset=train, **kwargs)
 
     def _self_training(self, args: CoLearningArguments, train: Dataset, share: float) -> CoLearningTrainer:
-        """Goes on, from the student of the first half, with its own predictions as further labels."""
+        """A new student in the second half, with predictions of the first one as further labels.
+
+        A fresh fit, as in Blum & Mitchell (1998): to go on with the first student gave the weaker rival.
+        """
         first, second = halves(args)
         trainer = self._trained(first, labelled(train))
         logits_NC = trainer.predict(train.remove_columns("labels")).predictions
         classes = with_own_labels(logits_NC, labels_of(train), share)
-        return self._trainer(second, labelled(relabelled(train, classes)), trainer.model)
+        return self._trainer(second, labelled(relabelled(train, classes)))
 
     def _two_stages(self, args: CoLearningArguments, train: Dataset, teacher: dict[str, Any]) -> CoLearningTrainer:
         first, second = halves(args)
