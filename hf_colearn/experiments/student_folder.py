@@ -60,13 +60,7 @@ def finish_student(
         argv=experiment["argv"],
         arm=arm,
         scores=_scores(run),
-        dataset={
-            "name": info.dataset_name,
-            "type": info.dataset_type,
-            "split": "test",
-            "samples": len(run.labels),
-            "unlabelled": run.facts.get("num_unlabelled", {}).get("test", 0),
-        },  # fmt: skip
+        dataset={"name": info.dataset_name, "type": info.dataset_type, "split": "test", **_test_samples(run)},
         teacher=None if taught is None else {"words": info.teacher, **taught},
         pairing=info.pairing if run.kind == "colearned" else None,
         seconds=run.seconds if np.isfinite(run.seconds) else None,
@@ -96,6 +90,12 @@ def finish_student(
     ).save(folder / "README.md")
     if (folder / "adapter").is_dir():
         adapter_card(folder, **metadata).save(folder / "adapter" / "README.md")
+
+
+def _test_samples(run: Run) -> dict[str, int]:
+    """How many the scores are of, and where some have no label, how many were left out."""
+    unlabelled = run.facts.get("num_unlabelled", {}).get("test", 0)
+    return {"samples": len(run.labels), **({"unlabelled": unlabelled} if unlabelled else {})}
 
 
 def _scores(run: Run) -> dict[str, float]:
