@@ -18,6 +18,7 @@ _LIVES_IN = {
     "DistributionAlignment": "objectives.distribution_alignment",
     "MisalignedPairs": "objectives.misaligned_pairs",
     "Consistency": "objectives.consistency",
+    "SoftLabels": "objectives.soft_labels",
     "Combined": "objectives.combined",
     "Objective": "objectives.objective",
     "CoLearningBatch": "objectives.objective",
@@ -97,6 +98,7 @@ if TYPE_CHECKING:
     from hf_colearn.objectives.latent_matching import LatentMatching
     from hf_colearn.objectives.misaligned_pairs import MisalignedPairs
     from hf_colearn.objectives.objective import CoLearningBatch, Objective
+    from hf_colearn.objectives.soft_labels import SoftLabels
     from hf_colearn.teachers.bank import TeacherBank
     from hf_colearn.teachers.encoder import FrozenEncoder
     from hf_colearn.teachers.null_controls import ConstantTarget, Permuted, RandomPrototypes

@@ -8,7 +8,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +21,13 @@ from hf_colearn.arguments import CoLearningArguments
 from hf_colearn.data.sample_ids import NO_LABEL
 from hf_colearn.data.splits import hide_labels
 from hf_colearn.experiments.arms import ArmPlan
+from hf_colearn.objectives.combined import Combined
 from hf_colearn.objectives.consistency import Consistency
+from hf_colearn.objectives.latent_matching import LatentMatching
+from hf_colearn.objectives.soft_labels import SoftLabels
 from hf_colearn.teachers.bank import TeacherBank
 from hf_colearn.teachers.pairing import Paired, Shuffled
+from hf_colearn.teachers.teacher import Teacher
 from hf_colearn.trainer import CoLearningTrainer
 from hf_colearn.utils.extras import extra
 
@@ -35,7 +39,8 @@ _RATES = ({"rate": 0.3}, {"rate": 1.0}, {"rate": 3.0})
 _LATENTS = ({"alpha": 0.8, "rate": 1.0}, {"alpha": 0.9, "rate": 3.0}, {"alpha": 0.9, "rate": 10.0})
 _OWN_LABELS = ({"share": 0.5, "rate": 0.3}, {"share": 0.5, "rate": 1.0}, {"share": 1.0, "rate": 1.0})
 _TWO_VIEWS = ({"threshold": 0.8, "rate": 1.0}, {"threshold": 0.95, "rate": 1.0}, {"threshold": 0.8, "rate": 3.0})
-_LATENTS_AND_LABELS = ({"alpha": 0.5, "rate": 3.0}, {"alpha": 0.7, "rate": 3.0}, {"alpha": 0.9, "rate": 3.0})
+_SOFT_LABELS = ({"alpha": 0.5, "rate": 1.0}, {"alpha": 0.8, "rate": 1.0}, {"alpha": 0.8, "rate": 3.0})
+_LATENTS_AND_LABELS = ({"alpha": 0.8, "rate": 1.0}, {"alpha": 0.8, "rate": 3.0}, {"alpha": 0.95, "rate": 3.0})
 _STAGES = ({"rate": 1.0}, {"rate": 3.0}, {"rate": 10.0})
 _FINE_TUNING = 1 / 3  # the rate of the second of two stages, relative to the first
 
@@ -90,8 +95,8 @@ def semi_supervised_arms(rows: Sequence[int] | np.ndarray | None = None) -> list
     | permuted pairs | null | labels, and the latents of a fixed wrong partner |
     | own modality | null | labels, and the principal components of the student's own inputs as latents |
     | latent transfer | co-learned | labels, and the teacher's latents |
-    | teacher's soft labels | co-learned | class probabilities, of a classifier of the teacher's latents with the same labels |
-    | latent + soft labels | co-learned | both |
+    | teacher's soft labels | co-learned | labels, and what a classifier of the teacher's latents, with the same labels, says |
+    | latent + soft labels | co-learned | labels and both, in equal parts |
     | two-stage | co-learned | half of the updates on latents alone, then the labelled samples |
     | label oracle | reference | all labels |
 
@@ -112,8 +117,8 @@ def semi_supervised_arms(rows: Sequence[int] | np.ndarray | None = None) -> list
         arm("permuted pairs", "null", _LATENTS, pairing=ShuffledOnce(rows), **both),
         arm("own modality", "null", _LATENTS, pairing=Paired(), **both),
         arm("latent transfer", "colearned", _LATENTS, pairing=paired, **both),
-        arm("teacher's soft labels", "colearned", _RATES),
-        arm("latent + soft labels", "colearned", _LATENTS_AND_LABELS, pairing=paired),
+        arm("teacher's soft labels", "colearned", _SOFT_LABELS, pairing=paired, **both),
+        arm("latent + soft labels", "colearned", _LATENTS_AND_LABELS, pairing=paired, **both),
         arm("two-stage", "colearned", _STAGES, pairing=paired),
         arm(ORACLE, "reference", _RATES),
     ]
@@ -127,7 +132,6 @@ class SemiSupervised:
             `sample_id`. All but the arm's number of labels of each class are hidden, drawn by the run's seed.
         bank ([`TeacherBank`]): The latents of the teacher, which has seen no label.
         make_student (`Callable`): A new student, whose latents are as wide as the bank's. Its configuration says
-            `problem_type="single_label_classification"`: some arms are trained on soft labels.
         inputs (`np.ndarray` of shape `(N, F)`): The student's inputs by sample id, flattened.
         views (`Callable`): FixMatch's augmentation, [`~hf_colearn.data.views.TwoViews`].
         augment (`Callable`, *optional*): That of all other arms.
@@ -152,7 +156,7 @@ class SemiSupervised:
         """The trainer of an arm, as `run_recipe` asks for it; the first of two stages is trained here."""
         assert isinstance(arm, SemiSupervisedArm)
         train = self.train if arm.sweep is None else hide_labels(self.train, int(arm.sweep[1]), args.seed, "labels")
-        teacher = {"bank": self.bank, "pairing": arm.pairing}
+        teacher: dict[str, Any] = {"bank": self.bank, "pairing": arm.pairing}
         match arm.method:
             case "labels alone":
                 return self._trainer(args, labelled(train))
@@ -168,9 +172,13 @@ class SemiSupervised:
             case "own modality":
                 return self._trainer(args, train, **(teacher | {"bank": self.own_bank}))
             case "teacher's soft labels":
-                return self._trainer(args, self._taught(train, arm))
+                teachers = {"classes": self._classifier(train, arm.pairing)}
+                return self._trainer(args, train, teachers=teachers, objective=SoftLabels("classes"))
             case "latent + soft labels":
-                return self._trainer(args, self._taught(train, arm), **teacher)
+                teachers = {"pairs": Teacher(**teacher), "classes": self._classifier(train, arm.pairing)}
+                latents = LatentMatching(args.latent_loss, args.latent_reduction, ("pairs",))
+                both = Combined(latents, SoftLabels("classes"))
+                return self._trainer(args, train, teachers=teachers, objective=both)
             case "two-stage":
                 return self._two_stages(args, train, teacher)
         raise ValueError(f"there is no arm '{arm.name}' with few labels: take those of `semi_supervised_arms`.")
@@ -205,12 +213,16 @@ class SemiSupervised:
         trainer.train()
         return trainer
 
-    def _taught(self, train: Dataset, arm: SemiSupervisedArm) -> Dataset:
-        """The training set with the teacher's class probabilities as labels; those of labelled samples are their own."""
+    def _classifier(self, train: Dataset, pairing: Any) -> Teacher:
+        """The class probabilities of all samples by the teacher's latents, for [`SoftLabels`]."""
         ids = np.asarray(train.with_format("numpy")["sample_id"][:])
-        rows = ids if arm.pairing is None else cast(Paired, arm.pairing).rows(self.bank, ids)
-        latents_ND = self.bank.lookup(rows).numpy()
-        return relabelled(train, class_probabilities(latents_ND, labels_of(train)))
+        latents_ND = self.bank.lookup(pairing.rows(self.bank, ids)).numpy()
+        probabilities_NC = class_probabilities(latents_ND, labels_of(train))
+        by_id_NC = np.zeros((ids.max() + 1, probabilities_NC.shape[1]), dtype=np.float32)
+        by_id_NC[ids] = probabilities_NC
+        return Teacher(
+            TeacherBank.from_latents(by_id_NC, teacher="classifier of the teacher's latents").scaled("none")
+        )
 
 
 # ---- labels ----
@@ -266,8 +278,7 @@ def with_own_labels(logits_NC: np.ndarray, labels_N: np.ndarray, share: float) -
 def class_probabilities(latents_ND: np.ndarray, labels_N: np.ndarray) -> np.ndarray:
     """What a logistic regression on the labelled samples' latents says of all, `(N, C)` float32; 0 and 1 of the labelled.
 
-    The latents are standardised over all samples; L2 regularisation as scikit-learn's default, C = 1, shared out over the D
-    dimensions.
+    The latents are standardised over all samples, and the inverse strength of the L2 regularisation is 10 / D.
 
     Args:
         latents_ND (`np.ndarray` of shape `(N, D)`): The teacher's.
@@ -278,7 +289,7 @@ def class_probabilities(latents_ND: np.ndarray, labels_N: np.ndarray) -> np.ndar
         from sklearn.preprocessing import StandardScaler
     scaled_ND = StandardScaler().fit_transform(latents_ND)
     has_N = labels_N != NO_LABEL
-    classifier = LogisticRegression(C=1 / scaled_ND.shape[1], max_iter=1000).fit(scaled_ND[has_N], labels_N[has_N])
+    classifier = LogisticRegression(C=10 / scaled_ND.shape[1], max_iter=1000).fit(scaled_ND[has_N], labels_N[has_N])
     probabilities_NC = classifier.predict_proba(scaled_ND).astype(np.float32)
     probabilities_NC[has_N] = np.eye(probabilities_NC.shape[1], dtype=np.float32)[labels_N[has_N]]
     return probabilities_NC

@@ -287,9 +287,11 @@ class CoLearningForMultimodalClassification(CheckedModel):
         fused_BF, logits_BC = self._fuse(pooled, heads, mask_BM, seen_BM)
         if self.training and torch.is_grad_enabled():
             logits_BC = zero_gradient(logits_BC, self._perhaps_unused(rows, labels))
-        if labels is not None and num_items_in_batch is None:
-            num_items_in_batch = self.label_counts(labels, modality_mask=mask_BM)
-        loss = None if labels is None else self._loss(logits_BC, latents, logits, rows, labels, num_items_in_batch)
+        loss = None
+        if labels is not None:
+            if num_items_in_batch is None:
+                num_items_in_batch = self.label_counts(labels, modality_mask=mask_BM)
+            loss = self._loss(logits_BC, latents, logits, rows, labels, num_items_in_batch)
         subset_logits: Any = None if self.training else {}
         for subset in () if self.training else self._subsets:
             name = "_".join(self.modalities[i] for i in subset)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hf_colearn.data.labels import MissingLabels
+from hf_colearn.data.labels import MissingLabels, label_column, labelled_rows
 from hf_colearn.data.sample_ids import SAMPLE_IDS, STEP_COUNTS, VIEWS
 from hf_colearn.objectives.objective import target_key
 from hf_colearn.teachers.collator import EpochClock, TargetCollator
@@ -77,11 +77,25 @@ class Batches:
         trainer, processes = self._trainer, distributed.world_size()
         asked = trainer.args.train_batch_size * processes if size is None else size
         count = max(min(asked, len(dataset)) // processes, 1) * processes
-        rows = rng.choice(len(dataset), count, replace=False)[distributed.rank() :: processes]
+        rows = self._drawn(dataset, rng, count)[distributed.rank() :: processes]
         drawn = trainer._remove_unused_columns(dataset).select(rows)
         collate = self.collator(dataset is trainer.train_dataset, dataset)
         batch = trainer._prepare_input(collate([drawn[i] for i in range(len(drawn))]))
         return self.augmented(batch) if augment else batch
+
+    def _drawn(self, dataset: Any, rng: np.random.Generator, count: int) -> np.ndarray:
+        """Rows of a batch, with the share of labelled ones that a training batch has where `labelled_per_batch` is set."""
+        args, column = self._trainer.args, label_column(dataset)
+        if args.labelled_per_batch is None or column is None or dataset is not self._trainer.train_dataset:
+            return rng.choice(len(dataset), count, replace=False)
+        is_labelled = labelled_rows(dataset, column)
+        labelled, rest = np.flatnonzero(is_labelled), np.flatnonzero(~is_labelled)
+        share = round(count * args.labelled_per_batch / args.train_batch_size)
+        of_labelled = min(max(share, 1), len(labelled))
+        of_rest = min(count - of_labelled, len(rest))
+        drawn = [rng.choice(labelled, of_labelled, replace=False), rng.choice(rest, of_rest, replace=False)]
+        kept = (of_labelled + of_rest) // distributed.world_size() * distributed.world_size()
+        return rng.permutation(np.concatenate(drawn))[:kept]
 
 
 _STEP = "step"  # the entry of a batch that leads to the others of its optimizer step
