@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import ClassLabel, Dataset, IterableDataset, LargeList, List, Value
 
 from hf_colearn.data.sample_ids import LABELS
@@ -83,24 +84,37 @@ class MissingLabels:
         self._widths: dict[str, int] = {}
 
     def filled(self, features: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """The samples with a number for every label that is None."""
+        """The samples with a number for every label that is None, or NaN where a format has made that of it."""
         for name in self.columns:
             values = [sample.get(name, 0) for sample in features]
-            width = next((len(value) for value in values if isinstance(value, (list, np.ndarray))), None)
+            width = next((len(value) for value in values if isinstance(value, _ROWS) and np.ndim(value)), None)
             if width is not None:
                 self._widths[name] = width
-            if any(value is None or (isinstance(value, list) and None in value) for value in values):
+            if any(self._lacks(name, value) for value in values):
                 features = [{**sample, name: self._label(name, sample[name])} for sample in features]
         return features
 
+    def _lacks(self, name: str, value: Any) -> bool:
+        if isinstance(value, list):
+            return None in value
+        is_nan = (
+            not self._numbers[name] and isinstance(value, _NUMBERS) and np.ndim(value) == 0 and bool(value != value)
+        )
+        return value is None or is_nan
+
     def _label(self, name: str, value: Any) -> Any:
+        lacks = self._lacks(name, value)
         if isinstance(value, list):
             return [float("nan") if entry is None else entry for entry in value]
         if name in self._widths:
-            return [float("nan")] * self._widths[name] if value is None else value
+            return [float("nan")] * self._widths[name] if lacks else value
         if self._numbers[name]:
-            return float("nan") if value is None else float(value)
-        return -100 if value is None else value
+            return float("nan") if lacks else float(value)
+        return -100 if lacks else int(value)
+
+
+_NUMBERS = (float, np.floating, np.ndarray, torch.Tensor)
+_ROWS = (list, np.ndarray, torch.Tensor)
 
 
 def _are_integers(feature: Any) -> bool:

@@ -62,6 +62,11 @@ class SemiSupervisedOptions(RecipeOptions):
         plans = [arm for arm in of_all if arm.method != ORACLE]
         plans = [cast(SemiSupervisedArm, arm.at(BUDGET, k)) for k in self.labels_per_class for arm in plans]
         plans += [arm for arm in of_all if arm.method == ORACLE]  # once
+        if self.choose and len(self.labels_per_class) > 1:
+            raise ValueError(
+                f"--choose with --labels_per_class {self.labels_per_class}: settings are chosen at one number of labels, such "
+                "as 5."
+            )
         if self.choose:
             return plans
         check_comparable(plans, self.seeds)
@@ -69,21 +74,23 @@ class SemiSupervisedOptions(RecipeOptions):
 
 
 def with_chosen(plans: Sequence[SemiSupervisedArm], path: Path, comparison: str) -> list[SemiSupervisedArm]:
-    """The arms with the settings that the file has for them; others keep their usual ones, which is printed.
+    """The arms with the settings that the file has for them, whatever their number of labels; others keep their usual ones,
+    which is printed.
 
     Raises:
         ValueError: If the file is no YAML of settings, or an arm's setting is of another kind.
     """
     chosen = _read(path).get(comparison, {})
-    if distributed.rank() == 0 and (usual := [plan.name for plan in plans if plan.name not in chosen]):
-        print(f"Not chosen in '{path}' for '{comparison}', at their usual settings: {'; '.join(usual)}.")
+    usual = sorted({plan.method for plan in plans} - set(chosen))
+    if distributed.rank() == 0 and usual:
+        print(f"Not chosen in '{path}' for '{comparison}', at their usual settings: {', '.join(usual)}.")
     for plan in plans:
-        if plan.name in chosen and set(chosen[plan.name]) != set(plan.setting):
+        if plan.method in chosen and set(chosen[plan.method]) != set(plan.setting):
             raise ValueError(
-                f"the setting of '{plan.name}' in '{path}', '{comparison}', is {chosen[plan.name]}: expected is "
+                f"the setting of '{plan.method}' in '{path}', '{comparison}', is {chosen[plan.method]}: expected is "
                 f"{' and '.join(plan.setting)}. Choose it anew with --choose."
             )
-    return [replace(plan, setting=chosen.get(plan.name, plan.setting)) for plan in plans]
+    return [replace(plan, setting=chosen.get(plan.method, plan.setting)) for plan in plans]
 
 
 def choose_settings(
@@ -99,7 +106,7 @@ def choose_settings(
     """Trains every arm with every setting of its grid on the choice seeds, prints the means, and writes the best ones down.
 
     Args:
-        plans (`Sequence[SemiSupervisedArm]`): The arms.
+        plans (`Sequence[SemiSupervisedArm]`): The arms, each at one number of labels; its setting is that of all numbers.
         seeds (`Sequence[int]`): Those to choose on, which the confirmation may not have.
         training, make_trainer: As of [`~hf_colearn.experiments.runner.run_recipe`].
         test_dataset: What the settings are chosen on.
@@ -128,7 +135,7 @@ def choose_settings(
             means.append(float(np.mean(scores)))
             rows.append([plan.name, _words(setting), f"{100 * means[-1]:.2f}"])
         best = int(np.argmax(means))  # the first of equals
-        chosen[plan.name] = plan.grid[best]
+        chosen[plan.method] = plan.grid[best]
         rows[best - len(means)][1] += " *"
     bar.close()
     if distributed.rank() == 0:

@@ -39,8 +39,8 @@ _RATES = ({"rate": 0.3}, {"rate": 1.0}, {"rate": 3.0})
 _LATENTS = ({"alpha": 0.8, "rate": 1.0}, {"alpha": 0.9, "rate": 3.0}, {"alpha": 0.9, "rate": 10.0})
 _OWN_LABELS = ({"share": 0.5, "rate": 0.3}, {"share": 0.5, "rate": 1.0}, {"share": 1.0, "rate": 1.0})
 _TWO_VIEWS = ({"threshold": 0.8, "rate": 1.0}, {"threshold": 0.95, "rate": 1.0}, {"threshold": 0.8, "rate": 3.0})
-_SOFT_LABELS = ({"alpha": 0.5, "rate": 1.0}, {"alpha": 0.8, "rate": 1.0}, {"alpha": 0.8, "rate": 3.0})
-_LATENTS_AND_LABELS = ({"alpha": 0.8, "rate": 1.0}, {"alpha": 0.8, "rate": 3.0}, {"alpha": 0.95, "rate": 3.0})
+_SOFT_LABELS = ({"alpha": 0.8, "rate": 1.0}, {"alpha": 0.9, "rate": 1.0}, {"alpha": 0.8, "rate": 3.0})
+_LATENTS_AND_LABELS = ({"alpha": 0.8, "rate": 1.0}, {"alpha": 0.9, "rate": 1.0}, {"alpha": 0.8, "rate": 3.0})
 _STAGES = ({"rate": 1.0}, {"rate": 3.0}, {"rate": 10.0})
 _FINE_TUNING = 1 / 3  # the rate of the second of two stages, relative to the first
 
@@ -278,7 +278,7 @@ def with_own_labels(logits_NC: np.ndarray, labels_N: np.ndarray, share: float) -
 def class_probabilities(latents_ND: np.ndarray, labels_N: np.ndarray) -> np.ndarray:
     """What a logistic regression on the labelled samples' latents says of all, `(N, C)` float32; 0 and 1 of the labelled.
 
-    The latents are standardised over all samples, and the inverse strength of the L2 regularisation is 10 / D.
+    The latents are standardised over all samples; the L2 regularisation is scikit-learn's default.
 
     Args:
         latents_ND (`np.ndarray` of shape `(N, D)`): The teacher's.
@@ -289,7 +289,7 @@ def class_probabilities(latents_ND: np.ndarray, labels_N: np.ndarray) -> np.ndar
         from sklearn.preprocessing import StandardScaler
     scaled_ND = StandardScaler().fit_transform(latents_ND)
     has_N = labels_N != NO_LABEL
-    classifier = LogisticRegression(C=10 / scaled_ND.shape[1], max_iter=1000).fit(scaled_ND[has_N], labels_N[has_N])
+    classifier = LogisticRegression(max_iter=1000).fit(scaled_ND[has_N], labels_N[has_N])
     probabilities_NC = classifier.predict_proba(scaled_ND).astype(np.float32)
     probabilities_NC[has_N] = np.eye(probabilities_NC.shape[1], dtype=np.float32)[labels_N[has_N]]
     return probabilities_NC

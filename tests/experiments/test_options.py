@@ -135,8 +135,13 @@ def test_avmnist_has_the_published_protocol(name):
     assert {key: protocol(name)[key] for key in published} == published
 
 
+# Their students are those of the last step: with few labels there is no validation split to choose on.
+LAST_STEP = ("digits_pairs", "emoji_l2v", "stamps_pairs", "weak_modality")
+YAMLS = [path for path in sorted(RECIPES.glob("*.yaml")) if not path.stem.endswith("_settings")]
+
+
 @pytest.mark.parametrize("small", [False, True], ids=["published", "small"])
-@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", YAMLS, ids=lambda path: path.stem)
 def test_every_yaml_fits_its_recipe(path, small, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     script = RECIPES / f"{path.stem.removesuffix('_resnet50')}.py"
@@ -144,6 +149,7 @@ def test_every_yaml_fits_its_recipe(path, small, tmp_path, monkeypatch):
     argv = ["--config", str(path), "--use_cpu", "true", *(["--small"] if small else [])]
     options, training = parse_recipe(options_class, str(script), argv)
     args = CoLearningArguments(**training)
-    assert options.small == small and args.seed == 0 and args.load_best_model_at_end
-    assert args.metric_for_best_model == "accuracy"
+    assert options.small == small and args.seed == 0
+    if path.stem not in LAST_STEP:
+        assert args.load_best_model_at_end and args.metric_for_best_model == "accuracy"
     assert not args.dataloader_drop_last  # Trainer would drop test samples, too

@@ -129,15 +129,18 @@ def test_the_best_setting_of_every_arm_is_written_and_read_back(semi, tmp_path, 
     broken = [{"rate": 1e-6}, {"rate": 15.0}, {"rate": 1e-6}]
     plans = [dataclasses.replace(plan, grid=tuple(broken)) for plan in plans]
     chosen = choose_settings(plans, [0, 1], training, semi.make_trainer, semi.train, file, "student from teacher")
-    assert chosen == {"labels alone, 2 labels a class": {"rate": 15.0}}
+    assert chosen == {"labels alone": {"rate": 15.0}}
     assert "rate 15 *" in capsys.readouterr().out
     assert yaml.safe_load(file.read_text())["another"] == {"label oracle": {"rate": 0.5}}
     options.choose, options.arms = False, ["labels alone", "label oracle"]
     plan, _ = options.plans("recipe.py", "student from teacher")
     assert plan.setting == {"rate": 15.0}
     assert plan.arguments(training, 0).learning_rate == pytest.approx(15 * 3e-3)
-    file.write_text(yaml.safe_dump({"student from teacher": {plan.name: {"alpha": 0.5}}}))
+    file.write_text(yaml.safe_dump({"student from teacher": {plan.method: {"alpha": 0.5}}}))
     with pytest.raises(ValueError, match="expected is rate"):
+        options.plans("recipe.py", "student from teacher")
+    options.choose, options.labels_per_class = True, [2, 5]
+    with pytest.raises(ValueError, match="chosen at one number of labels"):
         options.plans("recipe.py", "student from teacher")
 
 

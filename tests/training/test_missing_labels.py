@@ -63,10 +63,11 @@ def logits_of(model, rows):
         return model(features=torch.from_numpy(FEATURES[rows])).logits
 
 
+@pytest.mark.parametrize("style", [None, "torch", "numpy"])
 @pytest.mark.parametrize("missing", [None, -100])
-def test_classes_may_be_missing(missing):
+def test_classes_may_be_missing(missing, style):
     labels = [i % 3 if i < 5 else missing for i in range(32)]
-    run = trainer(labels, **ONE_STEP)
+    run = trainer(features(labels).with_format(style), **ONE_STEP)
     expected = F.cross_entropy(logits_of(student(), range(5)), torch.tensor(labels[:5]))
     assert first_task_loss(run) == pytest.approx(expected.item(), rel=1e-5)
     assert run.model.config.problem_type == "single_label_classification"
