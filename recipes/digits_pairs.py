@@ -18,7 +18,7 @@ from datasets import Dataset
 from hf_colearn import FrozenEncoder, TeacherBank, classification_metrics
 from hf_colearn.corpora.av_digits import load_av_digits
 from hf_colearn.data.views import StoredViews, TwoViews
-from hf_colearn.experiments.chosen_settings import SemiSupervisedOptions, choose_settings
+from hf_colearn.experiments.chosen_settings import SemiSupervisedOptions, ask
 from hf_colearn.experiments.frozen_features import encoded_views, feature_dataset, feature_student, speech_encoder
 from hf_colearn.experiments.info import ExperimentInfo
 from hf_colearn.experiments.options import parse_recipe
@@ -97,10 +97,8 @@ def main() -> None:
         compute_metrics=classification_metrics(("accuracy", "macro_f1")),
     )
     test_features = feature_dataset(test_NF, test["label"][:]).remove_columns("sample_id")
-    if options.choose:
-        seeds, file = range(seed, seed + options.seeds), options.settings_file(__file__)
-        choose_settings(plans, seeds, training, semi.make_trainer, test_features, file, comparison)
-        return
+    if options.choose or options.check_teacher:
+        return ask(options, training, plans, semi, test_features, __file__, comparison)
     sound = "synthetic DTMF tones" if options.data_dir is None else "spoken digits"
     hard = f"noise at {options.noise:g} dB" if is_speech else f"{options.image_energy:.0%} of the pictures' energy"
     info = ExperimentInfo(

@@ -23,7 +23,7 @@ from hf_colearn.corpora.emoji import load_emoji
 from hf_colearn.data.augmentation import ImageAugmentation
 from hf_colearn.data.images import with_pixel_values
 from hf_colearn.data.views import FlipAndShift, TwoViews
-from hf_colearn.experiments.chosen_settings import SemiSupervisedOptions, choose_settings
+from hf_colearn.experiments.chosen_settings import SemiSupervisedOptions, ask
 from hf_colearn.experiments.info import ExperimentInfo
 from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.packaged_models import PACKAGED_LANGUAGE, language_teacher
@@ -87,10 +87,8 @@ def main() -> None:
         weak,
         compute_metrics=classification_metrics(("accuracy", "macro_f1")),
     )
-    if options.choose:
-        seeds, file = list(range(seed, seed + options.seeds)), options.settings_file(__file__)
-        choose_settings(plans, seeds, training, semi.make_trainer, data["test"], file, comparison)
-        return
+    if options.choose or options.check_teacher:
+        return ask(options, training, plans, semi, data["test"], __file__, comparison)
     info = ExperimentInfo(
         recipe="emoji_l2v",
         title="Emoji: pictures learn from their names, few labels and many pairs",

@@ -14,13 +14,12 @@ with the first seed: settings are chosen on one split, and confirmed on another.
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from datasets import Dataset, concatenate_datasets
 
 from hf_colearn import FrozenEncoder, TeacherBank, classification_metrics, with_sample_ids
 from hf_colearn.corpora.stamps import load_stamps
 from hf_colearn.data.views import StoredViews, TwoViews
-from hf_colearn.experiments.chosen_settings import SemiSupervisedOptions, choose_settings
+from hf_colearn.experiments.chosen_settings import SemiSupervisedOptions, ask
 from hf_colearn.experiments.frozen_features import encoded_views, feature_dataset, feature_student, speech_encoder
 from hf_colearn.experiments.info import ExperimentInfo
 from hf_colearn.experiments.options import parse_recipe
@@ -97,11 +96,8 @@ def main() -> None:
         compute_metrics=classification_metrics(("accuracy", "macro_f1")),
     )
     test_features = feature_dataset(test_NF, test["label"][:]).remove_columns("sample_id")
-    if options.choose:
-        seeds = np.arange(seed, seed + options.seeds).tolist()
-        file = options.settings_file(__file__)
-        choose_settings(plans, seeds, training, semi.make_trainer, test_features, file, comparison)
-        return
+    if options.choose or options.check_teacher:
+        return ask(options, training, plans, semi, test_features, __file__, comparison)
     models = {"speech": options.speech_model, "text": options.text_model, "image": options.image_model}
     info = ExperimentInfo(
         recipe="stamps_pairs",

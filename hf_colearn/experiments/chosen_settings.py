@@ -5,6 +5,7 @@ over the choice seeds. As that looks at the test set, the confirmation has other
 own where the recipe draws one from the first seed.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +19,13 @@ from transformers import PrinterCallback, set_seed
 from hf_colearn.arguments import CoLearningArguments
 from hf_colearn.experiments.arms import ArmPlan, check_comparable, pick
 from hf_colearn.experiments.options import RecipeOptions
-from hf_colearn.experiments.semi_supervised import BUDGET, ORACLE, SemiSupervisedArm, semi_supervised_arms
+from hf_colearn.experiments.semi_supervised import (
+    BUDGET,
+    ORACLE,
+    SemiSupervised,
+    SemiSupervisedArm,
+    semi_supervised_arms,
+)
 from hf_colearn.trainer import CoLearningTrainer
 from hf_colearn.utils import distributed
 from hf_colearn.utils.tables import text_table
@@ -35,6 +42,9 @@ class SemiSupervisedOptions(RecipeOptions):
     choose: bool = field(
         default=False,
         metadata={"help": "No report: try every arm's settings on these seeds, and write the best into --settings."},
+    )
+    check_teacher: bool = field(
+        default=False, metadata={"help": "No training: what teacher_check says of every seed's labels."}
     )
     settings: str | None = field(
         default=None, metadata={"help": "YAML of the chosen settings; that beside the recipe by default."}
@@ -91,6 +101,47 @@ def with_chosen(plans: Sequence[SemiSupervisedArm], path: Path, comparison: str)
                 f"{' and '.join(plan.setting)}. Choose it anew with --choose."
             )
     return [replace(plan, setting=chosen.get(plan.method, plan.setting)) for plan in plans]
+
+
+def ask(
+    options: SemiSupervisedOptions,
+    training: Mapping[str, Any],
+    plans: Sequence[SemiSupervisedArm],
+    semi: SemiSupervised,
+    test_dataset: Any,
+    script: str,
+    comparison: str,
+) -> None:
+    """What a recipe does with `--check_teacher` or `--choose` instead of its experiment."""
+    first = training.get("seed") or 0
+    seeds = range(first, first + options.seeds)
+    if options.check_teacher:
+        check_teacher(plans, seeds, semi, comparison)
+    else:
+        file = options.settings_file(script)
+        choose_settings(plans, seeds, training, semi.make_trainer, test_dataset, file, comparison)
+
+
+def check_teacher(
+    plans: Sequence[SemiSupervisedArm], seeds: Sequence[int], semi: SemiSupervised, comparison: str
+) -> dict[str, str]:
+    """Prints what [`~hf_colearn.analysis.teacher_check.teacher_check`] says of the true pairs, by number of labels: the verdict
+    of most seeds, "undecided" where two are as frequent.
+
+    Returns:
+        `dict`: The verdicts, such as `{"speech from text, 5 labels a class": "likely to help"}`.
+    """
+    verdicts: dict[str, str] = {}
+    for arm in [plan for plan in plans if plan.method == "latent transfer"]:
+        assert arm.sweep is not None
+        checks = [semi.check(arm, seed) for seed in seeds]
+        counts = Counter(check.verdict for check in checks).most_common()
+        is_tie = len(counts) > 1 and counts[0][1] == counts[1][1]
+        name = f"{comparison}, {arm.sweep[1]:g} {BUDGET}"
+        verdicts[name] = "undecided" if is_tie else counts[0][0]
+        shown = ", ".join(f"{verdict} {count}" for verdict, count in counts)
+        print(f"{checks[0]}\n\n{name}: {verdicts[name]} (of {len(checks)} draws of labels: {shown})\n")
+    return verdicts
 
 
 def choose_settings(

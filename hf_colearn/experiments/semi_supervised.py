@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PrinterCallback
 
 from hf_colearn.alpha.schedules import ConstantAlpha
 from hf_colearn.analysis.statistics.compare import Kind
+from hf_colearn.analysis.teacher_check import TeacherCheck, teacher_check
 from hf_colearn.arguments import CoLearningArguments
 from hf_colearn.data.sample_ids import NO_LABEL
 from hf_colearn.data.splits import hide_labels
@@ -148,7 +149,7 @@ class SemiSupervised:
         augment: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
         **trainer_kwargs: Any,
     ):
-        self.train, self.bank = train, bank
+        self.train, self.bank, self.inputs = train, bank, inputs
         self.make_student, self.views, self.augment, self.trainer_kwargs = make_student, views, augment, trainer_kwargs
         self.own_bank = own_modality(inputs, bank.dim)
 
@@ -182,6 +183,14 @@ class SemiSupervised:
             case "two-stage":
                 return self._two_stages(args, train, teacher)
         raise ValueError(f"there is no arm '{arm.name}' with few labels: take those of `semi_supervised_arms`.")
+
+    def check(self, arm: ArmPlan, seed: int) -> TeacherCheck:
+        """What [`teacher_check`] says of the arm's labels of a seed, before anything is trained."""
+        assert isinstance(arm.pairing, Paired) and arm.sweep is not None
+        train = hide_labels(self.train, int(arm.sweep[1]), seed, "labels").with_format("numpy")
+        ids = np.asarray(train["sample_id"][:])
+        latents_ND = self.bank.lookup(arm.pairing.rows(self.bank, ids)).numpy()
+        return teacher_check(self.inputs[ids], latents_ND, labels_of(train))
 
     def _trainer(
         self, args: CoLearningArguments, train: Dataset, student: Any = None, **kwargs: Any
