@@ -17,8 +17,10 @@ help: ## this list
 	@echo "Usage: make TARGET [PYTHON=python3.12] [WORKERS=2] [ARGS='...']"
 	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' Makefile | expand -t 14
 
-demo: $(VENV)/.demo ## train students of digits with a language teacher, on a CPU, offline (ARGS: of the recipe)
-	@$(BIN)/python recipes/digits_l2v.py $(ARGS)
+DEMO_ARMS := "labels alone" FixMatch "permuted pairs" "teacher's soft labels"
+
+demo: $(VENV)/.demo ## train students of emoji with the emoji's names, on a CPU, offline (ARGS: of the recipe)
+	@$(BIN)/python recipes/emoji_l2v.py --arms $(DEMO_ARMS) $(ARGS)
 
 test: lint ## lint, then every test in WORKERS processes (ARGS: of pytest)
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)

@@ -8,7 +8,7 @@ from datasets import Dataset
 from transformers import AutoModelForImageClassification
 
 import tiny
-from hf_colearn import save_run
+from hf_colearn import TeacherBank, save_run
 from hf_colearn.analysis.runs import Run, find_runs
 
 
@@ -41,6 +41,27 @@ def test_the_snippet_of_several_teachers_runs_after_the_first(tmp_path, monkeypa
     assert {f"{kind}_latent_{name}" for kind in ("loss", "alpha") for name in ("text", "speech")} <= logged
     saved = AutoModelForImageClassification.from_pretrained("runs/two_teachers/student")
     assert saved.config.training_heads == {} and not [key for key in saved.state_dict() if "training_heads" in key]
+
+
+def test_the_snippets_of_few_labels_and_of_scales_run_after_the_first(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    first, few, scale = (
+        next(snippet for snippet in snippets() if text in snippet)
+        for text in ("bank=bank", "labelled_per_batch", "soft_labels.scaled")
+    )
+    digits = tiny.digits(96).remove_columns("sample_id")
+    rng = np.random.default_rng(0)
+    names = {"train": digits, "test": tiny.digits(32), "caption_latents": rng.normal(size=(96, 384))}
+    names |= {"features": digits["pixel_values"][:].flatten(1).numpy()}
+    exec(first, names)
+    exec(few, names)
+    assert int((names["few"]["labels"][:] != -100).sum()) == 30 and "labelled" in capsys.readouterr().out
+    assert names["trainer"].state.global_step == 20
+    names |= {"bank": TeacherBank.from_latents(rng.normal(size=(8, 4))), "training_rows": [0, 1, 2]}
+    names |= {"soft_labels": TeacherBank.from_latents(rng.random(size=(8, 3)))}
+    exec(scale.replace("teachers =", "from hf_colearn import Teacher\nteachers ="), names)
+    scaling = {name: teacher.bank.description["scaling"]["how"] for name, teacher in names["teachers"].items()}
+    assert scaling == {"text": "standardized", "classes": "none"} and names["args"].latent_scaling == "none"
 
 
 def test_the_snippet_of_several_modalities_runs():
