@@ -125,8 +125,10 @@ def ask(
 def check_teacher(
     plans: Sequence[SemiSupervisedArm], seeds: Sequence[int], semi: SemiSupervised, comparison: str
 ) -> dict[str, str]:
-    """Prints what [`~hf_colearn.analysis.teacher_check.teacher_check`] says of the true pairs, by number of labels: the verdict
-    of most seeds, "undecided" where two are as frequent.
+    """Prints what [`~hf_colearn.analysis.teacher_check.teacher_check`] says of the true pairs, by number of labels.
+
+    It is what most seeds say, of "likely to help", "undecided", and no help, which is "will harm" or "cannot help", whichever
+    is said more often; "undecided" where two are as frequent.
 
     Returns:
         `dict`: The verdicts, such as `{"speech from text, 5 labels a class": "likely to help"}`.
@@ -135,13 +137,20 @@ def check_teacher(
     for arm in [plan for plan in plans if plan.method == "latent transfer"]:
         assert arm.sweep is not None
         checks = [semi.check(arm, seed) for seed in seeds]
-        counts = Counter(check.verdict for check in checks).most_common()
-        is_tie = len(counts) > 1 and counts[0][1] == counts[1][1]
+        counts = Counter(check.verdict for check in checks)
         name = f"{comparison}, {arm.sweep[1]:g} {BUDGET}"
-        verdicts[name] = "undecided" if is_tie else counts[0][0]
-        shown = ", ".join(f"{verdict} {count}" for verdict, count in counts)
+        verdicts[name] = _majority(counts)
+        shown = ", ".join(f"{verdict} {count}" for verdict, count in counts.most_common())
         print(f"{checks[0]}\n\n{name}: {verdicts[name]} (of {len(checks)} draws of labels: {shown})\n")
     return verdicts
+
+
+def _majority(counts: Counter) -> str:
+    no_help = max("will harm", "cannot help", key=counts.__getitem__)
+    of_three = Counter({"likely to help": counts["likely to help"], "undecided": counts["undecided"]})
+    of_three[no_help] = counts["will harm"] + counts["cannot help"]
+    (first, most), (_, next_most), _ = of_three.most_common()
+    return "undecided" if most == next_most else first
 
 
 def choose_settings(

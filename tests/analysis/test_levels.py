@@ -213,6 +213,12 @@ def test_the_subtitle_says_how_many_are_labelled_and_paired_where_some_are_not(f
     assert line.endswith("2 test samples; 2 arms, seed 0")
 
 
+def test_many_seeds_in_a_row_are_told_by_the_first_and_the_last():
+    runs = [make_run("text", "colearned", 0.4, seed=seed, num_train=4) for seed in range(100, 120)]
+    assert subtitle(runs).endswith("seeds 100 to 119")
+    assert subtitle(runs[:3]).endswith("seeds 100, 101, 102")
+
+
 def test_arms_that_see_a_part_of_the_training_set_do_not_hide_it():
     runs = budget(levels=(1, 5))
     for run in runs:

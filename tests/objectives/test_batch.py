@@ -66,7 +66,7 @@ def test_the_example_of_a_contract_runs(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["LatentMatching", "ContrastiveAlignment", "DistributionAlignment", "MisalignedPairs"]
+    "name", ["LatentMatching", "SoftLabels", "ContrastiveAlignment", "DistributionAlignment", "MisalignedPairs"]
 )
 def test_the_example_of_an_objective_runs(name):
     run_example(getattr(hf_colearn, name))

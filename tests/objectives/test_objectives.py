@@ -11,7 +11,7 @@ from transformers.modeling_outputs import ModelOutput
 import families
 import processes
 import tiny
-from hf_colearn import CoLearningTrainer, ConstantAlpha, LatentMatching, Paired
+from hf_colearn import CoLearningTrainer, ConstantAlpha, LatentMatching, Paired, SoftLabels
 from hf_colearn.objectives.contrastive_alignment import ContrastiveAlignment
 from hf_colearn.objectives.distances import jensen_shannon, latent_distance
 from hf_colearn.objectives.distribution_alignment import DistributionAlignment
@@ -308,3 +308,18 @@ def test_representations_of_alignments_tell_their_options():
         "MisalignedPairs(ContrastiveAlignment(temperature='learned', mask_same_class=True, direct=True))"
     )
     assert repr(DistributionAlignment()) == "DistributionAlignment()"
+
+
+def test_soft_labels_are_cross_entropy_to_the_teachers_probabilities_by_hand():
+    # softmax(ln 3, 0) = (3/4, 1/4): 0.5 ln(4/3) + 0.5 ln 4 of the first sample; the second has no target, whatever its logits
+    logits = torch.tensor([[math.log(3), 0.0], [9.0, 0.0]], requires_grad=True)
+    targets = torch.tensor([[0.5, 0.5], [math.nan, math.nan]])
+    objective = SoftLabels("classes")
+    found = objective({"logits": logits}, CoLearningBatch(targets={"classes": targets}))
+    assert found["soft_labels"].item() == pytest.approx(0.5 * math.log(4 / 3) + 0.5 * math.log(4))
+    (slope,) = torch.autograd.grad(found["soft_labels"], logits)
+    assert slope[0].tolist() == pytest.approx([0.25, -0.25]) and not slope[1].any()  # p - q
+    none = objective({"logits": logits[:1]}, CoLearningBatch(targets={"classes": targets[1:]}))
+    assert none["soft_labels"].item() == 0
+    with pytest.raises(ValueError, match="a probability for each of the 2 classes"):
+        objective({"logits": logits}, CoLearningBatch(targets={"classes": torch.ones(2, 3)}))

@@ -30,7 +30,16 @@ def subtitle(runs: Sequence[Run], dataset: str | None = None) -> str:
             f"{len(names)} arms at {', '.join(f'{level:g}' for level in lower)} and {level_words(highest, variable)}"
         )
     seeds = sorted({run.seed for run in runs})
-    return "; ".join([*parts, f"{arms}, seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"])
+    return "; ".join([*parts, f"{arms}, {_seed_words(seeds)}"])
+
+
+def _seed_words(seeds: list[int]) -> str:
+    """As in `seed 0`, `seeds 0, 1, 2` and, of many that follow each other, `seeds 100 to 119`."""
+    if len(seeds) == 1:
+        return f"seed {seeds[0]}"
+    if len(seeds) > 5 and seeds == list(range(seeds[0], seeds[-1] + 1)):
+        return f"seeds {seeds[0]} to {seeds[-1]}"
+    return f"seeds {', '.join(map(str, seeds))}"
 
 
 def _training_sets(runs: Sequence[Run]) -> list[Mapping[str, Any]]:
