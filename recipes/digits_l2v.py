@@ -1,4 +1,4 @@
-"""Language helps vision, on data and weights that come with packages: the main job from end to end.
+"""Language and vision, on data and weights that come with packages, with a label for every sample: where no teacher helps.
 
 Real handwritten digits (scikit-learn) with few labels, a small vision student, and MiniLM as a frozen language teacher
 whose latents of "This is about class 3." are the student's targets. Every arm is trained over several seeds, and the
