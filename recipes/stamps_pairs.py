@@ -12,6 +12,7 @@ with the first seed: settings are chosen on one split, and confirmed on another.
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, concatenate_datasets
@@ -99,6 +100,7 @@ def main() -> None:
     if options.choose or options.check_teacher:
         return ask(options, training, plans, semi, test_features, __file__, comparison)
     models = {"speech": options.speech_model, "text": options.text_model, "image": options.image_model}
+    models = {name: Path(model).name if Path(model).is_dir() else model for name, model in models.items()}
     info = ExperimentInfo(
         recipe="stamps_pairs",
         title=f"Stamps: {comparison}, few labels and many pairs",
