@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from datasets import ClassLabel, Dataset, Value
 
-from hf_colearn.data.sample_ids import LABELS
-from hf_colearn.data.splits import cut_validation, labelled_samples
+from hf_colearn.data.labels import label_column, labelled_rows
+from hf_colearn.data.splits import cut_validation
 
 
 def split_outer(
@@ -43,13 +43,13 @@ def split_outer(
 
 
 def _cut(train: Dataset, split: float | int, seed: int) -> tuple[Dataset, Dataset]:
-    column = _label_column(train)
+    column = label_column(train)
     if column is None:
         raise ValueError(
             f"outer_split={split} is cut of the labelled samples, and the training set has no column 'labels' (it has "
             f"{', '.join(train.column_names)}): name it so, or pass an outer split of your own."
         )
-    labelled = labelled_samples(train, column)
+    labelled = labelled_rows(train, column)
     if not labelled.any():
         raise ValueError(
             f"outer_split={split} is cut of the labelled samples, and none of the {len(train)} training samples has a label "
@@ -73,8 +73,8 @@ def _given(split: Dataset, evaluated: Any, num_labels: int | None) -> Dataset:
             )
     if len(split) == 0:
         raise ValueError("outer_split has no samples: pass some, or a share of the training set such as 0.1.")
-    column = _label_column(split)
-    labelled = np.zeros(len(split), dtype=bool) if column is None else labelled_samples(split, column)
+    column = label_column(split)
+    labelled = np.zeros(len(split), dtype=bool) if column is None else labelled_rows(split, column)
     if not labelled.any():
         where = f"the columns {', '.join(split.column_names)}" if column is None else f"none of them in '{column}'"
         raise ValueError(
@@ -86,10 +86,6 @@ def _given(split: Dataset, evaluated: Any, num_labels: int | None) -> Dataset:
             f"outer_split has {labelled.sum()} samples for {num_labels} classes: give it at least one of each."
         )
     return split if labelled.all() else split.select(np.flatnonzero(labelled))
-
-
-def _label_column(dataset: Dataset) -> str | None:
-    return next((name for name in LABELS if name in dataset.column_names), None)
 
 
 def _has_classes(dataset: Dataset, column: str | None) -> bool:

@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from datasets import ClassLabel, Dataset, IterableDataset, LargeList, List, Value
 
-from hf_colearn.data.sample_ids import LABELS
+from hf_colearn.data.sample_ids import LABELS, NO_LABEL
 
 
 def label_column(dataset: Any) -> str | None:
@@ -26,7 +28,7 @@ def label_array(dataset: Dataset, column: str) -> np.ndarray:
     if not isinstance(dataset.features[column], (List, LargeList)):
         array = cells.to_numpy()
         if cells.null_count and _are_integers(dataset.features[column]):
-            return np.where(np.isnan(array), -100, array).astype(np.int64)
+            return np.where(np.isnan(array), NO_LABEL, array).astype(np.int64)
         return array
     values = cells.to_pylist()
     width = max((len(value) for value in values if value is not None), default=0)
@@ -43,17 +45,29 @@ def label_array(dataset: Dataset, column: str) -> np.ndarray:
 
 def is_labelled(labels: np.ndarray) -> np.ndarray:
     """Which samples have a label, or one at least of several, `(N,)` booleans."""
-    if labels.dtype.kind not in "fiub":
-        return np.ones(len(labels), dtype=bool)
-    is_label = ~np.isnan(labels) if labels.dtype.kind == "f" else labels != -100
-    if labels.ndim > 1:
-        return (is_label & (labels != -100)).any(axis=1)
-    return is_label
+    is_several = labels.ndim > 1
+    return np.any(_known(labels, is_several), axis=1) if is_several else _known(labels, is_several)
 
 
 def labelled_rows(dataset: Dataset, column: str) -> np.ndarray:
-    """Which samples of a data set have a label, `(N,)` booleans."""
-    return is_labelled(label_array(dataset, column))
+    """Which samples of a data set have a label, or one at least in a list of whatever length, `(N,)` booleans."""
+    if not isinstance(dataset.features[column], (List, LargeList)):
+        return is_labelled(label_array(dataset, column))
+    entries = dataset.select_columns(column).with_format("arrow")[:][column].combine_chunks()
+    rows = np.arange(len(entries))
+    while pa.types.is_nested(entries.type):
+        rows, entries = rows[pc.list_parent_indices(entries).to_numpy()], pc.list_flatten(entries)
+    return np.isin(np.arange(len(dataset)), rows[_known(entries.to_numpy(zero_copy_only=False), True)])
+
+
+def _known(labels: np.ndarray, is_one_of_several: bool) -> np.ndarray:
+    """Which labels are there: not None, NaN or -100, which is a number where it is the only one of a sample."""
+    if labels.dtype.kind == "O":
+        return np.array([label is not None for label in labels], dtype=bool)
+    if labels.dtype.kind not in "fiub":
+        return np.ones(labels.shape, dtype=bool)
+    is_number = labels.dtype.kind == "f" and not is_one_of_several
+    return ~np.isnan(labels) & (is_number | (labels != NO_LABEL))
 
 
 def problem_type_of(dataset: Any, num_labels: int | None) -> str | None:
@@ -110,7 +124,7 @@ class MissingLabels:
             return [float("nan")] * self._widths[name] if lacks else value
         if self._numbers[name]:
             return float("nan") if lacks else float(value)
-        return -100 if lacks else int(value)
+        return NO_LABEL if lacks else int(value)
 
 
 _NUMBERS = (float, np.floating, np.ndarray, torch.Tensor)

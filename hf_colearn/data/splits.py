@@ -121,11 +121,6 @@ def hide_labels(dataset: Dataset, labels_per_class: int, seed: int, label_column
     return renamed.with_format(dataset.format["type"], **dataset.format["format_kwargs"])
 
 
-def labelled_samples(dataset: Dataset, label_column: str = "label") -> np.ndarray:
-    """Which samples have a label, booleans `(N,)`; in multi-hot labels one known entry is enough."""
-    return _labels(dataset, label_column)[1]
-
-
 def _drawn(dataset: Dataset, labels_per_class: int, seed: int, label_column: str) -> np.ndarray:
     """The rows of so many random samples of every class, in order."""
     if labels_per_class < 1:
@@ -151,8 +146,6 @@ def _labels(dataset: Dataset, column: str) -> tuple[np.ndarray, np.ndarray]:
     """Labels `(N,)`, or `(N, C)` multi-hot ones, and which of the samples have any."""
     check_columns(dataset, column)
     values = label_array(dataset, column)
-    if values.dtype.kind == "O":  # strings
-        return values, np.array([value is not None for value in values], dtype=bool)
     return values, is_labelled(values)
 
 

@@ -18,8 +18,8 @@ from transformers import EvalPrediction
 from hf_colearn.analysis.runs import Run, Samples, kept_rows
 from hf_colearn.analysis.statistics.compare import Kind
 from hf_colearn.analysis.statistics.target_variance import target_variance
-from hf_colearn.data.labels import is_labelled, label_column
-from hf_colearn.data.splits import NO_LABEL, labelled_samples
+from hf_colearn.data.labels import is_labelled, label_column, labelled_rows
+from hf_colearn.data.sample_ids import NO_LABEL
 from hf_colearn.evaluation.regression import with_r2
 from hf_colearn.experiments.cost import Cost
 from hf_colearn.hub.record import public
@@ -150,7 +150,7 @@ def check_tests(tests: Mapping[str, Any]) -> None:
     """Refuses, before anything is trained, a test set in whose column of labels there is none."""
     for name, dataset in tests.items():
         column = label_column(dataset)
-        if isinstance(dataset, Dataset) and column is not None and not labelled_samples(dataset, column).any():
+        if isinstance(dataset, Dataset) and column is not None and not labelled_rows(dataset, column).any():
             raise ValueError(
                 f"none of the {len(dataset)} samples of '{name}' has a label (all are -100, NaN or None in column '{column}'), "
                 "so no arm could be scored: test on samples with labels."

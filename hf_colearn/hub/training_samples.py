@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from hf_colearn.data.labels import label_column
-from hf_colearn.data.splits import labelled_samples
+from hf_colearn.data.labels import label_column, labelled_rows
 from hf_colearn.teachers.pairing import Pairing
 from hf_colearn.teachers.teacher import Teacher
 from hf_colearn.training.data_checks import sample_ids
@@ -39,7 +38,7 @@ def training_samples(trainer: Any) -> dict[str, Any]:
     if not isinstance(dataset, Dataset):
         return counts
     if column := label_column(dataset):
-        counts["num_labelled"] = int(labelled_samples(dataset, column).sum())
+        counts["num_labelled"] = int(labelled_rows(dataset, column).sum())
     ids = sample_ids(dataset, args.id_column)
     if ids is not None and trainer.teachers:
         paired = {name: _num_paired(teacher, ids, args.seed) for name, teacher in trainer.teachers.items()}

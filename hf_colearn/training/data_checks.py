@@ -37,7 +37,7 @@ def training_data_fits(
     if not isinstance(dataset, Dataset):
         return
     labels_fit(dataset, model)
-    _some_are_labelled(dataset, alpha)
+    _some_are_labelled(dataset, model, alpha)
     model = base_model(model)
     if isinstance(model, CoLearningForMultimodalClassification):
         check_modalities(dataset, model.modalities)
@@ -204,13 +204,14 @@ def _numbers_fit(dataset: Dataset, column: str, problem: str, num_labels: int) -
         )
 
 
-def _some_are_labelled(dataset: Dataset, alpha: Alpha | None) -> None:
+def _some_are_labelled(dataset: Dataset, model: Any, alpha: Alpha | None) -> None:
     """Where the task has a weight, it needs labels."""
     column = label_column(dataset)
     if column is None or _has_transform(dataset) or task_has_no_weight(alpha):
         return  # the first batch tells whether a model needs labels that are not there
-    if not isinstance(dataset.features[column], (Value, ClassLabel, List)):
-        return
+    is_ours = isinstance(base_model(model), CheckedModel)
+    if not isinstance(dataset.features[column], (Value, ClassLabel, List) if is_ours else (Value, ClassLabel)):
+        return  # of another model's labels, such as one a token, the whole column would be read
     if not labelled_rows(dataset, column).any():
         raise ValueError(
             f"none of the {len(dataset)} samples has a label in column '{column}', and the task's loss has a weight of "

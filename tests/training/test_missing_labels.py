@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from datasets import Dataset, List, Value
+from transformers.modeling_outputs import ModelOutput
 
 import tiny
 from hf_colearn import (
@@ -19,6 +20,7 @@ from hf_colearn import (
     with_sample_ids,
 )
 from hf_colearn.data.augmentation import ImageAugmentation
+from hf_colearn.data.labels import labelled_rows
 from hf_colearn.models.configuration import FeatureBackboneConfig
 from hf_colearn.training.sampler import LabelledSampler
 
@@ -284,3 +286,44 @@ def test_a_resumed_run_augments_as_the_uninterrupted_one(tmp_path):
     whole, resumed = run(), run(str(tmp_path / "checkpoint-2"))
     for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+# ---- labels of other models ----
+class TokenClassifier(torch.nn.Module):
+    """A model of a user's own, with a label a token."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.classifier = torch.nn.Embedding(9, 4), torch.nn.Linear(4, 3)
+
+    def forward(self, input_ids, labels=None):
+        latents_BTD = self.embedding(input_ids)
+        logits_BTC = self.classifier(latents_BTD)
+        loss = None if labels is None else F.cross_entropy(logits_BTC.flatten(0, 1), labels.flatten())
+        return ModelOutput(loss=loss, logits=logits_BTC, latents=latents_BTD.mean(1))
+
+
+@pytest.mark.parametrize("teacher", [False, True])
+def test_labels_a_token_of_any_length_train_another_model(teacher):
+    data = with_sample_ids(Dataset.from_dict({"input_ids": [[1, 2, 3], [4]] * 8, "labels": [[0, 1, 2], [2]] * 8}))
+
+    def padded(samples):
+        def column(name, filler):
+            return torch.tensor([list(sample[name]) + [filler] * (3 - len(sample[name])) for sample in samples])
+
+        return {"input_ids": column("input_ids", 0), "labels": column("labels", -100)}
+
+    kwargs = {"bank": TeacherBank.from_latents(np.random.default_rng(0).normal(size=(16, 4)))} if teacher else {}
+    run = CoLearningTrainer(
+        TokenClassifier(), tiny.arguments(max_steps=2), train_dataset=data, data_collator=padded, **kwargs
+    )
+    run.train()
+    assert run.state.global_step == 2
+
+
+def test_a_list_of_whatever_length_has_a_label_where_one_entry_is_known():
+    labels = [[0, -100], [-100], [], None, [None, 1], [None]]
+    data = Dataset.from_dict({"labels": labels})
+    assert labelled_rows(data, "labels").tolist() == [True, False, False, False, True, False]
+    assert labelled_rows(Dataset.from_dict({"labels": [[[0], [-100]], [[-100]]]}), "labels").tolist() == [True, False]
+    assert labelled_rows(Dataset.from_dict({"labels": ["a", None]}), "labels").tolist() == [True, False]
