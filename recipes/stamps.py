@@ -17,7 +17,7 @@ from transformers import DataCollatorWithPadding
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from hf_colearn import CoLearningArguments, CoLearningTrainer
-from hf_colearn.corpora.stamps import load_stamps
+from hf_colearn.corpora.stamps import load_stamps, needs_stamps
 from hf_colearn.data.audio import with_input_values
 from hf_colearn.data.images import with_pixel_values
 from hf_colearn.data.text import with_input_ids
@@ -45,11 +45,7 @@ def main() -> None:
     options, training = parse_recipe(Options, __file__)
     quiet()
     plans = chosen_arms(options, multimodal_arms(options, training, MODALITIES))
-    if options.data_dir is None:
-        raise SystemExit(
-            "no data: apt-get install tuxpaint-stamps-default and pass --data_dir /usr/share/tuxpaint/stamps, or a folder "
-            "with metadata.csv, images/ and speech_fr/."
-        )
+    needs_stamps(options.data_dir)
     raw = load_stamps(options.data_dir, text=options.text)
     names = dict(enumerate(raw["train"].features["label"].names))
     processor = ViTImageProcessorPil(size={"height": options.image_size, "width": options.image_size})

@@ -18,7 +18,7 @@ from typing import Any
 from datasets import Dataset, concatenate_datasets
 
 from hf_colearn import FrozenEncoder, TeacherBank, classification_metrics, with_sample_ids
-from hf_colearn.corpora.stamps import load_stamps
+from hf_colearn.corpora.stamps import load_stamps, needs_stamps
 from hf_colearn.data.views import StoredViews, TwoViews
 from hf_colearn.experiments.chosen_settings import SemiSupervisedOptions, ask
 from hf_colearn.experiments.frozen_features import encoded_views, feature_dataset, feature_student, speech_encoder
@@ -67,11 +67,7 @@ def main() -> None:
     quiet()
     comparison = f"{options.student} from {options.teacher}"
     plans = options.plans(__file__, comparison)
-    if options.data_dir is None:
-        raise SystemExit(
-            "no data: apt-get install tuxpaint-stamps-default and pass --data_dir /usr/share/tuxpaint/stamps, or a folder "
-            "with metadata.csv, images/ and speech_fr/."
-        )
+    needs_stamps(options.data_dir)
     seed = training.get("seed", 0)
     raw = load_stamps(options.data_dir, seed=seed, test_share=0.25, min_per_class=options.min_per_class)
     names = dict(enumerate(raw["train"].features["label"].names))

@@ -15,7 +15,7 @@ import numpy as np
 from datasets import Dataset
 
 from hf_colearn import CoLearningArguments, CoLearningTrainer, FeatureBackboneConfig, TeacherBank
-from hf_colearn.corpora.stamps import load_stamps
+from hf_colearn.corpora.stamps import load_stamps, needs_stamps
 from hf_colearn.data.audio import read_waveform
 from hf_colearn.data.splits import hide_labels
 from hf_colearn.experiments.arms import ArmPlan, chosen_arms
@@ -43,11 +43,7 @@ def main() -> None:
     options, training = parse_recipe(Options, __file__)
     quiet()
     plans = chosen_arms(options, multimodal_arms(options, training, MODALITIES))
-    if options.data_dir is None:
-        raise SystemExit(
-            "no data: apt-get install tuxpaint-stamps-default and pass --data_dir /usr/share/tuxpaint/stamps, or a folder "
-            "with metadata.csv, images/ and speech_fr/."
-        )
+    needs_stamps(options.data_dir)
     raw = load_stamps(options.data_dir)
     names = dict(enumerate(raw["train"].features["label"].names))
     encoders = {

@@ -3,7 +3,7 @@
 Shapes: N samples, C classes or outputs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import evaluate
@@ -71,3 +71,11 @@ def chosen(metrics: tuple[str, ...], known: Mapping[str, type[ArrayMetric]]) -> 
     if unknown := [name for name in metrics if name not in known]:
         raise ValueError(f"unknown metrics {unknown}: choose from {list(known)}")
     return [metric(keep_in_memory=True) for name, metric in known.items() if name in metrics]
+
+
+def measured(modules: Iterable[ArrayMetric], predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
+    """What all modules find of the same arrays, by name."""
+    results: dict[str, float] = {}
+    for module in modules:
+        results |= module.compute(predictions=predictions, references=references) or {}
+    return results

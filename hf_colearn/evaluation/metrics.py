@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hf_colearn.data.sample_ids import NO_LABEL
 from hf_colearn.evaluation.compute_metrics import ComputeMetrics
 from hf_colearn.evaluation.measuring import (
     CLASS_IDS,
@@ -16,9 +17,6 @@ from hf_colearn.evaluation.measuring import (
     check_finite,
     chosen,
 )
-
-
-UNLABELLED = -100  # the label of a sample that has none
 
 
 class Accuracy(ArrayMetric):
@@ -175,7 +173,7 @@ def _check_ids(what: str, ids_N: Any, unlabelled: bool = False) -> np.ndarray:
         raise ValueError(f"there is nothing to measure: no {what} was given")
     if ids_N.ndim != 1 or ids_N.dtype.kind not in "iu":
         raise ValueError(f"need one integer {what} a sample [N], got shape {ids_N.shape} of {ids_N.dtype}")
-    is_bad_N = (ids_N < 0) & ~(unlabelled & (ids_N == UNLABELLED))
+    is_bad_N = (ids_N < 0) & ~(unlabelled & (ids_N == NO_LABEL))
     if is_bad_N.any():
         sample = is_bad_N.argmax()
         raise ValueError(f"{what} {ids_N[sample]} of sample {sample} is negative: class ids start at 0")

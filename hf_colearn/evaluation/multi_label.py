@@ -3,10 +3,12 @@
 Shapes: N samples, C classes, each of which a sample may have or not.
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from hf_colearn.data.sample_ids import NO_LABEL
 from hf_colearn.evaluation.compute_metrics import ComputeMetrics
 from hf_colearn.evaluation.measuring import (
     LABELS,
@@ -14,8 +16,8 @@ from hf_colearn.evaluation.measuring import (
     ArrayMetric,
     check_finite,
     chosen,
+    measured,
 )
-from hf_colearn.evaluation.metrics import UNLABELLED
 
 
 class MultiLabelMeanAveragePrecision(ArrayMetric):
@@ -119,15 +121,7 @@ def multi_label_metrics(
     {'f1_micro': 1.0}
     ```
     """
-    modules = chosen(metrics, _METRICS)
-
-    def measure(logits_NC: np.ndarray, labels_NC: np.ndarray) -> dict[str, float]:
-        _check_labels(logits_NC, labels_NC)
-        results: dict[str, float] = {}
-        for module in modules:
-            results |= module.compute(predictions=logits_NC, references=labels_NC) or {}
-        return results
-
+    measure = partial(measured, chosen(metrics, _METRICS))
     return ComputeMetrics("multi_label_classification", measure, _check_labels)
 
 
@@ -147,7 +141,7 @@ def _check_labels(scores_NC: Any, labels_NC: Any) -> tuple[np.ndarray, np.ndarra
             f"need scores [N, C] and labels [N, C] of 0 and 1, got shapes {scores_NC.shape} and {labels_NC.shape}: for one "
             "class a sample, use `classification_metrics`"
         )
-    counts_NC = ~np.isnan(labels_NC) & (labels_NC != UNLABELLED)
+    counts_NC = ~np.isnan(labels_NC) & (labels_NC != NO_LABEL)
     is_bad_NC = counts_NC & (labels_NC != 0) & (labels_NC != 1)
     if is_bad_NC.any():
         row, column = np.argwhere(is_bad_NC)[0]

@@ -4,6 +4,7 @@ Shapes: N samples, C outputs; one output may be `(N,)` or `(N, 1)`.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from hf_colearn.evaluation.measuring import (
     ArrayMetric,
     check_finite,
     chosen,
+    measured,
 )
 
 
@@ -102,15 +104,7 @@ def regression_metrics(metrics: tuple[str, ...] = ("r2", "mse", "pearson")) -> C
     {'r2': 0.75, 'mse': 0.667, 'pearson': 0.982, 'num_unlabelled': 1}
     ```
     """
-    modules = chosen(metrics, _METRICS)
-
-    def measure(logits_NC: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-        results: dict[str, float] = {}
-        for module in modules:
-            results |= module.compute(predictions=logits_NC, references=labels) or {}
-        return results
-
-    return ComputeMetrics("regression", measure, _check_values)
+    return ComputeMetrics("regression", partial(measured, chosen(metrics, _METRICS)), _check_values)
 
 
 def with_r2(compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None) -> Any:
