@@ -27,9 +27,7 @@ class ImplicitGradient:
 
     gradients: dict[str, torch.Tensor]  # dL_outer / d alpha of every term
     outer_loss: torch.Tensor
-    residual: (
-        torch.Tensor
-    )  # |H v - g| / |g|, of the undamped H: 0 for an exact v, 1 for v = 0, and above where v is worse
+    residual: torch.Tensor  # |H v - g| / |g|, of the undamped H: 0 of an exact v, 1 of v = 0, above 1 of a worse one
     cost: float  # in forward passes; a backward pass is 2, one through the gradient's graph 6
     solved: bool | None = None  # whether v solves the solver's system; None of a solver that never claims it
 

@@ -110,22 +110,6 @@ def student_probes(x_NP: np.ndarray, labelled: Labelled, train: np.ndarray) -> l
     return [alone, probe]
 
 
-def cross_fitted(x_mP: np.ndarray, t_mP: np.ndarray, seed: int) -> np.ndarray:
-    """The latents that ridge regression predicts from features, `(m, P)`, each by the folds that it is not in."""
-    with extra("report", "the probes are scikit-learn's"):
-        from sklearn.model_selection import KFold
-    predicted_mP = np.empty_like(t_mP)
-    for train, test in KFold(min(FOLDS, len(x_mP)), shuffle=True, random_state=seed).split(x_mP):
-        predicted_mP[test] = _ridge(x_mP[train], t_mP[train])(x_mP[test])
-    return predicted_mP
-
-
-def explained_variance(t_mP: np.ndarray, predicted_mP: np.ndarray) -> float:
-    """R2 over all dimensions together; 0 for latents that are all the same."""
-    total = float(np.square(t_mP - t_mP.mean(axis=0)).sum())
-    return 1 - float(np.square(t_mP - predicted_mP).sum()) / total if total > 1e-9 else 0.0
-
-
 @dataclass(frozen=True)
 class Agreement:
     """How far predictions agree with the teacher's probe on pairs without a label, `(m,)` each.
@@ -170,7 +154,7 @@ def _cross_fitted(x_NP: np.ndarray, t_NP: np.ndarray, pairs_m: np.ndarray, known
 
 
 def _explained_variance(t_mP: np.ndarray, predicted_mP: np.ndarray) -> float:
-    """0 for latents that are all the same."""
+    """R2 over all dimensions together; 0 for latents that are all the same."""
     total = float(np.square(t_mP - t_mP.mean(axis=0)).sum())
     return 1 - float(np.square(t_mP - predicted_mP).sum()) / total if total > 1e-9 else 0.0
 
