@@ -1,7 +1,6 @@
 """Bad input: a clear error that names the value at fault and the way out, before anything is trained, written or lost.
 
-A case is a generator: it builds the bad situation of real parts, yields, and then does what must fail. From the yield
-on no file and no folder may appear, vanish or change, and no training may begin.
+The cases of single rooms are in the tests of those; here are the trainer's and what belongs to several rooms.
 """
 
 import functools
@@ -56,38 +55,16 @@ from hf_colearn.data.splits import few_per_class
 from hf_colearn.experiments.arms import ArmPlan, pick
 from hf_colearn.experiments.runner import run_arms
 from hf_colearn.training import data_checks
+from refusals import Refusals, assert_refused
 
 
-CASES = []
+REFUSALS = Refusals()
+case = REFUSALS.case
 
 
-def case(error, at_fault, *way_out):
-    """Registers a bad situation, the error it must raise, and what the message must say."""
-
-    def register(situation):
-        CASES.append(pytest.param(situation, error, (at_fault, *way_out), id=situation.__name__))
-        return situation
-
-    return register
-
-
-@pytest.mark.parametrize(("situation", "error", "texts"), CASES)
+@pytest.mark.parametrize(Refusals.NAMES, REFUSALS.cases)
 def test_bad_input_is_refused_in_time_with_the_way_out(situation, error, texts, tmp_path):
-    for name in ("out", "banks"):
-        (tmp_path / name).mkdir()
-    steps = situation(tmp_path)
-    next(steps)
-    before = everything_in(tmp_path)
-    with pytest.raises(error) as caught:
-        next(steps, None)
-    assert [text for text in texts if text not in str(caught.value)] == [], str(caught.value)
-    after = everything_in(tmp_path)
-    assert sorted(after) == sorted(before)
-    assert after == before
-
-
-def everything_in(folder: Path) -> dict[Path, bytes | None]:
-    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+    assert_refused(situation, error, texts, tmp_path)
 
 
 # ---- real parts ----
