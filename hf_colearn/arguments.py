@@ -1,6 +1,7 @@
 """Training arguments: transformers' own, and ours."""
 
 import copy
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -38,7 +39,9 @@ def _option(default: Any, help: str) -> Any:
 class CoLearningArguments(TrainingArguments):
     """All of [`~transformers.TrainingArguments`], and what co-learning adds.
 
-    Objects given to [`CoLearningTrainer`] (`alpha=`, `objective=`) take the place of the fields here.
+    Objects given to [`CoLearningTrainer`] (`alpha=`, `objective=`) take the place of the fields here. Arms of a comparison may
+    share their arguments: a baseline without a bank and an objective trains on the task alone, whatever `alpha`, `alpha_...`
+    and `latent_...` are.
 
     Args:
         alpha (`float`, *optional*): The auxiliary term's share of the loss, in [0, 1]; 0.5 by default where there is one.
@@ -169,6 +172,11 @@ class CoLearningArguments(TrainingArguments):
                 "'learned', or pass an `alpha=` of your own."
             )
         return HeuristicAlpha(terms[0]) if self.alpha_schedule == "heuristic" else FittedAlpha.released(terms[0])
+
+    def of_terms(self) -> dict[str, Any]:
+        """What is set of the fields that only the auxiliary terms read, those of alpha and of the latent loss."""
+        ours = [f for f in dataclasses.fields(self) if f.name.startswith(("alpha", "latent_"))]
+        return {f.name: getattr(self, f.name) for f in ours if getattr(self, f.name) != f.default}
 
     def _check_labelled_per_batch(self) -> None:
         count, size = self.labelled_per_batch, self.train_batch_size

@@ -188,16 +188,10 @@ def an_alpha_of_ones_own_above_one(folder):
     trainer(folder, alpha=Overweight())
 
 
-@case(ValueError, "alpha=0.5", "no auxiliary term", "pass `bank=`")
-def alpha_without_a_term(folder):
+@case(ValueError, "alpha=ConstantAlpha", "no auxiliary term", "pass `bank=`")
+def an_alpha_without_a_term(folder):
     yield
-    trainer(folder, bank=None, pairing=None, fields={"alpha": 0.5})
-
-
-@case(ValueError, "alpha_schedule='heuristic'", "no auxiliary term", "pass `bank=`")
-def an_alpha_schedule_without_a_term(folder):
-    yield
-    trainer(folder, bank=None, pairing=None, fields={"alpha_schedule": "heuristic"})
+    trainer(folder, bank=None, pairing=None, alpha=ConstantAlpha(0.5))
 
 
 @case(ValueError, "alpha is given twice", "ConstantAlpha", "alpha=0.3", "leave one out")

@@ -97,25 +97,28 @@ def _own_weights(part: Any, seen: set[int]) -> Iterator[str]:
 
 
 def alpha_is_valid(alpha: Any, args: CoLearningArguments, objective: Objective | None) -> None:
-    """An alpha is an object; without a term it would do nothing, and two alphas would contradict each other."""
+    """An alpha is an object; without a term it would do nothing, and two alphas would contradict each other.
+
+    The fields of the arguments are no error without a term: a baseline may share them with the arms beside it.
+    """
     _refuse_class("alpha", alpha, "...")
     if alpha is not None and not isinstance(alpha, Alpha):
         raise TypeError(
             f"alpha={alpha!r} is a {type(alpha).__name__}: pass a number as `CoLearningArguments(alpha=...)`, or an object "
             "such as `ConstantAlpha(0.3)`."
         )
-    given = args.alpha if alpha is None else type(alpha).__name__
-    is_scheduled = args.alpha_schedule != "constant"
-    if objective is None and (given or is_scheduled):
-        shown = f"alpha={given}" if given else f"alpha_schedule='{args.alpha_schedule}'"
+    if objective is None and alpha is not None:
         raise ValueError(
-            f"{shown} has no auxiliary term to weigh: pass `bank=` (or `objective=`), or leave alpha out."
+            f"alpha={type(alpha).__name__} has no auxiliary term to weigh: pass `bank=` (or `objective=`), or leave alpha out."
         )
-    if alpha is not None and (args.alpha is not None or is_scheduled):
+    if alpha is not None and (args.alpha is not None or args.alpha_schedule != "constant"):
         raise ValueError(
-            f"alpha is given twice, as alpha={given} and in the arguments (alpha={args.alpha}, "
+            f"alpha is given twice, as alpha={type(alpha).__name__} and in the arguments (alpha={args.alpha}, "
             f"alpha_schedule='{args.alpha_schedule}'): leave one out."
         )
+    if objective is None and (idle := args.of_terms()):
+        shown = ", ".join(f"{name}={value!r}" for name, value in idle.items())
+        logger.info_once(f"There is no bank and no objective, so the task alone is trained, without {shown}.")
 
 
 def weights_match_terms(alpha: Alpha, objective: Objective) -> None:

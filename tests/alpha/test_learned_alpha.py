@@ -434,8 +434,6 @@ def test_a_trainer_that_only_evaluates_needs_no_outer_split():
 def test_what_cannot_work_is_refused_before_training():
     with pytest.raises(ValueError, match="no auxiliary term"):
         trainer(LearnedAlpha(TERM), bank=None)
-    with pytest.raises(ValueError, match="no auxiliary term"):
-        trainer(None, bank=None, alpha_schedule="learned")
     with pytest.raises(ValueError, match="second moments .* SGD"):
         trainer(LearnedAlpha(TERM), optim="sgd").train()
     for name, shown in (("is_fsdp_enabled", "FSDP"), ("is_deepspeed_enabled", "DeepSpeed")):
