@@ -1,15 +1,45 @@
-"""The command `hf-colearn`: reports on, publishes and checks what finished runs left, and checks teachers before a run."""
+"""The command `hf-colearn`: trains on data of your own and runs recipes, checks teachers before a run, and reports on,
+publishes and checks what finished runs left."""
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from hf_colearn import _prepare
+from hf_colearn.utils.recipe_files import (
+    TRAIN,
+    recipe_files,
+    recipe_line,
+    recipe_names,
+    recipe_script,
+    recipes_folder,
+    run_recipe_script,
+)
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="hf-colearn", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    commands.add_parser(
+        "train", help="a student of your own data: pairs of two modalities, labels or not (--help: how)"
+    )
+
+    one = commands.add_parser(
+        "recipe",
+        help="list, print, copy or run the recipes of published experiments",
+        epilog="On several processes: accelerate launch -m hf_colearn recipe NAME --run ...",
+    )
+    one.add_argument("name", nargs="?", metavar="NAME", help="the recipe to print; without one, all are listed")
+    what = one.add_mutually_exclusive_group()
+    what.add_argument("--path", action="store_true", help="print where its script lies")
+    what.add_argument("--copy", metavar="FOLDER", help="copy its script and YAML files into FOLDER, to change them")
+    what.add_argument(
+        "--run", nargs=argparse.REMAINDER, metavar="...", help="run it; all that follows are its options"
+    )
+    one.set_defaults(action=_recipe)
 
     one = commands.add_parser("report", help="one page on whether co-learning worked, from finished runs")
     one.add_argument(
@@ -22,7 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--projections", nargs="*", default=["pca", "tsne"], choices=["pca", "tsne", "umap"],
         help="maps of the latents to draw, pca and tsne by default; umap needs pip install 'hf-colearn[umap]'",
     )  # fmt: skip
-    one.set_defaults(run=_report)
+    one.set_defaults(action=_report)
 
     one = commands.add_parser(
         "check",
@@ -39,7 +69,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--row_column", help="of LABELS: every sample's row of the teacher; by default sample i sees row i"
     )
     one.add_argument("--confidence", type=float, default=0.9, help="level of the intervals, 0.9 by default")
-    one.set_defaults(run=_check)
+    one.set_defaults(action=_check)
 
     one = commands.add_parser("publish", help="upload a run's student with its card and report to the Hub")
     one.add_argument("folder", metavar="RUN", help="folder of a finished run, as runs/digits_l2v, or of a student")
@@ -48,7 +78,7 @@ def make_parser() -> argparse.ArgumentParser:
     one.add_argument("--revision", help="branch, created if it does not exist; main by default")
     one.add_argument("--adapter", action="store_true", help="the LoRA adapter alone, as a PEFT repository")
     one.add_argument("--base", help="with --adapter: the repository of its base model")
-    one.set_defaults(run=_publish)
+    one.set_defaults(action=_publish)
 
     one = commands.add_parser(
         "card",
@@ -59,27 +89,39 @@ def make_parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--check", action="store_true", help="measure again; exit status 1 if a number of the card differs"
     )
-    one.add_argument("--recipes", default="recipes", help="folder of the recipes; ./recipes by default")
-    one.set_defaults(run=_card)
+    one.add_argument(
+        "--recipes",
+        default=recipes_folder(),
+        metavar="FOLDER",
+        help="of the recipes, where they are not the installed ones",
+    )
+    one.set_defaults(action=_card)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status: 0, 1 for a card that differs, or 2 with one line on stderr."""
     argv = sys.argv[1:] if argv is None else list(argv)
+    if argv[:1] == ["train"]:  # all options are those of the recipe, --help too
+        return _run(TRAIN, argv[1:], prog="hf-colearn train")
     end = argv.index("--") if "--" in argv else len(argv)
     parser = make_parser()
     options = parser.parse_args(argv[:end])
     options.extra = argv[end + 1 :]
     if options.extra and options.command != "card":
         parser.error(f"'{' '.join(options.extra)}' after -- is for a recipe, which only `hf-colearn card` runs")
+    if options.command == "recipe":
+        try:
+            return options.action(options)
+        except OSError as error:
+            return _fail(error)
     try:
         _prepare()
         from hf_colearn.hub.publish import PublishError
     except ImportError as error:
         return _fail(error)
     try:
-        return options.run(options)
+        return options.action(options)
     except (FileNotFoundError, ValueError, ImportError, PublishError) as error:
         return _fail(error)
 
@@ -87,6 +129,35 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _fail(error: Exception) -> int:
     print(f"hf-colearn: {error}", file=sys.stderr)
     return 2
+
+
+def _run(name: str, argv: Sequence[str], prog: str | None = None) -> int:
+    try:
+        _prepare()
+        run_recipe_script(name, argv, prog)
+    except (FileNotFoundError, ImportError) as error:
+        return _fail(error)
+    return 0
+
+
+def _recipe(options: argparse.Namespace) -> int:
+    if options.name is None:
+        width = max(map(len, recipe_names()))
+        print(*(f"{name:<{width}}  {recipe_line(name)}" for name in recipe_names()), sep="\n")
+    elif options.run is not None:
+        return _run(options.name, options.run)
+    elif options.path:
+        print(recipe_script(options.name))
+    elif options.copy is not None:
+        files = recipe_files(options.name)
+        folder = Path(options.copy)
+        if there := [folder / file.name for file in files if (folder / file.name).exists()]:
+            raise FileExistsError(f"'{there[0]}' exists: remove it, or copy into another folder.")
+        folder.mkdir(parents=True, exist_ok=True)
+        print("Written:", *(f"  {shutil.copyfile(file, folder / file.name)}" for file in files), sep="\n")
+    else:
+        print(recipe_script(options.name).read_text(encoding="utf-8"), end="")
+    return 0
 
 
 def _report(options: argparse.Namespace) -> int:

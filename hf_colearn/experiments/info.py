@@ -1,12 +1,13 @@
 """What a report and a card say of an experiment, as its `experiment.json` holds it."""
 
-import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from hf_colearn.hub.record import public_argv
+from hf_colearn.utils.distributed import world_size
+from hf_colearn.utils.recipe_files import recipe_command
 
 
 # Entries of `experiment.json` that have another name than the field.
@@ -44,7 +45,7 @@ class ExperimentInfo:
     def to_dict(self) -> dict[str, Any]:
         """Entries of `experiment.json`, with the command that repeats the run, free of tokens and folders of the machine."""
         argv = public_argv(sys.argv[1:])
-        command = shlex.join(["accelerate", "launch", f"recipes/{self.recipe}.py", *argv])
+        command = recipe_command(self.recipe, argv, world_size())
         entries = {_ENTRIES.get(f.name, f.name): getattr(self, f.name) for f in fields(self)}
         return {**entries, "argv": argv, "command": command}
 

@@ -4,7 +4,6 @@ import csv
 import json
 import math
 import os
-import shlex
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -16,6 +15,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from hf_colearn.hub.record import TrainingRecord
 from hf_colearn.hub.training_samples import samples_in_words
 from hf_colearn.utils.metric_names import written
+from hf_colearn.utils.recipe_files import recipe_command
 from hf_colearn.utils.tables import markdown_table
 
 
@@ -119,7 +119,6 @@ def student_card(
         energy = f"{kwh:.3g} kWh, {grams:.3g} g of CO2 equivalents (codecarbon, all runs together)"
         co2 = {"emissions": grams, "source": "codecarbon", "hardware_used": record.hardware}
         metadata["co2_eq_emissions"] = co2
-    recipe = ["accelerate", "launch", f"recipes/{record.recipe}.py", *record.argv]
     return ModelCard.from_template(
         ModelCardData(**metadata),
         template_path=str(Path(__file__).parent / "student_card.md"),
@@ -147,7 +146,7 @@ def student_card(
         has_processor=any((folder / name).is_file() for name in _PROCESSORS),
         processors=sorted({path.parent.name for name in _PROCESSORS for path in folder.glob(f"*/{name}")}),
         has_adapter=(folder / "adapter").is_dir(),
-        command=shlex.join(recipe) if record.recipe else None,
+        command=recipe_command(record.recipe, record.argv) if record.recipe else None,
     )
 
 

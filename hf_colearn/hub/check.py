@@ -15,6 +15,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from hf_colearn.hub.card import pretty
 from hf_colearn.hub.record import RECORD, TrainingRecord
 from hf_colearn.utils.metric_names import is_error, written
+from hf_colearn.utils.recipe_files import recipes_folder
 from hf_colearn.utils.tables import text_table
 
 
@@ -144,13 +145,16 @@ def student_folder(student: str) -> Path:
         ) from error
 
 
-def card_command(student: str, check: bool, recipes_dir: str | os.PathLike, extra: Sequence[str] = ()) -> int:
+def card_command(
+    student: str, check: bool, recipes_dir: str | os.PathLike | None = None, extra: Sequence[str] = ()
+) -> int:
     """`hf-colearn card`: prints a student's card, or measures the student again and checks the card against that.
 
     For the check the recipe that the student's `colearning.json` names is run with the command line that is recorded there,
-    the options `extra` over it, and `--check`. Only a recipe of `recipes_dir` is run, never code of the Hub; but its options
-    may come from there, so look at them where you do not know who wrote them. What it writes goes to a folder that is
-    removed. The exit code is 0; 1 where the card differs or the recipe has failed, 2 where it does not take its options.
+    the options `extra` over it, and `--check`. Only a recipe of `recipes_dir` is run (by default of those that come with
+    hf_colearn), never code of the Hub; but its options may come from there, so look at them where you do not know who wrote
+    them. What it writes goes to a folder that is removed. The exit code is 0; 1 where the card differs or the recipe has
+    failed, 2 where it does not take its options.
     """
     folder = student_folder(student)
     card = read_card(folder)
@@ -163,10 +167,10 @@ def card_command(student: str, check: bool, recipes_dir: str | os.PathLike, extr
             f"{RECORD} of '{student}' names {record.recipe!r} as its recipe, which is none: only a student that a recipe "
             "has trained can be measured again by its recipe."
         )
-    script = Path(recipes_dir) / f"{record.recipe}.py"
+    script = Path(recipes_dir or recipes_folder()) / f"{record.recipe}.py"
     if not script.is_file():
         raise FileNotFoundError(
-            f"there is no recipe '{script}', which '{student}' was trained with: run this in a clone of the repository."
+            f"there is no recipe '{script}', which '{student}' was trained with: pass the folder that has it, --recipes FOLDER."
         )
     with TemporaryDirectory() as scratch:
         argv = [*record.argv, "--output_dir", scratch, *extra, "--check", str(folder)]

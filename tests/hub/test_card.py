@@ -132,7 +132,7 @@ def test_everything_that_was_given_is_in_the_body(folder):
         "| training of this model | 12.3 s |\n| training of all 6 runs of the comparison | 0.20 h |\n",
         "| hardware | A processor, 2 threads |\n| energy | not measured |\n",
         "as a stock `ResNetForImageClassification` with the same logits",
-        "accelerate launch recipes/stamps.py --arms 'a|b' 'my arm' --seeds 2\n",
+        "hf-colearn recipe stamps --run --arms 'a|b' 'my arm' --seeds 2\n",
         f'hf-colearn card "{folder}" --check\n',
         "author = {Lee, Jae-Jun and Yoon, Sung Whan}",
         "author = {Yang, Yang and Wan, Fengqiang and Jiang, Qing-Yuan and Xu, Yi}",

@@ -151,7 +151,7 @@ def test_only_the_name_of_a_recipe_is_run(folder, recipes, recipe):
 
 
 def test_what_cannot_be_checked_is_named(folder, recipes, tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no recipe '.*mine.py'.*clone of the repository"):
+    with pytest.raises(FileNotFoundError, match="there is no recipe '.*mine.py'.*--recipes FOLDER"):
         card_command(str(folder), True, tmp_path)
     with pytest.raises(FileNotFoundError, match="neither a folder nor a student"):
         card_command(str(tmp_path / "nowhere"), True, recipes)

@@ -38,8 +38,9 @@ def pip(*arguments, cwd):
 def wheel(tmp_path_factory):
     """Built without isolation and without the network, from a copy of what is in the source tree."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    shutil.copytree(ROOT / "hf_colearn", source / "hf_colearn", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for folder in ("hf_colearn", "recipes"):
+        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     pip("wheel", "--no-index", "--no-deps", "--no-build-isolation", "--wheel-dir", out, source, cwd=source)
     (wheel,) = out.glob("hf_colearn-*.whl")
@@ -58,7 +59,10 @@ def test_the_wheel_has_every_module_and_template(wheel):
     packed = set(zipfile.ZipFile(wheel).namelist())
     of_package = {path for path in (ROOT / "hf_colearn").rglob("*") if path.suffix != ".pyc" and path.is_file()}
     of_package -= {ROOT / "hf_colearn" / "README.md"}  # for whoever changes the code
-    assert {str(path.relative_to(ROOT)) for path in of_package} == {
+    recipes = {
+        f"hf_colearn/recipes/{path.name}" for path in (ROOT / "recipes").iterdir() if path.suffix in (".py", ".yaml")
+    }
+    assert recipes | {str(path.relative_to(ROOT)) for path in of_package} == {
         name for name in packed if name.startswith("hf_colearn/")
     }
     assert {
