@@ -3,7 +3,6 @@
 Shapes: N inputs in the order given, U <= N distinct ones, D dimensions, B rows of a look-up.
 """
 
-import json
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -15,20 +14,21 @@ from typing import Any
 import numpy as np
 import torch
 import xxhash
-from datasets import Dataset, concatenate_datasets, load_dataset
-from huggingface_hub import CommitOperationAdd, DatasetCard, HfApi, constants, hf_hub_download
+from datasets import Column, Dataset, concatenate_datasets
+from huggingface_hub import constants
 
-from hf_colearn.teachers import encoding, fingerprint
+from hf_colearn.teachers import bank_files, bank_hub, encoding, fingerprint
 from hf_colearn.teachers.bank_card import bank_card, without_folders
+from hf_colearn.teachers.bank_files import FORMAT
+from hf_colearn.teachers.bank_inputs import BankInputs, check_pairs, find_rows, key_of
 from hf_colearn.teachers.encoder import FrozenEncoder
 from hf_colearn.teachers.encoding import DESCRIPTION, INDEX, LATENTS
 from hf_colearn.teachers.latent_scale import SCALINGS, first_zero, moments, standardization, unit_norm
 from hf_colearn.teachers.rows import StoredRows
 from hf_colearn.utils import distributed
-from hf_colearn.utils.checks import check_choice
+from hf_colearn.utils.checks import check_choice, check_repo_id
 
 
-FORMAT = 1  # of the files; part of every fingerprint, so that another format is another cache entry
 _IN_MEMORY = 64 * 1024 * 1024  # bytes; a smaller bank is read whole
 
 
@@ -103,7 +103,7 @@ class TeacherBank:
         ```
         """
         with distributed.raise_on_all_ranks():
-            distinct = encoding.find_distinct(inputs)
+            distinct = encoding.find_distinct(inputs, encoder.modality)
             description = {"format": FORMAT, "inputs": distinct.fingerprint, **encoder.description()}
             name = fingerprint.of_json(description)
             folder = Path(cache_dir or default_cache_dir()) / name
@@ -123,17 +123,20 @@ class TeacherBank:
                     f"'{folder}' says that it is the bank {bank.fingerprint}: the cache entry was put there by hand "
                     "or altered. Delete the folder, and the bank is encoded anew."
                 )
+        if isinstance(inputs, Column):
+            bank.description["input_column"] = inputs.column_name
         return bank
 
     @classmethod
     def from_latents(
-        cls, latents: torch.Tensor | np.ndarray, inputs: Sequence[str] | None = None, **description: Any
+        cls, latents: torch.Tensor | np.ndarray, inputs: Sequence[Any] | None = None, **description: Any
     ) -> "TeacherBank":
         """A bank in memory, of latents that were computed elsewhere.
 
         Args:
             latents (`torch.Tensor` or `np.ndarray` of shape `(N, D)`): One row an input, finite.
-            inputs (`Sequence[str]`, *optional*): What each row was encoded from.
+            inputs (`Sequence`, *optional*): The text, image or waveform that each row was encoded from, by which
+                [`TeacherBank.rows_of`] finds rows and the trainer checks the pairs. Of images and waveforms a digest is kept.
             description: Anything worth recording, such as `teacher="..."`.
         """
         array_ND = torch.as_tensor(latents).detach().to("cpu", torch.float32, copy=True).contiguous().numpy()
@@ -149,39 +152,15 @@ class TeacherBank:
             raise ValueError(f"{len(inputs)} inputs for {len(array_ND)} latents: pass one input a row.")
         latents_digest = xxhash.xxh3_128_hexdigest(array_ND.data)
         name = fingerprint.of_json({"latents": latents_digest, "shape": array_ND.shape, **description})
-        return cls(array_ND, None, {**description, "fingerprint": name}, inputs)
+        keys = None if inputs is None else [key_of(item, row) for row, item in enumerate(inputs)]
+        return cls(array_ND, None, {**description, "fingerprint": name}, keys)
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> "TeacherBank":
         """Opens a bank that [`save`] or [`encode`] has written; refuses one that is truncated or of another version."""
-        folder = Path(folder)
-        if not (folder / DESCRIPTION).is_file():
-            raise FileNotFoundError(
-                f"'{folder}' holds no teacher bank ({DESCRIPTION} is missing): delete the folder if there is one, and "
-                "encode a bank."
-            )
-        try:
-            description = json.loads((folder / DESCRIPTION).read_text())
-            sizes, _ = dict(description["files"]), description["fingerprint"]
-            if LATENTS not in sizes:
-                raise ValueError(f"it lists no {LATENTS}")
-            if description["format"] != FORMAT:
-                raise ValueError(f"format {description['format']} instead of {FORMAT}")
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"'{folder / DESCRIPTION}' is no description of a bank of this version ({error}): it is damaged or of "
-                "another program. Delete the folder, and the bank is encoded anew."
-            ) from error
-        for name, size in sizes.items():
-            found = (folder / name).stat().st_size if (folder / name).is_file() else 0
-            if found != size:
-                raise ValueError(
-                    f"'{folder / name}' has {found} bytes, {size} were written: the bank is truncated. "
-                    "Delete the folder, and the bank is encoded anew."
-                )
-        index = _row_index(Dataset.from_file(str(folder / INDEX))) if INDEX in sizes else None
-        latents = str(folder / LATENTS)
-        return cls(StoredRows([latents]), index, description, _stored_inputs(Dataset.from_file(latents)))
+        description, index = bank_files.read(Path(folder))
+        latents = str(Path(folder) / LATENTS)
+        return cls(StoredRows([latents]), index, description, bank_files.inputs_of(Dataset.from_file(latents)))
 
     def save(self, folder: str | os.PathLike) -> None:
         """Writes the bank for [`load`]: `latents.arrow`, `index.arrow` where inputs repeat, and `bank.json`."""
@@ -274,6 +253,7 @@ class TeacherBank:
         Returns:
             `str`: The commit's id.
         """
+        check_repo_id(repo_id)
         if self._scale is not None:  # what is published is what is read
             words = {"inputs": inputs, "license": license, "language": language}
             with TemporaryDirectory() as folder:
@@ -284,38 +264,20 @@ class TeacherBank:
             latents = concatenate_datasets([Dataset.from_file(path) for path in self._rows.paths])
         else:
             latents = Dataset(encoding.latent_table(self._rows, self._distinct_inputs))
-        latents.push_to_hub(repo_id, "latents", split="train", private=private, token=token)
-        has_index = self._index is not None
-        if has_index:
-            Dataset.from_dict({"row": self._index}).push_to_hub(repo_id, "index", split="train", token=token)
-        description = {**self.description, "format": FORMAT, "has_index": has_index}
+        index = None if self._index is None else Dataset.from_dict({"row": self._index})
+        description = {**self.description, "format": FORMAT, "has_index": index is not None}
         if "teacher" in description:
             description["teacher"] = without_folders(description["teacher"])
         numbers = {"num_rows": len(self), "num_distinct": self.num_distinct, "dim": self.dim}
         card = bank_card(description, repo_id, inputs, license, language, source_datasets, **numbers)
-        metadata = DatasetCard.load(repo_id, token=token).data  # where `datasets` has put the configurations
-        card.data.configs, card.data.dataset_info = metadata.configs, metadata.dataset_info
-        files = {"README.md": str(card), DESCRIPTION: json.dumps(description, indent=2)}
-        additions = [CommitOperationAdd(name, text.encode()) for name, text in files.items()]
-        message = "Card and description of the bank"
-        return HfApi(token=token).create_commit(repo_id, additions, commit_message=message, repo_type="dataset").oid
+        return bank_hub.publish(repo_id, latents, index, description, card, private, token)
 
     @classmethod
     def from_hub(cls, repo_id: str, revision: str | None = None, token: str | None = None) -> "TeacherBank":
         """Opens a bank that [`push_to_hub`] has published; Parquet and JSON only, nothing is executed."""
-        path = hf_hub_download(repo_id, DESCRIPTION, repo_type="dataset", revision=revision, token=token)
-        description = json.loads(Path(path).read_text())
-        if not isinstance(description, dict) or description.get("format") != FORMAT:
-            raise ValueError(
-                f"'{repo_id}' holds no bank of this version (format {FORMAT}): its {DESCRIPTION} begins with "
-                f"{str(description)[:80]}. Publish one with `TeacherBank.push_to_hub`."
-            )
-        latents = load_dataset(repo_id, "latents", split="train", revision=revision, token=token)
-        index = None
-        if description["has_index"]:
-            index = _row_index(load_dataset(repo_id, "index", split="train", revision=revision, token=token))
+        description, latents, index = bank_hub.fetch(repo_id, revision, token)
         rows = StoredRows([file["filename"] for file in latents.cache_files])
-        return cls(rows, index, description, _stored_inputs(latents))
+        return cls(rows, index, description, bank_files.inputs_of(latents))
 
     # ---- using it ----
     @property
@@ -340,6 +302,52 @@ class TeacherBank:
             return None
         distinct = list(self._distinct_inputs)
         return distinct if self._index is None else [distinct[row] for row in self._index]
+
+    @property
+    def stored_inputs(self) -> BankInputs | None:
+        """By what inputs are known again; `None` where they are unknown."""
+        if self._distinct_inputs is None:
+            return None
+        return BankInputs(self._distinct_inputs, self._index, self.description.get("modality"))
+
+    def rows_of(self, inputs: Sequence[Any]) -> np.ndarray:
+        """The row of each input, found by what it is, for `Paired(bank.rows_of(train["text"]))`, `(B,)` int64.
+
+        Sample id i then sees the latent of its own input whatever the order of the bank is, and samples of one thing, such as
+        two photographs of what one sentence describes, share its row. Equal inputs get the first row that has them.
+
+        Args:
+            inputs (`Sequence` or column of a `datasets.Dataset`): B texts, images or waveforms, of sample id 0, 1, ...
+
+        Raises:
+            ValueError: If an input is not among those that the bank was encoded from, or these are unknown.
+
+        Example:
+
+        ```python
+        >>> import numpy as np
+        >>> from hf_colearn import TeacherBank
+
+        >>> bank = TeacherBank.from_latents(np.eye(3), inputs=["a cat", "a dog", "a fox"])
+        >>> bank.rows_of(["a fox", "a cat", "a fox"]).tolist()  # two photographs of the fox
+        [2, 0, 2]
+
+        ```
+        """
+        return find_rows(self.stored_inputs, inputs)
+
+    def check_inputs(self, inputs: Sequence[Any], rows: Sequence[int] | np.ndarray | None = None) -> None:
+        """Refuses, with the first one at fault, inputs that are not what the rows were encoded from.
+
+        The trainer checks some samples so, where the training set has the inputs in a column.
+
+        Args:
+            inputs (`Sequence` or column of a `datasets.Dataset`): B texts, images or waveforms.
+            rows (`Sequence[int]`, *optional*): The row of each; by default input i is that of row i, and B is N.
+        """
+        rows_B = np.arange(len(self)) if rows is None else np.asarray(rows)
+        self._stored_rows(rows_B)
+        check_pairs(self.stored_inputs, inputs, rows_B)
 
     def __len__(self) -> int:
         return self.num_distinct if self._index is None else len(self._index)
@@ -388,13 +396,3 @@ class TeacherBank:
         """Some of the stored rows, unscaled, piece by piece."""
         size = max(1, encoding.CHUNK_BYTES // (self.dim * 4))
         return (self._rows[stored[start : start + size]] for start in range(0, len(stored), size))
-
-
-def _row_index(index: Dataset) -> np.ndarray:
-    return index.with_format("numpy")["row"][:].astype(np.int64)
-
-
-def _stored_inputs(latents: Dataset) -> Sequence[str] | None:
-    """The column of inputs, mapped; `None` where they were unknown."""
-    inputs = latents.select_columns("input")["input"]
-    return None if inputs[0] is None else inputs

@@ -93,7 +93,7 @@ def test_a_bank_is_cached_in_the_home_of_hugging_face():
 
 def test_images_and_audio_have_banks():
     pictures = tiny_teachers.images(3)
-    waves = [tiny_teachers.noise(seconds) for seconds in (0.1, 0.2, 0.1)]  # the first and the last are one
+    waves = [{"array": tiny_teachers.noise(seconds), "sampling_rate": 16_000} for seconds in (0.1, 0.2, 0.1)]  # two distinct
 
     for encoder, inputs, distinct in ((tiny_teachers.vit(), pictures, 3), (tiny_teachers.wav2vec2("group"), waves, 2)):
         bank = encode(encoder, inputs)
