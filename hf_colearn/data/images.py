@@ -1,8 +1,12 @@
 """Images of a dataset as the student's `pixel_values`: all at once, or decoded, cropped and flipped as they are read.
 
-Shapes: B images of a batch, H x W pixels of the student's input.
+Every image passes through [`~hf_colearn.models.image_modes.to_rgb`]: 16 bits, floats, palettes and CMYK are scaled by
+their mode's range, what the camera turned is upright, and transparency is composited on a background, white by default.
+
+Shapes: B images of a batch, C channels (1 or 3), H x W pixels of the student's input.
 """
 
+import copy
 import io
 import math
 import os
@@ -14,23 +18,32 @@ import datasets
 import numpy as np
 import torch
 from datasets import Dataset
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from hf_colearn.data.columns import AnyDataset, check_is_read, map_columns, name_of
+from hf_colearn.data.columns import AnyDataset, as_stored, check_is_read, map_columns, name_of
+from hf_colearn.models.grayscale import GrayscaleImageProcessor
+from hf_colearn.models.image_modes import WHITE, Colour, UnclearImage, picture_of, rgb_of, to_rgb, upright
 
 
 UNDECODABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises for a bad image
 
 
-def with_pixel_values(dataset: Dataset, processor: Any, column: str = "image", label_column: str = "label") -> Dataset:
+def with_pixel_values(
+    dataset: Dataset,
+    processor: Any,
+    column: str = "image",
+    label_column: str = "label",
+    background: Colour = WHITE,
+) -> Dataset:
     """Decodes and preprocesses all images once; for data that fits in memory and is not augmented.
 
     Args:
-        dataset ([`datasets.Dataset`]): With an `Image` column.
+        dataset ([`datasets.Dataset`]): With a column of images, or of what [`as_rgb`] reads.
         processor: The student's image processor; one with a single mean is for grayscale images.
         column, label_column (`str`, *optional*, defaults to `"image"` and `"label"`): Images and labels.
+        background (`str` or `tuple[int, int, int]`, *optional*, defaults to `"white"`): What is behind transparent images.
 
     Returns:
         [`datasets.Dataset`]: With `pixel_values`, `labels` and every other column, in torch format.
@@ -38,12 +51,15 @@ def with_pixel_values(dataset: Dataset, processor: Any, column: str = "image", l
     Raises:
         ValueError: If there are no samples, a column is missing, or a cell is no image; it names the row.
     """
+    rgb_of(background)
     feature = dataset.features.get(column)
     mode = feature.mode if isinstance(feature, datasets.Image) else None
+    is_array = isinstance(feature, (datasets.Array2D, datasets.Array3D))  # whose cells come as lists
     grayscale = is_grayscale(processor)
 
     def preprocess(cells: list[Any], rows: list[int]) -> dict[str, Any]:
-        images = [as_rgb(cell, row, mode) for cell, row in zip(cells, rows, strict=True)]
+        cells = [np.asarray(cell, feature.dtype) for cell in cells] if is_array else cells
+        images = [as_rgb(cell, row, mode, background) for cell, row in zip(cells, rows, strict=True)]
         images = [image.convert("L") for image in images] if grayscale else images
         pixels = processor(images=images, return_tensors="np")["pixel_values"]
         return {"pixel_values": np.asarray(pixels, dtype=np.float32)}
@@ -53,36 +69,86 @@ def with_pixel_values(dataset: Dataset, processor: Any, column: str = "image", l
 
 def is_grayscale(processor: Any) -> bool:
     """Whether an image processor is for images of one channel."""
-    return processor.do_normalize and len(processor.image_mean) == 1
+    return isinstance(processor, GrayscaleImageProcessor) or (
+        processor.do_normalize and len(processor.image_mean) == 1
+    )
 
 
-def as_rgb(cell: Any, row: int, mode: str | None = None) -> Image.Image:
-    """A cell of an `Image` column, decoded or not, in RGB; `mode` is that of the column's `datasets.Image`.
+def as_rgb(cell: Any, row: int | str, mode: str | None = None, background: Colour = WHITE) -> Image.Image:
+    """An image in RGB of 8 bits, as [`~hf_colearn.models.image_modes.to_rgb`] makes it.
+
+    Args:
+        cell: A Pillow image, a cell of an `Image` column (`{"bytes", "path"}`), the path of a file, its bytes, or an array
+            or tensor as of [`~hf_colearn.models.image_modes.picture_of`]. Of several frames or pages the first is read.
+        row (`int` or `str`): Its row or id, for errors.
+        mode (`str`, *optional*): Of the column's [`datasets.Image`], whose conversion follows ours.
+        background (`str` or `tuple[int, int, int]`, *optional*, defaults to `"white"`): What is behind transparent images.
 
     Raises:
-        ValueError: If it is no image; it names the row, and the file where there is one.
+        ValueError: If it is no image, cannot be decoded, or its pixels have no clear meaning; it names the row, and the
+            file where there is one.
+
+    Example:
+
+    ```python
+    >>> import numpy as np
+    >>> from hf_colearn.data.images import as_rgb
+
+    >>> as_rgb(np.array([[0, 257, 65535]], dtype=np.uint16), 0).getpixel((1, 0))  # 16 bits: 257 / 257 = 1
+    (1, 1, 1)
+    >>> as_rgb(np.array([[[200, 0, 0, 51]]], dtype=np.uint8), 0).getpixel((0, 0))  # a fifth of the colour, on white
+    (244, 204, 204)
+    ```
     """
     with _naming(cell, row):
-        image = datasets.Image(mode=mode).decode_example(cell) if isinstance(cell, Mapping) else cell
-        if isinstance(image, Image.Image):
-            return image.convert("RGB")
+        if (image := open_image(cell)) is not None:
+            return _in_mode(to_rgb(image, background), mode)
     raise _no_image(cell, row)
 
 
+def _in_mode(image: Image.Image, mode: str | None) -> Image.Image:
+    return image if mode in (None, "RGB", "RGBA") else image.convert(mode).convert("RGB")
+
+
+def open_image(cell: Any) -> Image.Image | None:
+    """An image that is decoded when needed, of all that [`as_rgb`] reads; None if the cell is none of it."""
+    if isinstance(cell, Image.Image):
+        return cell
+    if isinstance(cell, (bytes, bytearray)):
+        return Image.open(io.BytesIO(cell))
+    if isinstance(cell, Mapping) and cell.get("bytes") is not None:
+        return Image.open(io.BytesIO(cell["bytes"]))
+    if isinstance(cell, Mapping) and (path := cell.get("path")) is not None:
+        # What is no file is on the Hub, inside an archive, or missing.
+        is_local = os.path.isfile(path)
+        return Image.open(path) if is_local else datasets.Image().decode_example({"bytes": None, "path": str(path)})
+    if isinstance(cell, (str, os.PathLike)):
+        if "://" in os.fspath(cell):
+            raise UnclearImage("is a URL, and only files are opened: download it, and pass the path of the file.")
+        return Image.open(cell) if os.path.isfile(cell) else None
+    if isinstance(cell, torch.Tensor):
+        return picture_of(cell.detach().cpu().numpy())
+    return picture_of(cell) if isinstance(cell, np.ndarray) else None
+
+
 @contextmanager
-def _naming(cell: Any, row: int) -> Iterator[None]:
+def _naming(cell: Any, row: int | str) -> Iterator[None]:
     """Adds the image's row and file to what goes wrong while it is decoded."""
+    name = name_of("image", cell, f"the image in row {row}")  # an id may be a string
     try:
         yield
+    except UnclearImage as error:
+        raise ValueError(f"{name} {error}") from error
     except UNDECODABLE as error:
-        name = name_of("image", cell, f"the image in row {row}")  # an id may be a string
         raise ValueError(f"{name} cannot be decoded ({error}): remove or mend it.") from error
 
 
-def _no_image(cell: Any, row: int) -> ValueError:
-    shown = repr(cell[:60]) if isinstance(cell, (str, bytes)) else type(cell).__name__
+def _no_image(cell: Any, row: int | str) -> ValueError:
+    shown, why = type(cell).__name__, ""
+    if isinstance(cell, (str, os.PathLike)):
+        shown, why = repr(os.fspath(cell)[:200]), ", and no file has that name"
     return ValueError(
-        f"row {row} holds {shown} where an image should be: cast the column with "
+        f"row {row} holds {shown} where an image should be{why}: cast the column with "
         "`dataset.cast_column(column, datasets.Image())`, or mend the row."
     )
 
@@ -117,8 +183,14 @@ def make_image_processor(
 def with_image_transform(dataset: AnyDataset, transform: "ImageTransform") -> AnyDataset:
     """Decodes and transforms the images of a dataset or a stream as they are read, in the data loader's workers.
 
-    Train on a dataset with `remove_unused_columns=False`, or Trainer takes away the images before they are read.
+    They are handed over as they are stored, and an `Image` column's mode is applied after our conversion. Train on a
+    dataset with `remove_unused_columns=False`, or Trainer takes away the images before they are read.
     """
+    feature = (dataset.features or {}).get(transform.column)
+    if isinstance(feature, datasets.Image) and feature.mode is not None:
+        transform = copy.copy(transform)
+        transform.mode = feature.mode
+    dataset = as_stored(dataset, transform.column)
     if isinstance(dataset, Dataset):
         return dataset.with_transform(transform)
     return dataset.map(transform, batched=True, batch_size=32, remove_columns=dataset.column_names)
@@ -142,6 +214,7 @@ class ImageTransform:
         id_columns (`Sequence[str]`, *optional*, defaults to `("sample_id",)`): Passed on where they are there: the
             trainer's `id_column`.
         column, label_column (`str`, *optional*): The images' and the labels'.
+        background (`str` or `tuple[int, int, int]`, *optional*, defaults to `"white"`): What is behind transparent images.
 
     Raises:
         ValueError: If a range is none, or the processor has no fixed size; when called, if a column is missing or an
@@ -167,6 +240,7 @@ class ImageTransform:
         id_columns: Sequence[str] = ("sample_id",),
         column: str = "image",
         label_column: str = "label",
+        background: Colour = WHITE,
     ):
         if not 0 < scale[0] <= scale[1] <= 1 or not 0 < ratio[0] <= ratio[1]:
             raise ValueError(
@@ -175,6 +249,8 @@ class ImageTransform:
             )
         self.processor, self.train, self.scale, self.ratio, self.hflip = processor, train, scale, ratio, hflip
         self.id_columns, self.column, self.label_column = tuple(id_columns), column, label_column
+        self.background, self.mode = rgb_of(background), None
+        self.grayscale = is_grayscale(processor)
         self.height, self.width = _input_size(processor)
         # (factor * pixel - mean) / std
         mean, std = torch.tensor([0.0]), torch.tensor([1.0])
@@ -184,40 +260,42 @@ class ImageTransform:
         self._slope_C11, self._offset_C11 = (factor / std).view(-1, 1, 1), (mean / std).view(-1, 1, 1)
 
     def __call__(self, batch: Mapping[str, list]) -> dict[str, Any]:
-        """Of columns of B samples, `pixel_values` `(B, 3, H, W)` float32, `labels` and the ids."""
+        """Of columns of B samples, `pixel_values` `(B, C, H, W)` float32, `labels` and the ids."""
         for name in (self.column, self.label_column):
             check_is_read(batch, name, "which ImageTransform reads")
         names = next((batch[name] for name in self.id_columns if name in batch), range(len(batch[self.column])))
         cells = list(zip(batch[self.column], names, strict=True))
         if self.train:
-            pixels_B3HW = torch.empty(len(cells), 3, self.height, self.width)
-            for pixels_3HW, (cell, row) in zip(pixels_B3HW, cells, strict=True):
-                pixels_3HW.copy_(torch.from_numpy(self._random_view(cell, row)).permute(2, 0, 1))
-            pixels_B3HW.mul_(self._slope_C11).sub_(self._offset_C11)
+            pixels_BCHW = torch.empty(len(cells), 1 if self.grayscale else 3, self.height, self.width)
+            for pixels_CHW, (cell, row) in zip(pixels_BCHW, cells, strict=True):
+                pixels_CHW.copy_(torch.from_numpy(self._random_view(cell, row)).permute(2, 0, 1))
+            pixels_BCHW.mul_(self._slope_C11).sub_(self._offset_C11)
         else:
-            images = [as_rgb(cell, row) for cell, row in cells]
-            pixels_B3HW = self.processor(images=images, return_tensors="pt")["pixel_values"]
+            images = [as_rgb(cell, row, self.mode, self.background) for cell, row in cells]
+            images = [image.convert("L") for image in images] if self.grayscale else images
+            pixels_BCHW = self.processor(images=images, return_tensors="pt")["pixel_values"]
         ids = {name: batch[name] for name in self.id_columns if name in batch}
-        return {**ids, "pixel_values": pixels_B3HW, "labels": batch[self.label_column]}
+        return {**ids, "pixel_values": pixels_BCHW, "labels": batch[self.label_column]}
 
-    def _random_view(self, cell: Any, row: int) -> np.ndarray:
+    def _random_view(self, cell: Any, row: int | str) -> np.ndarray:
+        """`(H, W, C)` uint8."""
         with _naming(cell, row):
-            if (image := _open(cell)) is not None:
+            if (image := open_image(cell)) is not None:
                 image = self._random_crop(image)
                 if self.hflip and torch.rand(()) < 0.5:
                     image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-                return np.array(image)
+                return np.array(image).reshape(self.height, self.width, -1)
         raise _no_image(cell, row)
 
     def _random_crop(self, image: Image.Image) -> Image.Image:
-        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-            image = ImageOps.exif_transpose(image)
+        image = upright(image)
         (width, height), (left, top, right, bottom) = image.size, self._draw_box(*image.size)
         # JPEG can be decoded at a fraction of its size, nearly for free; every other format ignores this.
         wanted = (width * self.width / (right - left), height * self.height / (bottom - top))
         image.draft(None, (math.ceil(wanted[0]), math.ceil(wanted[1])))
         x, y = image.size[0] / width, image.size[1] / height
-        image = image if image.mode == "RGB" else image.convert("RGB")
+        image = _in_mode(to_rgb(image, self.background), self.mode)
+        image = image.convert("L") if self.grayscale else image
         box = (left * x, top * y, right * x, bottom * y)
         return image.resize((self.width, self.height), self.processor.resample, box=box)
 
@@ -244,14 +322,3 @@ def _input_size(processor: Any) -> tuple[int, int]:
     if "height" not in size or "width" not in size:
         raise ValueError(f"the image processor makes images of {size}, which is no fixed size: set height and width.")
     return size["height"], size["width"]
-
-
-def _open(cell: Any) -> Image.Image | None:
-    """An image that is not decoded yet, where the cell allows it."""
-    if isinstance(cell, Mapping):
-        if (content := cell.get("bytes")) is not None:
-            return Image.open(io.BytesIO(content))
-        if (path := cell.get("path")) is not None and os.path.isfile(path):
-            return Image.open(path)
-        return datasets.Image().decode_example(cell)  # from the Hub, or inside an archive
-    return cell if isinstance(cell, Image.Image) else None

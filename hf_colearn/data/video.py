@@ -18,6 +18,7 @@ from PIL import Image
 from hf_colearn.data.audio import read_waveform
 from hf_colearn.data.columns import name_of, with_lazy_input
 from hf_colearn.data.images import UNDECODABLE, ImageTransform, is_grayscale
+from hf_colearn.models.image_modes import to_rgb
 
 
 VIDEO_SUFFIXES = (".mp4", ".flv", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg")
@@ -159,12 +160,12 @@ def _open_video(source: Path | bytes, name: str) -> Any:
 
 
 def read_images(files: list[Path], name: str, mode: str = "RGB") -> torch.Tensor:
-    """Image files of one size, `(T, 3, H, W)` uint8, or `(T, 1, H, W)` for mode "L"."""
+    """Image files of one size, `(T, 3, H, W)` uint8, or `(T, 1, H, W)` for mode "L"; transparency becomes white."""
     frames = []
     for file in files:
         try:
             with Image.open(file) as image:
-                frames.append(np.array(image.convert(mode)))
+                frames.append(np.array(to_rgb(image).convert(mode)))
         except UNDECODABLE as error:
             raise ValueError(f"{name} has a frame '{file.name}' that cannot be decoded ({error}): mend it.") from error
     if sizes := {frame.shape[:2] for frame in frames} - {frames[0].shape[:2]}:

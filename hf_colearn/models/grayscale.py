@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
+from .image_modes import to_rgb
 from .processor_file import nest
 
 
@@ -14,7 +15,9 @@ class GrayscaleImageProcessor(ViTImageProcessorPil):
     """An image processor that gives one channel, `pixel_values` `(B, 1, height, width)`.
 
     `pipeline("image-classification")` converts every image to RGB; a grayscale one then has three equal channels, of which
-    one is kept. An image with colours is refused.
+    one is kept. An image with colours is refused. Given to the processor itself, images of 16 bits, floats and transparent
+    ones are converted as in training ([`~hf_colearn.models.image_modes.to_rgb`]); a pipeline has lost them before: give it
+    `to_rgb(image)`.
 
     Args:
         image_mean, image_std (`list[float]`, *optional*, default to `[0.5]`): One value each, of pixels in [0, 1].
@@ -26,8 +29,7 @@ class GrayscaleImageProcessor(ViTImageProcessorPil):
 
     def process_image(self, image: Any, *args, **kwargs) -> np.ndarray:
         # Where transformers takes an image apart into channels, `[channels, height, width]`.
-        if isinstance(image, Image.Image) and image.mode in ("1", "P", "LA", "PA", "RGBA"):
-            image = image.convert("RGB")
+        image = to_rgb(image) if isinstance(image, Image.Image) else image
         pixels_CHW = super().process_image(image, *args, **kwargs)
         if len(pixels_CHW) not in (1, 3) or (pixels_CHW != pixels_CHW[:1]).any():
             raise ValueError(
