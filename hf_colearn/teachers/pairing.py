@@ -84,14 +84,15 @@ class Paired(Pairing):
 
     Args:
         rows (`Sequence[int]`, *optional*): The bank row of sample id 0, 1, ...: with a bank of one prompt a class,
-            the labels. By default sample id i sees row i.
+            the labels. By default sample id i sees row i. [`TeacherBank.rows_of`] finds them by the teacher's inputs, where
+            samples of one thing, such as two photographs with one caption, share a row.
     """
 
     def __init__(self, rows: Sequence[int] | np.ndarray | None = None):
-        self._rows = None if rows is None else as_integers(rows, "rows")
+        self.row_of_id = None if rows is None else as_integers(rows, "rows")
 
     def rows(self, bank, sample_ids, epoch=0, seed=0):
-        return sample_ids if self._rows is None else per_sample(self._rows, sample_ids, "`rows`")
+        return sample_ids if self.row_of_id is None else per_sample(self.row_of_id, sample_ids, "`rows`")
 
     def check(self, bank, sample_ids):
         rows = self.rows(bank, sample_ids)
