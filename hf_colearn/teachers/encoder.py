@@ -13,6 +13,7 @@ from PIL import Image
 from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoModel, AutoTokenizer, PreTrainedModel
 
 from hf_colearn.models.backbones import headless, is_causal
+from hf_colearn.models.image_modes import WHITE, Colour, rgb_of
 from hf_colearn.models.pooling import POOLINGS, pool_outputs
 from hf_colearn.teachers import fingerprint
 from hf_colearn.teachers.inputs import image, text, waveform
@@ -43,6 +44,8 @@ class FrozenEncoder:
             padding, where the processor marks it), `"masked_mean"` (the same, but an error where nothing marks the
             padding) or `"pooler"` (the model's own).
         revision (`str`, *optional*): Recorded beside the latents.
+        background (`str` or `tuple[int, int, int]`, *optional*, defaults to `"white"`): What is behind transparent images,
+            which are composited on it; pass the student's too, where it has another one.
 
     Raises:
         ValueError: If a weight requires a gradient, the pooling is unknown, or the model is of no known modality.
@@ -59,7 +62,14 @@ class FrozenEncoder:
     ```
     """
 
-    def __init__(self, model: PreTrainedModel, processor: Any, pooling: str = "mean", revision: str | None = None):
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        processor: Any,
+        pooling: str = "mean",
+        revision: str | None = None,
+        background: Colour = WHITE,
+    ):
         if pooling not in POOLINGS:
             raise ValueError(f"pooling='{pooling}' is unknown: choose one of {', '.join(POOLINGS)}.")
         if trainable := [name for name, weight in model.named_parameters() if weight.requires_grad]:
@@ -76,6 +86,7 @@ class FrozenEncoder:
             )
         self.model = encoder.eval()
         self.processor, self.pooling, self.revision = processor, pooling, revision
+        self.background = rgb_of(background)
         self.modality = MODALITIES[encoder.main_input_name]
         self.name = model.config._name_or_path or type(model).__name__
         if self.modality == "text" and processor.pad_token is None:
@@ -97,6 +108,7 @@ class FrozenEncoder:
         dtype: str = "float32",
         device: str | torch.device | None = None,
         trust_remote_code: bool = False,
+        background: Colour = WHITE,
     ) -> "FrozenEncoder":
         """Loads a teacher and its processor from the Hub or a folder, frozen, safetensors only.
 
@@ -107,6 +119,7 @@ class FrozenEncoder:
             dtype (`str`, *optional*, defaults to `"float32"`): Of the weights; latents are always stored in float32.
             device (*optional*): By default the accelerator, where there is one.
             trust_remote_code (`bool`, *optional*, defaults to `False`): Whether code of the repository may run.
+            background (`str` or `tuple[int, int, int]`, *optional*, defaults to `"white"`): See the class.
 
         Raises:
             ValueError: If the checkpoint lacks weights of the encoder, which would leave them random.
@@ -125,7 +138,7 @@ class FrozenEncoder:
         device = device or (torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu")
         modality = MODALITIES.get(encoder.main_input_name, "text")
         processor = _PROCESSORS[modality].from_pretrained(name_or_path, **source)
-        return cls(model.requires_grad_(False).to(device), processor, pooling, revision)
+        return cls(model.requires_grad_(False).to(device), processor, pooling, revision, background)
 
     @cached_property
     def dim(self) -> int:
@@ -137,8 +150,9 @@ class FrozenEncoder:
         """The latents of one batch, `(n, D)` float32 on the CPU; none depends on what else is in the batch.
 
         Args:
-            inputs (`Sequence`): n texts; images (PIL, uint8 arrays, or `datasets` cells); or waveforms (mono arrays at
-                the processor's rate, or `datasets` cells of any rate). What is longer than the model's window is cut.
+            inputs (`Sequence`): n texts; images (whatever [`~hf_colearn.data.images.as_rgb`] reads); or waveforms (mono
+                arrays at the processor's rate, or `datasets` cells of any rate). What is longer than the model's window is
+                cut.
             positions (`Sequence[int]`, *optional*): What errors call the inputs; 0, 1, ... by default.
         """
         batch = self.preprocess(inputs, positions)
@@ -173,7 +187,7 @@ class FrozenEncoder:
         if self.modality == "text":
             return text(item, position)
         if self.modality == "vision":
-            return image(item, position)
+            return image(item, position, self.background)
         return waveform(item, position, self.processor.sampling_rate)[0]
 
     def batches(self, inputs: Sequence[Any], positions: Sequence[int], batch_size: int) -> list[list[int]]:
@@ -214,6 +228,7 @@ class FrozenEncoder:
             "pooling": self.pooling,
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "preprocessing": fingerprint.of_json(preprocessing),
+            **({"background": list(self.background)} if self.modality == "vision" else {}),
             "transformers": transformers.__version__,
         }
 
