@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from hf_colearn.data.augmentation import ImageAugmentation
+from hf_colearn.data.images import as_rgb
 
 
 _SPEEDS = (0.8, 0.9, 1.1, 1.25)  # few, as resampling is fast for small ratios alone
@@ -53,7 +54,7 @@ def picture_copies(images: Sequence[Any], view: int, seed: int = 0, mirror: bool
     ([`~hf_colearn.data.augmentation.ImageAugmentation`] with its defaults, without mixing).
 
     Args:
-        images (`Sequence[PIL.Image.Image]`): Of any size.
+        images (`Sequence`): Of any size, in any form that [`~hf_colearn.data.images.as_rgb`] reads.
         view, seed (`int`): Which copy.
         mirror (`bool`, *optional*, defaults to `True`): Leave it out where left and right mean something, as in digits.
     """
@@ -61,7 +62,8 @@ def picture_copies(images: Sequence[Any], view: int, seed: int = 0, mirror: bool
     copies: list[np.ndarray] = []
     for first in range(0, len(images), _CHUNK):
         resized = [
-            image.convert("RGB").resize((_SIDE, _SIDE), Image.Resampling.BICUBIC) for image in _part(images, first)
+            as_rgb(images[row], row).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
+            for row in range(first, min(first + _CHUNK, len(images)))
         ]
         x_BCHW = torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).float() / 255
         with torch.random.fork_rng(devices=[]):  # it draws from torch's generator
@@ -72,7 +74,3 @@ def picture_copies(images: Sequence[Any], view: int, seed: int = 0, mirror: bool
         pixels_BHWC = (x_BCHW.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
         copies.extend(pixels_BHWC.numpy())
     return copies
-
-
-def _part(images: Sequence[Any], first: int) -> list[Any]:
-    return [images[i] for i in range(first, min(first + _CHUNK, len(images)))]

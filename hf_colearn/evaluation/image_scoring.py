@@ -17,8 +17,9 @@ from PIL import Image as Pillow
 from torch.utils import data
 
 from hf_colearn.data.columns import as_stored
-from hf_colearn.data.images import UNDECODABLE
+from hf_colearn.data.images import UNDECODABLE, open_image
 from hf_colearn.evaluation.corruptions import CROP, Condition, centre_crop, corrupt_image
+from hf_colearn.models.image_modes import WHITE, Colour, to_rgb
 from hf_colearn.utils import distributed
 
 
@@ -94,7 +95,8 @@ class ScoringSamples(data.IterableDataset):
 
     Conditions are applied to the 224 x 224 crop; with `is_cropped` the images are such crops already. Crops go into a
     model of 224 x 224 inputs as they are, as in the released evaluation of ImageNet-C; for other sizes the processor does
-    what it does to any image. `max_samples` takes the first of a stream, else evenly spread ones.
+    what it does to any image. `max_samples` takes the first of a stream, else evenly spread ones. Images are converted as in
+    training ([`~hf_colearn.models.image_modes.to_rgb`]), with the background behind transparent ones.
     """
 
     dataset: Any
@@ -105,6 +107,7 @@ class ScoringSamples(data.IterableDataset):
     conditions: Sequence[Condition] = ()
     is_cropped: bool = False
     max_samples: int | None = None
+    background: Colour = WHITE
 
     def __post_init__(self):
         keys = ["__key__"] if "__key__" in self.dataset.features else []  # WebDataset's name of a sample
@@ -132,7 +135,9 @@ class ScoringSamples(data.IterableDataset):
                     "ImageNet class: label by WordNet id (`n01440764`), ImageNet's name or index."
                 )
             try:
-                image = Image().decode_example(row[self.image_column]).convert("RGB")
+                if (opened := open_image(row[self.image_column])) is None:
+                    raise ValueError("there is no image")
+                image = to_rgb(opened, self.background)
             except UNDECODABLE as error:
                 yield UnreadImage(name, str(error))
                 continue

@@ -17,6 +17,7 @@ from hf_colearn.corpora.imagenet_classes import imagenet_classes_of, imagenet_na
 from hf_colearn.evaluation.corruptions import Condition, all_conditions, check_can_corrupt
 from hf_colearn.evaluation.image_scoring import ScoringSamples, UnreadImage, columns_of
 from hf_colearn.evaluation.imagenet_results import CorruptionResult, RobustnessResult
+from hf_colearn.models.image_modes import WHITE, Colour, rgb_of
 from hf_colearn.utils import distributed
 
 
@@ -55,6 +56,8 @@ class EvaluationOptions:
         max_samples (`int`, *optional*): The first of a stream, else evenly spread ones; the result has a caveat.
         skip_bad_samples (`bool`, *optional*, defaults to `False`): Count unreadable images instead of stopping.
         label_column (`str`, *optional*): By default the first of `wnid`, `label`, `labels`, `cls`.
+        background (`str` or `tuple[int, int, int]`, *optional*, defaults to `"white"`): What is behind transparent images,
+            as in training.
     """
 
     batch_size: int = 64
@@ -62,11 +65,13 @@ class EvaluationOptions:
     max_samples: int | None = None
     skip_bad_samples: bool = False
     label_column: str | None = None
+    background: Colour = WHITE
 
     def __post_init__(self):
         for name in ("batch_size", "max_samples"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name}={value}: it must be at least 1.")
+        rgb_of(self.background)
 
 
 def evaluate_classifier(
@@ -168,7 +173,15 @@ def _evaluate(
     if not isinstance(label_feature, ClassLabel) and label_feature.dtype != "string":
         notes += (f"the integers of column '{label_column}' are taken for ImageNet's class indices",)
     samples = ScoringSamples(
-        dataset, image_column, label_column, class_of, processor, conditions, is_cropped, options.max_samples
+        dataset,
+        image_column,
+        label_column,
+        class_of,
+        processor,
+        conditions,
+        is_cropped,
+        options.max_samples,
+        options.background,
     )
     answers = (torch.tensor(competing), torch.tensor([outputs[index] for index in competing]))
     was_training = model.training
