@@ -109,6 +109,14 @@ class CoLearningArguments(TrainingArguments):
 
     def __post_init__(self):
         super().__post_init__()
+        self.check()
+
+    def check(self) -> None:
+        """Refuses values of our fields that are out of range or exclude each other, also those that a search has set.
+
+        Raises:
+            ValueError: Naming the value that is out of range, or the two that exclude each other.
+        """
         for name in ("alpha", *_SHARES, "alpha_learning_rate", "lr_step_epochs"):
             if getattr(self, name) is not None:
                 setattr(self, name, float(getattr(self, name)))  # YAML reads 5e-1 as text

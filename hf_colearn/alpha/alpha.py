@@ -24,7 +24,8 @@ class Alpha(CoLearningCallback):
     """The weight of every auxiliary term; what `CoLearningTrainer(alpha=...)` takes.
 
     A subclass gives `weights()`, as plain numbers that are read in every step, and may follow training by the hooks of
-    [`CoLearningCallback`]. Its state is saved in every checkpoint and restored on resume.
+    [`CoLearningCallback`]. Its state is saved in every checkpoint and restored on resume, and a run that does not resume
+    begins with the first one: an alpha that is used again starts anew.
 
     Example:
 
@@ -37,7 +38,7 @@ class Alpha(CoLearningCallback):
     ...     def weights(self):
     ...         return {"latent": min(0.5, self.steps / 1000)}
     ...
-    ...     def on_step_end(self, args, state, control, **kwargs):
+    ...     def on_step_begin(self, args, state, control, **kwargs):
     ...         self.steps = state.global_step
 
     >>> WarmUp().weights()

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -137,34 +138,39 @@ class LearnedAlpha(Alpha):
         self.relative_step = 5e-4 if relative_step is None and is_spread else relative_step
         self.outer_split, self.batch_size, self.outer = outer_split, batch_size, outer
         self.updates = 0
-        self._warned = False
-        self._trainer: Any = None
+        self._initial, self._warned = dict(self._weights), False
+        self._trainer: Any = None  # whose run it is
+        self._cuts = WeakKeyDictionary[Any, tuple[Any, Any]]()  # by trainer: the training set, and what is left of it
         self._measured: dict[str, float] = {}
 
     def weights(self) -> dict[str, float]:
         return dict(self._weights)
 
     def setup(self, trainer: Any) -> None:
-        """Cuts the outer split off the training set."""
+        """Cuts the outer split off the training set, unless it was done."""
         if trainer.sharded_by is not None:
             raise ValueError(
                 f"LearnedAlpha perturbs whole weights, and {trainer.sharded_by} shards or wraps them: train with plain "
                 "data parallelism, or with a constant, heuristic or fitted alpha."
             )
         self._trainer = trainer
-        if trainer.train_dataset is None:
-            return  # evaluation alone
+        whole = trainer.train_dataset
+        if whole is None or (trainer in self._cuts and whole is self._cuts[trainer][1]):
+            return  # evaluation alone, or a run after the first
         num_labels = getattr(getattr(trainer.model, "config", None), "num_labels", None)
         trainer.train_dataset, trainer.outer_dataset = split_outer(
-            trainer.train_dataset,
-            trainer.eval_dataset,
-            self.outer_split,
-            self.seed,
-            trainer.args.id_column,
-            num_labels,
+            whole, trainer.eval_dataset, self.outer_split, self.seed, trainer.args.id_column, num_labels
         )
+        self._cuts[trainer] = whole, trainer.train_dataset
+
+    def release(self, trainer: Any) -> None:
+        """Gives the outer split back to the training set."""
+        whole, left = self._cuts.pop(trainer, (None, None))
+        if left is not None and trainer.train_dataset is left:
+            trainer.train_dataset, trainer.outer_dataset = whole, None
 
     def on_train_begin(self, args, state, control, optimizer=None, **kwargs):
+        self._measured, self._warned = {}, False  # of an earlier run
         if self._trainer is None:
             raise ValueError("LearnedAlpha needs CoLearningTrainer, which gives it batches and gradients.")
         if self.solver == "adam" and not _is_adam(optimizer):
@@ -257,7 +263,7 @@ class LearnedAlpha(Alpha):
     def __repr__(self) -> str:
         split = len(self.outer_split) if isinstance(self.outer_split, Dataset) else self.outer_split
         return (
-            f"LearnedAlpha({self._weights}, learning_rate={self.learning_rate}, interval={self.interval}, "
+            f"LearnedAlpha({self._initial}, learning_rate={self.learning_rate}, interval={self.interval}, "
             f"solver={self.solver!r}, hessian='{self.hessian}', outer_split={split}, bounds={self.bounds}, "
             f"max_step={self.max_step}, outer={self.outer!r})"
         )

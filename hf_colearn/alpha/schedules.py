@@ -111,6 +111,10 @@ class FittedAlpha(ScheduledAlpha):
         constant, *rest = RELEASED_LABEL_WEIGHT
         return cls([1 - constant, *(-c for c in rest)], term)
 
+    def on_train_begin(self, args, state, control, **kwargs):
+        super().on_train_begin(args, state, control, **kwargs)
+        self._warned = False
+
     def value(self, t: int) -> float:
         alpha = sum(c * t**power for power, c in enumerate(self.coefficients))
         clipped = min(max(alpha, 0.0), 1.0)

@@ -121,6 +121,33 @@ def alpha_is_valid(alpha: Any, args: CoLearningArguments, objective: Objective |
         logger.info_once(f"There is no bank and no objective, so the task alone is trained, without {shown}.")
 
 
+def search_is_read(
+    before: dict[str, Any], args: CoLearningArguments, terms: Any, alpha: Alpha | None, objective: Objective | None
+) -> None:
+    """What a hyperparameter search sets must reach the losses, or its trials would be one and the same.
+
+    Args:
+        before (`dict[str, Any]`): `args.of_terms()` before the search has set the trial's values.
+        args ([`CoLearningArguments`]): The trial's.
+        terms ([`Objective`], *optional*): What computes the terms of the run; None where there are none.
+        alpha ([`Alpha`], *optional*): The object that was given, which takes the place of the fields.
+        objective ([`Objective`], *optional*): The object that was given.
+    """
+    after = args.of_terms()
+    for name in sorted(name for name in before | after if before.get(name) != after.get(name)):
+        set_here = f"the search sets {name}={getattr(args, name)!r}, which does nothing here: "
+        if terms is None:
+            raise ValueError(
+                f"{set_here}there is no bank and no objective. Pass `bank=`, or leave it out of the search."
+            )
+        kind, given = ("alpha", alpha) if name.startswith("alpha") else ("objective", objective)
+        if given is not None and name != "latent_scaling":
+            raise ValueError(
+                f"{set_here}{kind}={type(given).__name__} is an object that does not read it. Leave `{kind}=` out, so that the "
+                f"arguments make it, or `{name}` out of the search."
+            )
+
+
 def weights_match_terms(alpha: Alpha, objective: Objective) -> None:
     """Every term needs exactly one weight, and the task's share is what they leave."""
     weighed, terms = set(alpha.weights()), set(objective.terms)

@@ -1,5 +1,6 @@
 """Calls the hooks of a run's co-learning callbacks."""
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,9 +12,14 @@ from hf_colearn.utils.callback import CoLearningCallback
 
 
 def set_up(callback: Any, trainer: Any) -> None:
-    """Gives a callback that has these hooks the trainer that it was added to; leaves one of transformers alone."""
+    """Gives a callback that has these hooks the trainer that it was added to; leaves one of transformers alone.
+
+    The first time, the state is kept that every run of it begins with.
+    """
     if isinstance(callback, CoLearningCallback):
         callback.setup(trainer)
+        if callback.initial_state is None:
+            callback.initial_state = copy.deepcopy(callback.state_dict())
 
 
 class Hooks:
@@ -26,6 +32,18 @@ class Hooks:
     def callbacks(self) -> list[CoLearningCallback]:
         """Those of the run's callbacks that have these hooks."""
         return [callback for callback in self._handler.callbacks if isinstance(callback, CoLearningCallback)]
+
+    def begin(self, trainer: Any) -> None:
+        """Before a run: the callbacks are its trainer's, whichever used them last, and their states are the initial ones."""
+        for callback in self.callbacks:
+            set_up(callback, trainer)
+        self.reset()
+
+    def reset(self) -> None:
+        """Gives every callback the state that it had before its first run; the states of a checkpoint come after it."""
+        for callback in self.callbacks:
+            if callback.initial_state:
+                callback.load_state_dict(copy.deepcopy(callback.initial_state))
 
     def on_outputs(self, outputs: Any, batch: CoLearningBatch, model: Any) -> None:
         """After a forward of a training step or of an evaluation."""

@@ -18,13 +18,17 @@ class CoLearningCallback(TrainerCallback):
     nothing. `outputs` and terms are on the device: a hook that reads their values makes the host wait in every step, so
     collect tensors in `on_outputs` and read them in `metrics`.
 
+    An object may be used for several runs, of one trainer or of several in turn. Every run that does not resume begins with
+    the state that the object had when it was first given to a trainer; what is not a part of it, such as sums for the next
+    log, is set in `on_train_begin`, as in the example.
+
     Example:
 
     ```python
     >>> from hf_colearn import CoLearningCallback
 
     >>> class LatentNorm(CoLearningCallback):
-    ...     def __init__(self):
+    ...     def on_train_begin(self, args, state, control, **kwargs):
     ...         self.total, self.steps = 0.0, 0
     ...
     ...     def on_outputs(self, outputs, batch, model, training):
@@ -39,8 +43,14 @@ class CoLearningCallback(TrainerCallback):
     ```
     """
 
+    initial_state: dict[str, Any] | None = None  # set by the trainer: what every run that does not resume begins with
+
     def setup(self, trainer: Any) -> None:
-        """Called once, when the trainer is built or the callback is added to it: the place to refuse what does not fit."""
+        """Called when the callback is added to a trainer, and again before each of its runs, which may be of another model or
+        training set: the place to refuse what does not fit."""
+
+    def release(self, trainer: Any) -> None:
+        """Called when another alpha takes its place in a trainer: undoes what `setup` changed there."""
 
     def on_outputs(
         self, outputs: Mapping[str, Any], batch: "CoLearningBatch", model: torch.nn.Module, training: bool
