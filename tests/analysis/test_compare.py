@@ -514,3 +514,85 @@ def test_without_a_teacher_the_pairing_gets_the_credit():
     ]
     assert "the pairing's content helped" in verdicts[0] and "teacher" not in "".join(verdicts)
     assert "the pairing's gain is not larger than a null control's" in verdicts[1]
+
+
+# ---- intervals beyond what is possible ----
+
+WIDE = [0.9, 0.4, 0.4]  # minus [0.2, 0.5, 0.3]: +70, -10 and +10 pp, a mean of 23.33 and a standard deviation of 41.63
+
+
+def test_seeds_whose_interval_is_impossible_settle_nothing_and_are_told_one_by_one():
+    # t(0.975, df 2) = 4.303: +23.33 +- 4.303 * 41.63 / sqrt(3) is -80.09 to +126.76 pp, and 100 is the most there is.
+    found = compare(arms(WIDE, [0.2, 0.5, 0.3], [0.2, 0.5, 0.3]))
+    gain = found.arms[1].to_baseline
+    assert (gain.low, gain.high, gain.p_value) == (None, None, None) and gain.by_seed == pytest.approx(
+        (0.7, -0.1, 0.1)
+    )
+    assert found.findings == {"text": "undecided"} and not gain.is_gain
+    assert found.headline == (
+        "Undecided, 3 seeds settle nothing: +23.33 pp over the baseline (by seed +70.00, -10.00, +10.00), and +23.33 pp over "
+        "'noise' (by seed +70.00, -10.00, +10.00)."
+    )
+    assert found.verdict.startswith(
+        "text: undecided, 3 seeds settle nothing: +23.33 (by seed +70.00, -10.00, +10.00) pp"
+    )
+    assert found.verdict.endswith("seeds would settle a difference of this size.")
+    for told in (found.table(), found.to_markdown()):
+        assert "+23.33 (by seed +70.00, -10.00, +10.00)" in told and "126.76" not in told
+        assert (
+            "beyond what is possible" in told and "the same at every seed" in told
+        )  # that of 'noise' to the baseline
+    stored = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert stored["arms"][1]["to_baseline"]["by_seed"] == pytest.approx([0.7, -0.1, 0.1])
+
+
+def test_a_gain_is_undecided_where_only_the_null_control_is():
+    # Over the baseline +30, +32 and +28 pp: +- 4.97. Over the null +70, 0 and +30: 33.33 +- 87.2, which is beyond 100.
+    found = compare(arms([0.70, 0.62, 0.68], [0.0, 0.62, 0.38], [0.40, 0.30, 0.40]))
+    assert found.findings == {"text": "undecided"} and found.arms[1].to_baseline.is_gain
+    assert (
+        "but 3 seeds do not settle whether a null control gains as much: +33.33 (by seed +70.00, +0.00, +30.00)"
+        in (found.verdict)
+    )
+
+
+def test_harm_and_coefficients_have_their_intervals():
+    assert compare(arms([0.1, 0.13, 0.07], BASELINE)).findings == {"text": "harm"}
+    wide = compare(
+        arms([0.9, -3.0, 0.5], BASELINE), metric="r2"
+    )  # R2 has no least value, so no difference is too large
+    assert wide.findings == {"text": "no reliable difference"} and wide.arms[1].to_baseline.low < -1
+
+
+def test_the_interval_of_a_mean_ends_where_scores_do():
+    # 98, 99 and 100 %: 99 +- 4.303 * 1 / sqrt(3) = 2.48; of 10 and 90 % it would be 50 +- 508, which leaves nothing out.
+    mean = compare(arms(BASELINE, BASELINE, [0.98, 0.99, 1.0])).arms[0].mean
+    assert (mean.low, mean.high) == pytest.approx((0.96516, 1.0), abs=1e-5)
+    found = compare(arms([0.5, 0.5], [0.5, 0.5], [0.1, 0.9]))
+    assert found.rows()[1][3] == "(by seed 10.00, 90.00)"
+
+
+def test_a_corrected_interval_that_is_impossible_leaves_the_others_their_level():
+    # 57.5 and 62.5 pp: a standard error of 2.5, and t of one degree of freedom is 12.706: +- 31.8, a gain. Of two arms it is
+    # held against 0.05 / 2, where t is 25.45: +- 63.6 is beyond 100 pp. So is the other then: 1 pp, +- 25.45 * 0.1.
+    wide, narrow = np.array([0.575, 0.625]), np.array([0.009, 0.011])
+    [alone] = paired_estimates([wide], reach=1.0)
+    assert (alone.low, alone.high) == pytest.approx((0.6 - 0.31766, 0.6 + 0.31766), abs=1e-4)
+    both = paired_estimates([wide, narrow], reach=1.0)
+    assert both[0].low is None and both[0].by_seed == pytest.approx((0.575, 0.625))
+    assert both[1].high == pytest.approx(0.01 + 25.4517 * 0.001, rel=1e-4) and both[1].confidence == 0.975
+
+
+def test_a_comparison_is_shown_in_one_line():
+    shown = repr(compare(arms([0.85, 0.87, 0.83], BASELINE)))
+    assert shown.startswith("Comparison('base', 'text', 'noise'; accuracy, 3 seeds): ") and "\n" not in shown
+    assert len(shown) < 250
+
+
+@pytest.mark.parametrize(
+    ("kind", "guess"), [("co-learned", "did you mean 'colearned'?"), ("teacher", "it is one of 'base")]
+)
+def test_a_wrong_kind_is_named_with_the_four_that_there_are(kind, guess):
+    with pytest.raises(ValueError, match=f"arm 'text' is of kind '{kind}'.*'null'.*'reference'") as caught:
+        compare([Arm("base", "baseline", BASELINE), Arm("text", kind, BASELINE)])
+    assert guess in str(caught.value)

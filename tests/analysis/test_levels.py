@@ -237,3 +237,30 @@ def test_arms_that_see_a_part_of_the_training_set_do_not_hide_it():
 def test_test_samples_without_a_label_are_counted():
     runs = [make_run("a", "baseline", 0.3, num_unlabelled={"test": 7}), make_run("b", "colearned", 0.4)]
     assert "2 test samples (7 more without a label)" in subtitle(runs)
+
+
+def test_levels_of_which_so_few_seeds_settle_nothing_are_undecided():
+    wide = [
+        Arm("base", "baseline", [0.2, 0.5]),
+        Arm("text", "colearned", [0.9, 0.4]),
+        Arm("noise", "null", [0.3, 0.4]),
+    ]
+    clear = [
+        Arm("base", "baseline", [0.2, 0.2]),
+        Arm("text", "colearned", [0.201, 0.199]),
+        Arm("noise", "null", [0.1, 0.2]),
+    ]
+    # +70 and -10 pp: 30 +- 12.7 * 56.6 / sqrt(2) is beyond 100 pp
+    found = LevelComparisons("labels", compare_levels({1.0: wide, 5.0: clear}))
+    assert found.headline == (
+        "Not at 5 labels did the teacher's content help beyond a null control; undecided at 1 label, where 2 seeds settle "
+        "nothing."
+    )
+    assert found.verdict.startswith("1 label: undecided, since 2 seeds settle nothing: 'text'.")
+    assert "(by seed +70.00, -10.00)" in found.gain_rows()[1][2] and "beyond what is possible" in " ".join(
+        found.notes()
+    )
+    assert LevelComparisons("labels", compare_levels({1.0: wide, 2.0: wide})).headline.startswith(
+        "Undecided at 1 and 2 labels,"
+    )
+    assert len(repr(found)) < 300 and "\n" not in repr(found)

@@ -55,19 +55,27 @@ def test_a_curve_that_turns_back_is_not_called_steady():
 
 
 def test_the_numbers_by_hand():
-    # Two seeds: changes from the first level to the last -0.3 and -0.1, so -0.2 +- 12.7062 * 0.1414 / sqrt(2).
-    found = degradation([0, 0.5, 1], [[0.9, 0.8], [0.8, 0.9], [0.6, 0.7]])
+    # Two seeds: changes from the first level to the last -0.21 and -0.19, so -0.2 +- 12.7062 * 0.01414 / sqrt(2).
+    found = degradation([0, 0.5, 1], [[0.86, 0.84], [0.85, 0.85], [0.65, 0.65]])
     assert found.means == pytest.approx((0.85, 0.85, 0.65))
-    assert (found.total.mean, found.total.low, found.total.high) == pytest.approx((-0.2, -1.47062, 1.07062), abs=1e-5)
-    # The steps are -0.1 and +0.1, then -0.2 twice; at 97.5 % each, t of one degree of freedom is 25.4517.
+    assert (found.total.mean, found.total.low, found.total.high) == pytest.approx((-0.2, -0.32706, -0.07294), abs=1e-5)
+    # The steps are -0.01 and +0.01, then -0.2 twice; at 97.5 % each, t of one degree of freedom is 25.4517.
     assert [step.mean for step in found.steps] == pytest.approx([0, -0.2])
-    assert found.steps[0].high == pytest.approx(25.4517 * 0.1, rel=1e-5)
+    assert found.steps[0].high == pytest.approx(25.4517 * 0.01, rel=1e-5)
     assert found.largest == found.steps[1] and found.largest_share == pytest.approx(1)
     # Ranks of the first seed 3 2 1 (Spearman -1), of the second 2 3 1 (-0.5)
     assert found.rank_correlation == pytest.approx(-0.75)
     # Of the 36 orders of two seeds, Spearman of one is 1, .5, .5, -.5, -.5, -1: a sum of 1.5 or more in 1 + 2 * 2 = 5 of
     # them, and so at the other end.
     assert found.p_value == pytest.approx(10 / 36)
+
+
+def test_seeds_whose_interval_is_impossible_are_told_one_by_one():
+    # -0.3 and -0.1: -0.2 +- 12.7062 * 0.1414 / sqrt(2) is -147 to +107 pp.
+    found = degradation([0, 0.5, 1], [[0.9, 0.8], [0.8, 0.9], [0.6, 0.7]])
+    assert found.total.low is None and found.sentence.startswith(
+        "undecided, 2 seeds settle nothing: -20.00 (by seed -30.00, -10.00) pp from 0 % to 100 % "
+    )
 
 
 def test_the_trend_is_that_of_pages_test():

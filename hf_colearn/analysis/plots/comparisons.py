@@ -28,7 +28,7 @@ from hf_colearn.analysis.plots.style import (
     seeds,
 )
 from hf_colearn.analysis.statistics.compare import Comparison
-from hf_colearn.analysis.statistics.estimates import hundredths, paired_estimates
+from hf_colearn.analysis.statistics.estimates import hundredths, mean_estimate, score_limits
 from hf_colearn.utils.metric_names import called, pp, with_unit
 
 
@@ -81,8 +81,12 @@ def plot_differences(
     if comparison.n_seeds > 1:
         judged = comparison.num_judged
         corrected = f" corrected for {judged} co-learned arms" if judged > 1 else ""
-        below = f"mean, {100 * comparison.confidence:.4g}% interval{corrected}, {comparison.n_seeds} seeds as dots"
-        if comparison.strongest_null is not None:
+        seeds_as_dots = f"{comparison.n_seeds} seeds as dots"
+        below = f"mean, {100 * comparison.confidence:.4g}% interval{corrected}, {seeds_as_dots}"
+        if any(arm.to_baseline is not None and arm.to_baseline.by_seed for arm in arms):
+            below += "; no bar where so few seeds settle nothing"
+        null = next((arm.to_baseline for arm in arms if arm.name == comparison.strongest_null), None)
+        if null is not None and null.low is not None:
             below += f"; grey: interval of the strongest null control, {comparison.strongest_null}"
     return finish(figure, f"Difference of each arm to '{comparison.baseline}'", below, path)
 
@@ -106,16 +110,16 @@ def plot_class_changes(
     Args:
         names (`Sequence[str]`), counts (`Sequence[int]`, both of length C): Of the classes, and their test samples.
         differences, low, high (`Sequence[float]` of length C): Accuracy minus the baseline's, and the ends of the interval;
-            None for a single seed.
+            NaN where there is no interval, and None for a single seed.
         what, score (`str`, *optional*, defaults to `"classes"` and `"accuracy"`): What the rows are, in the plural, and what
             changes.
         shown (`int`, *optional*, defaults to 30): Rows at most.
 
     Raises:
-        `ValueError`: If lengths differ, or a value is not finite.
+        `ValueError`: If lengths differ, or a difference is not finite.
     """
     changes = 100 * finite("differences", differences)
-    ends = None if low is None or high is None else 100 * np.stack([finite("low", low), finite("high", high)])
+    ends = None if low is None or high is None else 100 * np.stack([np.asarray(x, dtype=float) for x in (low, high)])
     lengths = {len(names), len(changes), len(counts), *(() if ends is None else (ends.shape[1],))}
     if len(lengths) > 1 or not len(changes):
         raise ValueError(
@@ -130,8 +134,9 @@ def plot_class_changes(
     figure, (axis,) = new_figure(height=max(2.2, 1.15 + 0.19 * (np.ptp(heights) + 1)))
     for row, y in zip(rows, heights, strict=True):
         colour = BLUE if changes[row] > 0 else RED if changes[row] < 0 else GREY
-        sure = ends is not None and not ends[0, row] <= 0 <= ends[1, row]
-        if ends is not None:
+        has_ends = ends is not None and bool(np.isfinite(ends[:, row]).all())
+        sure = ends is not None and has_ends and not ends[0, row] <= 0 <= ends[1, row]
+        if ends is not None and has_ends:
             axis.plot(ends[:, row], [y, y], color=colour, linewidth=1.4, alpha=1 if sure else 0.5, zorder=2)
         face = colour if sure else "white"
         axis.plot(changes[row], y, "o", color=colour, markerfacecolor=face, markersize=5, zorder=3)
@@ -148,7 +153,8 @@ def plot_class_changes(
         font: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8, "color": GREY, "style": "italic"}
         box: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
         axis.text(0.5, heights[top - 1] - 1.1, between, transform=axis.get_yaxis_transform(), bbox=box, **font)
-    below += "; filled: the interval excludes 0" if ends is not None else "; 1 seed"
+    none = "1 seed" if ends is None else "no intervals of so few seeds"
+    below += f"; {none if ends is None or not np.isfinite(ends).any() else 'filled: the interval excludes 0'}"
     return finish(figure, f"Change of {score}", below, path)
 
 
@@ -177,9 +183,10 @@ def plot_sweep(
     figure, (axis,) = new_figure()
     bands = {"baseline": baseline} | ({} if null is None else {"null control": null})
     styles = arm_styles({"baseline": "baseline", "null control": "null", "swept": "colearned"})
+    limits = score_limits(metric, [score for values in (*bands.values(), *scores) for score in values])
     labels = []
     for name, values in bands.items():
-        mean, low, high = 100 * _interval(name, values)
+        mean, low, high = 100 * _interval(name, values, limits)
         if len(values) > 1:
             axis.axhspan(low, high, color=styles[name].colour, alpha=0.1, linewidth=0, zorder=1)
         axis.axhline(mean, **styles[name].line | {"linewidth": 1.4, "zorder": 2})
@@ -189,7 +196,7 @@ def plot_sweep(
         axis.scatter(beside, 100 * np.asarray(values), s=9, color=RED, alpha=0.6, linewidths=0, zorder=3)
     order = np.argsort(levels)
     x_L = 100 * np.asarray(levels, dtype=float)[order]
-    intervals = [_interval(f"the level {levels[i]:g}", scores[i]) for i in order]
+    intervals = [_interval(f"the level {levels[i]:g}", scores[i], limits) for i in order]
     mean_L, low_L, high_L = 100 * np.array(intervals).T
     axis.plot(x_L, mean_L, **styles["swept"].line | styles["swept"].points | {"markersize": 5.5, "zorder": 5})
     many = min(map(len, scores)) > 1
@@ -229,7 +236,7 @@ def plot_modality_shares(
     for j, modality in enumerate(modalities):
         bar: dict[str, Any] = {"color": CLASS_COLOURS[(3, 4, 1, 6, 8, 7)[j % 6]], "hatch": HATCHES[j % len(HATCHES)]}
         for i, (arm, of_arm) in enumerate(shares.items()):
-            mean, low, high = 100 * _interval(f"{modality} of '{arm}'", of_arm[modality])
+            mean, low, high = 100 * _interval(f"{modality} of '{arm}'", of_arm[modality], (-1.0, 1.0))
             y = -i + 0.4 - height * (j + 0.5)
             label = modality if i == 0 else None
             axis.barh(y, mean, height * 0.92, label=label, edgecolor="white", linewidth=0, **bar)
@@ -245,10 +252,10 @@ def plot_modality_shares(
     return finish(figure, "Contribution of each modality", below, path)
 
 
-def _interval(what: str, values: Sequence[float]) -> np.ndarray:
-    """Mean and the ends of the 95% t-interval (3,); both ends are the mean for one value."""
+def _interval(what: str, values: Sequence[float], limits: tuple[float, float]) -> np.ndarray:
+    """Mean and the ends of the 95% t-interval (3,) within `limits`; both ends are the mean where there is none."""
     array = finite(f"scores of {what}", values)
     if not len(array):
         raise ValueError(f"{what} has no scores")
-    [found] = paired_estimates([array])
+    found = mean_estimate(array, 0.95, limits)
     return np.array([found.mean, *((found.mean, found.mean) if found.low is None else (found.low, found.high))])

@@ -9,7 +9,13 @@ from dataclasses import dataclass, replace
 
 from hf_colearn.analysis.runs import Run, by_arm, compare_runs, means_table
 from hf_colearn.analysis.statistics.compare import Comparison
-from hf_colearn.analysis.statistics.estimates import Estimate, paired_differences, paired_estimates, points
+from hf_colearn.analysis.statistics.estimates import (
+    Estimate,
+    paired_differences,
+    paired_estimates,
+    points,
+    score_limits,
+)
 from hf_colearn.utils.tables import markdown_table
 
 
@@ -55,25 +61,35 @@ class PartComparison:
         return [name for name in joint if name in self.to_alone and self.to_alone[name].is_gain]
 
     @property
+    def is_undecided(self) -> bool:
+        """Whether so few seeds settle nothing of a joint arm against the modality alone."""
+        joint = [arm.name for arm in self.comparison.arms if arm.kind in ("baseline", "colearned")]
+        return any(self.to_alone[name].by_seed for name in joint if name in self.to_alone)
+
+    @property
     def headline(self) -> str:
         """Whether any joint arm is better than the modality alone, or where that was not trained, what the comparison says."""
         if self.alone is None or self.comparison.n_seeds == 1:
             return f"'{self.name}' by itself: {self.comparison.headline}"
-        better = ", ".join(map(repr, self.better_than_alone))
-        return f"Better than '{self.alone}': {better}." if better else f"No joint arm is better than '{self.alone}'."
+        if better := ", ".join(map(repr, self.better_than_alone)):
+            return f"Better than '{self.alone}': {better}."
+        if self.is_undecided:
+            return f"Undecided, {self.comparison.n_seeds} seeds settle nothing: is a joint arm better than '{self.alone}'?"
+        return f"No joint arm is better than '{self.alone}'."
 
     def _against_alone(self) -> list[str]:
         if self.alone is None or self.comparison.n_seeds == 1:
             return []
         alone = next(arm for arm in self.comparison.arms if arm.name == self.alone)
         joint = [arm.name for arm in self.comparison.arms if arm.kind in ("baseline", "colearned")]
-        groups: dict[str, list[str]] = {"better": [], "worse": [], "no reliable difference": []}
+        groups: dict[str, list[str]] = {"better": [], "worse": [], "no reliable difference": [], "undecided": []}
         for name in joint:
             gain = self.to_alone[name]
             group = "better" if gain.is_gain else "worse" if gain.is_loss else "no reliable difference"
+            group = "undecided" if gain.by_seed else group
             groups[group].append(f"'{name}' {points(gain)} pp")
         parts = [f"{group}: {', '.join(names)}" for group, names in groups.items() if names]
-        none = "" if groups["better"] else "no joint arm is better; "
+        none = "" if groups["better"] or groups["undecided"] else "no joint arm is better; "
         return [f"Against '{self.alone}' ({100 * alone.mean.mean:.2f} %): {none}{'; '.join(parts)}."]
 
 
@@ -159,7 +175,9 @@ def _differences(comparison: Comparison, alone: str) -> dict[str, Estimate]:
     joint = [arm.name for arm in comparison.arms if arm.kind in ("baseline", "colearned")]
     others = [name for name in scores if name not in (alone, *joint)]
     found: dict[str, Estimate] = {}
+    lowest, highest = score_limits(comparison.metric, [score for of_arm in scores.values() for score in of_arm])
     for family in (joint, *([name] for name in others)):
         differences = [paired_differences(scores[name], scores[alone]) for name in family]
-        found.update(zip(family, paired_estimates(differences, comparison.confidence), strict=True))
+        estimates = paired_estimates(differences, comparison.confidence, highest - lowest)
+        found.update(zip(family, estimates, strict=True))
     return found

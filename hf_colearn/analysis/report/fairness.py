@@ -14,7 +14,13 @@ from hf_colearn.analysis.report.merged_results import MergedResults
 from hf_colearn.analysis.report.page import Section, Table
 from hf_colearn.analysis.runs import Run
 from hf_colearn.analysis.statistics.calibration import Reliability, reliability
-from hf_colearn.analysis.statistics.changes import Changes, per_class_changes, per_group_changes, per_label_changes
+from hf_colearn.analysis.statistics.changes import (
+    MIN_SAMPLES,
+    Changes,
+    per_class_changes,
+    per_group_changes,
+    per_label_changes,
+)
 from hf_colearn.analysis.statistics.estimates import points
 
 
@@ -89,14 +95,14 @@ def _add_changes(section: Section, found: Changes, name: str, what: str, score: 
         rows = [*rows[:MOST_ROWS], *rows[-MOST_ROWS:]]
         section.notes.append(f"The table has the {MOST_ROWS} largest gains and losses of {len(found.changes)} {what}.")
     header = [what, "test samples", "baseline [%]", "arm [%]", "change [pp]"]
-    caption = f"{score[:1].upper()}{score[1:]} of {what}, means over {found.n_seeds} seeds"
+    means = f"means over {found.n_seeds} seeds" if found.n_seeds > 1 else "1 seed"
+    caption = f"{score[:1].upper()}{score[1:]} of {what}, {means}"
     section.tables.append(Table(header, rows, caption))
-    judged = [change for change in found.changes if change.difference.low is not None]
-    drawn = judged or found.changes
+    drawn = [change for change in found.changes if change.samples >= MIN_SAMPLES] or found.changes
     names, counts = [change.name for change in drawn], [change.samples for change in drawn]
-    means, intervals = [c.difference.mean for c in drawn], [(c.difference.low, c.difference.high) for c in drawn]
-    low, high = np.array(intervals, dtype=float).T if judged else (None, None)
-    draw = partial(plot_class_changes, names, means, low, high, counts, what=what, score=score)
+    changes, intervals = [c.difference.mean for c in drawn], [(c.difference.low, c.difference.high) for c in drawn]
+    low, high = np.array(intervals, dtype=float).T if found.n_seeds > 1 else (None, None)
+    draw = partial(plot_class_changes, names, changes, low, high, counts, what=what, score=score)
     section.add_picture(f"changes_{name}", draw, f"Change of {score} of {what}")
 
 

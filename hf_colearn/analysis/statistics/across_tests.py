@@ -3,7 +3,13 @@
 from collections.abc import Mapping
 
 from hf_colearn.analysis.statistics.compare import Comparison
-from hf_colearn.analysis.statistics.estimates import interval, paired_differences, paired_estimates, points
+from hf_colearn.analysis.statistics.estimates import (
+    interval,
+    paired_differences,
+    paired_estimates,
+    points,
+    score_limits,
+)
 from hf_colearn.utils.tables import markdown_table
 
 
@@ -28,7 +34,8 @@ def tests_in_words(comparisons: Mapping[str, Comparison]) -> str:
         moves = []
         for name, other in others:
             difference = paired_differences(other.arms[i].scores, arm.scores)
-            moves.append(f"{points(*paired_estimates([difference], first.confidence))} pp on {name}")
+            lowest, highest = score_limits(first.metric, [*other.arms[i].scores, *arm.scores])
+            moves.append(f"{points(*paired_estimates([difference], first.confidence, highest - lowest))} pp on {name}")
         lines.append(f"{arm.name}: {100 * arm.mean.mean:.2f} % on {first_name}; {', '.join(moves)}.")
     return "\n".join(lines)
 

@@ -9,7 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from hf_colearn.analysis.statistics.estimates import Estimate, paired_differences, paired_estimates, percent
+from hf_colearn.analysis.statistics.estimates import (
+    Estimate,
+    beyond_what_is_possible,
+    paired_differences,
+    paired_estimates,
+    percent,
+)
 
 
 MIN_SAMPLES = 5  # fewer are shown and not judged: one sample would be more than a fifth of the accuracy
@@ -24,7 +30,8 @@ class Change:
         baseline_accuracy, accuracy (`float`): Fraction of its samples that are predicted right, the mean over seeds; of a
             label, its F1.
         difference ([`~hf_colearn.analysis.statistics.estimates.Estimate`]): `accuracy - baseline_accuracy`, paired by
-            seed. It has a mean alone with one seed, fewer than 5 samples, or the same difference at every seed.
+            seed. It has a mean alone with one seed, fewer than 5 samples, or the same difference at every seed; and its
+            values by seed where an interval would reach beyond what is possible.
     """
 
     name: str
@@ -208,7 +215,7 @@ def _judged(
     means, baseline_means = accuracies.mean(axis=0), baseline_accuracies.mean(axis=0)
     differences = paired_differences(accuracies, baseline_accuracies)
     judged = np.flatnonzero(samples >= MIN_SAMPLES).tolist()
-    estimates = dict(zip(judged, paired_estimates(list(differences[:, judged].T), confidence), strict=True))
+    estimates = dict(zip(judged, paired_estimates(list(differences[:, judged].T), confidence, reach=1.0), strict=True))
     rows = zip(names, samples.tolist(), baseline_means.tolist(), means.tolist(), strict=True)
     changes = [
         Change(*row, difference=estimates.get(i, Estimate(float(differences[:, i].mean()))))
@@ -217,12 +224,14 @@ def _judged(
     if few := [change.name for change in changes if change.samples < MIN_SAMPLES]:
         some = ", ".join(map(repr, few[:5])) + (f" and {len(few) - 5} more" if len(few) > 5 else "")
         notes.append(f"Shown and not judged for having fewer than {MIN_SAMPLES} samples: {some}.")
+    if any(estimate.by_seed for estimate in estimates.values()):
+        notes.append(beyond_what_is_possible(num_seeds))
     if num_seeds == 1:
         notes.append("One seed: no intervals, so no change is claimed.")
     elif len(judged) > 1:
         notes.append(
             f"Intervals are corrected for {len(judged)} {words[1]} (Holm): the chance of finding any change where there is "
-            f"none is {percent(1 - confidence)} at most. A difference without an interval is the same at every seed."
+            f"none is {percent(1 - confidence)} at most. A lone difference is the same at every seed."
         )
     return Changes(
         changes=tuple(sorted(changes, key=lambda change: -change.difference.mean)),

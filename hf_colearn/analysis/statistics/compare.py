@@ -2,7 +2,7 @@
 
 A latent loss regularises by itself: a student may gain as much from random vectors. So a gain over the baseline is credited
 to the teacher's content only where the null controls stay behind. Paired t-intervals decide, see
-[`~hf_colearn.analysis.statistics.estimates`].
+[`~hf_colearn.analysis.statistics.estimates`]; where one would reach beyond what is possible, the arm is undecided.
 
 Several co-learned arms are corrected for their number by Holm's procedure (1979), once against the baseline and once against
 the strongest null control: the chance of finding any difference where there is none is 5% at most. Each arm's interval has
@@ -11,6 +11,7 @@ has helped only where both intervals lie above 0, which is stricter than either 
 [`compare_levels`] does so at every level of a sweep, or for every modality, and corrects for all of these together.
 """
 
+import difflib
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,11 +22,14 @@ import numpy as np
 from hf_colearn.analysis.statistics.estimates import (
     MAX_SEEDS,
     Estimate,
+    beyond_what_is_possible,
     interval,
+    mean_estimate,
     paired_differences,
     paired_estimates,
     percent,
     points,
+    score_limits,
     seeds_to_settle,
     sign_flip_p_value,
     words,
@@ -36,7 +40,13 @@ from hf_colearn.utils.tables import markdown_table, text_table
 
 Kind = Literal["baseline", "colearned", "null", "reference"]
 Finding = Literal[
-    "helped", "no more than a null control", "no reliable difference", "harm", "one seed", "no null control"
+    "helped",
+    "no more than a null control",
+    "no reliable difference",
+    "harm",
+    "undecided",
+    "one seed",
+    "no null control",
 ]
 Level = TypeVar("Level", bound=Hashable)
 
@@ -84,6 +94,10 @@ class Comparison:
     source: str = "teacher"
     num_judged: int = 0
 
+    def __repr__(self) -> str:
+        arms = ", ".join(f"{arm.name!r}" for arm in self.arms)
+        return f"Comparison({arms}; {self.metric}, {self.n_seeds} seeds): {self.headline}"
+
     @property
     def findings(self) -> dict[str, Finding]:
         """What was found of every co-learned arm, by name."""
@@ -104,6 +118,7 @@ class Comparison:
             "no more than a null control": "co-learning helped no more than a null control",
             "no null control": f"a gain, and no null control that would credit it to the {self.source}",
             "no reliable difference": f"no reliable difference at {self.n_seeds} seeds",
+            "undecided": f"undecided, {self.n_seeds} seeds settle nothing",
             "one seed": "one seed, so no claim",
         }
         names = {claim: [name for name, found in self.findings.items() if found == claim] for claim in claims}
@@ -118,7 +133,7 @@ class Comparison:
             return f"{_capital('; '.join(claimed))}."
         arm = next(arm for arm in self.arms if arm.finding is not None)
         gains = [words(arm.to_baseline, "the baseline")]
-        if arm.finding == "no more than a null control":
+        if arm.finding == "no more than a null control" or (arm.to_null is not None and arm.to_null.by_seed):
             gains.append(words(arm.to_null, f"'{self.strongest_null}'"))
         return f"{_capital(claims[self.findings[arm.name]])}: {', and '.join(gains)}."
 
@@ -173,12 +188,15 @@ class Comparison:
                 f"{percent(1 - self.confidence)} at most."
             )
         others = ("", f" vs '{self.baseline}'", f" vs '{self.strongest_null}'")
-        constant = [
-            f"'{arm.name}'{what}"
+        estimates = [
+            (estimate, f"'{arm.name}'{what}")
             for arm in self.arms
             for estimate, what in zip((arm.mean, arm.to_baseline, arm.to_null), others, strict=True)
-            if estimate is not None and estimate.low is None
+            if estimate is not None
         ]
+        if any(estimate.by_seed for estimate, _ in estimates):
+            notes.append(beyond_what_is_possible(self.n_seeds))
+        constant = [name for estimate, name in estimates if estimate.low is None and not estimate.by_seed]
         if constant and self.n_seeds > 1:
             notes.append(
                 f"No bracket and no claim where a value is the same at every seed, since nothing tells how certain it is: "
@@ -195,6 +213,10 @@ class Comparison:
             return f"one seed has no interval, so no claim: {over_baseline}{also}; train more seeds."
         if arm.finding == "harm":
             return f"co-learning did harm: {over_baseline} ({seeds})."
+        if arm.finding == "undecided" and not gain.by_seed:
+            return f"undecided: {over_baseline}, but {seeds} do not settle whether a null control gains as much: {over_null}."
+        if arm.finding == "undecided":
+            return f"undecided, {seeds} settle nothing: {over_baseline}; {self._what_would_settle(arm, gain)}."
         if arm.finding == "no null control":
             return (
                 f"a gain, but not one to credit to the {self.source}: {over_baseline} ({seeds}), and no null control was "
@@ -219,10 +241,11 @@ class Comparison:
     def _what_would_settle(self, arm: ArmResult, gain: Estimate) -> str:
         if round(gain.mean, 12) == 0:
             return "no number of seeds settles a difference of 0"
-        if gain.confidence is None:
+        if gain.confidence is None and not gain.by_seed:
             return "it is the same at every seed, so nothing tells how certain it is"
         baseline = next(other for other in self.arms if other.name == self.baseline)
-        needed = seeds_to_settle(paired_differences(arm.scores, baseline.scores), gain.confidence)
+        confidence = gain.confidence or self.confidence
+        needed = seeds_to_settle(paired_differences(arm.scores, baseline.scores), confidence)
         seeds = f"more than {MAX_SEEDS}" if needed is None else f"about {needed}"
         return f"{seeds} seeds would settle a difference of this size"
 
@@ -246,8 +269,9 @@ def compare(
 
     Returns:
         [`Comparison`]: With a finding for every co-learned arm: `"helped"` (both intervals lie above 0), `"no more than
-        a null control"` (only that against the baseline does), `"no reliable difference"`, `"harm"`, `"one seed"` or
-        `"no null control"` (a gain, and nothing to hold it against).
+        a null control"` (only that against the baseline does), `"no reliable difference"`, `"harm"`, `"undecided"` (so few
+        seeds that an interval would reach beyond what is possible), `"one seed"` or `"no null control"` (a gain, and nothing
+        to hold it against).
 
     Raises:
         `ValueError`: If arms are missing, share a name or differ in their number of seeds, or a score is above 1 or not finite.
@@ -286,13 +310,16 @@ def compare_levels(
         raise ValueError(f"every level needs one score for each of the same seeds, got {counts} scores")
     baselines = {level: next(arm for arm in arms if arm.kind == "baseline") for level, arms in levels.items()}
     nulls = {level: _strongest_null(arms) for level, arms in levels.items()}
-    to_baseline, to_null = _differences(levels, baselines, confidence), _differences(levels, nulls, confidence)
+    limits = score_limits(metric, [score for arms in levels.values() for arm in arms for score in arm.scores])
+    to_baseline, to_null = (
+        _differences(levels, others, confidence, limits[1] - limits[0]) for others in (baselines, nulls)
+    )
     num_judged = sum(arm.kind == "colearned" for arms in levels.values() for arm in arms)
     found = {}
     for level, arms in levels.items():
         results, n_seeds, null = [], len(arms[0].scores), nulls[level]
         for arm in arms:
-            mean = replace(paired_estimates([np.round(arm.scores, 12)], confidence)[0], p_value=None)
+            mean = mean_estimate(arm.scores, confidence, limits)
             gains = to_baseline.get((level, arm.name)), to_null.get((level, arm.name))
             scores = [float(score) for score in arm.scores]
             results.append(ArmResult(arm.name, arm.kind, scores, mean, *gains, _finding(arm.kind, *gains, n_seeds)))
@@ -306,7 +333,7 @@ def _strongest_null(arms: Sequence[Arm]) -> Arm | None:
 
 
 def _differences(
-    levels: Mapping[Level, list[Arm]], others: Mapping[Level, Arm | None], confidence: float
+    levels: Mapping[Level, list[Arm]], others: Mapping[Level, Arm | None], confidence: float, reach: float
 ) -> dict[tuple[Level, str], Estimate]:
     """The differences of all arms to another one of their level; those of co-learned arms are corrected together."""
     paired, judged = dict[tuple[Level, str], np.ndarray](), list[tuple[Level, str]]()
@@ -316,7 +343,8 @@ def _differences(
             judged += [(level, arm.name) for arm in arms if arm.kind == "colearned"]
     estimates: dict[tuple[Level, str], Estimate] = {}
     for family in (judged, *([key] for key in paired if key not in judged)):
-        estimates.update(zip(family, paired_estimates([paired[key] for key in family], confidence), strict=True))
+        found = paired_estimates([paired[key] for key in family], confidence, reach)
+        estimates.update(zip(family, found, strict=True))
     return {
         key: replace(estimate, sign_flip_p_value=sign_flip_p_value(paired[key])) if len(paired[key]) > 1 else estimate
         for key, estimate in estimates.items()
@@ -328,12 +356,16 @@ def _finding(kind: Kind, gain: Estimate | None, over_null: Estimate | None, n_se
         return None
     if n_seeds == 1:
         return "one seed"
+    if gain.by_seed:
+        return "undecided"
     if gain.is_loss:
         return "harm"
     if not gain.is_gain:
         return "no reliable difference"
     if over_null is None:
         return "no null control"
+    if over_null.by_seed:
+        return "undecided"
     if over_null.low is None and over_null.mean > 0:  # the same at every seed
         return "no reliable difference"
     return "helped" if over_null.is_gain else "no more than a null control"
@@ -346,8 +378,7 @@ def _check(arms: list[Arm], confidence: float) -> None:
         if count > 1:
             raise ValueError(f"{count} arms are named '{name}': give every arm its own name")
     for arm in arms:
-        if arm.kind not in get_args(Kind):
-            raise ValueError(f"arm '{arm.name}' is of kind '{arm.kind}': choose from {list(get_args(Kind))}")
+        check_kind(arm.name, arm.kind)
         if len(arm.scores) == 0 or len(arm.scores) != len(arms[0].scores):
             counts = {arm.name: len(arm.scores) for arm in arms}
             raise ValueError(f"every arm needs one score for each of the same seeds, got {counts} scores")
@@ -360,6 +391,17 @@ def _check(arms: list[Arm], confidence: float) -> None:
     kinds = [arm.kind for arm in arms]
     if kinds.count("baseline") != 1 or not {"colearned", "reference"} & set(kinds):
         raise ValueError(f"need exactly one arm of kind 'baseline' and at least one 'colearned', got {kinds}")
+
+
+def check_kind(arm: str, kind: str) -> None:
+    """Refuses what is none of the four kinds."""
+    if kind not in get_args(Kind):
+        near = difflib.get_close_matches(str(kind), get_args(Kind), n=1, cutoff=0.5)
+        guess = f"did you mean '{near[0]}'? It is" if near else "it is"
+        raise ValueError(
+            f"arm '{arm}' is of kind {kind!r}: {guess} one of 'baseline' (no teacher), 'colearned' (the real teacher), 'null' "
+            "(a null control) or 'reference' (shown beside them)."
+        )
 
 
 def _capital(sentence: str) -> str:

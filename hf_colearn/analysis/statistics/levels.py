@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from hf_colearn.analysis.statistics.compare import ArmResult, Comparison, Finding
-from hf_colearn.analysis.statistics.estimates import hundredths, interval, percent, points
+from hf_colearn.analysis.statistics.estimates import (
+    beyond_what_is_possible,
+    hundredths,
+    interval,
+    percent,
+    points,
+)
 from hf_colearn.utils.metric_names import pp, with_unit
 from hf_colearn.utils.tables import markdown_table, text_table
 
@@ -40,6 +46,9 @@ class LevelComparisons:
 
     variable: str
     levels: Mapping[float, Comparison]
+
+    def __repr__(self) -> str:
+        return f"LevelComparisons({len(self.arms)} arms at {self._at(list(self.levels))}): {self.headline}"
 
     @property
     def first(self) -> Comparison:
@@ -86,17 +95,23 @@ class LevelComparisons:
             return "No arm was co-learned, so there is nothing to judge."
         if self.n_seeds == 1:
             return "One seed, so no claim."
-        helped, harmed = (
+        helped, harmed, undecided = (
             [level for level, comparison in self.levels.items() if finding in comparison.findings.values()]
-            for finding in ("helped", "harm")
+            for finding in ("helped", "harm", "undecided")
         )
-        harm = f"; co-learning did harm at {self._at(harmed)}" if harmed else ""
-        if not helped:
-            none = f"At none of {self._at(list(self.levels))} did the {self.source}'s content help"
-            return f"{none} beyond a null control{harm}."
-        rest = [level for level in self.levels if level not in helped]
-        but = f", and not at {_listed([f'{level:g}' for level in rest])}" if rest else ""
-        return f"The {self.source}'s content helped at {self._at(helped)}{but}{harm}."
+        open_at = [level for level in undecided if level not in helped]
+        rest = [level for level in self.levels if level not in [*helped, *open_at]]
+        told = []
+        if helped:
+            but = f", and not at {_listed([f'{level:g}' for level in rest])}" if rest else ""
+            told.append(f"the {self.source}'s content helped at {self._at(helped)}{but}")
+        elif rest:
+            none = f"{'at none of' if len(rest) > 1 else 'not at'} {self._at(rest)}"
+            told.append(f"{none} did the {self.source}'s content help beyond a null control")
+        told += [f"co-learning did harm at {self._at(harmed)}"] if harmed else []
+        told += [f"undecided at {self._at(open_at)}, where {self.n_seeds} seeds settle nothing"] if open_at else []
+        sentence = "; ".join(told)
+        return f"{sentence[0].upper()}{sentence[1:]}."
 
     @property
     def verdict(self) -> str:
@@ -146,7 +161,10 @@ class LevelComparisons:
         estimates = [
             e for at in self.arms.values() for arm in at.values() for e in (arm.mean, arm.to_baseline, arm.to_null)
         ]
-        if any(estimate is not None and estimate.low is None for estimate in estimates):
+        shown = [estimate for estimate in estimates if estimate is not None]
+        if any(estimate.by_seed for estimate in shown):
+            notes.append(beyond_what_is_possible(self.n_seeds))
+        if any(estimate.low is None and not estimate.by_seed for estimate in shown):
             notes.append(
                 "No bracket and no claim where a value is the same at every seed: nothing tells how certain it is."
             )
@@ -183,6 +201,7 @@ def _sentence(comparison: Comparison) -> str:
         "no null control": "a gain over the baseline, and no null control was trained",
         "no reliable difference": "no reliable difference to the baseline",
         "harm": "harm",
+        "undecided": f"undecided, since {comparison.n_seeds} seeds settle nothing",
         "one seed": "one seed has no interval, so no claim",
     }
     parts = []

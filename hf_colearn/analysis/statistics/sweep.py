@@ -66,6 +66,8 @@ class Degradation:
         if self.p_value is None:
             return f"one seed has no interval, so no claim: {size}; train more seeds."
         evidence = f"{size} ({self.num_seeds} seeds, p {self.p_value:.2g})"
+        if self.total.by_seed:
+            return f"undecided, {self.num_seeds} seeds settle nothing: {evidence}."
         if not self.is_reliable:
             return f"no reliable trend: {evidence}."
         falls, rises = ("falls", "rises") if self.total.mean < 0 else ("rises", "falls")
@@ -109,6 +111,7 @@ def degradation(
     order = np.argsort(levels_L)
     levels_L, scores_LS = levels_L[order], scores_LS[order]
     count, num_seeds = scores_LS.shape
+    reach = 1.0 if (scores_LS >= 0).all() else np.inf  # of fractions; gains, and coefficients, have none that is known
 
     def change(i: int, j: int, confidence: float) -> Change:
         start, end = levels_L[[i, j]].tolist()
@@ -117,6 +120,8 @@ def degradation(
         if num_seeds == 1:
             return Change(start=start, end=end, mean=mean)
         half = float(student_t.ppf(0.5 + confidence / 2, num_seeds - 1) * sem(differences_S))
+        if abs(mean) + half > reach:
+            return Change(start=start, end=end, mean=mean, by_seed=tuple(differences_S.tolist()))
         return Change(start=start, end=end, mean=mean, low=mean - half, high=mean + half)
 
     total = change(0, count - 1, confidence)
