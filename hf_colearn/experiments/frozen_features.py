@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import PreTrainedModel, WhisperFeatureExtractor
+from transformers import PreTrainedModel
 
 from hf_colearn.data.audio import read_waveform
 from hf_colearn.data.augmented_inputs import picture_copies, sentence_copies, waveform_copies
@@ -19,30 +19,9 @@ from hf_colearn.teachers.bank import TeacherBank
 from hf_colearn.teachers.encoder import FrozenEncoder
 
 
-def speech_encoder(name: str, seconds: int, pooling: str = "mean") -> FrozenEncoder:
-    """A speech encoder from the Hub or a folder; Whisper's with a window of so many seconds instead of 30.
-
-    Whisper's encoder fills its window with silence, so that a word costs as much as a paragraph. With its first positions
-    alone it costs a part; its features are then not those of the long window. The mean is over the recording's own positions.
-
-    Args:
-        name (`str`): Such as `"openai/whisper-tiny.en"`.
-        seconds (`int`): Longer recordings lose their end. Other models than Whisper take any length.
-        pooling (`str`, *optional*, defaults to `"mean"`): As of [`FrozenEncoder`].
-    """
-    encoder = FrozenEncoder.from_pretrained(name, pooling=pooling)
-    processor, model = encoder.processor, encoder.model
-    if not isinstance(processor, WhisperFeatureExtractor):
-        return encoder
-    if not 1 <= seconds <= processor.chunk_length:
-        raise ValueError(f"seconds={seconds} is no window of '{name}': pass 1 to {processor.chunk_length}.")
-    kept = ("feature_size", "sampling_rate", "hop_length", "n_fft", "padding_value", "dither")
-    short = WhisperFeatureExtractor(chunk_length=seconds, **{option: getattr(processor, option) for option in kept})
-    positions = model.config.max_source_positions * seconds // processor.chunk_length
-    weight = model.embed_positions.weight[:positions].clone()
-    model.embed_positions = torch.nn.Embedding.from_pretrained(weight, freeze=True)
-    model.config.max_source_positions = positions
-    return FrozenEncoder(model, short, pooling, encoder.revision)
+def speech_encoder(name: str, seconds: float, pooling: str = "mean") -> FrozenEncoder:
+    """A speech encoder from the Hub or a folder for clips of so many seconds (`max_length_s` of [`FrozenEncoder`])."""
+    return FrozenEncoder.from_pretrained(name, pooling=pooling, max_length_s=seconds)
 
 
 def encoded_views(encoder: FrozenEncoder, inputs: Sequence[Any], views: int, mirror: bool = True) -> torch.Tensor:
@@ -58,9 +37,12 @@ def encoded_views(encoder: FrozenEncoder, inputs: Sequence[Any], views: int, mir
     """
     if encoder.modality == "audio":
         rate = encoder.processor.sampling_rate
-        inputs = [read_waveform(item, f"input {i}", rate)[0] for i, item in enumerate(inputs)]
+        waves = [read_waveform(item, f"input {i}", rate)[0] for i, item in enumerate(inputs)]
+        inputs = [{"array": wave_T, "sampling_rate": rate} for wave_T in waves]
     copies: Mapping[str, Callable[[int], Sequence[Any]]] = {
-        "audio": lambda view: waveform_copies(inputs, encoder.processor.sampling_rate, view),
+        "audio": lambda view: [
+            {"array": wave_T, "sampling_rate": rate} for wave_T in waveform_copies(waves, rate, view)
+        ],
         "vision": lambda view: picture_copies(inputs, view, mirror=mirror),
         "text": lambda view: sentence_copies(inputs, view),
     }
@@ -80,16 +62,23 @@ def feature_student(
     features_NF: torch.Tensor,
     hidden_dims: Sequence[int],
     latent_dim: int,
-    id2label: Mapping[int, str],
+    id2label: Mapping[int, str] | None = None,
     scale: float = 1.0,
+    problem_type: str = "single_label_classification",
+    num_labels: int | None = None,
 ) -> PreTrainedModel:
-    """An MLP of features as the encoder gives them, standardised by those of the training set and multiplied by a scale, for
-    one class a sample.
+    """An MLP of features as the encoder gives them, standardised by those of the training set and multiplied by a scale.
+
+    The classes are named by `id2label`, or counted by `num_labels`.
     """
     width = features_NF.shape[1]
     config = FeatureBackboneConfig(feature_dim=width, hidden_dims=list(hidden_dims), standardized=True)
     student = CoLearningForFeatureClassification.from_backbone(
-        config, latent_dim, id2label=dict(id2label), problem_type="single_label_classification"
+        config,
+        latent_dim,
+        num_labels,
+        id2label=None if id2label is None else dict(id2label),
+        problem_type=problem_type,
     )
     student.backbone.set_statistics(features_NF, scale)
     return student

@@ -19,6 +19,7 @@ from hf_colearn.alpha.schedules import ConstantAlpha
 from hf_colearn.analysis.statistics.compare import Kind
 from hf_colearn.analysis.teacher_check import TeacherCheck, teacher_check
 from hf_colearn.arguments import CoLearningArguments
+from hf_colearn.data.labels import labelled_rows
 from hf_colearn.data.sample_ids import NO_LABEL
 from hf_colearn.data.splits import hide_labels
 from hf_colearn.experiments.arms import ArmPlan
@@ -29,6 +30,7 @@ from hf_colearn.objectives.soft_labels import SoftLabels
 from hf_colearn.teachers.bank import TeacherBank
 from hf_colearn.teachers.pairing import Paired, Shuffled
 from hf_colearn.teachers.teacher import Teacher
+from hf_colearn.teachers.where_paired import WherePaired
 from hf_colearn.trainer import CoLearningTrainer
 from hf_colearn.utils.extras import extra
 
@@ -186,10 +188,10 @@ class SemiSupervised:
 
     def check(self, arm: ArmPlan, seed: int) -> TeacherCheck:
         """What [`teacher_check`] says of the arm's labels of a seed, before anything is trained."""
-        assert isinstance(arm.pairing, Paired) and arm.sweep is not None
-        train = hide_labels(self.train, int(arm.sweep[1]), seed, "labels").with_format("numpy")
-        ids = np.asarray(train["sample_id"][:])
-        latents_ND = self.bank.lookup(arm.pairing.rows(self.bank, ids)).numpy()
+        assert arm.pairing is not None
+        train = self.train if arm.sweep is None else hide_labels(self.train, int(arm.sweep[1]), seed, "labels")
+        ids = np.asarray(train.with_format("numpy")["sample_id"][:])
+        latents_ND = arm.pairing.targets(self.bank, ids, 0, seed).numpy()
         return teacher_check(self.inputs[ids], latents_ND, labels_of(train))
 
     def _trainer(
@@ -225,13 +227,13 @@ class SemiSupervised:
     def _classifier(self, train: Dataset, pairing: Any) -> Teacher:
         """The class probabilities of all samples by the teacher's latents, for [`SoftLabels`]."""
         ids = np.asarray(train.with_format("numpy")["sample_id"][:])
-        latents_ND = self.bank.lookup(pairing.rows(self.bank, ids)).numpy()
+        latents_ND = pairing.targets(self.bank, ids, 0, 0).numpy()
         probabilities_NC = class_probabilities(latents_ND, labels_of(train))
+        known_N = np.isfinite(probabilities_NC).all(axis=1)
         by_id_NC = np.zeros((ids.max() + 1, probabilities_NC.shape[1]), dtype=np.float32)
-        by_id_NC[ids] = probabilities_NC
-        return Teacher(
-            TeacherBank.from_latents(by_id_NC, teacher="classifier of the teacher's latents").scaled("none")
-        )
+        by_id_NC[ids[known_N]] = probabilities_NC[known_N]
+        bank = TeacherBank.from_latents(by_id_NC, teacher="classifier of the teacher's latents").scaled("none")
+        return Teacher(bank, WherePaired(Paired(), np.isin(np.arange(len(by_id_NC)), ids[known_N])))
 
 
 # ---- labels ----
@@ -242,7 +244,7 @@ def labels_of(dataset: Dataset) -> np.ndarray:
 
 def labelled(dataset: Dataset) -> Dataset:
     """The samples that have a label."""
-    return dataset.select(np.flatnonzero(labels_of(dataset) != NO_LABEL))
+    return dataset.select(np.flatnonzero(labelled_rows(dataset, "labels")))
 
 
 def relabelled(dataset: Dataset, labels: np.ndarray) -> Dataset:
@@ -290,16 +292,23 @@ def class_probabilities(latents_ND: np.ndarray, labels_N: np.ndarray) -> np.ndar
     The latents are standardised over all samples; the L2 regularisation is scikit-learn's default.
 
     Args:
-        latents_ND (`np.ndarray` of shape `(N, D)`): The teacher's.
+        latents_ND (`np.ndarray` of shape `(N, D)`): The teacher's; rows of NaN where there is none give rows of NaN.
         labels_N (`np.ndarray` of shape `(N,)`): Classes from 0, each at least once; -100 where there is none.
     """
     with extra("report", "the teacher's classifier is scikit-learn's"):
         from sklearn.linear_model import LogisticRegression
         from sklearn.preprocessing import StandardScaler
     scaled_ND = StandardScaler().fit_transform(latents_ND)
-    has_N = labels_N != NO_LABEL
-    classifier = LogisticRegression(max_iter=1000).fit(scaled_ND[has_N], labels_N[has_N])
-    probabilities_NC = classifier.predict_proba(scaled_ND).astype(np.float32)
+    has_N, paired_N = labels_N != NO_LABEL, np.isfinite(latents_ND).all(axis=1)
+    both_N = has_N & paired_N
+    if missing := set(labels_N[has_N]) - set(labels_N[both_N]):
+        raise ValueError(
+            f"no labelled sample of class {min(missing)} has a pair, so a classifier of the teacher's latents cannot know it: "
+            "pair one, or leave out the arms with the teacher's soft labels."
+        )
+    classifier = LogisticRegression(max_iter=1000).fit(scaled_ND[both_N], labels_N[both_N])
+    probabilities_NC = np.full((len(labels_N), len(classifier.classes_)), np.nan, dtype=np.float32)
+    probabilities_NC[paired_N] = classifier.predict_proba(scaled_ND[paired_N])
     probabilities_NC[has_N] = np.eye(probabilities_NC.shape[1], dtype=np.float32)[labels_N[has_N]]
     return probabilities_NC
 
