@@ -96,6 +96,11 @@ def noise(seconds, seed=0, rate=RATE):
     return np.random.default_rng(seed).normal(scale=0.1, size=round(seconds * rate)).astype(np.float32)
 
 
+def sound(seconds, seed=0, rate=RATE):
+    """Noise as a decoded cell of `datasets.Audio`."""
+    return {"array": noise(seconds, seed, rate), "sampling_rate": rate}
+
+
 def count_inputs(encoder):
     """A list that gets the batch size of every forward pass from now on."""
     sizes = []

@@ -214,7 +214,9 @@ def _dtmf_clips(sampling_rate: int) -> list[Clip]:
     clips = []
     for name, samples_T in sorted(dtmf_digits(sampling_rate=sampling_rate)):
         digit, speaker, take = Path(name).stem.split("_")
-        clips.append(Clip(name, int(digit), speaker, int(take), read_waveform(samples_T, name, sampling_rate)[0]))
+        clips.append(
+            Clip(name, int(digit), speaker, int(take), read_waveform(samples_T, name, array_rate=sampling_rate)[0])
+        )
     return clips
 
 

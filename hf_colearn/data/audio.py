@@ -13,45 +13,65 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from transformers import ASTFeatureExtractor, SeamlessM4TFeatureExtractor, WhisperFeatureExtractor
+from transformers.utils import logging
 
 from hf_colearn.data.columns import map_columns, name_of, with_lazy_input
+from hf_colearn.models.spectrogram import SpectrogramFeatureExtractor
 from hf_colearn.utils.extras import extra
+
+
+logger = logging.get_logger(__name__)
+
+_FRAME_S, _HOP_S = 0.025, 0.01  # of Kaldi's filter banks
+_LOUDEST = 32.0  # 30 dB above full scale: beyond it floats are integers that nobody has scaled
+_CANCELLED = 0.01
 
 
 # ---- reading ----
 def read_waveform(
-    cell: Any, position: int | str, sampling_rate: int | None = None, check: bool = True
+    cell: Any, position: int | str, sampling_rate: int | None = None, array_rate: int | None = None
 ) -> tuple[np.ndarray, int]:
-    """A clip as mono samples in [-1, 1] and their rate; channels are averaged.
+    """A clip as mono samples and their rate, where full scale is 1.
 
+    Channels are averaged; where they cancel, as two of opposite phase do, the loudest is taken instead (where the mean has
+    less than 1 % of the power that it would have of the loudest channel alone). Integers are scaled by their type's range.
     soundfile reads files; torchcodec, where installed, those that it does not know (m4a and other video containers).
 
     Args:
-        cell: A path, encoded bytes, a cell of an `Audio` column (decoded or not), or an array `(T,)`, `(C, T)` or
-            `(T, C)` of floats or signed integers, taken to be at `sampling_rate` already.
+        cell: A path, encoded bytes, a cell of an `Audio` column (decoded or not), `{"array": ..., "sampling_rate": ...}`, or a
+            bare array; arrays are `(T,)`, `(C, T)` or `(T, C)` with C < T, of floats, int8, int16, int32 or uint8.
         position (`int` or `str`): The row, or what to call the clip in errors.
         sampling_rate (`int`, *optional*): In Hz, what to resample to; by default the clip's own.
-        check (`bool`, *optional*, defaults to `True`): Refuse silence (all samples equal) and NaN or infinite samples.
+        array_rate (`int`, *optional*): In Hz, that of bare arrays, which do not tell theirs.
 
     Returns:
         `tuple[np.ndarray, int]`: The samples `(T,)` in float32, and their rate in Hz.
 
     Raises:
-        ValueError: If it cannot be decoded, is empty, or fails the check; it names the clip.
+        ValueError: If it cannot be decoded, its rate is unknown, it is empty or silent (all samples equal), has NaN or infinite
+            samples, or none of full scale 1; it names the clip.
     """
     name = name_of("audio", cell, position)
     if isinstance(cell, (str, os.PathLike)):
         cell = {"path": os.fspath(cell)}
     elif isinstance(cell, bytes):
         cell = {"bytes": cell}
-    wave, rate = _decode(cell, name, sampling_rate)
-    if wave.ndim not in (1, 2) or not wave.size:
-        raise ValueError(f"{name} is a waveform of shape {wave.shape}: pass at least one sample, mono or stereo.")
-    invalid = np.count_nonzero(~np.isfinite(wave))
-    if check and invalid:
-        raise ValueError(f"{name} has {invalid} samples of {wave.size} that are NaN or infinite: remove or mend it.")
-    wave = wave.mean(axis=int(np.argmin(wave.shape))) if wave.ndim == 2 else wave
-    if check and np.ptp(wave) == 0:
+    wave_CT, rate = _decode(cell, name, array_rate)
+    if not wave_CT.size:
+        raise ValueError(f"{name} has no samples: remove or mend it.")
+    invalid = np.count_nonzero(~np.isfinite(wave_CT))
+    if invalid:
+        raise ValueError(
+            f"{name} has {invalid} samples of {wave_CT.size} that are NaN or infinite: remove or mend it."
+        )
+    if (peak := np.abs(wave_CT).max()) > _LOUDEST:
+        raise ValueError(
+            f"{name} has samples of up to {peak:g}, where full scale is 1: divide by the full scale, which is 32768 for 16 "
+            "bits, or pass the array as int16."
+        )
+    wave = _downmix(wave_CT)
+    if np.ptp(wave) == 0:
         raise ValueError(f"{name} is silent (all its {len(wave)} samples are {wave[0]:g}): remove or mend it.")
     if sampling_rate and rate != sampling_rate:
         import torchaudio.functional  # slow to import
@@ -65,21 +85,28 @@ def is_audio_decoder(item: Any) -> bool:
     return hasattr(item, "get_all_samples")
 
 
-def _decode(cell: Any, name: str, sampling_rate: int | None) -> tuple[np.ndarray, int]:
+def _downmix(wave_CT: np.ndarray) -> np.ndarray:
+    """The mean of the channels, or the loudest where they cancel; loudness without the mean over time."""
+    mean_T, power_C = wave_CT.mean(axis=0), wave_CT.var(axis=1, dtype=np.float64)
+    alone = power_C.max() / len(wave_CT) ** 2  # the mean's power, were the other channels silent
+    return wave_CT[power_C.argmax()] if mean_T.var(dtype=np.float64) < _CANCELLED * alone else mean_T
+
+
+def _decode(cell: Any, name: str, array_rate: int | None) -> tuple[np.ndarray, int]:
+    """The samples `(C, T)` in float32, and their rate."""
     if is_audio_decoder(cell):
         samples = cell.get_all_samples()
-        return samples.data.numpy(), samples.sample_rate
+        return samples.data.numpy(), _checked_rate(samples.sample_rate, name)
     if isinstance(cell, Mapping) and "array" in cell:
-        rate = cell.get("sampling_rate")
-        if not rate or rate < 0:
-            raise ValueError(f"{name} has sampling_rate={rate}: pass its rate in Hz beside the array.")
-        return _as_floats(cell["array"], name), int(rate)
+        return _as_floats(cell["array"], name), _checked_rate(cell.get("sampling_rate"), name)
     if isinstance(cell, Mapping) and (cell.get("bytes") is not None or cell.get("path") is not None):
         return _read_file(cell, name)
     if isinstance(cell, (np.ndarray, torch.Tensor, list, tuple)):
-        if not sampling_rate:
-            raise ValueError(f"{name} is a bare array of unknown rate: pass `sampling_rate`.")
-        return _as_floats(cell, name), sampling_rate
+        if array_rate is None:
+            raise ValueError(
+                f"{name} is a bare array, whose rate is unknown: pass {{'array': samples, 'sampling_rate': rate in Hz}}."
+            )
+        return _as_floats(cell, name), _checked_rate(array_rate, name)
     shown = f"of type {type(cell).__name__}" if not isinstance(cell, Mapping) else f"{dict(cell)}"[:80]
     raise ValueError(
         f"{name} is {shown}, where a waveform is needed: cast the column with "
@@ -87,11 +114,36 @@ def _decode(cell: Any, name: str, sampling_rate: int | None) -> tuple[np.ndarray
     )
 
 
+def _checked_rate(rate: Any, name: str) -> int:
+    is_number = isinstance(rate, (int, float, np.number, torch.Tensor)) and not isinstance(rate, bool)
+    if not is_number or not float(rate).is_integer() or rate <= 0:
+        raise ValueError(f"{name} has sampling_rate={rate!r}: pass its rate in Hz, a whole number, beside the array.")
+    return int(rate)
+
+
 def _as_floats(array: Any, name: str) -> np.ndarray:
-    """Samples in [-1, 1]: signed integers are scaled by their type's range."""
-    array = np.asarray(array)
+    """An array's samples `(C, T)`, full scale being 1: integers are scaled by their type's range."""
+    if isinstance(array, torch.Tensor):
+        array = array.detach().cpu()
+        array = array.float() if array.is_floating_point() else array
+    try:
+        array = np.asarray(array)
+    except ValueError as error:  # lists of several lengths
+        raise ValueError(
+            f"{name} is no array of samples ({error}): pass one of shape (T,), (C, T) or (T, C)."
+        ) from None
+    if array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[0] == array.shape[1] > 1):
+        raise ValueError(
+            f"{name} is a waveform of shape {array.shape}: pass `(T,)`, or `(C, T)` or `(T, C)` of fewer channels than samples."
+        )
+    if array.ndim == 1:
+        array = array[None]
+    elif array.shape[0] > array.shape[1] > 0:
+        array = array.T
     if np.issubdtype(array.dtype, np.floating):
         return array.astype(np.float32)
+    if array.dtype == np.uint8:  # as in WAV files of 8 bits: 128 is zero
+        return array.astype(np.float32) / 128 - 1
     if array.dtype not in (np.int8, np.int16, np.int32):
         raise ValueError(
             f"{name} has samples of {array.dtype}, whose full scale is unknown: pass floats in [-1, 1], int16 or int32."
@@ -107,8 +159,8 @@ def _read_file(cell: Mapping, name: str) -> tuple[np.ndarray, int]:
     if is_path and not os.path.isfile(source):
         raise ValueError(f"{name} is no audio that can be decoded (there is no such file): remove or mend it.")
     try:
-        wave, rate = soundfile.read(source if is_path else io.BytesIO(source), dtype="float32")
-        return wave if wave.ndim == 1 else wave.mean(axis=1), rate
+        wave_TC, rate = soundfile.read(source if is_path else io.BytesIO(source), dtype="float32", always_2d=True)
+        return wave_TC.T, rate
     except (soundfile.LibsndfileError, OSError) as error:
         # Its own text would name the object that was read, too.
         reason = error.error_string if isinstance(error, soundfile.LibsndfileError) else str(error)
@@ -116,7 +168,7 @@ def _read_file(cell: Mapping, name: str) -> tuple[np.ndarray, int]:
         from torchcodec.decoders import AudioDecoder
 
         samples = AudioDecoder(source).get_all_samples()
-        return samples.data.mean(dim=0).numpy(), samples.sample_rate
+        return samples.data.numpy(), samples.sample_rate
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         raise ValueError(
             f"{name} is no audio that can be decoded (soundfile: {reason} torchcodec: {str(error).splitlines()[0]}): "
@@ -131,18 +183,22 @@ def with_input_values(
     column: str = "audio",
     label_column: str = "label",
     max_seconds: float | None = None,
+    array_rate: int | None = None,
 ) -> Dataset:
     """Reads, resamples and normalises all clips once, each at its own length.
 
     Batches are padded by `transformers.DataCollatorWithPadding(feature_extractor)`, Trainer's own choice where the
-    extractor is its `processing_class`.
+    extractor is its `processing_class`. Clips may be shorter than the student's first frame, see
+    [`~hf_colearn.models.short_clips`].
 
     Args:
         dataset ([`datasets.Dataset`]): With a column that [`read_waveform`] reads.
         feature_extractor: The student's. One of waveforms (wav2vec2, HuBERT) gives clips of variable length; one of
-            windows (Whisper, AST, [`~hf_colearn.models.spectrogram.SpectrogramFeatureExtractor`]) arrays of one shape.
+            windows (Whisper, AST, [`~hf_colearn.models.spectrogram.SpectrogramFeatureExtractor`]) arrays of one shape; a
+            warning names the first clip that is longer than the window and loses its end.
         column, label_column (`str`, *optional*, defaults to `"audio"` and `"label"`): Clips and labels.
         max_seconds (`float`, *optional*): What is longer loses its end.
+        array_rate (`int`, *optional*): In Hz, of a column of bare arrays, whose rate is stored nowhere.
 
     Returns:
         [`datasets.Dataset`]: In torch format, with the input of the extractor's model (`input_values`, ..., float32),
@@ -154,17 +210,20 @@ def with_input_values(
     if max_seconds is not None and not max_seconds > 0:
         raise ValueError(f"max_seconds={max_seconds} leaves no audio: pass a positive number, or None for all of it.")
     rate, name = feature_extractor.sampling_rate, feature_extractor.model_input_names[0]
+    window_s = window_seconds(feature_extractor)
+    cut: list[int] = []
 
     def read_start(cell: Any, row: int) -> np.ndarray:
-        wave, _ = read_waveform(cell, row, rate)
-        if max_seconds is None:
-            return wave
-        start = wave[: max(1, round(max_seconds * rate))]
-        if np.ptp(start) == 0:
-            raise ValueError(
-                f"the first {max_seconds} s of the audio in row {row} are silent: take more seconds, or remove or mend it."
+        wave, _ = read_waveform(cell, row, rate, array_rate)
+        if max_seconds is not None:
+            wave = first_seconds(wave, rate, max_seconds, name_of("audio", cell, row))
+        if not cut and window_s and len(wave) > window_s * rate:
+            cut.append(row)
+            logger.warning(
+                f"the audio in row {row} lasts {len(wave) / rate:.4g} s, longer than the window of {window_s:g} s of "
+                f"{type(feature_extractor).__name__}: it loses its end, as do others. Pass `max_seconds` to say so."
             )
-        return start
+        return with_a_frame(wave, feature_extractor)
 
     def extract(cells: list[Any], rows: list[int]) -> dict[str, Any]:
         waves = [read_start(cell, row) for cell, row in zip(cells, rows, strict=True)]
@@ -172,6 +231,32 @@ def with_input_values(
         return {name: [np.asarray(values, dtype=np.float32) for values in inputs]}
 
     return map_columns(dataset, [column], label_column, extract, "audio", batch_size=64)
+
+
+def first_seconds(wave_T: np.ndarray, rate: int, seconds: float, name: str) -> np.ndarray:
+    """The beginning of a clip, at least one sample; a ValueError with the clip's name if it is silent."""
+    start_T = wave_T[: max(1, round(seconds * rate))]
+    if np.ptp(start_T) == 0:
+        raise ValueError(f"the first {seconds} s of {name} are silent: take more seconds, or remove or mend it.")
+    return start_T
+
+
+def window_seconds(feature_extractor: Any) -> float | None:
+    """The time that every input spans, whatever the clip's length; None of an extractor that takes clips whole."""
+    if isinstance(feature_extractor, WhisperFeatureExtractor):
+        return feature_extractor.n_samples / feature_extractor.sampling_rate
+    if isinstance(feature_extractor, ASTFeatureExtractor):
+        return _FRAME_S + (feature_extractor.max_length - 1) * _HOP_S
+    return feature_extractor.seconds if isinstance(feature_extractor, SpectrogramFeatureExtractor) else None
+
+
+def with_a_frame(wave_T: np.ndarray, feature_extractor: Any) -> np.ndarray:
+    """The clip with zeros at its end where it is shorter than the frames that filter banks of Kaldi's kind need."""
+    if not isinstance(feature_extractor, (ASTFeatureExtractor, SeamlessM4TFeatureExtractor)):
+        return wave_T
+    frames = 2 if isinstance(feature_extractor, SeamlessM4TFeatureExtractor) else 1  # two have a variance
+    needed = round((_FRAME_S + (frames - 1) * _HOP_S) * feature_extractor.sampling_rate)
+    return np.pad(wave_T, (0, max(0, needed - len(wave_T))))
 
 
 def log_magnitude(wave_T: torch.Tensor, n_fft: int = 512, hop_length: int = 353) -> torch.Tensor:

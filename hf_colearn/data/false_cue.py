@@ -131,7 +131,7 @@ class ToneCue:
     def plant(self, cell: Any, row: int, cue_class: int, num_classes: int) -> Any:
         """An array where it was one, else a WAV file."""
         is_array = isinstance(cell, (list, np.ndarray))
-        wave_T, rate = read_waveform(cell, row, self.sampling_rate if is_array else None)
+        wave_T, rate = read_waveform(cell, row, array_rate=self.sampling_rate)
         hz_C = np.geomspace(self.low_hz, self.high_hz, num_classes)
         if self.high_hz >= rate / 2:
             raise ValueError(

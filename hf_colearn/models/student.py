@@ -21,7 +21,7 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.modeling_outputs import ModelOutput
-from transformers.utils import can_return_tuple
+from transformers.utils import can_return_tuple, logging
 
 from .backbones import (
     backbone_width,
@@ -39,9 +39,14 @@ from .checkpoint import CheckedModel
 from .configuration import CoLearningStudentConfig
 from .folding import fold_bottleneck
 from .heads import label_mask, make_head, task_loss, zero_gradient
+from .loading import lacking, load_model
 from .outputs import CoLearningStudentOutput
 from .pooling import pool_outputs
+from .short_clips import fill_first_frame, masks_spans, takes_waveforms, without_impossible_spans
 from .training_heads import make_training_heads, training_outputs
+
+
+logger = logging.get_logger(__name__)
 
 
 class CoLearningStudent(CheckedModel):
@@ -65,6 +70,8 @@ class CoLearningStudent(CheckedModel):
             self._encoder.register_forward_hook(_keep_outputs)
         else:
             self.backbone = headless(AutoModel.from_config(config.backbone_config))
+        if masks_spans(self._encoder):
+            self._encoder.register_forward_pre_hook(without_impossible_spans, with_kwargs=True)
         if config.pooling is None:
             config.pooling = self._default_pooling()
         if config.head == "bottleneck":
@@ -174,18 +181,21 @@ class CoLearningStudent(CheckedModel):
         return student
 
     def _load_backbone(self, checkpoint: str | os.PathLike, backbone_kwargs: dict) -> None:
+        options = {"dtype": self.dtype, **backbone_kwargs}
         if self.config.head == "auxiliary":
-            stock = self._stock_class_of_backbone.from_pretrained(
-                checkpoint,
-                dtype=self.dtype,
-                id2label=self.config.id2label,
-                label2id=self.config.label2id,
-                ignore_mismatched_sizes=True,  # another number of classes: a fresh classifier
-                **backbone_kwargs,
-            )
+            labels = {"id2label": self.config.id2label, "label2id": self.config.label2id}
+            options |= labels | {"ignore_mismatched_sizes": True}  # another number of classes: a fresh classifier
+            stock, random = load_model(self._stock_class_of_backbone, checkpoint, **options)
+            encoder = encoder_of(stock)
         else:
-            stock = headless(AutoModel.from_pretrained(checkpoint, dtype=self.dtype, **backbone_kwargs))
+            stock, random = load_model(AutoModel, checkpoint, **options)
+            stock = encoder = headless(stock)
             drop_unused_pooler(stock, self.config.pooling)
+        if fresh := lacking(encoder.state_dict(keep_vars=True), random):
+            logger.warning(
+                f"'{checkpoint}' lacks {len(fresh)} weights of {type(encoder).__name__} ('{fresh[0]}', ...), or has them in "
+                "another shape: they are random until they are trained."
+            )
         self.backbone.load_state_dict(stock.state_dict())
 
     def encode(
@@ -202,6 +212,11 @@ class CoLearningStudent(CheckedModel):
         folded = pixels is not None and pixels.ndim == 5 and not takes_video(self.config.backbone_config)
         if folded:
             inputs["pixel_values"] = pixels.flatten(0, 1)
+        if takes_waveforms(self.config.backbone_config):
+            waves, attention_mask = fill_first_frame(
+                self.config.backbone_config, inputs["input_values"], attention_mask
+            )
+            inputs["input_values"] = waves
         if attention_mask is not None:
             inputs["attention_mask"] = attention_mask
         outputs = self.backbone(**inputs, return_dict=True)

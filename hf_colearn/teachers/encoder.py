@@ -11,13 +11,21 @@ import torch
 import transformers
 from PIL import Image
 from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoModel, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging
 
+from hf_colearn.data.audio import first_seconds, window_seconds, with_a_frame
 from hf_colearn.models.backbones import headless, is_causal
 from hf_colearn.models.image_modes import WHITE, Colour, rgb_of
+from hf_colearn.models.loading import lacking, load_model
 from hf_colearn.models.pooling import POOLINGS, pool_outputs
+from hf_colearn.models.short_clips import fill_first_frame, takes_waveforms
 from hf_colearn.teachers import fingerprint
+from hf_colearn.teachers.audio_window import with_window
 from hf_colearn.teachers.inputs import image, text, waveform
+from hf_colearn.utils import distributed
 
+
+logger = logging.get_logger(__name__)
 
 MODALITIES = {"input_ids": "text", "pixel_values": "vision", "input_values": "audio", "input_features": "audio"}
 _PROCESSORS = {"text": AutoTokenizer, "vision": AutoImageProcessor, "audio": AutoFeatureExtractor}
@@ -46,9 +54,13 @@ class FrozenEncoder:
         revision (`str`, *optional*): Recorded beside the latents.
         background (`str` or `tuple[int, int, int]`, *optional*, defaults to `"white"`): What is behind transparent images,
             which are composited on it; pass the student's too, where it has another one.
+        max_length_s (`float`, *optional*): Of audio, in seconds: what is longer loses its end, and a warning counts and names
+            such clips. Whisper's window, 30 s, becomes as short, which costs as much less time and gives other latents. By
+            default the model's window, where it has one.
 
     Raises:
-        ValueError: If a weight requires a gradient, the pooling is unknown, or the model is of no known modality.
+        ValueError: If a weight requires a gradient, the pooling is unknown, the model is of no known modality or of two
+            (CLIP), or `max_length_s` does not fit its window.
 
     Example:
 
@@ -69,6 +81,7 @@ class FrozenEncoder:
         pooling: str = "mean",
         revision: str | None = None,
         background: Colour = WHITE,
+        max_length_s: float | None = None,
     ):
         if pooling not in POOLINGS:
             raise ValueError(f"pooling='{pooling}' is unknown: choose one of {', '.join(POOLINGS)}.")
@@ -84,10 +97,23 @@ class FrozenEncoder:
                 f"{type(encoder).__name__} takes '{encoder.main_input_name}', which is neither text, images nor audio "
                 f"({', '.join(MODALITIES)})."
             )
-        self.model = encoder.eval()
-        self.processor, self.pooling, self.revision = processor, pooling, revision
-        self.background = rgb_of(background)
+        if hasattr(encoder, "get_text_features"):
+            raise ValueError(
+                f"{type(encoder).__name__} encodes two modalities: load the part that is the teacher, such as "
+                "`FrozenEncoder(CLIPTextModel.from_pretrained(name).requires_grad_(False), "
+                "AutoTokenizer.from_pretrained(name), pooling='pooler')`."
+            )
         self.modality = MODALITIES[encoder.main_input_name]
+        if max_length_s is not None:
+            if self.modality != "audio":
+                raise ValueError(
+                    f"max_length_s={max_length_s} is for audio, and {type(encoder).__name__} takes {self.modality}: leave it "
+                    "out."
+                )
+            encoder, processor = with_window(encoder, processor, max_length_s)
+        self.model = encoder.eval()
+        self.processor, self.pooling, self.revision, self.max_length_s = processor, pooling, revision, max_length_s
+        self.background, self._told_cut = rgb_of(background), False
         self.name = model.config._name_or_path or type(model).__name__
         if self.modality == "text" and processor.pad_token is None:
             raise ValueError(
@@ -109,6 +135,7 @@ class FrozenEncoder:
         device: str | torch.device | None = None,
         trust_remote_code: bool = False,
         background: Colour = WHITE,
+        max_length_s: float | None = None,
     ) -> "FrozenEncoder":
         """Loads a teacher and its processor from the Hub or a folder, frozen, safetensors only.
 
@@ -120,17 +147,16 @@ class FrozenEncoder:
             device (*optional*): By default the accelerator, where there is one.
             trust_remote_code (`bool`, *optional*, defaults to `False`): Whether code of the repository may run.
             background (`str` or `tuple[int, int, int]`, *optional*, defaults to `"white"`): See the class.
+            max_length_s (`float`, *optional*): See the class.
 
         Raises:
-            ValueError: If the checkpoint lacks weights of the encoder, which would leave them random.
+            ValueError: If the checkpoint lacks weights of the encoder, which would leave them random. Those of a decoder or
+                head, which the teacher does not have, may be missing or left over.
         """
         source = {"revision": revision, "trust_remote_code": trust_remote_code}
-        how = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
-        model, loading = AutoModel.from_pretrained(name_or_path, **how, **source)
+        model, random = load_model(AutoModel, name_or_path, dtype=dtype, use_safetensors=True, **source)
         encoder = headless(model)
-        needed = {id(weight) for weight in _weights_in_use(encoder, pooling).values()}
-        names = {name for name, weight in model.state_dict(keep_vars=True).items() if id(weight) in needed}
-        if missing := sorted(names & loading["missing_keys"]):
+        if missing := lacking(_weights_in_use(encoder, pooling), random):
             raise ValueError(
                 f"'{name_or_path}' lacks {len(missing)} weights of {type(encoder).__name__} ('{missing[0]}', ...): "
                 "they would be random, and so would the latents. Use a checkpoint of this architecture."
@@ -138,27 +164,33 @@ class FrozenEncoder:
         device = device or (torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu")
         modality = MODALITIES.get(encoder.main_input_name, "text")
         processor = _PROCESSORS[modality].from_pretrained(name_or_path, **source)
-        return cls(model.requires_grad_(False).to(device), processor, pooling, revision, background)
+        return cls(model.requires_grad_(False).to(device), processor, pooling, revision, background, max_length_s)
 
     @cached_property
     def dim(self) -> int:
         """D, the width of the latents."""
-        return self.encode([self._probe()]).shape[1]
+        return self._latents(self._process([self._probe()])).shape[1]
 
-    @torch.no_grad()
     def encode(self, inputs: Sequence[Any], positions: Sequence[int] | None = None) -> torch.Tensor:
         """The latents of one batch, `(n, D)` float32 on the CPU; none depends on what else is in the batch.
 
         Args:
-            inputs (`Sequence`): n texts; images (whatever [`~hf_colearn.data.images.as_rgb`] reads); or waveforms (mono
-                arrays at the processor's rate, or `datasets` cells of any rate). What is longer than the model's window is
-                cut.
+            inputs (`Sequence`): n texts; images (whatever [`~hf_colearn.data.images.as_rgb`] reads); or clips
+                ([`~hf_colearn.data.audio.read_waveform`]), where one shorter than the model's first frame is filled up
+                with zeros. What is longer than the model's window is cut.
             positions (`Sequence[int]`, *optional*): What errors call the inputs; 0, 1, ... by default.
         """
+        positions = range(len(inputs)) if positions is None else positions
         batch = self.preprocess(inputs, positions)
         mask_nL = batch.get("attention_mask")
         if self._padding_leaks and mask_nL is not None and not mask_nL.all():
-            return torch.cat([self.encode([item]) for item in inputs])
+            alone = zip(inputs, positions, strict=True)
+            return torch.cat([self.encode([item], [position]) for item, position in alone])
+        return self._latents(batch)
+
+    @torch.no_grad()
+    def _latents(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        mask_nL = batch.get("attention_mask")
         model_inputs = {
             name: value.to(self.model.device, self.model.dtype if value.is_floating_point() else None)
             for name, value in batch.items()
@@ -172,6 +204,15 @@ class FrozenEncoder:
         """The model's inputs for a batch, on the CPU, with the `attention_mask` of text and audio."""
         positions = range(len(inputs)) if positions is None else positions
         read = [self._read(item, position) for item, position in zip(inputs, positions, strict=True)]
+        if self.modality == "audio" and self._window_s is not None:
+            if not self._told_cut:
+                self._tell_cut([len(wave) for wave in read], positions)
+            rate, window_s = self.processor.sampling_rate, self._window_s
+            names = [f"teacher input {position}" for position in positions]
+            read = [first_seconds(wave, rate, window_s, name) for wave, name in zip(read, names, strict=True)]
+        return self._process(read)
+
+    def _process(self, read: list[Any]) -> dict[str, torch.Tensor]:
         if self.modality == "text":
             # Padding on the left would shift the positions, and `cls` would read it.
             cut = {"truncation": True, "max_length": self._max_length}
@@ -179,8 +220,12 @@ class FrozenEncoder:
         if self.modality == "vision":
             return self.processor(images=read, return_tensors="pt")
         padding = {} if self._fixed_window else {"padding": True}
-        rate = self.processor.sampling_rate
-        return self.processor(read, sampling_rate=rate, return_tensors="pt", return_attention_mask=True, **padding)
+        rate, waves = self.processor.sampling_rate, [with_a_frame(wave, self.processor) for wave in read]
+        batch = self.processor(waves, sampling_rate=rate, return_tensors="pt", return_attention_mask=True, **padding)
+        if takes_waveforms(self.model.config):
+            filled = fill_first_frame(self.model.config, batch["input_values"], batch["attention_mask"])
+            batch["input_values"], batch["attention_mask"] = filled
+        return batch
 
     def _read(self, item: Any, position: int) -> Any:
         """An input as a text, an RGB image or mono samples."""
@@ -198,9 +243,24 @@ class FrozenEncoder:
         lengths = [0] * len(positions)
         if self.modality != "vision":
             lengths = [len(self._read(inputs[position], position)) for position in positions]
+        if self.modality == "audio" and self._window_s is not None:
+            self._tell_cut(lengths, positions)
+            lengths = [min(length, round(self._window_s * self.processor.sampling_rate)) for length in lengths]
         rows = sorted(range(len(positions)), key=lambda row: -lengths[row])
         groups = [list(group) for _, group in groupby(rows, lengths.__getitem__)] if self._padding_leaks else [rows]
         return [group[i : i + batch_size] for group in groups for i in range(0, len(group), batch_size)]
+
+    def _tell_cut(self, lengths: Sequence[int], positions: Sequence[int]) -> None:
+        """Says how many clips of these lengths, in samples, are longer than the window, and which is the first."""
+        rate = self.processor.sampling_rate
+        seconds = {position: length / rate for position, length in zip(positions, lengths, strict=True)}
+        longer = [position for position in seconds if seconds[position] > self._window_s]
+        if longer and distributed.rank() == 0:
+            self._told_cut = True
+            logger.warning(
+                f"{len(longer)} of {len(seconds)} clips are longer than the {self._window_s:g} s that the teacher hears, and "
+                f"lose their ends; the first is teacher input {longer[0]} with {seconds[longer[0]]:.4g} s."
+            )
 
     def check_deterministic(self, item: Any, position: int = 0) -> None:
         """Raises a ValueError if the processor augments: the same input must give the same model input twice."""
@@ -218,6 +278,7 @@ class FrozenEncoder:
     def description(self) -> dict[str, Any]:
         """All that shapes the latents besides the inputs; part of a bank's fingerprint."""
         preprocessing = self.processor.to_dict() if self.modality != "text" else self._tokenizer_description()
+        limit = {} if self.max_length_s is None else {"max_length_s": self.max_length_s}
         return {
             "teacher": self.name,
             "revision": self.revision or getattr(self.model.config, "_commit_hash", None),
@@ -230,6 +291,7 @@ class FrozenEncoder:
             "preprocessing": fingerprint.of_json(preprocessing),
             **({"background": list(self.background)} if self.modality == "vision" else {}),
             "transformers": transformers.__version__,
+            **limit,
         }
 
     # ---- what the processor and the model do with padding ----
@@ -240,6 +302,11 @@ class FrozenEncoder:
         probes = [self._probe(samples=rate // 10), self._probe(samples=rate // 5)]
         short, long = (self.processor(x, sampling_rate=rate, return_tensors="pt")[name].shape for x in probes)
         return short == long
+
+    @property
+    def _window_s(self) -> float | None:
+        """The longest clip that is heard whole, in seconds; None where any is."""
+        return self.max_length_s or window_seconds(self.processor)
 
     @property
     def _reads_mask(self) -> bool:

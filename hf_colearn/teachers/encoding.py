@@ -45,12 +45,12 @@ class Distinct:
     fingerprint: str
 
 
-def find_distinct(inputs: Sequence[Any]) -> Distinct:
-    """Reads every input once and finds the distinct ones by their digests."""
+def find_distinct(inputs: Sequence[Any], modality: str = "text") -> Distinct:
+    """Reads every input once and finds the distinct ones by their digests; `modality` is the teacher's."""
     if isinstance(inputs, str):
         raise ValueError(f"inputs='{inputs}' is a single text: pass a list of inputs.")
     known: dict[bytes, int] = {}
-    numbers = (known.setdefault(digest(item, position), len(known)) for position, item in enumerate(inputs))
+    numbers = (known.setdefault(digest(item, position, modality), len(known)) for position, item in enumerate(inputs))
     index = np.fromiter(numbers, np.int64, len(inputs))
     if not known:
         raise ValueError(
@@ -170,7 +170,7 @@ def _encode_batch(encoder: FrozenEncoder, inputs: Sequence[Any], distinct: Disti
     positions = [distinct.positions[row] for row in rows]
     batch = [inputs[position] for position in positions]
     for row, position, item in zip(rows, positions, batch, strict=True):
-        if digest(item, position) != distinct.digests[row]:
+        if digest(item, position, encoder.modality) != distinct.digests[row]:
             raise ValueError(
                 f"teacher input {position} changed between two reads: it is augmented, and a bank of it would not be "
                 "exact. Give the teacher the plain inputs; augment the student's only."

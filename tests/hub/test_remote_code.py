@@ -89,7 +89,7 @@ def test_a_checkpoint_carries_the_code_that_it_needs_and_none_of_the_trainer(tmp
     code = {path.name for path in tmp_path.glob("*.py")}
     assert code == {
         *("student.py", "outputs.py", "configuration.py", "checkpoint.py"),
-        *("backbones.py", "folding.py", "heads.py", "pooling.py", "training_heads.py"),
+        *("backbones.py", "folding.py", "heads.py", "loading.py", "pooling.py", "short_clips.py", "training_heads.py"),
     }
     assert not any("import hf_colearn" in path.read_text() for path in tmp_path.glob("*.py"))
     assert not any("from hf_colearn" in path.read_text() for path in tmp_path.glob("*.py"))
