@@ -362,10 +362,12 @@ class CoLearningTrainer(Trainer):
         self._averaged.finish()
         return super()._finalize_training(*args, **kwargs)
 
-    def evaluate(self, *args, **kwargs):
-        # The averaged weights are the model.
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
+        # The averaged weights are the model; a card says what was evaluated last.
         with self._averaged.in_place(agree=True):
-            return super().evaluate(*args, **kwargs)
+            metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        self._hub.evaluations.add(eval_dataset, metric_key_prefix)
+        return metrics
 
     def predict(self, *args, **kwargs):
         with self._averaged.in_place(agree=True):  # as above

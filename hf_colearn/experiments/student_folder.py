@@ -16,9 +16,11 @@ from hf_colearn.analysis.statistics.compare import Comparison
 from hf_colearn.analysis.statistics.levels import LevelComparisons
 from hf_colearn.evaluation.regression import with_r2
 from hf_colearn.experiments.info import ExperimentInfo
-from hf_colearn.hub.card import AUTO_CLASSES, adapter_card, measured_emissions, student_card
+from hf_colearn.hub.card import adapter_card, measured_emissions, student_card
 from hf_colearn.hub.check import report_check, student_folder
+from hf_colearn.hub.model_kind import AUTO_CLASSES
 from hf_colearn.hub.record import TrainingRecord
+from hf_colearn.hub.teachers import teachers_in_record
 from hf_colearn.hub.training_samples import problem_type_of, training_samples
 from hf_colearn.models.features import CoLearningForFeatureClassification
 from hf_colearn.models.lora import save_student
@@ -38,10 +40,8 @@ def keep_student(trainer: CoLearningTrainer, processor: Any, folder: Path) -> No
         for code in (folder / modality).glob("*.py"):  # transformers looks for code in the root alone
             code.replace(folder / code.name)
     history, objective = trainer.state.log_history, trainer.auxiliary_objective
-    samples = training_samples(trainer)
-    TrainingRecord.of(trainer.args, history, objective, trainer.alpha, trainer.model, training_samples=samples).save(
-        folder
-    )
+    known = {"training_samples": training_samples(trainer), **teachers_in_record(trainer.teachers)}
+    TrainingRecord.of(trainer.args, history, objective, trainer.alpha, trainer.model, **known).save(folder)
 
 
 def finish_student(
@@ -53,20 +53,22 @@ def finish_student(
     """
     info, arm = ExperimentInfo.of(experiment), experiment["student"]["arm"]
     run = next(run for run in runs if run.arm == arm)
-    taught = experiment["teacher"] if run.facts["objective"] else None
+    record, modalities = TrainingRecord.load(folder), modality_table(runs, experiment["metric"])
+    teacher = record.teacher  # None of an arm without one, whatever the others have
+    if teacher is not None:
+        teacher = {**teacher, **(experiment["teacher"] or {}), **({"words": info.teacher} if info.teacher else {})}
     record = replace(
-        TrainingRecord.load(folder),
+        record,
         recipe=info.recipe,
         argv=experiment["argv"],
         arm=arm,
         scores=_scores(run),
         dataset={"name": info.dataset_name, "type": info.dataset_type, "split": "test", **_test_samples(run)},
-        teacher=None if taught is None else {"words": info.teacher, **taught},
-        pairing=info.pairing if run.kind == "colearned" else None,
+        teacher=teacher,
+        pairing=info.pairing if run.kind == "colearned" and (teacher or modalities) else record.pairing,
         seconds=run.seconds if np.isfinite(run.seconds) else None,
     )
     record.save(folder)
-    modalities = modality_table(runs, experiment["metric"])
     metadata: dict[str, Any] = {
         "title": info.title,
         "pipeline_tag": None if modalities else info.pipeline_tag,
@@ -109,12 +111,12 @@ def _scores(run: Run) -> dict[str, float]:
     return {name: run.metrics[name] for name in sorted(kept, key=place)}
 
 
-def _stock_class(folder: Path, pipeline_tag: str) -> str | None:
-    """What `to_transformers()` makes of a student; None where no stock model computes the same logits."""
+def _stock_class(folder: Path, pipeline_tag: str) -> str:
+    """What `to_transformers()` makes of a student; empty where no stock model computes the same logits."""
     try:
         return type(load_student(folder, pipeline_tag).to_transformers()).__name__
     except ValueError:
-        return None
+        return ""
 
 
 def load_student(folder: Path, pipeline_tag: str | None) -> Any:

@@ -6,7 +6,7 @@ import os
 import platform
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,14 @@ from torch import nn
 from transformers import PreTrainedModel, TrainingArguments
 
 from hf_colearn import __version__
+from hf_colearn.hub.scores import finite_scalars, plain_value
 from hf_colearn.hub.training_samples import problem_type_of
 from hf_colearn.teachers.bank_card import without_folders
 
 
 RECORD = "colearning.json"
 HUB_ID = r"[\w.-]+(/[\w.-]+)?"
-_LATER = ("problem_type", "training_samples")  # which records did not hold before 2026-12
+_LATER = ("problem_type", "training_samples", "other_scores")  # which earlier records do not hold
 # Of the machine and the session, not of the training.
 _OF_THE_MACHINE = {"output_dir", "logging_dir", "resume_from_checkpoint", "run_name"}
 
@@ -42,7 +43,9 @@ class TrainingRecord:
     terms: list[str] = field(default_factory=list)  # their names
     alpha_history: list[dict[str, Any]] = field(default_factory=list)  # "epoch", "alpha" or "alpha_{term}" of several
     scores: dict[str, float] = field(default_factory=dict)  # as fractions, by our names of the metrics
-    dataset: dict[str, Any] = field(default_factory=dict)  # of the scores: "name", "type" (Hub id), "split", "samples"
+    other_scores: dict[str, str] = field(default_factory=dict)  # in words, of metrics that are no finite number
+    # Of the scores: "name", "type" (a Hub id, or a word), "split", "samples", and where it matters "unlabelled", "after".
+    dataset: dict[str, Any] = field(default_factory=dict)
     problem_type: str | None = None  # "single_label_classification", "multi_label_classification" or "regression"
     training_samples: dict[str, Any] = field(default_factory=dict)  # see `training_samples`
     teacher: dict[str, Any] | None = None  # "words", and what the teacher bank's description says
@@ -84,12 +87,12 @@ class TrainingRecord:
             alphas = [last | {keys[term]: weight for term, weight in alpha.weights().items()}]
         return cls(
             arguments=args.to_dict(),
-            objective=None if objective is None else repr(objective),
-            alpha=None if alpha is None else repr(alpha),
+            objective=None if objective is None else in_words(objective),
+            alpha=None if alpha is None else in_words(alpha),
             terms=terms,
             alpha_history=alphas,
             base_model=[] if model is None else base_models(model),
-            problem_type=None if model is None else problem_type_of(model),
+            problem_type=problem_type_of(model) if hasattr(model, "config") else None,
             seed=args.seed,
             hardware=hardware(args.device, args.world_size * max(1, args.n_gpu)),
             versions={"python": platform.python_version()}
@@ -98,10 +101,13 @@ class TrainingRecord:
         )
 
     def save(self, folder: str | os.PathLike) -> Path:
-        """Writes `colearning.json` into a student's folder; what is of the machine alone is left out, see [`public`]."""
+        """Writes `colearning.json` into a student's folder; what is of the machine alone is left out, see [`public`].
+
+        Of the scores those that are one finite number stay, and the others are noted in words.
+        """
         path = Path(folder) / RECORD
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = {**public(asdict(self)), "argv": public_argv(self.argv)}
+        content = {**public(asdict(self._with_finite_scores())), "argv": public_argv(self.argv)}
         unfinished = path.with_suffix(".part")
         unfinished.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
         return unfinished.replace(path)
@@ -121,24 +127,28 @@ class TrainingRecord:
                 **{name: content[name] for name in _LATER if name in content},
             )
             record._check()
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
-                f"'{path}' is no record of a training of this version ({type(error).__name__}: {error}): train the "
-                "student again, or write the record with TrainingRecord.of(...).save(folder)."
+                f"'{path}' is no record of a training of this version ({type(error).__name__}: {error}): restore it, or "
+                "write it anew with TrainingRecord.of(trainer.args, trainer.state.log_history).save(folder)."
             ) from error
-        return record
+        return record._with_finite_scores()  # of what an earlier version has written, too
+
+    def _with_finite_scores(self) -> "TrainingRecord":
+        scores, others = finite_scalars(self.scores)
+        return replace(self, scores=scores, other_scores={**others, **self.other_scores})
 
     def _check(self) -> None:
+        if not isinstance(self.scores, dict) or not isinstance(self.dataset, dict):
+            raise TypeError(f"the scores are {self.scores!r}, and of the data {self.dataset!r}")
         for text in (*self.argv, *self.terms, *self.base_model, "" if self.recipe is None else self.recipe):
             if not isinstance(text, str):
                 raise TypeError(f"{text!r} is no text")
-        for name, value in self.scores.items():
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise TypeError(f"the score {name} is {value!r}")
         if self.scores and not {"name", "type", "split", "samples"} <= self.dataset.keys():
             raise ValueError(f"the dataset of the scores is {self.dataset}")
-        if self.scores and (type(self.dataset["samples"]) is not int or self.dataset["samples"] < 1):
-            raise ValueError(f"the scores were measured on {self.dataset['samples']!r} samples")
+        samples = self.dataset.get("samples")  # None of a stream
+        if self.scores and samples is not None and (type(samples) is not int or samples < 1):
+            raise ValueError(f"the scores were measured on {samples!r} samples")
 
 
 def public(value: Any) -> Any:
@@ -151,6 +161,7 @@ def public(value: Any) -> Any:
         return {str(key): public(entry) for key, entry in value.items() if not _is_private(str(key))}
     if isinstance(value, (list, tuple)):
         return [public(entry) for entry in value]
+    value = plain_value(value)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     return value if value is None or isinstance(value, (bool, int)) else without_folders(str(value))
@@ -174,6 +185,11 @@ def public_argv(argv: Sequence[str]) -> list[str]:
 
 def _is_private(name: str) -> bool:
     return name in _OF_THE_MACHINE or name == "token" or name.endswith("_token")
+
+
+def in_words(value: Any) -> str:
+    """Its `repr`; what has none of its own is named by its class, not by where it lay in the memory."""
+    return re.sub(r"<(?:function |[\w.<>]*\.)?(\w+)(?: object)? at 0x[0-9a-f]+>", r"\1", repr(value))
 
 
 def base_models(model: nn.Module) -> list[str]:

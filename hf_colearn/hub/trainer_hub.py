@@ -10,18 +10,17 @@ from typing import Any
 
 from transformers.utils import logging
 
-from hf_colearn.hub.card import AUTO_CLASSES, student_card
+from hf_colearn.hub.card import model_card
+from hf_colearn.hub.evaluations import Evaluations, dataset_id
+from hf_colearn.hub.model_kind import ModelKind
 from hf_colearn.hub.record import RECORD, TrainingRecord
+from hf_colearn.hub.teachers import teachers_in_record
 from hf_colearn.hub.training_samples import training_samples
 from hf_colearn.models.checkpoint import CheckedModel
-from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
-from hf_colearn.models.student import CoLearningStudent
-from hf_colearn.training.data_checks import labelled_part
+from hf_colearn.utils.hub_names import check_repo_id
 
 
 logger = logging.get_logger(__name__)
-
-_NO_SCORES = ("loss", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
 
 
 class HubRecord:
@@ -33,6 +32,7 @@ class HubRecord:
 
     def __init__(self, trainer: Any):
         self._trainer = trainer
+        self.evaluations = Evaluations(trainer)
         self._is_publishing = False
         self._samples: dict[str, Any] | None = None
         self._warned: list[Any] = []  # pushes that were lost, and were warned of
@@ -44,7 +44,8 @@ class HubRecord:
         if self._samples is None:
             self._samples = training_samples(trainer)  # which may read every target: once
         ours = (trainer.auxiliary_objective, trainer.alpha, model)
-        return TrainingRecord.of(trainer.args, history, *ours, training_samples=self._samples)
+        known = {"training_samples": self._samples, **teachers_in_record(trainer.teachers)}
+        return TrainingRecord.of(trainer.args, history, *ours, **known)
 
     @contextmanager
     def publishing(self) -> Iterator[None]:
@@ -91,45 +92,35 @@ class HubRecord:
         dataset_tags: str | list[str] | None,
         dataset: str | list[str] | None,
     ) -> bool:
-        """Writes the card of a student or a multimodal model; False for another model, which has none of ours."""
+        """Writes the card of a model of ours, of one that was co-learned, and of a plain module; False for another model,
+        whose card is Trainer's.
+        """
         trainer = self._trainer
         model = trainer.accelerator.unwrap_model(trainer.model)
-        if not isinstance(model, (CoLearningStudent, CoLearningForMultimodalClassification)):
+        kind = ModelKind.of_model(model)
+        if not kind.is_ours and kind.is_pretrained and trainer.auxiliary_objective is None:
             return False
-        folder, record = trainer.args.output_dir, self._record()
-        evaluated: dict[str, Any] = next(
-            (entry for entry in reversed(trainer.state.log_history) if "eval_runtime" in entry), {}
-        )
-        scores = {name.removeprefix("eval_"): value for name, value in evaluated.items() if name.startswith("eval_")}
-        unlabelled = scores.pop("num_unlabelled", 0)
-        scores = {name: value for name, value in scores.items() if name not in _NO_SCORES}
-        if scores and hasattr(trainer.eval_dataset, "__len__") and not isinstance(trainer.eval_dataset, dict):
-            record = replace(record, scores=scores, dataset={
-                "name": _first(dataset) or "the evaluation data", "type": _first(dataset_tags) or "evaluation-data",
-                "split": "evaluation", "samples": len(labelled_part(trainer.eval_dataset, model)) - unlabelled,
-            })  # fmt: skip
+        if finetuned_from is not None:
+            check_repo_id(finetuned_from, "finetuned_from", with_owner=False)
+        data_type, folder = dataset_id(dataset_tags), trainer.args.output_dir
+        record = replace(self._record(), **self.evaluations.of_record(_first(dataset), data_type, model))
         if finetuned_from is not None:
             record = replace(record, base_model=[finetuned_from])
         record.save(folder)
-        student_card(
+        model_card(
             folder,
+            kind,
+            TrainingRecord.load(folder),
             title=model_name or os.path.basename(os.path.abspath(folder)),
-            pipeline_tag=_pipeline_tag(model),
             repo_id=trainer.hub_model_id,
-            license=license or "apache-2.0",
+            license=license,
             language=language,
             tags=[tags] if isinstance(tags, str) else tags or [],
         ).save(os.path.join(folder, "README.md"))
         return True
 
 
-def _pipeline_tag(model: Any) -> str | None:
-    if isinstance(model, CoLearningForMultimodalClassification):
-        return None
-    if model._stock_class is None:
-        return "feature-classification"
-    return next(tag for tag, auto_class in AUTO_CLASSES.items() if auto_class == model._stock_class.__name__)
-
-
 def _first(names: str | list[str] | None) -> str | None:
-    return names[0] if isinstance(names, list) else names
+    if isinstance(names, list):
+        return names[0] if names else None
+    return names or None

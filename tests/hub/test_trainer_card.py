@@ -60,7 +60,7 @@ def test_the_card_holds_the_last_evaluation_and_names_its_data(trained):
     assert (found["accuracy"].dataset_name, found["accuracy"].dataset_type) == ("some digits", "me/digits")
     assert card.data.datasets == ["me/digits"] and card.data.language == "en" and "a tag" in card.data.tags
     assert "(8 samples)" in card.text and "L = (1 - 0.3) * L_task + 0.3 * L_latent" in card.text
-    assert "no baseline and no null controls were trained beside it" in card.text
+    assert "written without a comparison with a baseline and null controls" in card.text
 
 
 def test_what_was_saved_can_be_published_but_for_the_pickle(trained):
