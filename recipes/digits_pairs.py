@@ -25,6 +25,7 @@ from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.packaged_models import PACKAGED_VISION, vision_teacher
 from hf_colearn.experiments.runner import quiet, run_recipe
 from hf_colearn.experiments.semi_supervised import SemiSupervised
+from hf_colearn.utils.command_line import run_script
 
 
 COLUMNS, IDS = {"speech": "audio", "image": "image"}, {"speech": "clip_id", "image": "image_id"}
@@ -115,4 +116,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

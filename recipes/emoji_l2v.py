@@ -30,6 +30,7 @@ from hf_colearn.experiments.packaged_models import PACKAGED_LANGUAGE, language_t
 from hf_colearn.experiments.runner import quiet, run_recipe
 from hf_colearn.experiments.semi_supervised import SemiSupervised
 from hf_colearn.experiments.tiny_models import resnet_tiny
+from hf_colearn.utils.command_line import run_script
 from hf_colearn.utils.distributed import rank
 
 
@@ -104,4 +105,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

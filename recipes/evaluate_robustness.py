@@ -35,11 +35,12 @@ from hf_colearn.evaluation.imagenet_variants import (
     evaluate_classifier,
     evaluate_corruptions,
 )
+from hf_colearn.utils.command_line import CommandParser, run_script
 from hf_colearn.utils.distributed import destroy_process_group
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser() -> CommandParser:
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="a folder or an id of the Hub; with its image processor")
     parser.add_argument(
         "--datasets", nargs="+", choices=VARIANTS, help="by default those of --data, or else all that the Hub has"
@@ -73,7 +74,7 @@ def sources_of(options: argparse.Namespace) -> dict[str, tuple[str, str | None]]
     chosen = options.datasets or [name for name, _ in options.data] or [n for n in VARIANTS if sources[n][0]]
     for name in chosen:
         if sources[name][0] is None:
-            raise SystemExit(f"{VARIANTS[name].title} is not on the Hub: pass its folder, `--data {name}=FOLDER`.")
+            raise ValueError(f"{VARIANTS[name].title} is not on the Hub: pass its folder, `--data {name}=FOLDER`.")
     return {name: sources[name] for name in chosen}
 
 
@@ -129,4 +130,4 @@ def report(options: argparse.Namespace, sources: dict, results: dict, processes:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

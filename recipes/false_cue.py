@@ -24,6 +24,7 @@ from hf_colearn.experiments.multimodal import MultimodalOptions, multimodal_arms
 from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.runner import quiet, run_recipe
 from hf_colearn.experiments.tiny_models import resnet_tiny
+from hf_colearn.utils.command_line import run_script
 
 
 MODALITIES = ("image", "audio")
@@ -84,4 +85,4 @@ def seen(runs: list[Run]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

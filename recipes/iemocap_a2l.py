@@ -30,6 +30,7 @@ from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.packaged_models import packaged_model
 from hf_colearn.experiments.runner import quiet, run_recipe
 from hf_colearn.experiments.tiny_models import bert_tiny, speech_teacher
+from hf_colearn.utils.command_line import run_script
 
 
 TRAINED = "a tiny wav2vec2 trained on these utterances' emotions"  # with `--teacher train`
@@ -101,4 +102,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

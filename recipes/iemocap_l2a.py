@@ -29,6 +29,7 @@ from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.packaged_models import language_teacher
 from hf_colearn.experiments.runner import quiet, run_recipe
 from hf_colearn.experiments.tiny_models import wav2vec2_tiny
+from hf_colearn.utils.command_line import run_script
 
 
 @dataclass
@@ -102,4 +103,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

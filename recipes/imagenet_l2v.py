@@ -42,6 +42,7 @@ from hf_colearn.experiments.runner import quiet, run_recipe
 from hf_colearn.experiments.tiny_models import resnet_tiny, vit_tiny
 from hf_colearn.models.backbones import is_convolutional
 from hf_colearn.models.stochastic_depth import add_stochastic_depth
+from hf_colearn.utils.command_line import run_script
 
 
 @dataclass
@@ -87,9 +88,9 @@ def main() -> None:
     options, training = parse_recipe(Options, __file__)
     quiet()
     if options.streaming and training["max_steps"] <= 0:
-        raise SystemExit("a stream has no length: pass --max_steps (300 epochs of ImageNet on 4 x 256 are 375,000).")
+        raise ValueError("a stream has no length: pass --max_steps (300 epochs of ImageNet on 4 x 256 are 375,000).")
     if options.streaming and options.data_dir is None and training["eval_strategy"] != "no":
-        raise SystemExit(
+        raise ValueError(
             "a validation split of the Hub's stream is known by its ids, so each evaluation would read the whole training "
             "stream: pass --eval_strategy no --load_best_model_at_end false (the last weights are taken), or --data_dir."
         )
@@ -174,4 +175,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -21,6 +21,7 @@ from hf_colearn.experiments.multimodal import MultimodalOptions, multimodal_trai
 from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.runner import quiet, run_recipe
 from hf_colearn.experiments.tiny_models import resnet_tiny
+from hf_colearn.utils.command_line import run_script
 
 
 MODALITIES = ("image", "audio")
@@ -69,4 +70,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

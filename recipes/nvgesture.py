@@ -31,6 +31,7 @@ from hf_colearn.experiments.info import ExperimentInfo
 from hf_colearn.experiments.multimodal import MultimodalOptions, multimodal_arms, multimodal_trainer
 from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.runner import quiet, run_recipe
+from hf_colearn.utils.command_line import run_script
 
 
 CHANNELS = {"rgb": 3, "flow": 2, "depth": 1}
@@ -57,7 +58,7 @@ def main() -> None:
     quiet()
     plans = chosen_arms(options, multimodal_arms(options, training, list(CHANNELS)))
     if options.data_dir is None:
-        raise SystemExit("no data: pass --data_dir (the unpacked nvGesture_v1, with its lists and Video_data).")
+        raise ValueError("no data: pass --data_dir (the unpacked nvGesture_v1, with its lists and Video_data).")
     checkpoint = None if options.video_backbone in VIDEOMAES else options.video_backbone
     processors = {"rgb": frame_processor(options.image_size, checkpoint)}
     size = processors["rgb"].size
@@ -104,4 +105,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

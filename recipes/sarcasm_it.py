@@ -27,6 +27,7 @@ from hf_colearn.experiments.multimodal import MultimodalOptions, multimodal_arms
 from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.runner import quiet, run_recipe
 from hf_colearn.experiments.tiny_models import trained_tokenizer
+from hf_colearn.utils.command_line import run_script
 
 
 @dataclass
@@ -68,4 +69,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

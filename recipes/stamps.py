@@ -28,6 +28,7 @@ from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.runner import quiet, run_recipe
 from hf_colearn.experiments.tiny_models import bert_tiny, resnet_tiny, trained_tokenizer
 from hf_colearn.models.spectrogram import SpectrogramFeatureExtractor
+from hf_colearn.utils.command_line import run_script
 
 
 MODALITIES = ("image", "text", "speech")
@@ -88,4 +89,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

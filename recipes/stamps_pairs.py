@@ -27,6 +27,7 @@ from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.packaged_models import PACKAGED_LANGUAGE, PACKAGED_VISION, language_teacher, vision_teacher
 from hf_colearn.experiments.runner import quiet, run_recipe
 from hf_colearn.experiments.semi_supervised import SemiSupervised
+from hf_colearn.utils.command_line import run_script
 
 
 COLUMNS = {"speech": "audio", "text": "text", "image": "image"}
@@ -112,4 +113,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

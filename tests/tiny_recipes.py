@@ -95,9 +95,11 @@ def main_of(name, folder, *argv):
     verbosity = logging.get_verbosity()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(sys, "argv", [f"{name}.py", *map(str, argv)])
+        patch.setenv("HF_COLEARN_DEBUG", "1")  # errors as they are, not as a line on stderr
+        script = str(ROOT / "recipes" / f"{name}.py")
+        patch.setattr(sys, "argv", [script, *map(str, argv)])
         try:
-            runpy.run_path(str(ROOT / "recipes" / f"{name}.py"), run_name="__main__")
+            runpy.run_path(script, run_name="__main__")
         finally:
             logging.set_verbosity(verbosity)  # a recipe's quiet terminal would hide the warnings of later tests
     return json.loads((folder / "runs" / name / "report.json").read_text())

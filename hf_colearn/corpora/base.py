@@ -34,7 +34,7 @@ class HubOptions:
     def needs_data(self, data_dir: str | None, what: str) -> None:
         """Ends the recipe where neither a folder nor an id of the Hub is given; `what` describes the folder."""
         if data_dir is None and self.hub_id is None:
-            raise SystemExit(f"no data: pass --data_dir ({what}), or --hub_id (a dataset of the Hub).")
+            raise ValueError(f"no data: pass --data_dir ({what}), or --hub_id (a dataset of the Hub).")
 
 
 def warn(message: str) -> None:

@@ -23,7 +23,7 @@ class AVDigitsOptions:
     def load(self, small: bool, skip_bad_samples: bool) -> DatasetDict:
         """The digits; ends the recipe where no spoken ones were given and it is no smoke test."""
         if self.audio_dir is None and not small:
-            raise SystemExit("no data: pass --audio_dir (spoken digits), or --small for a smoke test.")
+            raise ValueError("no data: pass --audio_dir (spoken digits), or --small for a smoke test.")
         return load_av_digits(self.audio_dir, skip_bad_samples=skip_bad_samples)
 
     @property

@@ -29,7 +29,7 @@ Stamp = dict[str, Any]
 def needs_stamps(data_dir: str | None) -> None:
     """Ends a recipe where no folder of stamps is given, with where they come from."""
     if data_dir is None:
-        raise SystemExit(
+        raise ValueError(
             "no data: apt-get install tuxpaint-stamps-default and pass --data_dir /usr/share/tuxpaint/stamps, or a folder "
             "with metadata.csv, images/ and speech_fr/."
         )

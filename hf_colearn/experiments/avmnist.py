@@ -25,7 +25,7 @@ class AvmnistOptions(RecipeOptions):
         if self.data_dir is not None:
             return load_avmnist(self.data_dir, seed=0)
         if self.audio_dir is None and not self.small:
-            raise SystemExit("no data: pass --data_dir (AVMNIST's release), --audio_dir (spoken digits) or --small.")
+            raise ValueError("no data: pass --data_dir (AVMNIST's release), --audio_dir (spoken digits) or --small.")
         return load_av_digits(self.audio_dir, skip_bad_samples=self.skip_bad_samples)
 
     @property

@@ -3,24 +3,40 @@
 import argparse
 import copy
 import difflib
+import inspect
+import json
+import re
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields, make_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import torch
 import yaml
-from transformers import HfArgumentParser, PreTrainedModel
+from transformers import HfArgumentParser, PreTrainedModel, TrainingArguments
+from transformers.utils import is_torch_bf16_gpu_available, is_torch_tf32_available
 
 from hf_colearn.arguments import CoLearningArguments
+from hf_colearn.corpora.base import warn
 from hf_colearn.models.lora import with_lora
+from hf_colearn.utils.command_line import CommandParser
+from hf_colearn.utils.recipe_files import recipe_command
 
 
 # As published, and what transformers' `--optim` has not: Adam with L2 in the gradient, SGD with momentum.
 OPTIMIZERS: dict[str, tuple[type, dict[str, float]]] = {
     "adam": (torch.optim.Adam, {}),
     "sgd": (torch.optim.SGD, {"momentum": 0.9}),
+}
+
+# Formats of numbers that not every accelerator has, and whether this one does.
+PRECISIONS: dict[str, Callable[[], bool]] = {
+    "bf16": is_torch_bf16_gpu_available,
+    "bf16_full_eval": is_torch_bf16_gpu_available,
+    "fp16": torch.accelerator.is_available,
+    "fp16_full_eval": torch.accelerator.is_available,
+    "tf32": is_torch_tf32_available,
 }
 
 
@@ -44,6 +60,9 @@ class RecipeOptions:
         metadata={"help": "Train nothing: check the card of this student (folder or Hub id) against what it scores."},
     )
     report: bool = field(default=True, metadata={"help": "Draw report.html; false: its numbers alone."})
+    license: str | None = field(
+        default=None, metadata={"help": "Of the student, as the Hub names it: apache-2.0, ..."}
+    )
     skip_bad_samples: bool = field(default=False, metadata={"help": "Count and leave out what cannot be read."})
 
     def __post_init__(self):
@@ -86,21 +105,25 @@ def parse_recipe(
     Raises:
         ValueError: If the YAML is none, or a key in it is no option.
     """
-    parser = HfArgumentParser(
-        [options_class, CoLearningArguments],
-        description=sys.modules["__main__"].__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = _Parser(
+        _groups(options_class),
+        usage="%(prog)s [options]",
+        description=_description(script),
+        formatter_class=_Help,
         allow_abbrev=False,  # `--small` must be seen before the rest is parsed
     )
     config = Path(script).with_suffix(".yaml")
-    parser.add_argument("--config", type=Path, default=config, help="YAML of defaults; the recipe's own by default.")
-    known = {action.dest for action in parser._actions} - {"help", "config"}
+    parser.add_argument("--config", type=Path, help=f"A YAML file of options instead of {config.name}.")
+    known = {f.name for of in (options_class, CoLearningArguments) for f in fields(of) if f.init}
 
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--config", type=Path, default=config)
+    early = CommandParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--config", type=Path)
     early.add_argument("--small", nargs="?", const="true", default="false")
     found, _ = early.parse_known_args(argv)
-    values = read_config(found.config, known, small=found.small.lower() in ("true", "1", "yes"))
+    chosen = _config_file(found.config, config)
+    values = read_config(chosen, known, small=found.small.lower() in ("true", "1", "yes"))
+    gone = _impossible(values)  # asked for on the command line, it stays, and is refused
+    values = {name: value for name, value in values.items() if name not in gone}
     values.setdefault("output_dir", f"runs/{config.stem}")
     parser.set_defaults(**values)
     parsed = vars(parser.parse_args(argv))
@@ -109,8 +132,81 @@ def parse_recipe(
     if not torch.accelerator.is_available():
         training["dataloader_pin_memory"] = False  # it would only warn
     # What is out of range shows now, not after the data is loaded; and the processes meet, to share the work from here on.
-    _ = CoLearningArguments(**copy.deepcopy(training)).device
+    try:
+        _ = CoLearningArguments(**copy.deepcopy(training)).device
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"'{error.doc}' is no JSON ({error}): write an option's dictionary as '{{\"min_lr\": 0.0}}'."
+        ) from error
+    if gone:
+        warn(
+            f"{' and '.join(gone)} of {chosen.name} needs a GPU that has it, and there is none: computing in float32."
+        )
     return options, training
+
+
+# ---- help ----
+class _Parser(CommandParser, HfArgumentParser):
+    """Options from dataclasses, as transformers reads them, and our errors."""
+
+
+class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """The docstring as it is, and the defaults of options that have one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
+def _groups(options_class: type[RecipeOptions]) -> list[type]:
+    """All options as one dataclass a group of `--help`: the recipe's own first, transformers' last."""
+    shared = set(RecipeOptions.__mro__)
+    own = {name for kind in options_class.__mro__ if kind not in shared for name in inspect.get_annotations(kind)}
+    of_transformers = {f.name for f in fields(TrainingArguments)}
+    ours = [f for f in fields(CoLearningArguments) if f.init]
+    options = fields(options_class)
+    return [
+        _group("options of this recipe", options_class, [f for f in options if f.name in own]),
+        _group("options of every recipe", options_class, [f for f in options if f.name not in own]),
+        _group("options of co-learning", CoLearningArguments, [f for f in ours if f.name not in of_transformers]),
+        _group(
+            "options of transformers' Trainer", CoLearningArguments, [f for f in ours if f.name in of_transformers]
+        ),
+    ]
+
+
+def _group(title: str, of: type, chosen: Sequence[Field]) -> type:
+    """Some fields of a dataclass as one of their own, with the title that `HfArgumentParser` reads."""
+    types = get_type_hints(of)
+    copied = [
+        (f.name, types[f.name], field(default=f.default, default_factory=f.default_factory, metadata=f.metadata))
+        for f in chosen
+    ]
+    return make_dataclass("Group", copied, namespace={"_argument_group_name": title}, kw_only=True)
+
+
+def _description(script: str) -> str:
+    """The recipe's docstring; where it is installed and not in a checkout, with the commands that work there."""
+    name, text = Path(script).stem, sys.modules["__main__"].__doc__ or ""
+    if Path(script).resolve().parent.parent.name == "hf_colearn":
+        ours = recipe_command(name, [])
+        text = re.sub(rf"(accelerate launch|python) recipes/{name}\.py", ours, text).replace(
+            "--config recipes/", "--config "
+        )
+    return text
+
+
+# ---- YAML ----
+def _config_file(asked: Path | None, own: Path) -> Path:
+    """The file that `--config` names; one of that name beside the recipe, where there is none; else the recipe's own."""
+    if asked is None:
+        return own
+    beside = own.with_name(asked.name)
+    return beside if beside.is_file() and not asked.is_file() else asked
+
+
+def _impossible(values: Mapping[str, Any]) -> list[str]:
+    """The formats of numbers that a YAML asks for and that this machine cannot train in."""
+    return [name for name, works in PRECISIONS.items() if values.get(name) and not works()]
 
 
 def read_config(path: Path, known: set[str], small: bool) -> dict[str, Any]:

@@ -46,11 +46,15 @@ def mean_over_processes(values: torch.Tensor) -> torch.Tensor:
     return values
 
 
+class OtherProcessFailed(RuntimeError):
+    """Another process of the run has raised an error: which one, and what it says."""
+
+
 @contextmanager
 def raise_on_all_ranks():
     """Where a process raises within, all do at the end, so that no collective waits for a failed process.
 
-    It raises its own error, the others a RuntimeError that names the first process that failed and why.
+    It raises its own error, the others an [`OtherProcessFailed`] that names the first process that failed and why.
     """
     error = None
     try:
@@ -60,7 +64,7 @@ def raise_on_all_ranks():
     failures = from_all_processes(None if error is None else f"{type(error).__name__}: {error}")
     for process, failure in enumerate(failures):
         if failure is not None:
-            raise RuntimeError(f"process {process} failed: {failure}") if error is None else error
+            raise OtherProcessFailed(f"process {process} failed: {failure}") if error is None else error
 
 
 def from_main_process(value):

@@ -136,7 +136,7 @@ def test_avmnist_has_the_published_protocol(name):
 
 
 # Their students are those of the last step: with few labels there is no validation split to choose on.
-LAST_STEP = ("digits_pairs", "emoji_l2v", "stamps_pairs", "weak_modality")
+LAST_STEP = ("digits_pairs", "emoji_l2v", "pairs", "stamps_pairs", "weak_modality")
 YAMLS = [path for path in sorted(RECIPES.glob("*.yaml")) if not path.stem.endswith("_settings")]
 
 

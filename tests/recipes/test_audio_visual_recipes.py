@@ -105,6 +105,7 @@ SAMPLES = {  # train without a tenth (VGGSound: a twentieth) of it, that tenth (
 
 def main_of(name, monkeypatch, *argv):
     verbosity = logging.get_verbosity()
+    monkeypatch.setenv("HF_COLEARN_DEBUG", "1")  # errors as they are, not as a line on stderr
     monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, argv)])
     try:
         runpy.run_path(str(ROOT / "recipes" / f"{name}.py"), run_name="__main__")
@@ -223,7 +224,7 @@ def test_gestures_from_a_pretrained_video_model_keep_its_weights_where_the_chann
 # ---- what is refused ----
 @pytest.mark.parametrize("name", RECIPES)
 def test_without_data_a_recipe_says_what_to_pass(name, monkeypatch):
-    with pytest.raises(SystemExit, match="no data: pass --data_dir"):
+    with pytest.raises(ValueError, match="no data: pass --data_dir"):
         main_of(name, monkeypatch, "--small")
 
 

@@ -104,7 +104,10 @@ def test_two_processes_report_once(tmp_path):
     assert len(report["runs"]) == 6
 
 
-def test_an_arm_that_does_not_exist_is_refused_before_training(tmp_path):
-    done = processes.forked(RECIPE, "--arms", "baseline", "telepathy", folder=tmp_path, expect=1)
-    assert "telepathy" in done.stderr and "random prompts" in done.stderr
-    assert not (tmp_path / "runs").exists()
+def test_an_arm_that_does_not_exist_is_refused_before_training_in_one_line_a_process(tmp_path):
+    done = processes.forked(RECIPE, "--arms", "baseline", "telepathy", folder=tmp_path, expect=2, processes=2)
+    said = "there is no arm 'telepathy': choose among 'baseline', 'random prompts'"
+    main, other = [line for line in done.stderr.splitlines() if "telepathy" in line]
+    # Under a launcher the other one has ended before it comes to that.
+    assert main.startswith(f"digits_l2v: {said}") and other.startswith(f"digits_l2v (process 1): {said}")
+    assert "Traceback" not in done.stderr and not (tmp_path / "runs").exists()

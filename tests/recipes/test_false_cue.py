@@ -71,7 +71,7 @@ def test_what_is_seen_is_written_as_it_was_measured(false_cue):
 @pytest.mark.parametrize(
     "argv, error, message",
     [
-        ([], SystemExit, "no data: pass --audio_dir"),
+        ([], ValueError, "no data: pass --audio_dir"),
         (["--small", "--patch_size", "14"], ValueError, "4 places for a patch of 14 pixels, and there are 10 classes"),
         (["--small", "--arms", "ce", "video alone"], ValueError, "there is no arm 'video alone'"),
     ],
