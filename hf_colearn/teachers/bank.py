@@ -20,7 +20,7 @@ from huggingface_hub import constants
 from hf_colearn.teachers import bank_files, bank_hub, encoding, fingerprint
 from hf_colearn.teachers.bank_card import bank_card, without_folders
 from hf_colearn.teachers.bank_files import FORMAT
-from hf_colearn.teachers.bank_inputs import BankInputs, check_pairs, find_rows, key_of
+from hf_colearn.teachers.bank_inputs import BankInputs, check_pairs, find_rows
 from hf_colearn.teachers.encoder import FrozenEncoder
 from hf_colearn.teachers.encoding import DESCRIPTION, INDEX, LATENTS
 from hf_colearn.teachers.latent_scale import SCALINGS, first_zero, moments, standardization, unit_norm
@@ -152,8 +152,9 @@ class TeacherBank:
             raise ValueError(f"{len(inputs)} inputs for {len(array_ND)} latents: pass one input a row.")
         latents_digest = xxhash.xxh3_128_hexdigest(array_ND.data)
         name = fingerprint.of_json({"latents": latents_digest, "shape": array_ND.shape, **description})
-        keys = None if inputs is None else [key_of(item, row) for row, item in enumerate(inputs)]
-        return cls(array_ND, None, {**description, "fingerprint": name}, keys)
+        if inputs is not None:
+            inputs = BankInputs([], None, description.get("modality")).keys_of(inputs)
+        return cls(array_ND, None, {**description, "fingerprint": name}, inputs)
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> "TeacherBank":

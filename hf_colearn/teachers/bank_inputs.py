@@ -23,11 +23,6 @@ NOWHERE = -1  # the row of an input that the bank does not hold
 _SHOWN = 60  # characters of a text in an error
 
 
-def key_of(item: Any, position: int | str, modality: str | None = None) -> str:
-    """The key of an input; `modality` is the teacher's where it is known."""
-    return item if isinstance(item, str) and modality in (None, "text") else digest(item, position).hex()
-
-
 @dataclass(frozen=True)
 class Fit:
     """Whether B inputs are those that B rows were encoded from.
@@ -62,7 +57,9 @@ class BankInputs:
 
     def keys_of(self, inputs: Iterable[Any]) -> list[str]:
         """The keys of B inputs."""
-        return [key_of(item, position, self.modality) for position, item in enumerate(inputs)]
+        if self.modality in (None, "text"):
+            return [x if isinstance(x, str) else digest(x, position).hex() for position, x in enumerate(inputs)]
+        return [digest(x, position, self.modality).hex() for position, x in enumerate(inputs)]
 
     def first_rows(self, keys: Sequence[str]) -> np.ndarray:
         """The first row with each key, `(B,)` int64; -1 where none has it."""

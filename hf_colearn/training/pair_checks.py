@@ -1,0 +1,198 @@
+"""Whether training samples are paired with the latents of their own teacher inputs, as far as the training set can tell.
+
+Shapes: N training samples, S of them that are looked at.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from datasets import Audio, ClassLabel, Dataset, Image, Value
+from transformers.utils import logging
+
+from hf_colearn.data.columns import as_stored
+from hf_colearn.data.images import UNDECODABLE
+from hf_colearn.data.sample_ids import LABELS
+from hf_colearn.teachers.bank import TeacherBank
+from hf_colearn.teachers.bank_inputs import BankInputs, Fit
+from hf_colearn.teachers.pairing import Noisy, Paired, PairedFraction, Pairing
+from hf_colearn.teachers.teacher import Teacher
+from hf_colearn.training.data_checks import sample_ids
+
+
+logger = logging.get_logger(__name__)
+
+TEXTS, MEDIA = 256, 32  # samples that are looked at, spread over the training set; images and audio are decoded
+REPEATS = 64  # ids that several samples have, of which two samples each are compared
+_KINDS = {"text": "text", "vision": "image", "audio": "audio"}  # of columns, by the teacher's modality
+
+
+def pairs_fit(dataset: Any, id_column: str, teachers: Mapping[str, Teacher]) -> None:
+    """Refuses pairs that cannot be right, and warns of those that may not be.
+
+    Where the training set holds the teacher's inputs in a column (texts, names of classes, images, audio), some samples'
+    are compared with what their rows of the bank were encoded from. Where it does not, ids that several different samples
+    have while rows are left over tell of numbered data sets that were put together. Looks at [`Paired`] alone, by itself or in
+    [`Noisy`] or [`PairedFraction`]: the other pairings show other rows on purpose. Streams are not read.
+
+    Raises:
+        ValueError: If a sample's row was encoded from the input of another, or ids repeat and leave as many rows over.
+    """
+    ids = sample_ids(dataset, id_column)
+    if ids is None:
+        return
+    for name, teacher in teachers.items():
+        pairing = _true_pairs(teacher.pairing)
+        if pairing is None or not isinstance(teacher.bank, TeacherBank):
+            continue
+        of = f"the teacher '{name}': " if len(teachers) > 1 else ""
+        rows = pairing.rows(teacher.bank, ids)
+        if not _inputs_tell(dataset, id_column, ids, rows, teacher.bank, of):
+            _ids_reach_their_rows(dataset, id_column, ids, pairing, teacher.bank, of)
+
+
+def _true_pairs(pairing: Pairing) -> Paired | None:
+    """The pairing of every sample with its own row; None where samples see other rows on purpose."""
+    while isinstance(pairing, (Noisy, PairedFraction)):
+        pairing = pairing.pairing
+    return pairing if isinstance(pairing, Paired) else None
+
+
+# ---- by the inputs ----
+@dataclass
+class _Seen:
+    """A column of the training set beside the bank: S samples, those without an input left out."""
+
+    column: str
+    cells: list[Any]
+    positions: np.ndarray  # [S] in the training set
+    fit: Fit
+
+    @property
+    def known(self) -> int:
+        """How many of the inputs are in the bank, at whatever row."""
+        return int((self.fit.found >= 0).sum())
+
+
+def _inputs_tell(
+    dataset: Dataset, id_column: str, ids: np.ndarray, rows: np.ndarray, bank: TeacherBank, of: str
+) -> bool:
+    """Whether a column shows that the pairs are right; refuses those of which one shows that they are wrong."""
+    stored, best = bank.stored_inputs, None
+    if stored is None:
+        return False
+    for column in _columns(dataset, id_column, stored.modality):
+        seen = _compare(dataset, column, rows, stored)
+        if seen is None:
+            continue
+        if seen.fit.fits.all():
+            return True
+        if best is None or seen.known > best.known:
+            best = seen
+        if column == bank.description.get("input_column") and 2 * seen.known < len(seen.cells):
+            logger.warning(
+                f"{of}{seen.known} of {len(seen.cells)} inputs in column '{column}' of the training set are among those that "
+                f"the bank was encoded from, which a column '{column}' held, too: is it the bank of another split?"
+            )
+    if best is None or 2 * best.known < len(best.cells):
+        return False  # no column of the teacher's inputs, though some texts are the same by chance
+    misplaced = ~best.fit.fits & (best.fit.found >= 0)
+    repeated = np.unique(ids, return_counts=True)
+    is_repeated = np.isin(ids[best.positions], repeated[0][repeated[1] > 1])
+    if not (misplaced | (~best.fit.fits & is_repeated)).any():
+        changed = f"{(~best.fit.fits).sum()} of {len(best.cells)} inputs in column '{best.column}' of the training set"
+        logger.warning(f"{of}{changed} are none that the bank was encoded from: encode it anew if they have changed.")
+        return True
+    first = int(misplaced.argmax() if misplaced.any() else best.fit.fits.argmin())
+    position = best.positions[first]
+    wrong = stored.mismatch(
+        f"sample id {ids[position]}", best.cells[first], int(rows[position]), int(best.fit.found[first])
+    )
+    why = "were numbered data sets put together" if is_repeated.any() else "were the ids made after a shuffle"
+    count = f"{(~best.fit.fits).sum()} of {len(best.cells)} samples that were compared do not fit"
+    raise ValueError(
+        f"{of}{wrong}. {count}: {why}, or is the bank of another order or split? Number the whole training set, "
+        f"`with_sample_ids(train.remove_columns('{id_column}'))`, and find the rows by their inputs, "
+        f"`Paired(bank.rows_of(train['{best.column}']))`, or encode the bank of it. Wrong pairs on purpose are `Shuffled()` or "
+        "`Mismatched(Paired(), 1.0)`."
+    )
+
+
+def _columns(dataset: Dataset, id_column: str, modality: str | None) -> list[str]:
+    """The columns that may hold a teacher's inputs; those whose cells cost nothing to read come first."""
+    kinds: dict[str, list[str]] = {"text": [], "image": [], "audio": []}
+    for name, feature in dataset.features.items():
+        if isinstance(feature, ClassLabel) or (
+            isinstance(feature, Value) and feature.dtype in ("string", "large_string")
+        ):
+            kinds["text"].append(name)
+        elif isinstance(feature, (Image, Audio)):
+            kinds["image" if isinstance(feature, Image) else "audio"].append(name)
+    wanted = kinds if modality is None else dict.fromkeys([_KINDS[modality], "text"])  # images and audio may be paths
+    return [name for kind in wanted for name in kinds[kind] if name != id_column]
+
+
+def _compare(dataset: Dataset, column: str, rows: np.ndarray, stored: BankInputs) -> _Seen | None:
+    """Some samples' inputs beside those of their rows; None where there is nothing to compare."""
+    feature = dataset.features[column]
+    is_media = isinstance(feature, (Image, Audio)) or stored.modality in ("vision", "audio")
+    spread = np.unique(np.linspace(0, len(dataset) - 1, MEDIA if is_media else TEXTS).astype(np.int64))
+    plain = dataset.with_format(None).select_columns(column).select(spread)
+    best = None
+    for part in [plain, as_stored(plain, column)] if is_media else [plain]:
+        try:
+            cells = part[column][:]
+            if isinstance(feature, ClassLabel):
+                cells = [None if cell is None or cell < 0 else feature.int2str(cell) for cell in cells]
+            there = [place for place, cell in enumerate(cells) if cell is not None]
+            cells = [cells[place] for place in there]
+            keys = stored.keys_of(cells)
+        except (*UNDECODABLE, ImportError, RuntimeError):  # what cannot be read cannot be compared
+            continue
+        positions = spread[there]
+        seen = _Seen(column, cells, positions, stored.fit(keys, rows[positions]))
+        if best is None or seen.known > best.known:
+            best = seen
+    return best if best is not None and best.cells else None
+
+
+# ---- by the ids ----
+def _ids_reach_their_rows(
+    dataset: Dataset, id_column: str, ids: np.ndarray, pairing: Paired, bank: TeacherBank, of: str
+) -> None:
+    """Ids that different samples share, while rows are left over for as many samples as there are."""
+    known, first, counts = np.unique(ids, return_index=True, return_counts=True)
+    entries = len(bank) if pairing.row_of_id is None else len(pairing.row_of_id)
+    if len(known) == len(ids) or entries < len(ids):
+        return
+    repeated = np.flatnonzero(counts > 1)
+    repeated = repeated[np.unique(np.linspace(0, len(repeated) - 1, REPEATS).astype(np.int64))]
+    one = first[repeated]
+    later = np.flatnonzero(np.isin(ids, known[repeated]) & ~np.isin(np.arange(len(ids)), one))
+    other = later[np.unique(ids[later], return_index=True)[1]]
+    if not _differ(dataset, id_column, one, other):
+        return  # samples that are drawn more than once
+    left = f"{entries - len(known)} of {entries}"
+    left += " rows of the bank" if pairing.row_of_id is None else " entries of `Paired(rows)`"
+    said = (
+        f"{of}{len(ids)} training samples have {len(known)} ids (id {known[repeated[0]]} is that of {counts[repeated[0]]} that "
+        f"differ), and {left} are left over: were numbered data sets put together? Number them all at once, "
+        f"`with_sample_ids(train.remove_columns('{id_column}'))`. Where samples of one thing share its row, find the rows by "
+        "`bank.rows_of(inputs)`, or pass `Paired(rows)` with one entry an id."
+    )
+    if entries == len(ids) and known[0] == 0 and known[-1] == len(known) - 1:  # as numbered data sets leave them
+        raise ValueError(said)
+    logger.warning(said)
+
+
+def _differ(dataset: Dataset, id_column: str, one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two samples each differ in what is stored of them, other than their labels, some of which may be hidden."""
+    columns = [name for name in dataset.column_names if name != id_column]
+    columns = [name for name in columns if name not in LABELS] or columns
+    tables = [dataset.with_format("arrow").select_columns(columns).select(rows)[:] for rows in (one, other)]
+    for name in columns:
+        left, right = (table[name].combine_chunks() for table in tables)
+        if not left.equals(right) and left.equals(left) and right.equals(right):  # NaN is not equal to itself
+            return True
+    return False
