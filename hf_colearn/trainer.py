@@ -22,6 +22,7 @@ from hf_colearn.training import (
     counts,
     data_checks,
     learning_rates,
+    pair_checks,
     streams,
 )
 from hf_colearn.training.batches import Batches
@@ -167,6 +168,7 @@ class CoLearningTrainer(Trainer):
         # Bad input must show before anything is written, so the data, the ids and one small batch are looked at first.
         if self.train_dataset is not None and self.model is not None:  # no model yet in a hyperparameter search
             data_checks.training_data_fits(self.train_dataset, self.args, self.model, self.teachers, self.alpha)
+            pair_checks.pairs_fit(self.train_dataset, self.args.id_column, self.teachers)
             data_checks.evaluation_labels_fit(self.eval_dataset, self.model)
             data_checks.metrics_fit(self.compute_metrics, self.model, self.args)
             try_first_batch(self)
