@@ -27,7 +27,8 @@ from hf_colearn.models.grayscale import GrayscaleImageProcessor
 from hf_colearn.models.image_modes import WHITE, Colour, UnclearImage, picture_of, rgb_of, to_rgb, upright
 
 
-UNDECODABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises for a bad image
+# What Pillow raises for a bad image.
+UNDECODABLE = (OSError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError)
 
 
 def with_pixel_values(

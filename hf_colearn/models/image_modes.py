@@ -7,11 +7,22 @@ Shapes: H x W pixels, C channels.
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageColor, ImageOps
+from PIL import ExifTags, Image, ImageColor
 
 
 WHITE = "white"
 Colour = str | tuple[int, int, int]  # as Pillow names colours, or red, green and blue from 0 to 255
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # by EXIF orientation
 
 
 class UnclearImage(ValueError):
@@ -60,8 +71,13 @@ def upright(image: Image.Image) -> Image.Image:
     """
     if 0 in image.size:
         raise UnclearImage(f"has no pixels ({image.width} x {image.height}): remove it.")
-    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-        return ImageOps.exif_transpose(image)
+    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    if turn is None:
+        return image
+    # Not `ImageOps.exif_transpose`, which writes all tags anew and fails at those that a camera wrote oddly.
+    image = image.transpose(turn)
+    for name in ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"):  # that is where Pillow looks for them
+        image.info.pop(name, None)
     return image
 
 
@@ -115,7 +131,9 @@ def eight_bits(values: np.ndarray, what: str) -> np.ndarray:
         raise UnclearImage(f"is {what}, which holds no numbers: pass uint8, uint16, bool, or floats from 0 to 1.")
     low, high = values.min(), values.max()
     if values.dtype.kind == "f":
-        if not (low >= -1e-6 and high <= 1 + 1e-6):  # NaN is neither
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise UnclearImage(f"has NaN or infinite values in {what}: mend or remove it.")
+        if low < -1e-6 or high > 1 + 1e-6:
             raise UnclearImage(
                 f"has values from {low:g} to {high:g} in {what}, where floats are read from 0 to 1: scale them, such as "
                 "`values / 255`."
