@@ -20,6 +20,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Image, Value
 
 from hf_colearn.corpora.base import dataset_of, finish, table_rows, warn
 from hf_colearn.data.splits import cut_validation
+from hf_colearn.models.image_modes import to_rgb
 from hf_colearn.utils.extras import extra
 
 
@@ -215,10 +216,7 @@ def _drawn(emoji: Sequence[str], size: int) -> list[PIL.Image.Image]:
 def _read(path: Path, size: int) -> PIL.Image.Image:
     """A transparent picture on white, in this size."""
     with PIL.Image.open(path) as file:
-        image = file.convert("RGBA")
-    opaque = PIL.Image.new("RGBA", image.size, "white")
-    opaque.alpha_composite(image)
-    return opaque.convert("RGB").resize((size, size), PIL.Image.Resampling.BILINEAR)
+        return to_rgb(file).resize((size, size), PIL.Image.Resampling.BILINEAR)
 
 
 def _with_images(rows: Sequence[Emoji], images: Sequence[PIL.Image.Image], features: dict[str, Any]) -> Dataset:

@@ -15,6 +15,7 @@ import PIL.Image
 from datasets import Audio, ClassLabel, DatasetDict, Image, Value
 
 from hf_colearn.corpora.base import SPLITS, dataset_of, finish, warn
+from hf_colearn.models.image_modes import to_rgb
 from hf_colearn.utils.extras import extra
 
 
@@ -139,9 +140,7 @@ def _from_tree(folder: Path) -> list[Stamp]:
 def _on_white(path: Path) -> bytes:
     """A transparent picture as an opaque PNG of 128 x 128 pixels, made smaller where it is larger, in the middle."""
     with PIL.Image.open(path) as file:
-        image = file.convert("RGBA")
-    opaque = PIL.Image.new("RGBA", image.size, "white")
-    opaque.alpha_composite(image)
+        opaque = to_rgb(file)
     opaque.thumbnail((_SIDE, _SIDE))
     square = PIL.Image.new("RGB", (_SIDE, _SIDE), "white")
     square.paste(opaque, ((_SIDE - opaque.width) // 2, (_SIDE - opaque.height) // 2))

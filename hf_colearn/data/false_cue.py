@@ -19,7 +19,7 @@ from PIL import Image
 
 from hf_colearn.data.audio import read_waveform
 from hf_colearn.data.columns import STORED_MEDIA, as_stored, check_columns
-from hf_colearn.data.images import as_rgb
+from hf_colearn.data.images import as_rgb, open_image
 from hf_colearn.data.noise import wav_bytes
 from hf_colearn.data.text import read_text
 from hf_colearn.utils.checks import check_choice
@@ -62,7 +62,8 @@ class PatchCue:
 
     def plant(self, cell: Any, row: int, cue_class: int, num_classes: int) -> Image.Image:
         image_HWC = np.array(as_rgb(cell, row))
-        is_grayscale = datasets.Image().decode_example(cell).mode == "L"  # it can be decoded: `as_rgb` did
+        opened = open_image(cell)
+        is_grayscale = opened is not None and opened.mode == "L"
         height, width, _ = image_HWC.shape
         top, left = self._top_left(height, width, row, cue_class, num_classes)
         patch_PPC = image_HWC[top : top + self.size, left : left + self.size]
