@@ -52,6 +52,7 @@ def run_recipe(
     groups: Mapping[str, Sequence[Any]] | None = None,
     more_tests: Mapping[str, Any] | None = None,
     notes: Mapping[str, Any] | None = None,
+    score: Callable[..., Run] = scored_run,
 ) -> list[Run]:
     """Trains a recipe's arms over its seeds, and writes run folders, table, report, and a student with its card.
 
@@ -68,6 +69,7 @@ def run_recipe(
         keeps_student (`bool`, *optional*, defaults to `True`): Whether to save one.
         groups, more_tests (`Mapping`, *optional*): As of [`run_arms`].
         notes (`Mapping`, *optional*): More for `experiment.json`, such as samples that were skipped.
+        score (`Callable`, *optional*, defaults to [`~hf_colearn.experiments.scoring.scored_run`]): As of [`run_arms`].
 
     Returns:
         `list[Run]`: All runs, on the main process; nothing on the others.
@@ -104,6 +106,7 @@ def run_recipe(
         bool(training.get("resume_from_checkpoint")),
         groups,
         more_tests,
+        score,
     )
     if is_main := distributed.rank() == 0:
         known = {
@@ -168,6 +171,7 @@ def run_arms(
     resume: bool = False,
     groups: Mapping[str, Sequence[Any]] | None = None,
     more_tests: Mapping[str, Any] | None = None,
+    score: Callable[..., Run] = scored_run,
 ) -> list[Run]:
     """Trains every arm with every seed and scores it on the test set, with a progress bar.
 
@@ -182,6 +186,8 @@ def run_arms(
             interrupted ones from their last checkpoint.
         groups (`Mapping[str, Sequence]`, *optional*): What reports group by, such as speakers: a value a test sample.
         more_tests (`Mapping[str, Dataset]`, *optional*): Other test sets: every run is scored as `{metric}_on_{name}`, too.
+        score (`Callable`, *optional*, defaults to [`~hf_colearn.experiments.scoring.scored_run`]): Makes the [`Run`] of a trained
+            student, from the same arguments.
 
     Returns:
         `list[Run]`: Arm by arm within each seed.
@@ -211,7 +217,7 @@ def run_arms(
                 if plan.modality is not None:
                     tests = {name: only_modality(dataset, plan.modality) for name, dataset in tests.items()}
                 test = tests.pop("")
-                run = scored_run(
+                run = score(
                     trainer, test, plan.name, plan.kind, cost=cost, groups=groups, more_tests=tests,
                     sweep=plan.sweep, modality=plan.modality,
                 )  # fmt: skip
