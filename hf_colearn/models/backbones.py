@@ -19,8 +19,10 @@ def takes_video(config: PreTrainedConfig) -> bool:
 
 
 def headless(model: PreTrainedModel) -> PreTrainedModel:
-    """The encoder of an encoder-decoder model, any other model as it is."""
-    return model.get_encoder() if model.config.is_encoder_decoder else model
+    """The encoder of an encoder-decoder model, any other model as it is; the configuration of a T5EncoderModel denies it."""
+    stacks = [getattr(model, name, None) for name in ("encoder", "decoder")]
+    has_both = model.config.is_encoder_decoder or all(isinstance(stack, PreTrainedModel) for stack in stacks)
+    return model.get_encoder() if has_both else model
 
 
 def encoder_of(model: PreTrainedModel) -> PreTrainedModel:
@@ -55,7 +57,8 @@ def backbone_width(config: PreTrainedConfig) -> int:
             return getattr(config, name)
     raise ValueError(
         f"the configuration of '{config.model_type}' gives no width of its features (hidden_size, hidden_sizes, "
-        "hidden_dim or d_model): choose another backbone."
+        "hidden_dim or d_model): choose another backbone. Of a model of two modalities, such as CLIP, save one part to a folder "
+        "(`CLIPVisionModel.from_pretrained(name).save_pretrained(folder)`), and pass that."
     )
 
 

@@ -29,9 +29,24 @@ logger = logging.get_logger(__name__)
 
 MODALITIES = {"input_ids": "text", "pixel_values": "vision", "input_values": "audio", "input_features": "audio"}
 _PROCESSORS = {"text": AutoTokenizer, "vision": AutoImageProcessor, "audio": AutoFeatureExtractor}
+_PARTS = {"text": "text_model", "vision": "vision_model", "audio": "audio_model"}  # of CLIP, SigLIP, CLAP, ...
 _BOUNDLESS = 1_000_000  # tokenizers without a limit say 1e30
 _READS = 8  # of one input, to see an augmentation that is drawn with a probability
 _TRAINING_ONLY = "masked_spec_embed"  # of the wav2vec2 family; some checkpoints of theirs lack it
+
+
+def _part(model: PreTrainedModel, modality: str | None = None) -> PreTrainedModel:
+    """The encoder of an encoder-decoder model, that of one modality of a model of two, any other model as it is."""
+    named = {name: getattr(model, part, None) for name, part in _PARTS.items()}
+    parts = {name: part for name, part in named.items() if isinstance(part, PreTrainedModel)}
+    if len(parts) < 2:
+        return headless(model)
+    if modality not in parts:
+        raise ValueError(
+            f"{type(model).__name__} encodes {' and '.join(parts)}, and the teacher's modality is {modality}: pass one of them "
+            "as `modality` to `FrozenEncoder.from_pretrained`."
+        )
+    return parts[modality]
 
 
 def _weights_in_use(encoder: PreTrainedModel, pooling: str) -> dict[str, torch.Tensor]:
@@ -91,17 +106,11 @@ class FrozenEncoder:
                 "but a bank is only exact for a frozen one: call `model.requires_grad_(False)`, or load it with "
                 "`FrozenEncoder.from_pretrained`."
             )
-        encoder = headless(model)
+        encoder = _part(model)
         if encoder.main_input_name not in MODALITIES:
             raise ValueError(
                 f"{type(encoder).__name__} takes '{encoder.main_input_name}', which is neither text, images nor audio "
                 f"({', '.join(MODALITIES)})."
-            )
-        if hasattr(encoder, "get_text_features"):
-            raise ValueError(
-                f"{type(encoder).__name__} encodes two modalities: load the part that is the teacher, such as "
-                "`FrozenEncoder(CLIPTextModel.from_pretrained(name).requires_grad_(False), "
-                "AutoTokenizer.from_pretrained(name), pooling='pooler')`."
             )
         self.modality = MODALITIES[encoder.main_input_name]
         if max_length_s is not None:
@@ -136,6 +145,7 @@ class FrozenEncoder:
         trust_remote_code: bool = False,
         background: Colour = WHITE,
         max_length_s: float | None = None,
+        modality: str | None = None,
     ) -> "FrozenEncoder":
         """Loads a teacher and its processor from the Hub or a folder, frozen, safetensors only.
 
@@ -148,6 +158,8 @@ class FrozenEncoder:
             trust_remote_code (`bool`, *optional*, defaults to `False`): Whether code of the repository may run.
             background (`str` or `tuple[int, int, int]`, *optional*, defaults to `"white"`): See the class.
             max_length_s (`float`, *optional*): See the class.
+            modality (`str`, *optional*): Of a model of two (CLIP, SigLIP, CLAP), that of the teacher: `"text"`, `"vision"` or
+                `"audio"`. Its latents are those before the projection.
 
         Raises:
             ValueError: If the checkpoint lacks weights of the encoder, which would leave them random. Those of a decoder or
@@ -155,16 +167,19 @@ class FrozenEncoder:
         """
         source = {"revision": revision, "trust_remote_code": trust_remote_code}
         model, random = load_model(AutoModel, name_or_path, dtype=dtype, use_safetensors=True, **source)
-        encoder = headless(model)
+        encoder = _part(model, modality)
         if missing := lacking(_weights_in_use(encoder, pooling), random):
             raise ValueError(
                 f"'{name_or_path}' lacks {len(missing)} weights of {type(encoder).__name__} ('{missing[0]}', ...): "
                 "they would be random, and so would the latents. Use a checkpoint of this architecture."
             )
         device = device or (torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu")
-        modality = MODALITIES.get(encoder.main_input_name, "text")
-        processor = _PROCESSORS[modality].from_pretrained(name_or_path, **source)
-        return cls(model.requires_grad_(False).to(device), processor, pooling, revision, background, max_length_s)
+        processor = _PROCESSORS[MODALITIES.get(encoder.main_input_name, "text")].from_pretrained(
+            name_or_path, **source
+        )
+        encoder.config._name_or_path = str(name_or_path)
+        options = (pooling, revision, background, max_length_s)
+        return cls(encoder.requires_grad_(False).to(device), processor, *options)
 
     @cached_property
     def dim(self) -> int:

@@ -17,10 +17,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 import xxhash
-from datasets import Features, List, Value
+from datasets import Audio, Column, Dataset, Features, List, Value
 from datasets.arrow_writer import ArrowWriter
 from tqdm.auto import tqdm
 
+from hf_colearn.data.columns import as_stored
 from hf_colearn.teachers.encoder import FrozenEncoder
 from hf_colearn.teachers.inputs import digest
 from hf_colearn.utils import distributed
@@ -33,6 +34,13 @@ PARTIAL, _ABANDONED_S = ".partial", 24 * 3600
 CHUNK_BYTES = 8 * 1024 * 1024
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FOLDER_ERRORS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT, errno.EEXIST}
+
+
+def _as_stored(inputs: Sequence[Any]) -> Sequence[Any]:
+    """A column of audio as paths and bytes, which soundfile reads too; `datasets` decodes by torchcodec alone."""
+    if isinstance(inputs, Column) and isinstance(inputs.features, Audio) and isinstance(inputs.source, Dataset):
+        return as_stored(inputs.source, inputs.column_name)[inputs.column_name]
+    return inputs
 
 
 @dataclass
@@ -50,6 +58,7 @@ def find_distinct(inputs: Sequence[Any], modality: str = "text") -> Distinct:
     if isinstance(inputs, str):
         raise ValueError(f"inputs='{inputs}' is a single text: pass a list of inputs.")
     known: dict[bytes, int] = {}
+    inputs = _as_stored(inputs)
     numbers = (known.setdefault(digest(item, position, modality), len(known)) for position, item in enumerate(inputs))
     index = np.fromiter(numbers, np.int64, len(inputs))
     if not known:
@@ -74,6 +83,7 @@ def encode_to_folder(
     """Encodes this process's share and, on the main process, writes the folder; all processes leave together."""
     partial = folder.with_name(distributed.from_main_process(f"{folder.name}.{uuid.uuid4().hex}{PARTIAL}"))
     is_main = distributed.rank() == 0
+    inputs = _as_stored(inputs)
     raw = partial / _RAW
     try:
         with distributed.raise_on_all_ranks():

@@ -39,6 +39,8 @@ def digest(item: Any, position: int | str, modality: str = "text") -> bytes:
         item = {"path": item}
     if isinstance(item, bytes):
         return xxhash.xxh3_128_digest(item)
+    if is_audio_decoder(item) and hasattr(item, "_hf_encoded"):
+        item = item._hf_encoded  # what `datasets` has decoded: the same clip has one digest, decoded or not
     if isinstance(item, Image.Image):
         return _of_pixels(item, position)
     if isinstance(item, Mapping) and item.get("bytes") is not None:
