@@ -5,7 +5,9 @@ from typing import Any
 
 import torch
 
+from hf_colearn.models.head_losses import LossFunction, own_function
 from hf_colearn.models.heads import task_loss
+from hf_colearn.models.outputs import CoLearningStudentOutput
 from hf_colearn.objectives.objective import CoLearningBatch
 
 
@@ -29,16 +31,18 @@ def outer_loss(trainer: Any, outer: OuterLoss, model: Any, inputs: dict[str, Any
     if outer == "fused":
         return task
     if outer == "modalities":
-        return modality_loss(outputs, batch, trainer.model)
+        return modality_loss(outputs, batch, trainer.model, own_function(trainer))
     return outer(outputs, batch)  # type: ignore[operator]
 
 
-def modality_loss(outputs: Mapping[str, Any], batch: CoLearningBatch, model: Any) -> torch.Tensor:
+def modality_loss(
+    outputs: Mapping[str, Any], batch: CoLearningBatch, model: Any, function: LossFunction | None = None
+) -> torch.Tensor:
     """The sum of the label losses of the modalities' own heads, each a mean over the labelled samples that have the modality.
 
     The gradient reaches every encoder through its head. Heads that are probes (`modality_loss_weight=0` and a fusion of
     latents) have no part in the inner losses and stay as they are: each is near the minimum of its label loss, where its
-    own move would change that loss little.
+    own move would change that loss little. A function of the user's takes the place of the label loss.
     """
     logits = outputs.get("modality_logits")
     if not logits:
@@ -52,6 +56,9 @@ def modality_loss(outputs: Mapping[str, Any], batch: CoLearningBatch, model: Any
     losses = []
     for index, logits_BC in enumerate(logits.values()):
         counts_B = labelled_B if mask_BM is None else labelled_B & mask_BM[:, index]
-        loss = task_loss(logits_BC[counts_B], labels[counts_B], model.config.problem_type)
+        if function is None:
+            loss = task_loss(logits_BC[counts_B], labels[counts_B], model.config.problem_type)
+        else:
+            loss = function(CoLearningStudentOutput(logits=logits_BC[counts_B]), labels[counts_B], counts_B.sum())
         losses.append(loss * batch.weight(counts_B))
     return torch.stack(losses).sum()

@@ -243,13 +243,14 @@ class CoLearningForMultimodalClassification(CheckedModel):
 
     def probe_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The heads' parameters, by name, where they are probes, which the value of the loss does not depend on."""
-        if self._heads_are_probes:
+        if self.heads_are_probes:
             for name, encoder in self.encoders.items():
                 for key, parameter in encoder.classifier.named_parameters():
                     yield f"encoders.{name}.classifier.{key}", parameter
 
     @property
-    def _heads_are_probes(self) -> bool:
+    def heads_are_probes(self) -> bool:
+        """Whether the heads learn beside the model, which has no use for them."""
         return self.config.modality_loss_weight == 0 and self.config.fusion not in HEAD_FUSIONS
 
     # ---- forward ----
@@ -366,7 +367,7 @@ class CoLearningForMultimodalClassification(CheckedModel):
     ) -> torch.Tensor:
         kind = self.config.problem_type
         loss = task_loss(logits_BC, labels, kind, num_items[0])
-        if self._heads_are_probes and self.training:
+        if self.heads_are_probes and self.training:
             logits = [
                 encoder.classifier(x.detach()) for encoder, x in zip(self.encoders.values(), latents, strict=True)
             ]
@@ -378,7 +379,7 @@ class CoLearningForMultimodalClassification(CheckedModel):
             if index is None or len(index)
         ]
         mean = torch.stack(present).sum() / (num_items[1:] > 0).sum().clamp(min=1)  # of the heads that have a label
-        if self._heads_are_probes:
+        if self.heads_are_probes:
             return loss + (mean - mean.detach())  # 0 in value, the heads' gradient
         return loss + self.config.modality_loss_weight * mean
 
@@ -390,7 +391,7 @@ class CoLearningForMultimodalClassification(CheckedModel):
             encoder = self.encoders[name]
             if index is not None and not len(index):
                 unused += encoder.parameters()
-            elif self._heads_are_probes and labels is None:
+            elif self.heads_are_probes and labels is None:
                 unused += encoder.classifier.parameters()
         return unused
 

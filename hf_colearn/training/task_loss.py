@@ -7,8 +7,10 @@ from typing import Any
 import torch
 
 from hf_colearn.data.sample_ids import LABELS
+from hf_colearn.models.head_losses import head_losses, heads_learn, own_function, share_of_heads
 from hf_colearn.models.heads import LEAST_COUNT
-from hf_colearn.training.counts import counts_its_labels, label_counts
+from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
+from hf_colearn.training.counts import base_model, counts_its_labels, label_counts
 from hf_colearn.utils.distributed import mean_over_processes
 
 
@@ -34,9 +36,9 @@ def task_loss(
     """
     labels = next((inputs[name] for name in LABELS if name in inputs), None)
     count = label_counts(trainer.model, labels, inputs)
-    is_the_models = trainer.compute_loss_func is None and trainer.label_smoother is None
-    is_ours = is_the_models and counts_its_labels(trainer.model)
-    if count is None:
+    function = own_function(trainer)
+    is_ours = function is None and counts_its_labels(trainer.model)
+    if count is None or labels is None:
         if is_ours:
             outputs = model(**inputs)
             return 0 * outputs["logits"].float().flatten()[:1].sum(), outputs
@@ -45,6 +47,48 @@ def task_loss(
     mean_count = mean_over_processes(count.float()) if mean_count is None else mean_count
     if is_ours and trainer.args.n_gpu <= 1:
         return of_trainer({**inputs, "num_items_in_batch": mean_count})
+    if function is not None and trainer.compute_loss_func is not None and "labels" in inputs:
+        # As Trainer does, but with the number of this micro-batch's labels: the function gives a mean over them.
+        outputs = model(**{name: value for name, value in inputs.items() if name != "labels"})
+        loss = function(outputs, labels, count[0].clamp(min=1))
+    else:
+        loss, outputs = of_trainer(inputs)
+    share = count / mean_count.clamp(min=LEAST_COUNT)
+    loss = torch.where(count[0] > 0, loss.mean(), 0) * share[0]  # a mean over no label is no number
+    return loss + loss_of_heads(trainer, outputs, labels, count, mean_count), outputs
+
+
+def heads_need_function(trainer: Any) -> bool:
+    """Whether a multimodal model's heads learn by a function of the user's, which takes the labels away from the model."""
+    is_multimodal = isinstance(base_model(trainer.model), CoLearningForMultimodalClassification)
+    return is_multimodal and own_function(trainer) is not None
+
+
+def loss_of_heads(
+    trainer: Any, outputs: Any, labels: Any, count: torch.Tensor, mean_count: torch.Tensor | None = None
+) -> torch.Tensor | float:
+    """What a multimodal model's heads add to a loss by the user's function, which the model's own would hold; or else 0.
+
+    Args:
+        trainer ([`CoLearningTrainer`]): Whose model and function these are.
+        outputs, labels: The model's outputs for a batch, and its labels.
+        count (`torch.Tensor` of shape `(1 + M,)`): See [`~hf_colearn.training.counts.label_counts`].
+        mean_count (`torch.Tensor` of shape `(1 + M,)`, *optional*): Of a micro-batch on average; by default `count`.
+    """
+    model, function = base_model(trainer.model), own_function(trainer)
+    if function is None or not heads_need_function(trainer) or not heads_learn(model):
+        return 0.0
+    mean_count = count if mean_count is None else mean_count
+    losses_M = head_losses(model, outputs, labels, function, count[1:])
+    shares_M = count[1:] / mean_count[1:].clamp(min=LEAST_COUNT)
+    return share_of_heads(model, losses_M * shares_M, mean_count[1:])
+
+
+def evaluation_loss(
+    trainer: Any, inputs: dict[str, Any], of_trainer: Callable[[dict[str, Any]], tuple[torch.Tensor, Any]]
+) -> tuple[torch.Tensor, Any]:
+    """Trainer's own loss of an evaluation batch with what the heads add to it, and the outputs."""
+    labels = next((inputs[name] for name in LABELS if name in inputs), None)
+    count = label_counts(trainer.model, labels, inputs)
     loss, outputs = of_trainer(inputs)
-    share = count[0] / mean_count[0].clamp(min=LEAST_COUNT)
-    return torch.where(count[0] > 0, loss.mean(), 0) * share, outputs  # a mean over no label is no number
+    return loss if count is None else loss + loss_of_heads(trainer, outputs, labels, count), outputs
