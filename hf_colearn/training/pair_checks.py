@@ -18,6 +18,7 @@ from hf_colearn.teachers.bank import TeacherBank
 from hf_colearn.teachers.bank_inputs import BankInputs, Fit
 from hf_colearn.teachers.pairing import Noisy, Paired, PairedFraction, Pairing
 from hf_colearn.teachers.teacher import Teacher
+from hf_colearn.teachers.where_paired import WherePaired
 from hf_colearn.training.data_checks import sample_ids
 
 
@@ -34,7 +35,7 @@ def pairs_fit(dataset: Any, id_column: str, teachers: Mapping[str, Teacher]) -> 
     Where the training set holds the teacher's inputs in a column (texts, names of classes, images, audio), some samples'
     are compared with what their rows of the bank were encoded from. Where it does not, ids that several different samples
     have while rows are left over tell of numbered data sets that were put together. Looks at [`Paired`] alone, by itself or in
-    [`Noisy`] or [`PairedFraction`]: the other pairings show other rows on purpose. Streams are not read.
+    [`Noisy`], [`PairedFraction`] or [`WherePaired`]: other pairings show other rows on purpose. Streams are not read.
 
     Raises:
         ValueError: If a sample's row was encoded from the input of another, or ids repeat and leave as many rows over.
@@ -43,20 +44,36 @@ def pairs_fit(dataset: Any, id_column: str, teachers: Mapping[str, Teacher]) -> 
     if ids is None:
         return
     for name, teacher in teachers.items():
-        pairing = _true_pairs(teacher.pairing)
-        if pairing is None or not isinstance(teacher.bank, TeacherBank):
+        pairing, paired = _true_pairs(teacher.pairing, ids)
+        if pairing is None or not isinstance(teacher.bank, TeacherBank) or not len(paired):
             continue
         of = f"the teacher '{name}': " if len(teachers) > 1 else ""
-        rows = pairing.rows(teacher.bank, ids)
-        if not _inputs_tell(dataset, id_column, ids, rows, teacher.bank, of):
-            _ids_reach_their_rows(dataset, id_column, ids, pairing, teacher.bank, of)
+        part = dataset if len(paired) == len(ids) else dataset.select(paired)
+        those = _Paired(part, id_column, ids[paired], pairing, teacher.bank, of)
+        if not _inputs_tell(those):
+            _ids_reach_their_rows(those)
 
 
-def _true_pairs(pairing: Pairing) -> Paired | None:
-    """The pairing of every sample with its own row; None where samples see other rows on purpose."""
-    while isinstance(pairing, (Noisy, PairedFraction)):
+@dataclass(frozen=True)
+class _Paired:
+    """The N samples that are paired, their ids `[N]`, and what errors call the teacher."""
+
+    dataset: Dataset
+    id_column: str
+    ids: np.ndarray
+    pairing: Paired
+    bank: TeacherBank
+    of: str
+
+
+def _true_pairs(pairing: Pairing, ids: np.ndarray) -> tuple[Paired | None, np.ndarray]:
+    """The pairing with a sample's own row, None where samples see other rows on purpose, and which samples have a row."""
+    paired = np.ones(len(ids), dtype=bool)
+    while isinstance(pairing, (Noisy, PairedFraction, WherePaired)):
+        if isinstance(pairing, WherePaired):
+            paired &= pairing.is_paired[ids]
         pairing = pairing.pairing
-    return pairing if isinstance(pairing, Paired) else None
+    return pairing if type(pairing) is Paired else None, np.flatnonzero(paired)
 
 
 # ---- by the inputs ----
@@ -75,13 +92,13 @@ class _Seen:
         return int((self.fit.found >= 0).sum())
 
 
-def _inputs_tell(
-    dataset: Dataset, id_column: str, ids: np.ndarray, rows: np.ndarray, bank: TeacherBank, of: str
-) -> bool:
+def _inputs_tell(those: _Paired) -> bool:
     """Whether a column shows that the pairs are right; refuses those of which one shows that they are wrong."""
+    dataset, id_column, ids, bank, of = those.dataset, those.id_column, those.ids, those.bank, those.of
     stored, best = bank.stored_inputs, None
     if stored is None:
         return False
+    rows = those.pairing.rows(bank, ids)
     for column in _columns(dataset, id_column, stored.modality):
         seen = _compare(dataset, column, rows, stored)
         if seen is None:
@@ -158,12 +175,11 @@ def _compare(dataset: Dataset, column: str, rows: np.ndarray, stored: BankInputs
 
 
 # ---- by the ids ----
-def _ids_reach_their_rows(
-    dataset: Dataset, id_column: str, ids: np.ndarray, pairing: Paired, bank: TeacherBank, of: str
-) -> None:
+def _ids_reach_their_rows(those: _Paired) -> None:
     """Ids that different samples share, while rows are left over for as many samples as there are."""
+    dataset, id_column, ids, pairing, of = those.dataset, those.id_column, those.ids, those.pairing, those.of
     known, first, counts = np.unique(ids, return_index=True, return_counts=True)
-    entries = len(bank) if pairing.row_of_id is None else len(pairing.row_of_id)
+    entries = len(those.bank) if pairing.row_of_id is None else len(pairing.row_of_id)
     if len(known) == len(ids) or entries < len(ids):
         return
     repeated = np.flatnonzero(counts > 1)

@@ -24,6 +24,7 @@ from hf_colearn import (
     with_sample_ids,
 )
 from hf_colearn.data.splits import cut_validation, hide_labels
+from hf_colearn.teachers.where_paired import WherePaired
 from hf_colearn.training import pair_checks
 from hf_colearn.training.pair_checks import pairs_fit
 from refusals import Refusals, assert_refused
@@ -137,7 +138,7 @@ def a_bank_of_another_order(folder):
 def rows_that_are_one_off(folder):
     train = with_sample_ids(part())
     yield
-    check(train, Noisy(PairedFraction(Paired([*range(1, N), 0]), 0.5)))
+    check(train, Noisy(PairedFraction(WherePaired(Paired([*range(1, N), 0]), np.ones(N)), 0.5)))
 
 
 # NAMES backwards: label 0 is "dog", whose row is 3.
@@ -236,6 +237,10 @@ RIGHT = {
     ),
     "texts that are not there": lambda: (with_sample_ids(part(text=[None, None, *TEXTS[2:]])),),
     "a transform": lambda: (with_sample_ids(part()).with_transform(lambda batch: {"x": batch["text"]}),),
+    "samples without a partner, whose row is any": lambda: (
+        with_sample_ids(part()),
+        WherePaired(Paired([0, 0, *range(2, N)]), np.arange(N) != 1),
+    ),
     "no ids": lambda: (part(),),
     "names of classes": lambda: (
         train := with_sample_ids(part().cast_column("labels", ClassLabel(names=NAMES))),
