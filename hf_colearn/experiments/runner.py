@@ -186,8 +186,8 @@ def run_arms(
             interrupted ones from their last checkpoint.
         groups (`Mapping[str, Sequence]`, *optional*): What reports group by, such as speakers: a value a test sample.
         more_tests (`Mapping[str, Dataset]`, *optional*): Other test sets: every run is scored as `{metric}_on_{name}`, too.
-        score (`Callable`, *optional*, defaults to [`~hf_colearn.experiments.scoring.scored_run`]): Makes the [`Run`] of a trained
-            student, from the same arguments.
+        score (`Callable`, *optional*): Makes the [`Run`] of a trained student, from the arguments of
+            [`~hf_colearn.experiments.scoring.scored_run`], which is the default.
 
     Returns:
         `list[Run]`: Arm by arm within each seed.
