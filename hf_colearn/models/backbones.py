@@ -57,8 +57,8 @@ def backbone_width(config: PreTrainedConfig) -> int:
             return getattr(config, name)
     raise ValueError(
         f"the configuration of '{config.model_type}' gives no width of its features (hidden_size, hidden_sizes, "
-        "hidden_dim or d_model): choose another backbone. Of a model of two modalities, such as CLIP, save one part to a folder "
-        "(`CLIPVisionModel.from_pretrained(name).save_pretrained(folder)`), and pass that."
+        "hidden_dim or d_model): choose another backbone. Of a model of two modalities, such as CLIP, save one part to a "
+        "folder (`CLIPVisionModel.from_pretrained(name).save_pretrained(folder)`), and pass that."
     )
 
 
