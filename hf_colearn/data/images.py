@@ -10,6 +10,7 @@ import copy
 import io
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -124,12 +125,17 @@ def open_image(cell: Any) -> Image.Image | None:
         is_local = os.path.isfile(path)
         return Image.open(path) if is_local else datasets.Image().decode_example({"bytes": None, "path": str(path)})
     if isinstance(cell, (str, os.PathLike)):
-        if "://" in os.fspath(cell):
+        if is_url(cell):
             raise UnclearImage("is a URL, and only files are opened: download it, and pass the path of the file.")
         return Image.open(cell) if os.path.isfile(cell) else None
     if isinstance(cell, torch.Tensor):
         return picture_of(cell.detach().cpu().numpy())
     return picture_of(cell) if isinstance(cell, np.ndarray) else None
+
+
+def is_url(path: str | os.PathLike) -> bool:
+    """Whether a text begins as a URL does, such as `https://` or `file://`."""
+    return re.match(r"[a-z][a-z0-9+.-]+://", os.fspath(path), re.IGNORECASE) is not None
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from PIL import Image
 
 from hf_colearn.data.audio import is_audio_decoder, read_waveform
 from hf_colearn.data.columns import name_of
-from hf_colearn.data.images import UNDECODABLE, open_image
+from hf_colearn.data.images import UNDECODABLE, is_url, open_image
 from hf_colearn.models.image_modes import WHITE, Colour, UnclearImage, to_rgb, upright
 
 
@@ -34,6 +34,11 @@ def digest(item: Any, position: int | str, modality: str = "text") -> bytes:
     if isinstance(item, str) and modality == "text":
         return xxhash.xxh3_128_digest(item.encode())
     if isinstance(item, (str, os.PathLike)):
+        if is_url(item):
+            raise ValueError(
+                f"teacher input {position} ('{item}') is a URL, and only files are opened: download it, and pass the path of "
+                "the file."
+            )
         if not os.path.isfile(item):
             raise _refuse(item, position, "the path of a file")
         item = {"path": item}

@@ -24,7 +24,7 @@ import processes
 import tiny
 from hf_colearn.corpora.imagenet_classes import imagenet_wnids
 from hf_colearn.evaluation.corruptions import all_conditions, centre_crop, corrupt_image, find_archive
-from hf_colearn.evaluation.image_scoring import open_dataset
+from hf_colearn.evaluation.image_scoring import ScoringSamples, open_dataset
 from hf_colearn.evaluation.imagenet_results import (
     ALEXNET_ERRORS,
     CorruptionResult,
@@ -218,6 +218,24 @@ def test_an_image_that_cannot_be_read_is_named_or_counted(tmp_path, streaming):
     result = evaluate_classifier(model, PROCESSOR, data, EvaluationOptions(skip_bad_samples=True))
     assert (counts(result), result.skipped) == ((3, 4), 1)
     assert f"{WNIDS[1]}/0.png" in result.bad_samples[0] and "1 could not be read" in result.caveat
+
+
+def test_images_are_scored_as_they_are():
+    # A fifth (51 / 255) of red on white is (255, 204, 204), on black (51, 0, 0); 16 bits are divided by 257.
+    deep = Pillow.fromarray(np.full((8, 8), 25700, np.uint16))
+    features = Features({"image": Image(), "wnid": Value("string")})
+    images = [Pillow.new("RGBA", (8, 8), (255, 0, 0, 51)), deep, deep.convert("F"), None]
+    data = Dataset.from_dict({"image": images, "wnid": [WNIDS[0]] * 4}, features=features)
+    plain = ViTImageProcessorPil(do_resize=False, do_normalize=False, do_rescale=False)
+    for background, seen in (("white", [255, 204, 204]), ("black", [51, 0, 0])):
+        samples = ScoringSamples(data, "image", "wnid", {WNIDS[0]: 0}, plain, background=background)
+        (batch,) = samples.loader(4, num_workers=0)
+        assert batch.pixel_values[..., 0, 0].tolist() == [seen, [100, 100, 100]]
+        assert [image.name for image in batch.bad] == ["row 2", "row 3"]
+        assert "has values from 25700 to 25700 in mode 'F'" in batch.bad[0].reason
+        assert batch.bad[1].reason == "there is no image"
+    with pytest.raises(ValueError, match="background='none' is no colour"):
+        EvaluationOptions(background="none")
 
 
 def test_nothing_readable_and_no_numbers_are_errors(tmp_path):
