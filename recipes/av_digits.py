@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hf_colearn import CoLearningArguments, CoLearningTrainer
 from hf_colearn.corpora.image_audio import AVDigitsOptions, av_processors, with_av_inputs
 from hf_colearn.experiments.arms import ArmPlan, chosen_arms
-from hf_colearn.experiments.info import ExperimentInfo
+from hf_colearn.experiments.info import ExperimentInfo, named_data
 from hf_colearn.experiments.multimodal import MultimodalOptions, multimodal_arms, multimodal_trainer
 from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.runner import quiet, run_recipe
@@ -44,8 +44,7 @@ def main() -> None:
         recipe="av_digits",
         title="Digits, handwritten and spoken",
         pipeline_tag="image-classification",
-        dataset_name=f"AV-digits (handwritten and {options.sound})",
-        dataset_type="av-digits",
+        **named_data("AV-digits", raw, "pairs", f"handwritten and {options.sound}"),
         pairing="by class, at random within a split",
     )
     groups = {"speaker": raw["test"]["speaker"]} if options.audio_dir else None

@@ -19,6 +19,7 @@ from hf_colearn import (
     TeacherBank,
     classification_metrics,
 )
+from hf_colearn.corpora.avmnist import is_avmnist
 from hf_colearn.corpora.spoken_digits import with_spoken_digits
 from hf_colearn.data.audio import NoisyWaveforms
 from hf_colearn.data.images import with_pixel_values
@@ -29,9 +30,11 @@ from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.runner import quiet, run_recipe
 from hf_colearn.experiments.tiny_models import speech_teacher
 from hf_colearn.models.grayscale import GrayscaleImageProcessor
+from hf_colearn.teachers.bank_card import without_folders
 from hf_colearn.utils.command_line import run_script
 
 
+PUBLISHED = "65.18 -> 66.69 % (Lee & Yoon, ICLR 2025)"
 TRAINED = "a tiny wav2vec2 trained on these clips' digits"  # with `--teacher train`
 
 
@@ -79,15 +82,15 @@ def main() -> None:
             compute_metrics=classification_metrics(("accuracy", "macro_f1")),
         )
 
-    heard_by = TRAINED if options.teacher == "train" else options.teacher
+    heard_by = TRAINED if options.teacher == "train" else without_folders(str(options.teacher))
     info = ExperimentInfo(
         recipe="avmnist_a2v",
         title="Handwritten digits, trained with a speech teacher",
         pipeline_tag="image-classification",
-        **options.dataset,
+        **options.described(raw),
         teacher=f"{heard_by}, pooling '{teacher.pooling}', frozen, hearing waveforms",
         pairing=f"a random other sample's waveform plus noise of {options.noise_std:g}, by a new permutation every epoch",
-        published="65.18 -> 66.69 % on AVMNIST (Lee & Yoon, ICLR 2025)",
+        published=PUBLISHED if is_avmnist(raw) else None,
     )
     run_recipe(options, training, info, plans, make_trainer, data, processor)
 

@@ -19,6 +19,7 @@ from hf_colearn import (
     TeacherBank,
     classification_metrics,
 )
+from hf_colearn.corpora.avmnist import is_avmnist
 from hf_colearn.data.audio import with_input_values
 from hf_colearn.experiments.arms import ArmPlan, chosen_arms, transfer_arms
 from hf_colearn.experiments.avmnist import DIGITS, AvmnistOptions
@@ -27,9 +28,11 @@ from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.packaged_models import vision_teacher
 from hf_colearn.experiments.runner import quiet, run_recipe
 from hf_colearn.models.spectrogram import SpectrogramFeatureExtractor
+from hf_colearn.teachers.bank_card import without_folders
 from hf_colearn.utils.command_line import run_script
 
 
+PUBLISHED = "41.28 -> 42.44 % (Lee & Yoon, ICLR 2025)"
 EXTRACTOR = SpectrogramFeatureExtractor(sampling_rate=8000, n_fft=2048)  # 112 x 112, as the release's spectrograms
 
 
@@ -76,10 +79,10 @@ def main() -> None:
         recipe="avmnist_v2a",
         title="Spoken digits, trained with a vision teacher",
         pipeline_tag="audio-classification",
-        **options.dataset,
-        teacher=f"{options.teacher}, pooling '{options.pooling}', frozen, looking at images",
+        **options.described(raw),
+        teacher=f"{without_folders(str(options.teacher))}, pooling '{options.pooling}', frozen, looking at images",
         pairing="the image of a random other sample, by a new permutation every epoch",
-        published="41.28 -> 42.44 % on AVMNIST (Lee & Yoon, ICLR 2025)",
+        published=PUBLISHED if is_avmnist(raw) else None,
     )
     extractor = None if options.data_dir else EXTRACTOR  # how the release's spectrograms were made is not known
     run_recipe(options, training, info, plans, make_trainer, data, extractor)

@@ -18,7 +18,7 @@ from hf_colearn import CoLearningArguments, CoLearningTrainer
 from hf_colearn.corpora.audio_visual import MODALITIES, ClipOptions
 from hf_colearn.corpora.cremad import load_cremad
 from hf_colearn.experiments.arms import ArmPlan, chosen_arms
-from hf_colearn.experiments.info import ExperimentInfo
+from hf_colearn.experiments.info import ExperimentInfo, named_data
 from hf_colearn.experiments.multimodal import MultimodalOptions, multimodal_arms, multimodal_trainer
 from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.runner import quiet, run_recipe
@@ -56,8 +56,9 @@ def main() -> None:
         recipe="cremad_av",
         title="Emotions, seen and heard",
         pipeline_tag="video-classification",
-        dataset_name=f"CREMA-D ({options.hub_id or f'split by {options.split}'})",
-        dataset_type="crema-d",
+        **named_data(
+            "CREMA-D", raw, "clips", *([] if options.hub_id else [f"split by {options.split}"]), hub_id=options.hub_id
+        ),
         pairing="the two tracks of a clip",
         language="en",
     )

@@ -47,6 +47,7 @@ def make_parser() -> CommandParser:
     parser.add_argument("--learning_rate", type=float, default=3e-3)
     parser.add_argument("--template", default="This is about class {}.", help="the prompt of a class")
     parser.add_argument("--check", metavar="STUDENT", help="train nothing: check its card against what it scores")
+    parser.add_argument("--license", help="of the student, as the Hub names it: apache-2.0, ...")
     parser.add_argument("--no_report", dest="report", action="store_false", help="the numbers alone, no report.html")
     return parser
 

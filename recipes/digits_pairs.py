@@ -20,11 +20,12 @@ from hf_colearn.corpora.av_digits import load_av_digits
 from hf_colearn.data.views import StoredViews, TwoViews
 from hf_colearn.experiments.chosen_settings import SemiSupervisedOptions, ask
 from hf_colearn.experiments.frozen_features import encoded_views, feature_dataset, feature_student, speech_encoder
-from hf_colearn.experiments.info import ExperimentInfo
+from hf_colearn.experiments.info import ExperimentInfo, named_data
 from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.packaged_models import PACKAGED_VISION, vision_teacher
 from hf_colearn.experiments.runner import quiet, run_recipe
 from hf_colearn.experiments.semi_supervised import SemiSupervised
+from hf_colearn.teachers.bank_card import without_folders
 from hf_colearn.utils.command_line import run_script
 
 
@@ -106,9 +107,8 @@ def main() -> None:
         recipe="digits_pairs",
         title=f"Digits: {comparison}, few labels and many pairs by class",
         pipeline_tag="feature-classification",
-        dataset_name=f"handwritten digits (scikit-learn) and {sound}, {hard}",
-        dataset_type="av-digits",
-        teacher=f"{options.image_model if is_speech else options.speech_model} ({teacher}), frozen",
+        **named_data("AV-digits", {"train": train, "test": test}, "samples", f"handwritten and {sound}", hard),
+        teacher=f"{without_folders(options.image_model if is_speech else options.speech_model)} ({teacher}), frozen",
         pairing="by class, at random within a split: the pairing itself carries the label of unlabelled samples",
         language="en" if is_speech else None,
     )

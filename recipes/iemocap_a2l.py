@@ -21,6 +21,7 @@ from hf_colearn import (
     TeacherBank,
     classification_metrics,
 )
+from hf_colearn.corpora.iemocap import is_iemocap
 from hf_colearn.data.audio import NoisyWaveforms
 from hf_colearn.data.text import with_input_ids
 from hf_colearn.experiments.arms import ArmPlan, chosen_arms, transfer_arms
@@ -30,9 +31,11 @@ from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.packaged_models import packaged_model
 from hf_colearn.experiments.runner import quiet, run_recipe
 from hf_colearn.experiments.tiny_models import bert_tiny, speech_teacher
+from hf_colearn.teachers.bank_card import without_folders
 from hf_colearn.utils.command_line import run_script
 
 
+PUBLISHED = "55.81 -> 56.49 % on a random split (Lee & Yoon, ICLR 2025)"
 TRAINED = "a tiny wav2vec2 trained on these utterances' emotions"  # with `--teacher train`
 
 
@@ -86,16 +89,15 @@ def main() -> None:
             compute_metrics=classification_metrics(("accuracy", "macro_f1")),
         )
 
-    heard_by = TRAINED if options.teacher == "train" else options.teacher
+    heard_by = TRAINED if options.teacher == "train" else without_folders(str(options.teacher))
     info = ExperimentInfo(
         recipe="iemocap_a2l",
         title="Emotions in transcripts, trained with a speech teacher",
         pipeline_tag="text-classification",
-        dataset_name=options.dataset_name,
-        dataset_type="iemocap",
+        **options.described(raw),
         teacher=f"{heard_by}, pooling '{teacher.pooling}', frozen, hearing waveforms",
         pairing=f"a random other utterance plus noise of {options.noise_std:g}, by a new permutation every epoch",
-        published="55.81 -> 56.49 % on IEMOCAP, a random split (Lee & Yoon, ICLR 2025)",
+        published=PUBLISHED if is_iemocap(raw) else None,
         language="en",
     )
     run_recipe(options, training, info, plans, make_trainer, data, tokenizer)

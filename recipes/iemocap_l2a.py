@@ -21,6 +21,7 @@ from hf_colearn import (
     TeacherBank,
     classification_metrics,
 )
+from hf_colearn.corpora.iemocap import is_iemocap
 from hf_colearn.data.audio import WaveformNoise, with_input_values
 from hf_colearn.experiments.arms import ArmPlan, chosen_arms, transfer_arms
 from hf_colearn.experiments.iemocap import IemocapOptions
@@ -29,12 +30,19 @@ from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.packaged_models import language_teacher
 from hf_colearn.experiments.runner import quiet, run_recipe
 from hf_colearn.experiments.tiny_models import wav2vec2_tiny
+from hf_colearn.teachers.bank_card import without_folders
 from hf_colearn.utils.command_line import run_script
+
+
+PUBLISHED = "59.46 -> 61.20 % on a random split (Lee & Yoon, ICLR 2025)"
 
 
 @dataclass
 class Options(IemocapOptions):
-    template: str = field(default="This is about Emotion {}.", metadata={"help": "The prompt of an emotion."})
+    template: str = field(
+        default="This is about Emotion {}.",
+        metadata={"help": "The prompt of an emotion: {} is its number, {name} its name."},
+    )
     pooling: str = field(default="mean", metadata={"help": "How the teacher's tokens become one latent."})
     classifier_dim: int = field(default=128, metadata={"help": "Width of the classifier's hidden layer."})
     mask_time_prob: float = field(default=0.3, metadata={"help": "Share of the student's frames that are masked."})
@@ -55,7 +63,7 @@ def main() -> None:
         for split, part in raw.items()
     }
 
-    prompt = RandomPrompt(options.template, num_classes=len(emotions))
+    prompt = RandomPrompt(options.template, names=emotions)
     pairings = {"random prompts": prompt, "paired prompts": Paired(labels)}
     plans = chosen_arms(options, transfer_arms(pairings, labels, len(emotions)))
     teacher = language_teacher(options.teacher, options.pooling)
@@ -92,11 +100,10 @@ def main() -> None:
         recipe="iemocap_l2a",
         title="Emotions in speech, trained with a language teacher",
         pipeline_tag="audio-classification",
-        dataset_name=options.dataset_name,
-        dataset_type="iemocap",
-        teacher=f"{options.teacher}, pooling '{options.pooling}', frozen",
+        **options.described(raw),
+        teacher=f"{without_folders(str(options.teacher))}, pooling '{options.pooling}', frozen",
         pairing=f"a random emotion in '{options.template}', anew every epoch",
-        published="59.46 -> 61.20 % on IEMOCAP, a random split (Lee & Yoon, ICLR 2025)",
+        published=PUBLISHED if is_iemocap(raw) else None,
         language="en",
     )
     run_recipe(options, training, info, plans, make_trainer, data, processor)

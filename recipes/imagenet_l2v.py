@@ -6,6 +6,7 @@ imagenet_l2v_resnet50.yaml; each can be given on the command line, too.
 
     accelerate launch recipes/imagenet_l2v.py --small                       # a smoke test: handwritten digits, MiniLM
     accelerate launch recipes/imagenet_l2v.py --data_dir IMAGENET           # an image folder with train/ and val/
+    accelerate launch recipes/imagenet_l2v.py --data_dir MINE --small --template "a photo of {name}"   # any other one
     accelerate launch recipes/imagenet_l2v.py --data_dir IMAGENET --streaming --max_steps 375000
     accelerate launch recipes/imagenet_l2v.py --streaming --max_steps 375000 --eval_strategy no \\
         --load_best_model_at_end false                                      # the Hub's, without a copy on disk
@@ -28,37 +29,46 @@ from hf_colearn import (
     classification_metrics,
 )
 from hf_colearn.corpora.handwritten_digits import load_handwritten_digits
-from hf_colearn.corpora.imagenet import load_imagenet
+from hf_colearn.corpora.imagenet import IMAGENET_1K, is_imagenet_1k, load_imagenet
+from hf_colearn.corpora.imagenet_classes import words_of
 from hf_colearn.data.augmentation import ImageAugmentation
 from hf_colearn.data.bad_samples import without_bad_samples
 from hf_colearn.data.images import ImageTransform, as_rgb, make_image_processor, with_image_transform
 from hf_colearn.data.sample_ids import labels_by_id
 from hf_colearn.data.splits import cut_validation
 from hf_colearn.experiments.arms import ArmPlan, chosen_arms, transfer_arms
-from hf_colearn.experiments.info import ExperimentInfo
+from hf_colearn.experiments.info import ExperimentInfo, folder_name, named_data
 from hf_colearn.experiments.options import RecipeOptions, parse_recipe
 from hf_colearn.experiments.packaged_models import language_teacher
 from hf_colearn.experiments.runner import quiet, run_recipe
 from hf_colearn.experiments.tiny_models import resnet_tiny, vit_tiny
 from hf_colearn.models.backbones import is_convolutional
 from hf_colearn.models.stochastic_depth import add_stochastic_depth
+from hf_colearn.teachers.bank_card import without_folders
 from hf_colearn.utils.command_line import run_script
+
+
+PUBLISHED = "ResNet-50 77.83 -> 78.54, ViT-B/32 75.04 -> 76.75, ViT-B/16 80.07 -> 81.90 % (Lee & Yoon, ICLR 2025)"
 
 
 @dataclass
 class Options(RecipeOptions):
-    repo: str = field(
-        default="ILSVRC/imagenet-1k", metadata={"help": "The Hub's dataset, where there is no --data_dir."}
-    )
+    repo: str = field(default=IMAGENET_1K, metadata={"help": "The Hub's dataset, where there is no --data_dir."})
     streaming: bool = field(
         default=False, metadata={"help": "Read while training, nothing is copied; needs --max_steps."}
     )
     shuffle_buffer: int = field(default=10_000, metadata={"help": "Samples that a stream is shuffled among."})
-    num_validation: int = field(default=10_000, metadata={"help": "Training samples that choose the checkpoint."})
+    num_validation: float | None = field(
+        default=None,
+        metadata={"help": "Training samples that choose the checkpoint, or their share; 10,000, or a tenth of fewer."},
+    )
     image_size: int = field(default=224, metadata={"help": "Height and width that the student sees."})
     crop_pct: float = field(default=0.875, metadata={"help": "The centre crop's share of the short side, in tests."})
     min_crop: float = field(default=0.08, metadata={"help": "Least share of the area of a random training crop."})
-    template: str = field(default="This is about class {}.", metadata={"help": "The prompt of a class."})
+    template: str = field(
+        default="This is about class {}.",
+        metadata={"help": "The prompt of a class: {} is its number, {name} its name, as in 'a photo of {name}'."},
+    )
     pooling: str = field(default="cls", metadata={"help": "How the teacher's tokens become one latent."})
     hflip: bool = field(default=True, metadata={"help": "Mirror half of the training images."})
     drop_path: float = field(default=0.0, metadata={"help": "Stochastic depth of a ViT, in its last layer."})
@@ -95,14 +105,22 @@ def main() -> None:
             "stream: pass --eval_strategy no --load_best_model_at_end false (the last weights are taken), or --data_dir."
         )
     if options.small and options.data_dir is None:
-        raw, name = load_handwritten_digits(), "handwritten digits (scikit-learn)"
+        raw = load_handwritten_digits()
         raw["train"], raw["validation"] = cut_validation(raw["train"], 0.2, seed=0)
+        known, described = (
+            False,
+            {"dataset_name": "handwritten digits (scikit-learn)", "dataset_type": "sklearn-digits"},
+        )
     else:
-        name = "ImageNet-1k"
+        hub_id = options.repo if options.data_dir is None else None
         raw = load_imagenet(
             options.data_dir, options.repo, options.streaming, options.shuffle_buffer, seed=0,
             num_validation=options.num_validation,
         )  # fmt: skip
+        known = is_imagenet_1k(raw, hub_id)
+        described = named_data(folder_name(options.data_dir or options.repo), raw, "pictures", hub_id=hub_id)
+        if known:
+            described = {"dataset_name": "ImageNet-1k", "dataset_type": IMAGENET_1K}
     names = raw["train"].features["label"].names
     skipped: dict[str, list] = {}
     if options.skip_bad_samples:
@@ -110,7 +128,7 @@ def main() -> None:
         raw = {split: good for split, (good, _) in looked.items()}
         skipped = {split: bad for split, (_, bad) in looked.items()}
 
-    prompt = RandomPrompt(options.template, num_classes=len(names))
+    prompt = RandomPrompt(options.template, names=words_of(names))
     # By class: in a stream a sample is known by a hash, and its class by a copy of the label.
     labels = np.arange(len(names)) if options.streaming else labels_by_id(raw["train"])
     class_id = "class_id" if options.streaming else None
@@ -161,14 +179,12 @@ def main() -> None:
 
     info = ExperimentInfo(
         recipe="imagenet_l2v",
-        title=f"{options.student}, trained with a language teacher",
+        title=f"{without_folders(str(options.student))}, trained with a language teacher",
         pipeline_tag="image-classification",
-        dataset_name=name,
-        dataset_type=options.repo if name == "ImageNet-1k" else "sklearn-digits",
-        teacher=f"{options.teacher}, pooling '{options.pooling}', frozen",
+        **described,
+        teacher=f"{without_folders(str(options.teacher))}, pooling '{options.pooling}', frozen",
         pairing=f"a random class in '{options.template}', anew every epoch",
-        published="ResNet-50 77.83 -> 78.54, ViT-B/32 75.04 -> 76.75, ViT-B/16 80.07 -> 81.90 % on ImageNet "
-        "(Lee & Yoon, ICLR 2025)",
+        published=PUBLISHED if known else None,
     )
     notes = {"skipped": {split: len(bad) for split, bad in skipped.items()}}
     run_recipe(options, training, info, plans, make_trainer, data, processor, notes=notes)

@@ -17,7 +17,7 @@ from hf_colearn import CoLearningArguments, CoLearningTrainer
 from hf_colearn.corpora.audio_visual import MODALITIES, ClipOptions
 from hf_colearn.corpora.kinetics_sounds import load_kinetics_sounds
 from hf_colearn.experiments.arms import ArmPlan, chosen_arms
-from hf_colearn.experiments.info import ExperimentInfo
+from hf_colearn.experiments.info import ExperimentInfo, named_data
 from hf_colearn.experiments.multimodal import MultimodalOptions, multimodal_arms, multimodal_trainer
 from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.runner import quiet, run_recipe
@@ -58,8 +58,7 @@ def main() -> None:
         recipe="kinetics_sounds_av",
         title="Actions, seen and heard",
         pipeline_tag="video-classification",
-        dataset_name=f"Kinetics-Sounds ({options.hub_id or f'{len(names)} classes, tested on {options.test_split}'})",
-        dataset_type="kinetics-sounds",
+        **named_data("Kinetics-Sounds", raw, "clips", f"tested on {options.test_split}", hub_id=options.hub_id),
         pairing="the two tracks of a clip",
     )
     run_recipe(options, training, info, plans, make_trainer, data, {"video": processor})

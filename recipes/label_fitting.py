@@ -16,7 +16,7 @@ from hf_colearn.analysis.plots.training_curves import plot_head_gaps
 from hf_colearn.corpora.image_audio import AVDigitsOptions, av_processors, with_av_inputs
 from hf_colearn.data.soft_labels import SmoothedLabels
 from hf_colearn.experiments.arms import ArmPlan, chosen_arms
-from hf_colearn.experiments.info import ExperimentInfo
+from hf_colearn.experiments.info import ExperimentInfo, named_data
 from hf_colearn.experiments.multimodal import MultimodalOptions, multimodal_trainer
 from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.runner import quiet, run_recipe
@@ -57,8 +57,7 @@ def main() -> None:
         recipe="label_fitting",
         title="Label fitting and the gap between modalities",
         pipeline_tag="image-classification",
-        dataset_name=f"AV-digits (handwritten and {options.sound})",
-        dataset_type="av-digits",
+        **named_data("AV-digits", raw, "pairs", f"handwritten and {options.sound}"),
         pairing="by class, at random within a split",
     )
     runs = run_recipe(options, training, info, plans, make_trainer, data, processors)

@@ -27,7 +27,7 @@ from hf_colearn.corpora.nvgesture import load_nvgesture
 from hf_colearn.data.flow import with_flow
 from hf_colearn.data.video import with_frames
 from hf_colearn.experiments.arms import ArmPlan, chosen_arms
-from hf_colearn.experiments.info import ExperimentInfo
+from hf_colearn.experiments.info import ExperimentInfo, named_data
 from hf_colearn.experiments.multimodal import MultimodalOptions, multimodal_arms, multimodal_trainer
 from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.runner import quiet, run_recipe
@@ -97,8 +97,7 @@ def main() -> None:
         recipe="nvgesture",
         title="Gestures in colour, flow and depth",
         pipeline_tag="video-classification",
-        dataset_name="NVGesture",
-        dataset_type="nvgesture",
+        **named_data("NVGesture", raw, "recordings"),
         pairing="three recordings of a gesture",
     )
     run_recipe(options, training, info, plans, make_trainer, data, processors)

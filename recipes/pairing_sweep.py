@@ -59,7 +59,7 @@ def make_parser() -> CommandParser:
     parser.add_argument(
         "--no_report", dest="report", action="store_false", help="write the numbers alone, without report.html"
     )
-    parser.set_defaults(check=None)
+    parser.set_defaults(check=None, license=None)
     return parser
 
 

@@ -22,7 +22,7 @@ from hf_colearn.corpora.image_text import MODALITIES, ImageTextOptions
 from hf_colearn.corpora.sarcasm import CLASSES, load_sarcasm
 from hf_colearn.experiments.arms import ArmPlan, chosen_arms
 from hf_colearn.experiments.image_text import class_names, image_text_backbones, image_text_processors
-from hf_colearn.experiments.info import ExperimentInfo
+from hf_colearn.experiments.info import ExperimentInfo, named_data
 from hf_colearn.experiments.multimodal import MultimodalOptions, multimodal_arms, multimodal_trainer
 from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.runner import quiet, run_recipe
@@ -55,13 +55,12 @@ def main() -> None:
         collators = {"image": None, "text": DataCollatorWithPadding(processors["text"])}
         return multimodal_trainer(options, arm, args, model, data, collators, ("accuracy", "macro_f1"))
 
-    source = options.hub_id or options.texts
+    texts = [options.texts] if options.texts else []
     info = ExperimentInfo(
         recipe="sarcasm_it",
         title="Sarcasm in tweets with a picture",
         pipeline_tag="text-classification",
-        dataset_name="multimodal sarcasm" + (f" ({source})" if source else ""),
-        dataset_type="multimodal-sarcasm",
+        **named_data("Multimodal sarcasm", raw, "tweets", *texts, hub_id=options.hub_id),
         pairing="a tweet and its picture",
         language="en",
     )

@@ -22,7 +22,7 @@ from hf_colearn.data.audio import with_input_values
 from hf_colearn.data.images import with_pixel_values
 from hf_colearn.data.text import with_input_ids
 from hf_colearn.experiments.arms import ArmPlan, chosen_arms
-from hf_colearn.experiments.info import ExperimentInfo
+from hf_colearn.experiments.info import ExperimentInfo, named_data
 from hf_colearn.experiments.multimodal import MultimodalOptions, multimodal_arms, multimodal_trainer
 from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.runner import quiet, run_recipe
@@ -79,8 +79,7 @@ def main() -> None:
         recipe="stamps",
         title="Stamps: picture, sentence and speech",
         pipeline_tag="image-classification",
-        dataset_name=f"Tux Paint stamps ({len(names)} categories, sentences '{options.text}', French speech)",
-        dataset_type="tuxpaint-stamps",
+        **named_data("Tux Paint stamps", raw, "stamps", f"sentences '{options.text}', French speech"),
         pairing="real triples, split by description",
         language=options.text,
     )

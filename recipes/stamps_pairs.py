@@ -12,7 +12,6 @@ with the first seed: settings are chosen on one split, and confirmed on another.
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, concatenate_datasets
@@ -22,11 +21,12 @@ from hf_colearn.corpora.stamps import load_stamps, needs_stamps
 from hf_colearn.data.views import StoredViews, TwoViews
 from hf_colearn.experiments.chosen_settings import SemiSupervisedOptions, ask
 from hf_colearn.experiments.frozen_features import encoded_views, feature_dataset, feature_student, speech_encoder
-from hf_colearn.experiments.info import ExperimentInfo
+from hf_colearn.experiments.info import ExperimentInfo, named_data
 from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.packaged_models import PACKAGED_LANGUAGE, PACKAGED_VISION, language_teacher, vision_teacher
 from hf_colearn.experiments.runner import quiet, run_recipe
 from hf_colearn.experiments.semi_supervised import SemiSupervised
+from hf_colearn.teachers.bank_card import without_folders
 from hf_colearn.utils.command_line import run_script
 
 
@@ -97,13 +97,12 @@ def main() -> None:
     if options.choose or options.check_teacher:
         return ask(options, training, plans, semi, test_features, __file__, comparison)
     models = {"speech": options.speech_model, "text": options.text_model, "image": options.image_model}
-    models = {name: Path(model).name if Path(model).is_dir() else model for name, model in models.items()}
+    models = {name: without_folders(model) for name, model in models.items()}
     info = ExperimentInfo(
         recipe="stamps_pairs",
         title=f"Stamps: {comparison}, few labels and many pairs",
         pipeline_tag="feature-classification",
-        dataset_name=f"Tux Paint stamps ({len(names)} categories, English sentences, French speech)",
-        dataset_type="tuxpaint-stamps",
+        **named_data("Tux Paint stamps", {"train": train, "test": test}, "stamps", "English sentences, French speech"),
         teacher=f"{models[options.teacher]} ({options.teacher}), frozen; the student reads features of "
         f"{models[options.student]}",
         pairing="real triples, split by sentence",

@@ -23,7 +23,7 @@ from hf_colearn.corpora.image_text import MODALITIES, ImageTextOptions
 from hf_colearn.corpora.twitter2015 import CLASSES, load_twitter2015
 from hf_colearn.experiments.arms import ArmPlan, chosen_arms
 from hf_colearn.experiments.image_text import class_names, image_text_backbones, image_text_processors
-from hf_colearn.experiments.info import ExperimentInfo
+from hf_colearn.experiments.info import ExperimentInfo, named_data
 from hf_colearn.experiments.multimodal import MultimodalOptions, multimodal_arms, multimodal_trainer
 from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.runner import quiet, run_recipe
@@ -57,8 +57,7 @@ def main() -> None:
         recipe="twitter2015_it",
         title="Sentiment towards what a tweet names",
         pipeline_tag="text-classification",
-        dataset_name=options.hub_id or "Twitter-2015",
-        dataset_type="twitter-2015",
+        **named_data("Twitter-2015", raw, "samples", hub_id=options.hub_id),
         pairing="a tweet, its target and its picture",
         language="en",
     )

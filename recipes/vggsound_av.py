@@ -17,7 +17,7 @@ from hf_colearn import CoLearningArguments, CoLearningTrainer
 from hf_colearn.corpora.audio_visual import MODALITIES, ClipOptions
 from hf_colearn.corpora.vggsound import load_vggsound
 from hf_colearn.experiments.arms import ArmPlan, chosen_arms
-from hf_colearn.experiments.info import ExperimentInfo
+from hf_colearn.experiments.info import ExperimentInfo, named_data
 from hf_colearn.experiments.multimodal import MultimodalOptions, multimodal_arms, multimodal_trainer
 from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.runner import quiet, run_recipe
@@ -54,8 +54,7 @@ def main() -> None:
         recipe="vggsound_av",
         title="Sounds and their sources",
         pipeline_tag="video-classification",
-        dataset_name=f"VGGSound ({options.hub_id or f'{len(names)} classes'})",
-        dataset_type="vggsound",
+        **named_data("VGGSound", raw, "clips", hub_id=options.hub_id),
         pairing="the two tracks of a clip",
     )
     run_recipe(options, training, info, plans, make_trainer, data, {"video": processor})

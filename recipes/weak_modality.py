@@ -19,7 +19,7 @@ from hf_colearn.corpora.stamps import load_stamps, needs_stamps
 from hf_colearn.data.audio import read_waveform
 from hf_colearn.data.splits import hide_labels
 from hf_colearn.experiments.arms import ArmPlan, chosen_arms
-from hf_colearn.experiments.info import ExperimentInfo
+from hf_colearn.experiments.info import ExperimentInfo, named_data
 from hf_colearn.experiments.multimodal import MultimodalOptions, multimodal_arms, multimodal_trainer
 from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.packaged_models import PACKAGED_LANGUAGE, PACKAGED_VISION, language_teacher, vision_teacher
@@ -86,8 +86,7 @@ def main() -> None:
         recipe="weak_modality",
         title="A weak modality",
         pipeline_tag="feature-extraction",
-        dataset_name=f"Tux Paint stamps ({len(names)} categories, frozen features, {labels})",
-        dataset_type="tuxpaint-stamps",
+        **named_data("Tux Paint stamps", raw, "stamps", "frozen features", labels),
         pairing="real triples, split by description",
         language="en",
     )

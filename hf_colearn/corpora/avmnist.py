@@ -12,7 +12,7 @@ that MultiBench reads (github.com/pliang279/MultiBench) and github.com/slyviacas
 The release holds no waveforms. A teacher that hears needs spoken digits from elsewhere (`with_spoken_digits`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,13 @@ _FILES = {
     "test": ("image/test_data.npy", "audio/test_data.npy", "test_labels.npy"),
 }
 _SHAPES = (((784,), (28, 28)), ((112, 112),), ((),))  # of one sample
+
+
+def is_avmnist(splits: Mapping[str, Dataset]) -> bool:
+    """Whether these are the release's 60,000 training and 10,000 test samples, which published numbers are of."""
+    sizes = {split: len(part) for split, part in splits.items()}
+    is_release = "spectrogram" in splits["train"].column_names
+    return is_release and sizes["train"] + sizes["validation"] == 60_000 and sizes["test"] == 10_000
 
 
 def load_avmnist(data_dir: str | Path, seed: int = 0, num_validation: int = 5000) -> DatasetDict:

@@ -5,6 +5,7 @@ The University of Southern California licenses and distributes the folder that [
 
 import re
 from collections import Counter
+from collections.abc import Mapping, Sized
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from hf_colearn.data.splits import cut_validation
 
 
 EMOTIONS = ("angry", "happy", "sad", "neutral", "frustrated", "excited")
+NUM_UTTERANCES = 7380  # of these emotions, in the release
 CODES = dict(zip(("ang", "hap", "sad", "neu", "fru", "exc"), EMOTIONS, strict=True))
 _OTHERS = "sur fea dis oth xxx surprise surprised fear fearful disgust disgusted other"  # known, and left out
 
@@ -36,6 +38,11 @@ _FEATURES = {
     "speaker": Value("string"),
     "utterance": Value("string"),
 }
+
+
+def is_iemocap(splits: Mapping[str, Sized]) -> bool:
+    """Whether these are all 7,380 utterances of six emotions, which published numbers are of."""
+    return sum(map(len, splits.values())) == NUM_UTTERANCES
 
 
 def load_iemocap(

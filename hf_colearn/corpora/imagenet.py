@@ -1,7 +1,9 @@
 """ImageNet: from the Hub, from a folder of images, as a stream."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -19,23 +21,26 @@ from datasets import (
 from datasets.exceptions import DatasetNotFoundError
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 
+from hf_colearn.corpora.imagenet_classes import meanings_of
 from hf_colearn.data.columns import as_stored
 from hf_colearn.data.sample_ids import with_sample_ids
 from hf_colearn.data.splits import cut_validation
 from hf_colearn.utils.draws import draw_bits
 
 
+IMAGENET_1K = "ILSVRC/imagenet-1k"
+_SIZES = {"train": 1_281_167, "test": 50_000}  # of ImageNet-1k
 TEST_FOLDERS = ("val", "validation", "test")  # ImageNet's own validation split is what one tests on
 SHARDS = 1024  # of a folder's stream: enough for the workers of any number of processes
 
 
 def load_imagenet(
     data_dir: str | Path | None = None,
-    repo: str = "ILSVRC/imagenet-1k",
+    repo: str = IMAGENET_1K,
     streaming: bool = False,
     shuffle_buffer: int = 10_000,
     seed: int = 0,
-    num_validation: int | float = 10_000,
+    num_validation: int | float | None = None,
 ) -> DatasetDict | IterableDatasetDict:
     """ImageNet-1k, or any set of images with its columns or in its folders, with a validation split cut from `train`.
 
@@ -58,7 +63,8 @@ def load_imagenet(
         shuffle_buffer (`int`, *optional*, defaults to 10_000): Samples (still encoded, 0.1 MB each) among which a stream
             is shuffled, by another order every epoch.
         seed (`int`, *optional*, defaults to 0): Draws the validation split, and shuffles a stream.
-        num_validation (`int` or `float`, *optional*, defaults to 10_000): Samples of `validation`, or their share.
+        num_validation (`int` or `float`, *optional*): Samples of `validation`, from 1, or their share, below 1. By default
+            10,000, or a tenth of fewer than 100,000, and at least as many as there are classes.
 
     Returns:
         [`datasets.DatasetDict`] or [`datasets.IterableDatasetDict`]: `train`, `validation` and `test` with `image` (not
@@ -85,7 +91,11 @@ def load_imagenet(
         )
     train, test = (as_stored(dataset.select_columns(["image", "label"]), "image") for dataset in (train, test))
     if isinstance(train, IterableDataset):
-        return _stream_by_hash(train, test, shuffle_buffer, seed, num_validation)
+        split = (train.info.splits or {}).get("train")
+        length = split.num_examples if split is not None else None
+        number = _number_of(num_validation, length, features["label"].num_classes)
+        return _stream_by_hash(train, test, shuffle_buffer, seed, number, length)
+    num_validation = _number_of(num_validation, len(train), features["label"].num_classes)
     train = with_sample_ids(train)
     if streaming:
         train = train.add_column("class_id", train["label"][:])
@@ -101,6 +111,22 @@ def load_imagenet(
     streams = {name: part.to_iterable_dataset(num_shards=min(SHARDS, len(part))) for name, part in splits.items()}
     streams["train"] = streams["train"].shuffle(seed=seed, buffer_size=shuffle_buffer)
     return IterableDatasetDict(streams)
+
+
+def is_imagenet_1k(splits: Mapping[str, Any], repo: str | None = None) -> bool:
+    """Whether these are ImageNet-1k's own data, which published numbers are of: its 1000 classes in their order, and all of
+    its 1,281,167 training and 50,000 validation samples, as [`load_imagenet`] splits them.
+
+    Of a stream from the Hub, whose samples nobody counts, the name of the repository decides.
+    """
+    names = splits["train"].features["label"].names
+    if meanings_of(names) != [[index] for index in range(1000)]:
+        return False
+    if not all(hasattr(part, "__len__") for part in splits.values()):
+        return repo == IMAGENET_1K
+    return (
+        len(splits["train"]) + len(splits["validation"]) == _SIZES["train"] and len(splits["test"]) == _SIZES["test"]
+    )
 
 
 # ---- a folder ----
@@ -150,17 +176,28 @@ def _from_hub(repo: str, streaming: bool) -> list[Dataset] | list[IterableDatase
         ) from error
 
 
+def _number_of(asked: int | float | None, length: int | None, num_classes: int) -> int | float:
+    """The validation samples, from 1, or their share, below 1: as asked, or 10,000 and less of a smaller set."""
+    if asked is None:
+        return 10_000 if not length else min(10_000, max(length // 10, num_classes))
+    return int(asked) if asked >= 1 and float(asked).is_integer() else float(asked)
+
+
 def _stream_by_hash(
-    train: IterableDataset, test: IterableDataset, shuffle_buffer: int, seed: int, num_validation: int | float
+    train: IterableDataset,
+    test: IterableDataset,
+    shuffle_buffer: int,
+    seed: int,
+    num_validation: int | float,
+    length: int | None,
 ) -> IterableDatasetDict:
     share = num_validation
     if not isinstance(num_validation, float):
-        split = (train.info.splits or {}).get("train")
-        if split is None or not split.num_examples:
+        if not length:
             raise ValueError(
                 f"num_validation={num_validation} of a stream that does not tell its length: pass a share, such as 0.01."
             )
-        share = num_validation / split.num_examples
+        share = num_validation / length
     if not 0 < share < 1:
         raise ValueError(f"num_validation={num_validation} is {share:.3g} of the stream: pass less, and more than 0.")
     features = Features({**train.features, "sample_id": Value("int64"), "class_id": Value("int64")})

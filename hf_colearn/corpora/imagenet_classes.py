@@ -35,6 +35,23 @@ def imagenet_names() -> list[str]:
     return [names for _, names in _table()]
 
 
+def words_of(labels: Sequence[str]) -> list[str]:
+    """Labels as words for a prompt: of a WordNet id the first of its names, of any other its words without `_`.
+
+    Example:
+
+    ```python
+    >>> from hf_colearn.corpora.imagenet_classes import words_of
+
+    >>> words_of(["n01440764", "sea_turtle"])
+    ['tench', 'sea turtle']
+
+    ```
+    """
+    first = {wnid: names.split(", ")[0] for wnid, names in _table()}
+    return [first.get(label, label.replace("_", " ")) for label in labels]
+
+
 @cache
 def _meanings() -> dict[str, list[int]]:
     """The classes that a label may mean: a WordNet id, a full name, or a first synonym (`crane` means two)."""

@@ -7,6 +7,7 @@ from transformers import PreTrainedConfig
 
 from hf_colearn.corpora.av_digits import load_av_digits
 from hf_colearn.corpora.avmnist import load_avmnist
+from hf_colearn.experiments.info import named_data
 from hf_colearn.experiments.options import RecipeOptions
 from hf_colearn.experiments.tiny_models import RESNETS
 
@@ -28,13 +29,11 @@ class AvmnistOptions(RecipeOptions):
             raise ValueError("no data: pass --data_dir (AVMNIST's release), --audio_dir (spoken digits) or --small.")
         return load_av_digits(self.audio_dir, skip_bad_samples=self.skip_bad_samples)
 
-    @property
-    def dataset(self) -> dict[str, str]:
+    def described(self, raw: DatasetDict) -> dict[str, str]:
         """The fields of [`~hf_colearn.experiments.info.ExperimentInfo`] that name the data."""
         if self.data_dir is not None:
-            return {"dataset_name": "AVMNIST", "dataset_type": "avmnist"}
-        sound = "spoken" if self.audio_dir else "DTMF"
-        return {"dataset_name": f"AV-digits (handwritten and {sound})", "dataset_type": "av-digits"}
+            return named_data("AVMNIST", raw)
+        return named_data("AV-digits", raw, "pairs", f"handwritten and {'spoken' if self.audio_dir else 'DTMF'}")
 
     def backbone(self) -> PreTrainedConfig | str | None:
         """A ResNet from scratch on one channel, or the checkpoint that `--student` names."""

@@ -7,6 +7,7 @@ from datasets import DatasetDict
 
 from hf_colearn.corpora.iemocap import load_iemocap
 from hf_colearn.corpora.iemocap_synthetic import write_smoke_test_tree
+from hf_colearn.experiments.info import named_data
 from hf_colearn.experiments.options import RecipeOptions
 
 
@@ -19,17 +20,21 @@ class IemocapOptions(RecipeOptions):
 
     def load(self, output_dir: str) -> DatasetDict:
         """The utterances; for a smoke test without `--data_dir` synthetic ones, which are written below `output_dir`."""
-        if self.small and self.data_dir is None:
-            self.data_dir = str(write_smoke_test_tree(f"{output_dir}/data"))
+        folder = self.data_dir
+        if self.is_synthetic:
+            folder = str(write_smoke_test_tree(f"{output_dir}/data"))
         return load_iemocap(
-            self.data_dir,
+            folder,
             split=cast(Any, self.split),  # which refuses another word
             test_session=self.test_session,
             skip_bad_samples=self.skip_bad_samples,
         )
 
     @property
-    def dataset_name(self) -> str:
-        """For report and card."""
-        synthetic = " (synthetic utterances in its layout)" if self.small else ""
-        return f"IEMOCAP{synthetic}, test split by {self.split}"
+    def is_synthetic(self) -> bool:
+        return self.small and self.data_dir is None
+
+    def described(self, raw: DatasetDict) -> dict[str, str]:
+        """The fields of [`~hf_colearn.experiments.info.ExperimentInfo`] that name the data."""
+        name = "Synthetic utterances in IEMOCAP's layout" if self.is_synthetic else "IEMOCAP"
+        return named_data(name, raw, "utterances", f"test split by {self.split}")

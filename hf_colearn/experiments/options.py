@@ -105,8 +105,9 @@ def parse_recipe(
     Raises:
         ValueError: If the YAML is none, or a key in it is no option.
     """
+    groups: Any = _groups(options_class)  # mypy sees argparse's first argument, which is a name
     parser = _Parser(
-        _groups(options_class),
+        groups,
         usage="%(prog)s [options]",
         description=_description(script),
         formatter_class=_Help,
@@ -146,7 +147,7 @@ def parse_recipe(
 
 
 # ---- help ----
-class _Parser(CommandParser, HfArgumentParser):
+class _Parser(HfArgumentParser, CommandParser):
     """Options from dataclasses, as transformers reads them, and our errors."""
 
 

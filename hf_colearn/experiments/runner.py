@@ -5,6 +5,7 @@ All arms of a seed start from the same weights and see the same samples, so that
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ def run_recipe(
     )
     if is_main := distributed.rank() == 0:
         known = {
-            **info.to_dict(),
+            **replace(info, license=options.license).to_dict(),
             "metric": main_metric(runs[0]),
             "source": "teacher" if has_teacher else "pairing",
             "teacher": _teacher(runs, folder),

@@ -158,25 +158,53 @@ class RandomPrompt(Pairing):
     """Every sample sees the prompt of a random class, drawn anew every epoch, independent of its label.
 
     Args:
-        template (`str`): A text with one `{}` for the class, such as `"This is about class {}."`.
-        num_classes (`int`): How many prompts there are; `prompts` are the inputs of the bank.
+        template (`str`): A text with `{}` for the number of the class, as in `"This is about class {}."`, or with `{name}`
+            for its name, as in `"a photo of {name}"`.
+        num_classes (`int`, *optional*): How many prompts there are, where there are no names; `prompts` are the inputs of
+            the bank.
+        names (`Sequence[str]`, *optional*): The names of the classes in their order, such as
+            `dataset.features["label"].names`.
+
+    Example:
+
+    ```python
+    >>> from hf_colearn import RandomPrompt
+
+    >>> RandomPrompt("This is about class {}.", num_classes=2).prompts
+    ['This is about class 0.', 'This is about class 1.']
+    >>> RandomPrompt("a photo of {name}", names=["a cat", "a dog"]).prompts
+    ['a photo of a cat', 'a photo of a dog']
+
+    ```
     """
 
-    def __init__(self, template: str, num_classes: int):
+    def __init__(self, template: str, num_classes: int | None = None, names: Sequence[str] | None = None):
+        if names is not None and num_classes not in (None, len(names)):
+            raise ValueError(f"num_classes={num_classes} and {len(names)} names: pass a name a class, or names alone.")
+        self.template, self.names = template, None if names is None else list(names)
+        self.num_classes = (num_classes or 0) if names is None else len(names)
+        if self.num_classes < 1:
+            raise ValueError(f"num_classes={self.num_classes} gives no prompt: pass at least 1.")
         try:
-            has_place = template.format("0") != template.format("1")
-        except (LookupError, ValueError):
-            has_place = False
-        if not has_place:
-            raise ValueError(f"template='{template}' has no single place for the class: write one {{}} there.")
-        if num_classes < 1:
-            raise ValueError(f"num_classes={num_classes} gives no prompt: pass at least 1.")
-        self.template, self.num_classes = template, num_classes
+            has_number = template.format("0", name="") != template.format("1", name="")
+            has_name = template.format("", name="0") != template.format("", name="1")
+        except (AttributeError, LookupError, ValueError):
+            has_number = has_name = False
+        if not has_number and not has_name:
+            raise ValueError(
+                f"template='{template}' has no single place for the class: write one {{}} there for its number, or {{name}} "
+                "for its name."
+            )
+        if has_name and names is None:
+            raise ValueError(
+                f"template='{template}' asks for the classes' names: pass names=[...], or write {{}} for their numbers."
+            )
 
     @property
     def prompts(self) -> list[str]:
         """The teacher's inputs, one a class: bank row i belongs to `prompts[i]`."""
-        return [self.template.format(i) for i in range(self.num_classes)]
+        names = self.names or [""] * self.num_classes
+        return [self.template.format(i, name=name) for i, name in enumerate(names)]
 
     def rows(self, bank, sample_ids, epoch, seed):
         return (draw_bits(sample_ids, epoch, seed) % np.uint64(self.num_classes)).astype(np.int64)

@@ -21,7 +21,7 @@ _PATIENCE_S = 5.0  # within which a launcher ends the other processes of a faile
 class CommandParser(argparse.ArgumentParser):
     """An `ArgumentParser` whose errors are one line, which suggests an option for one that it does not know."""
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         options, unknown = self.parse_known_args(args, namespace)
         if unknown:
             self.error(self._no_option(unknown[0]))
