@@ -34,8 +34,8 @@ def read_waveform(
 ) -> tuple[np.ndarray, int]:
     """A clip as mono samples and their rate, where full scale is 1.
 
-    Channels are averaged; where they cancel, as two of opposite phase do, the loudest is taken instead (where the mean has
-    less than 1 % of the power that it would have of the loudest channel alone). Integers are scaled by their type's range.
+    Channels are averaged; where they cancel, as two of opposite phase do, the first of the loudest is taken instead (where
+    the mean has less than 1 % of the power that it would have of the loudest channel alone). Integers are scaled by their type's range.
     soundfile reads files; torchcodec, where installed, those that it does not know (m4a and other video containers).
 
     Args:
@@ -86,10 +86,12 @@ def is_audio_decoder(item: Any) -> bool:
 
 
 def _downmix(wave_CT: np.ndarray) -> np.ndarray:
-    """The mean of the channels, or the loudest where they cancel; loudness without the mean over time."""
+    """The mean of the channels, or the first of the loudest where they cancel; loudness without the mean over time."""
     mean_T, power_C = wave_CT.mean(axis=0), wave_CT.var(axis=1, dtype=np.float64)
     alone = power_C.max() / len(wave_CT) ** 2  # the mean's power, were the other channels silent
-    return wave_CT[power_C.argmax()] if mean_T.var(dtype=np.float64) < _CANCELLED * alone else mean_T
+    if mean_T.var(dtype=np.float64) >= _CANCELLED * alone:
+        return mean_T
+    return wave_CT[(power_C >= (1 - _CANCELLED) * power_C.max()).argmax()]
 
 
 def _decode(cell: Any, name: str, array_rate: int | None) -> tuple[np.ndarray, int]:

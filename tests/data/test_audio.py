@@ -6,15 +6,16 @@ import sys
 import types
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import torch
 from datasets import Array3D, Audio, ClassLabel, Dataset, Features, List, Value
-from transformers import DataCollatorWithPadding
+from transformers import ASTFeatureExtractor, DataCollatorWithPadding
 
 import families
 import tiny_teachers
-from hf_colearn import TeacherBank
+from hf_colearn import FrozenEncoder, TeacherBank
 from hf_colearn.data.audio import (
     NoisyWaveforms,
     WaveformNoise,
@@ -23,7 +24,8 @@ from hf_colearn.data.audio import (
 )
 from hf_colearn.models.spectrogram import SpectrogramFeatureExtractor
 from hf_colearn.teachers.inputs import waveform
-from tiny_teachers import RATE, noise
+from refusals import Refusals, assert_refused
+from tiny_teachers import RATE, noise, sound
 
 
 soundfile = pytest.importorskip("soundfile")
@@ -86,6 +88,62 @@ def test_stereo_is_averaged(samples):
     np.testing.assert_allclose(wave, (left + right) / 2, atol=1e-7)
 
 
+LEFT, OFFSET = tone(), np.float32(0.25)
+OTHER = noise(0.5)
+
+
+@pytest.mark.parametrize(
+    ("channels", "wanted"),
+    [
+        ([LEFT, -LEFT], LEFT),
+        ([-0.5 * LEFT, LEFT, -0.5 * LEFT], LEFT),  # the loudest of three
+        ([OFFSET + LEFT, OFFSET - LEFT], OFFSET + LEFT),  # an offset is no sound
+        # The mean keeps .025**2 of the power, and the left channel alone would give it .5**2: 1/400 is below 1/100.
+        ([LEFT, -0.95 * LEFT], LEFT),
+        ([LEFT, -0.7 * LEFT], 0.15 * LEFT),  # .15**2 / .5**2 = 9/100 is not
+        ([LEFT, 0 * LEFT], LEFT / 2),
+        ([0 * LEFT] * 3 + [LEFT] + [0 * LEFT] * 2, LEFT / 6),
+        ([LEFT + OTHER, OTHER - LEFT], OTHER),
+    ],
+)
+def test_channels_are_averaged_where_they_do_not_cancel(channels, wanted):
+    stereo = np.stack(channels)
+
+    for array in (stereo, stereo.T):
+        np.testing.assert_allclose(read_waveform(array, 0, array_rate=RATE)[0], wanted, atol=1e-6)
+    np.testing.assert_allclose(read_waveform(wav(stereo.T, subtype="FLOAT"), 0)[0], wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "samples", "wanted"),
+    [
+        ("int8", [-128, 0, 64], [-1, 0, 0.5]),
+        ("uint8", [0, 128, 192], [-1, 0, 0.5]),  # as WAV files of 8 bits hold them
+        ("int16", [-32768, 0, 16384], [-1, 0, 0.5]),
+        ("int32", [-(2**31), 0, 2**30], [-1, 0, 0.5]),
+        ("float16", [-1, 0, 0.5], [-1, 0, 0.5]),
+        ("float64", [-1.5, 0, 0.5], [-1.5, 0, 0.5]),  # beyond full scale, which floats may be
+    ],
+)
+def test_samples_are_scaled_by_their_types_range(dtype, samples, wanted):
+    array = np.array(samples, dtype=dtype)
+
+    for cell in (array, torch.from_numpy(array)):
+        assert read_waveform({"array": cell, "sampling_rate": torch.tensor(8000)}, 0)[0].tolist() == wanted
+    assert read_waveform(torch.tensor([-1, 0, 0.5], dtype=torch.bfloat16), 0, array_rate=8000)[0].tolist() == [
+        -1,
+        0,
+        0.5,
+    ]
+
+
+def test_files_of_8_to_64_bits_are_one_clip():
+    samples = np.array([-0.5, 0, 0.25, 0.75])
+
+    for subtype in ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"):
+        assert read_waveform(wav(samples, subtype=subtype), 0)[0].tolist() == samples.tolist()
+
+
 BROKEN = np.where(np.arange(1600) % 800 == 5, np.nan, noise(0.1))
 
 
@@ -103,6 +161,9 @@ BROKEN = np.where(np.arange(1600) % 800 == 5, np.nan, noise(0.1))
         (wav(BROKEN, subtype="FLOAT"), "row 7 has 2 samples of 1600 that are NaN or infinite"),
         ({"array": np.array([np.inf, 0.0]), "sampling_rate": 8000}, "row 7 has 1 samples of 2 that are NaN"),
         ({"array": noise(0.1), "sampling_rate": None}, "row 7 has sampling_rate=None: pass its rate in Hz"),
+        ({"array": noise(0.1)}, "row 7 has sampling_rate=None: pass its rate in Hz"),
+        ({"array": noise(0.1), "sampling_rate": float("nan")}, "row 7 has sampling_rate=nan: pass its rate in Hz"),
+        ({"array": [0.1, 0.2], "sampling_rate": 22_050.5}, "row 7 has sampling_rate=22050.5: pass .* a whole number"),
         ({"array": np.zeros((2, 2, 2)), "sampling_rate": 8000}, r"row 7 is a waveform of shape \(2, 2, 2\)"),
         (
             noise(0.1),
@@ -135,6 +196,24 @@ def test_a_silent_recording_is_no_teacher_input():
 
     with pytest.raises(ValueError, match="teacher input 1 \\('b.wav'\\) is silent"):
         TeacherBank.encode(tiny_teachers.wav2vec2(), recordings)
+
+
+def test_an_audio_column_is_a_teachers_input_with_torchcodec_or_without(tmp_path, monkeypatch):
+    (tmp_path / "a.wav").write_bytes(wav(noise(0.1)))
+    stored = Dataset.from_dict({"audio": [str(tmp_path / "a.wav")]})
+    teacher = tiny_teachers.wav2vec2()
+    wanted = teacher.encode([str(tmp_path / "a.wav")])
+    monkeypatch.setattr(datasets.config, "TORCHCODEC_AVAILABLE", False)
+
+    banks = [
+        TeacherBank.encode(teacher, stored.cast_column("audio", Audio())["audio"]),
+        TeacherBank.encode(teacher, stored["audio"]),  # paths
+        TeacherBank.encode(teacher, [(tmp_path / "a.wav").read_bytes()]),
+    ]
+
+    for bank in banks:
+        torch.testing.assert_close(bank.lookup([0]), wanted)
+    assert len({bank.fingerprint for bank in banks}) == 1
 
 
 # torchcodec is optional, and its registry build needs CUDA and FFmpeg: this stands for its decoder.
@@ -258,6 +337,43 @@ def test_batches_are_padded_with_a_mask_only_where_the_student_reads_one(reads_m
 def test_bad_input_is_refused(dataset, kwargs, message):
     with pytest.raises(ValueError, match=message):
         with_input_values(dataset, tiny_teachers.wav2vec2_extractor(True), **kwargs)
+
+
+def test_a_column_of_bare_arrays_needs_its_rate():
+    data = Dataset.from_dict({"audio": [tone(440, rate=8000).tolist()], "label": [0]})
+    extractor = tiny_teachers.wav2vec2_extractor(True)
+
+    found = with_input_values(data, extractor, array_rate=8000)
+
+    assert len(found[0]["input_values"]) == 8000  # half a second at 16 kHz
+    inside = slice(300, -300)
+    np.testing.assert_allclose(found[0]["input_values"][inside], tone()[inside] * 2**0.5, atol=2e-2)  # of deviation 1
+
+
+def test_a_clip_longer_than_the_window_is_named(caplog):
+    data = audio_dataset([noise(0.1), noise(1.5), noise(2.0)])
+
+    for kwargs, said in (
+        ({}, ["row 1 lasts 1.5 s, longer than the window of 1 s of Whisper"]),
+        ({"max_seconds": 1.0}, []),
+    ):
+        caplog.clear()
+        with_input_values(data, tiny_teachers.whisper_extractor(), **kwargs)
+        messages = [record.getMessage() for record in caplog.records if record.name == "hf_colearn.data.audio"]
+        assert len(messages) == len(said) and all(part in text for part, text in zip(said, messages, strict=True))
+
+
+def test_filter_banks_of_a_clip_below_a_frame_are_those_of_the_clip_and_zeros():
+    kaldi = pytest.importorskip("torchaudio.compliance.kaldi")
+    extractor = ASTFeatureExtractor(max_length=4, num_mel_bins=16)
+    clip = noise(0.01)  # 160 samples of the 400 that a frame of 25 ms has
+
+    found = with_input_values(audio_dataset([wav(clip, subtype="FLOAT")]), extractor)[0]["input_values"]
+
+    filled = torch.nn.functional.pad(torch.from_numpy(clip), (0, 240))[None]
+    frame_1M = kaldi.fbank(filled, sample_frequency=16_000, window_type="hanning", num_mel_bins=16)
+    wanted = (torch.nn.functional.pad(frame_1M, (0, 0, 0, 3)) - extractor.mean) / (2 * extractor.std)
+    torch.testing.assert_close(found, wanted)
 
 
 # ---- spectrograms ----
@@ -426,3 +542,114 @@ def test_a_bank_is_encoded_from_noisy_recordings_and_cached(tmp_path):
 def test_a_silent_recording_gets_no_noise():
     with pytest.raises(ValueError, match="the audio in row 1 is silent"):
         NoisyWaveforms([wav(noise(0.1)), wav(np.zeros(1600))], 1e-3, RATE)[1]
+
+
+# ---- what is refused, with nothing written ----
+refusals = Refusals()
+
+
+def bank_of(*recordings, teacher=None):
+    return TeacherBank.encode(teacher or tiny_teachers.wav2vec2(), list(recordings), "banks", show_progress=False)
+
+
+@refusals.case(
+    ValueError, "row 0 is a bare array, whose rate is unknown", "{'array': samples, 'sampling_rate': rate in Hz}"
+)
+def a_bare_array_in_a_data_set(folder):
+    data = Dataset.from_dict({"audio": [noise(0.1).tolist()], "label": [0]})
+    yield
+    with_input_values(data, tiny_teachers.wav2vec2_extractor(True))
+
+
+@refusals.case(ValueError, "teacher input 1 is a bare array, whose rate is unknown", "'sampling_rate': rate in Hz")
+def a_bare_array_for_a_teacher(folder):
+    yield
+    tiny_teachers.wav2vec2().encode([sound(0.1), noise(0.1)])
+
+
+@refusals.case(ValueError, "sampling_rate='16 kHz'", "pass its rate in Hz, a whole number")
+def a_rate_in_words(folder):
+    yield
+    bank_of({"array": noise(0.1), "sampling_rate": "16 kHz"})
+
+
+@refusals.case(ValueError, "teacher input 1 has sampling_rate=0", "pass its rate in Hz")
+def a_rate_of_zero(folder):
+    yield
+    bank_of(sound(0.1), {"array": noise(0.1), "sampling_rate": 0})
+
+
+@refusals.case(ValueError, "teacher input 0 has samples of up to 12000, where full scale is 1", "divide", "int16")
+def integers_that_became_floats(folder):
+    yield
+    bank_of({"array": np.array([0.0, 12_000.0, -500.0]), "sampling_rate": RATE})
+
+
+@refusals.case(ValueError, "samples of int64, whose full scale is unknown", "pass floats in [-1, 1], int16 or int32")
+def integers_of_an_unknown_range(folder):
+    yield
+    read_waveform({"array": [0, 1000, -1000], "sampling_rate": RATE}, 3)
+
+
+@refusals.case(ValueError, "row 3 is a waveform of shape (2, 2)", "fewer channels than samples")
+def channels_that_cannot_be_told_from_samples(folder):
+    yield
+    read_waveform({"array": np.eye(2), "sampling_rate": RATE}, 3)
+
+
+@refusals.case(ValueError, "the audio in row 3 is no array of samples", "pass one of shape (T,), (C, T) or (T, C)")
+def channels_of_several_lengths(folder):
+    yield
+    read_waveform({"array": [[0.1, 0.2], [0.3]], "sampling_rate": RATE}, 3)
+
+
+@refusals.case(
+    ValueError,
+    "teacher input 1 ('gone.wav') is no audio that can be decoded (there is no such file)",
+    "remove or mend",
+)
+def a_recording_that_is_gone(folder):
+    yield
+    tiny_teachers.wav2vec2().encode([sound(0.1), "gone.wav"])
+
+
+@refusals.case(ValueError, "teacher input 1 has 1 samples of 1600 that are NaN or infinite", "remove or mend it")
+def a_recording_with_a_hole(folder):
+    hole = sound(0.1, seed=1)
+    hole["array"][7] = np.nan
+    yield
+    bank_of(sound(0.1), hole)
+
+
+@refusals.case(ValueError, "the first 0.05 s of teacher input 0 are silent", "take more seconds, or remove or mend it")
+def a_recording_that_begins_after_the_limit(folder):
+    teacher = tiny_teachers.wav2vec2()
+    teacher = FrozenEncoder(teacher.model, teacher.processor, max_length_s=0.05)
+    late = {"array": np.concatenate([np.zeros(1600, np.float32), noise(0.1)]), "sampling_rate": RATE}
+    yield
+    bank_of(late, teacher=teacher)
+
+
+@refusals.case(ValueError, "max_length_s=2 is longer than the window of 1 s of WhisperEncoder", "pass at most that")
+def a_window_longer_than_the_models(folder):
+    teacher = tiny_teachers.whisper()
+    yield
+    FrozenEncoder(teacher.model, teacher.processor, max_length_s=2)
+
+
+@refusals.case(ValueError, "max_length_s=0 leaves no audio", "pass a positive number of seconds")
+def a_window_of_nothing(folder):
+    teacher = tiny_teachers.wav2vec2()
+    yield
+    FrozenEncoder(teacher.model, teacher.processor, max_length_s=0)
+
+
+@refusals.case(ValueError, "max_length_s=3 is for audio, and BertModel takes text", "leave it out")
+def seconds_of_a_text(folder):
+    yield
+    FrozenEncoder(tiny_teachers.bert_model(), tiny_teachers.tokenizer(), max_length_s=3)
+
+
+@pytest.mark.parametrize(Refusals.NAMES, refusals.cases)
+def test_bad_audio_is_refused_with_nothing_written(situation, error, texts, tmp_path):
+    assert_refused(situation, error, texts, tmp_path)
