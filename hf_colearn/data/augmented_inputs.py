@@ -62,7 +62,7 @@ def picture_copies(images: Sequence[Any], view: int, seed: int = 0, mirror: bool
     copies: list[np.ndarray] = []
     for first in range(0, len(images), _CHUNK):
         resized = [
-            as_rgb(images[row], row).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
+            np.asarray(as_rgb(images[row], row).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC))
             for row in range(first, min(first + _CHUNK, len(images)))
         ]
         x_BCHW = torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).float() / 255

@@ -168,7 +168,9 @@ def make_image_processor(
 ) -> ViTImageProcessorPil:
     """The image processor of the usual evaluation on ImageNet; save it beside the student.
 
-    The short side is resized to `size / crop_pct` (bicubic), and the centre is cropped.
+    The short side is resized to `size / crop_pct` (bicubic), and the centre is cropped. A pipeline of transformers converts
+    images by Pillow before the processor sees them: it makes those of 16 bits white and floats black, and shows what lies
+    behind transparency. Hand it [`as_rgb`] of such an image, and it classifies what the student was trained on.
 
     Args:
         size (`int`, *optional*, defaults to 224): Sides of the student's input, in pixels.

@@ -71,7 +71,7 @@ def upright(image: Image.Image) -> Image.Image:
     """
     if 0 in image.size:
         raise UnclearImage(f"has no pixels ({image.width} x {image.height}): remove it.")
-    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     if turn is None:
         return image
     # Not `ImageOps.exif_transpose`, which writes all tags anew and fails at those that a camera wrote oddly.

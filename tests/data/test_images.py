@@ -10,6 +10,7 @@ import pytest
 import torch
 from datasets import Array2D, Dataset, Features, Value
 from PIL import Image
+from transformers.image_utils import load_image
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from hf_colearn.data.augmented_inputs import picture_copies
@@ -300,6 +301,12 @@ def test_a_published_grayscale_processor_sees_what_the_student_was_trained_on():
     pixels = processor([MIXED["deep"], MIXED["float"], clear], return_tensors="np")["pixel_values"]
 
     np.testing.assert_allclose(pixels[:, 0] * 255, [GRAY, GRAY, GRAY / 5 + 204], atol=0.51)
+
+
+def test_a_pipeline_sees_what_the_student_was_trained_on_where_it_is_handed_that():
+    for image in MIXED.values():
+        assert np.array_equal(load_image(as_rgb(image, 0)), as_rgb(image, 0))  # what `pipeline` does to an image first
+    assert np.asarray(load_image(MIXED["deep"])).max(axis=-1).tolist() != GRAY.tolist()  # Pillow clips it
 
 
 def test_frames_and_augmented_copies_are_read_alike(tmp_path):
