@@ -6,13 +6,26 @@ from typing import Any, TypeVar
 
 import datasets
 import numpy as np
-from datasets import Array2D, Array3D, Dataset, Features, IterableDataset, List, Value
+from datasets import Array2D, Array3D, Dataset, DatasetDict, Features, IterableDataset, List, Value
 
 
 AnyDataset = TypeVar("AnyDataset", Dataset, IterableDataset)
 
 # How `datasets` stores a cell of audio or video; its own encoders would import torchcodec.
 STORED_MEDIA = {"bytes": Value("binary"), "path": Value("string")}
+
+
+def check_dataset(dataset: Any) -> None:
+    """Refuses what is no data set of one split that can be read in any order."""
+    if isinstance(dataset, DatasetDict):
+        raise TypeError(f"the dataset has the splits {', '.join(dataset)}: pass one, such as `data['train']`.")
+    if isinstance(dataset, IterableDataset):
+        raise TypeError(
+            "the dataset is a stream, whose samples are not known beforehand: pass a datasets.Dataset. Ids of a stream are "
+            "made where it is, `stream.map(lambda row, i: {**row, 'sample_id': i}, with_indices=True)`."
+        )
+    if not isinstance(dataset, Dataset):
+        raise TypeError(f"the dataset is a {type(dataset).__name__}: pass a datasets.Dataset.")
 
 
 def check_columns(dataset: Dataset | IterableDataset, *columns: str) -> None:

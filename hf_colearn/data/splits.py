@@ -1,11 +1,14 @@
 """Splits and subsets of a training set, by class, where some or most samples may have no label."""
 
+from numbers import Real
+
 import numpy as np
 from datasets import ClassLabel, Dataset, Features, Value
 
-from hf_colearn.data.columns import check_columns
+from hf_colearn.data.columns import check_columns, check_dataset
 from hf_colearn.data.labels import is_labelled, label_array
 from hf_colearn.data.sample_ids import NO_LABEL
+from hf_colearn.utils.checks import check_integer
 
 
 def cut_validation(
@@ -33,10 +36,14 @@ def cut_validation(
         ValueError: If a class has fewer than 2 samples, or a side would have fewer samples than there are classes.
     """
     values, labelled = _labels(dataset, label_column)
-    is_share = isinstance(share_or_count, float)
-    if not (0 < share_or_count < 1 if is_share else share_or_count >= 1):
+    check_integer("seed", seed)
+    is_share, is_number = (
+        isinstance(share_or_count, float),
+        type(share_or_count) is not bool and isinstance(share_or_count, Real),
+    )
+    if not is_number or not (0 < share_or_count < 1 if is_share else share_or_count >= 1):
         raise ValueError(
-            f"share_or_count={share_or_count} cuts no validation split: pass a share between 0 and 1, or a number of "
+            f"share_or_count={share_or_count!r} cuts no validation split: pass a share between 0 and 1, or a number of "
             "samples from 1."
         )
     rows_N = np.flatnonzero(labelled)
@@ -74,7 +81,8 @@ def few_per_class(dataset: Dataset, labels_per_class: int, seed: int, label_colu
         seed (`int`): Draws the subset.
         label_column (`str`, *optional*, defaults to `"label"`): The labels' column.
     """
-    return dataset.select(_drawn(dataset, labels_per_class, seed, label_column).tolist())
+    rows = _drawn(dataset, labels_per_class, seed, label_column)
+    return dataset.select(rows.tolist())
 
 
 def hide_labels(dataset: Dataset, labels_per_class: int, seed: int, label_column: str = "labels") -> Dataset:
@@ -111,8 +119,8 @@ def hide_labels(dataset: Dataset, labels_per_class: int, seed: int, label_column
     kept = _drawn(dataset, labels_per_class, seed, label_column)
     if values.dtype.kind not in "iu":
         raise ValueError(
-            f"'{label_column}' holds {values[kept[0]]!r}, and only class indices can become -100: number the classes with "
-            f"`dataset.class_encode_column('{label_column}')`."
+            f"'{label_column}' holds {values[kept].tolist()[0]!r}, and only class indices can become -100: number the classes "
+            f"with `dataset.class_encode_column('{label_column}')`."
         )
     hidden = np.full(len(values), NO_LABEL, dtype=np.int64)
     hidden[kept] = values[kept]
@@ -123,11 +131,13 @@ def hide_labels(dataset: Dataset, labels_per_class: int, seed: int, label_column
 
 def _drawn(dataset: Dataset, labels_per_class: int, seed: int, label_column: str) -> np.ndarray:
     """The rows of so many random samples of every class, in order."""
-    if labels_per_class < 1:
-        raise ValueError(f"labels_per_class={labels_per_class} leaves nothing to learn from: pass at least 1.")
+    check_integer("labels_per_class", labels_per_class, least=1)
+    check_integer("seed", seed)
     values, labelled = _labels(dataset, label_column)
     if not _has_classes(values):
-        raise ValueError(f"'{label_column}' holds no classes but {values[0]!r}: there is no number of labels a class.")
+        raise ValueError(
+            f"'{label_column}' holds no classes but {values[:1].tolist()[0]!r}: there is no number of labels a class."
+        )
     if not labelled.any():
         raise ValueError(f"none of the {len(values)} samples has a label in '{label_column}': there is none to draw.")
     rng, kept = np.random.default_rng(seed), []
@@ -144,6 +154,7 @@ def _drawn(dataset: Dataset, labels_per_class: int, seed: int, label_column: str
 
 def _labels(dataset: Dataset, column: str) -> tuple[np.ndarray, np.ndarray]:
     """Labels `(N,)`, or `(N, C)` multi-hot ones, and which of the samples have any."""
+    check_dataset(dataset)
     check_columns(dataset, column)
     values = label_array(dataset, column)
     return values, is_labelled(values)

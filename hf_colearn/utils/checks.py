@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection
+from numbers import Integral, Real
 from typing import Any
 
 from huggingface_hub.errors import HFValidationError
@@ -10,14 +11,20 @@ from huggingface_hub.utils import validate_repo_id
 
 def check_choice(name: str, value: str, choices: Collection[str]) -> None:
     """Refuses a text that is none of the choices."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name}='{value}' is unknown: choose one of {', '.join(choices)}.")
 
 
 def check_positive(name: str, value: float) -> None:
-    """Refuses 0 and below, infinity and NaN."""
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name}={value}: choose a number above 0.")
+    """Refuses 0 and below, infinity, NaN and what is no number."""
+    if not isinstance(value, Real) or not 0 < value < math.inf:
+        raise ValueError(f"{name}={value!r}: choose a number above 0.")
+
+
+def check_integer(name: str, value: Any, least: int = 0) -> None:
+    """Refuses what is no integer, and those below the least one."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{name}={value!r}: pass a whole number, at least {least}.")
 
 
 def check_repo_id(repo_id: Any) -> None:

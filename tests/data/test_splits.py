@@ -182,7 +182,7 @@ def test_hidden_labels_keep_a_selection_and_its_format():
         ([-100, None], 1, "none of the 2 samples has a label in 'labels'"),
         (["cat", "dog"], 1, r"'labels' holds 'cat', and only class indices can become -100.*class_encode_column"),
         ([0.5, 1.5], 1, r"'labels' holds no classes but .*0.5"),
-        ([0, 1], 0, "labels_per_class=0 leaves nothing"),
+        ([0, 1], 0, "labels_per_class=0: pass a whole number, at least 1"),
     ],
 )
 def test_labels_that_cannot_be_hidden_are_refused(labels, count, message):

@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from datasets import Dataset
 from huggingface_hub import DatasetCard
 from PIL import Image
 
@@ -93,7 +94,9 @@ def test_a_bank_is_cached_in_the_home_of_hugging_face():
 
 def test_images_and_audio_have_banks():
     pictures = tiny_teachers.images(3)
-    waves = [{"array": tiny_teachers.noise(seconds), "sampling_rate": 16_000} for seconds in (0.1, 0.2, 0.1)]  # two distinct
+    waves = [
+        {"array": tiny_teachers.noise(seconds), "sampling_rate": 16_000} for seconds in (0.1, 0.2, 0.1)
+    ]  # two distinct
 
     for encoder, inputs, distinct in ((tiny_teachers.vit(), pictures, 3), (tiny_teachers.wav2vec2("group"), waves, 2)):
         bank = encode(encoder, inputs)
@@ -490,6 +493,61 @@ def test_mean_and_std_of_latents_far_from_zero_keep_their_digits():
 
     np.testing.assert_allclose(bank.mean(), latents.astype(np.float64).mean(axis=0), rtol=1e-7)
     np.testing.assert_allclose(bank.std(), latents.astype(np.float64).std(axis=0), rtol=1e-6)
+
+
+# ---- rows by their inputs ----
+@pytest.mark.parametrize("how", ["encoded", "loaded", "scaled", "by hand"])
+def test_rows_are_found_by_their_inputs(how):
+    bank = encode()  # rows 0 and 2 are "a dog"
+    if how == "loaded":
+        bank.save("saved")
+        bank = TeacherBank.load("saved")
+    elif how == "scaled":
+        bank = bank.scaled("standardized")
+    elif how == "by hand":
+        bank = TeacherBank.from_latents(np.arange(8).reshape(4, 2), inputs=TEXTS)
+
+    assert bank.rows_of([TEXTS[3], "a dog", "a cat", "a dog"]).tolist() == [3, 0, 1, 0]
+    assert bank.rows_of(Dataset.from_dict({"text": TEXTS})["text"]).tolist() == [0, 1, 0, 3]
+    bank.check_inputs(TEXTS)
+    bank.check_inputs(["a dog", "a dog", "a cat"], rows=[2, 0, 1])
+    with pytest.raises(
+        ValueError, match=r"input 1 \('a dog'\) is paired with row 1 .* 'a cat': this one's is row 0. 1 of 2 do"
+    ):
+        bank.check_inputs(["a dog", "a dog"], rows=[0, 1])
+
+
+def test_rows_of_images_and_audio_are_found_by_their_content():
+    deep = [Image.fromarray(np.full((4, 4), value, np.uint16)) for value in (1000, 1001)]  # equal in their high bytes
+    palettes = [Image.new("P", (4, 4)), Image.new("P", (4, 4))]
+    for picture, colour in zip(palettes, ([255, 0, 0], [0, 255, 0]), strict=True):
+        picture.putpalette(colour)
+    wave = tiny_teachers.noise(0.1)
+    clips = [{"array": wave, "sampling_rate": rate} for rate in (16_000, 8_000)]
+
+    for modality, inputs in (("vision", deep), ("vision", palettes), ("audio", clips)):
+        bank = TeacherBank.from_latents(np.eye(2), inputs=inputs, modality=modality)
+        bank.save("saved")
+        loaded = TeacherBank.load("saved")
+        assert loaded.rows_of([inputs[1], inputs[0], inputs[1]]).tolist() == [1, 0, 1]
+        with pytest.raises(ValueError, match="input 0 is paired with row 0 .* from another one: this one's is row 1"):
+            loaded.check_inputs(inputs[::-1])
+
+
+def test_the_column_of_the_inputs_is_remembered():
+    column = Dataset.from_dict({"text": TEXTS})["text"]
+
+    assert encode(inputs=column).description["input_column"] == "text"
+    assert encode(inputs=column).fingerprint == encode().fingerprint  # which has none
+    assert "input_column" not in encode().description
+
+
+def test_rows_of_many_texts_are_found():
+    texts = [f"text {number}" for number in range(50_000)]
+    bank = TeacherBank.from_latents(np.zeros((50_000, 1)), inputs=texts)
+    bank.save("saved")
+
+    assert TeacherBank.load("saved").rows_of(texts[::-1]).tolist() == list(range(50_000))[::-1]
 
 
 # ---- keeping and giving ----
