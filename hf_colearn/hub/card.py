@@ -57,7 +57,8 @@ def student_card(folder: str | os.PathLike, *, title: str, pipeline_tag: str | N
     if pipeline_tag not in OUR_CLASSES:
         raise ValueError(f"no student is loaded for pipeline_tag='{pipeline_tag}': choose from {sorted(AUTO_CLASSES)}")
     record = TrainingRecord.load(folder)
-    kind = ModelKind(OUR_CLASSES[pipeline_tag], pipeline_tag, is_ours=True)
+    is_encoder = ModelKind.of_folder(folder).is_encoder
+    kind = ModelKind(OUR_CLASSES[pipeline_tag], pipeline_tag, is_ours=True, is_encoder=is_encoder)
     return model_card(folder, kind, record, title=title, **options)
 
 
@@ -153,10 +154,10 @@ def _words(
 ) -> dict[str, str | None]:
     """What the template has in words."""
     known = record or TrainingRecord()
-    has_pipeline = kind.pipeline_tag not in (None, "feature-classification")
+    has_pipeline = kind.hub_tag is not None
     return {
         "introduction": card_words.introduction(kind, known.problem_type),
-        "training": card_words.training(record),
+        "training": card_words.training(record, kind.is_encoder),
         "question": card_words.question(record, kind.is_multimodal),
         "measured_on": card_words.measured_on(known) if known.scores else None,
         "others": card_words.others_in_words(known),
@@ -202,7 +203,9 @@ def _metadata(
     record: TrainingRecord, kind: ModelKind, title: str, license: str | None, language: str | None
 ) -> dict[str, Any]:
     """What the metadata of both kinds of cards share, with an evaluation result for every score."""
-    task = kind.pipeline_tag or ("multimodal-classification" if kind.is_multimodal else "classification")
+    task = (
+        kind.hub_tag or kind.pipeline_tag or ("multimodal-classification" if kind.is_multimodal else "classification")
+    )
     data, regression = record.dataset, record.problem_type == "regression"
     results = [
         EvalResult(
@@ -220,7 +223,7 @@ def _metadata(
         "model_name": title,
         "license": license,
         "language": language,
-        "pipeline_tag": None if kind.pipeline_tag == "feature-classification" else kind.pipeline_tag,
+        "pipeline_tag": kind.hub_tag,
         "datasets": [data["type"]] if "/" in data.get("type", "") and is_on_the_hub(data["type"]) else None,
         "metrics": [result.metric_type for result in results] or None,
         "eval_results": results or None,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hf_colearn.hub.model_kind import OUR_CLASSES, ModelKind
+from hf_colearn.hub.model_kind import AUTO_CLASSES, OUR_CLASSES, ModelKind
 from hf_colearn.hub.record import TrainingRecord
 from hf_colearn.utils.tables import markdown_table
 
@@ -42,6 +42,12 @@ def introduction(kind: ModelKind, problem: str | None) -> str:
     if kind.is_multimodal:
         return f"A {_task(None, problem)} that reads several modalities together and any of them alone."
     adapted = "A PEFT adapter of a" if kind.is_adapter else "A"
+    if kind.is_encoder:
+        of = _INPUTS[(kind.pipeline_tag or "").split("-")[0]]
+        return (
+            f"{adapted}n encoder of {of}: `model(...).latents` are vectors in the space of its teacher. It has no classes. "
+            "It sees only its own modality; no teacher is needed to use it."
+        )
     if kind.is_ours:
         return (
             f"{adapted} student for {_task(kind.pipeline_tag, problem)}. It sees only its own modality; no teacher is needed "
@@ -51,8 +57,8 @@ def introduction(kind: ModelKind, problem: str | None) -> str:
     return f"{adapted} {name}. No teacher is needed to use it."
 
 
-def training(record: TrainingRecord | None) -> str:
-    """What it learned from, beside labels."""
+def training(record: TrainingRecord | None, is_encoder: bool = False) -> str:
+    """What it learned from, beside labels; of an encoder without them."""
     if record is None:
         return "How it was trained is not recorded."
     if not record.terms:
@@ -60,6 +66,8 @@ def training(record: TrainingRecord | None) -> str:
     done = objectives_in_words(
         record.objective or "", "frozen teachers" if _has_several(record) else "a frozen teacher"
     )
+    if is_encoder:
+        return f"It was trained on pairs alone, without any label: {'; '.join(done)}."
     return f"It was trained by co-learning: beside the label loss, {'; '.join(done)}."
 
 
@@ -183,7 +191,9 @@ def code(text: str) -> str:
 
 
 def usage(kind: ModelKind, repo_id: str, has_processor: bool) -> str | None:
-    """How a model is loaded that is no student of ours, or an adapter, in Markdown; `None` for a student of ours."""
+    """How a model is loaded that is no student of ours, an encoder, or an adapter, in Markdown; else `None`."""
+    if kind.is_encoder and not kind.is_adapter:
+        return _usage_of_encoder(kind, repo_id, has_processor)
     if kind.is_ours and not kind.is_adapter:
         return None
     name = kind.class_name or "Model"
@@ -220,3 +230,29 @@ def usage(kind: ModelKind, repo_id: str, has_processor: bool) -> str | None:
 def own_class(kind: ModelKind) -> str | None:
     """The class of ours that loads what transformers has no Auto class for."""
     return OUR_CLASSES[kind.pipeline_tag] if kind.pipeline_tag in (None, "feature-classification") else None
+
+
+def _usage_of_encoder(kind: ModelKind, repo_id: str, has_processor: bool) -> str:
+    auto = AUTO_CLASSES[str(kind.pipeline_tag)]
+    ours = str(kind.class_name) if kind.pipeline_tag == "feature-classification" else auto
+    source = "transformers" if ours == auto else "hf_colearn"
+    names = f"{ours}, AutoProcessor" if has_processor else ours
+    with_hf_colearn = [
+        "import hf_colearn  # registers the student with the Auto classes",
+        f"from {source} import {names}",
+        "",
+        f'model = {ours}.from_pretrained("{repo_id}").eval()',
+        *([f'processor = AutoProcessor.from_pretrained("{repo_id}")'] if has_processor else []),
+        "latents = model(**processor(..., return_tensors='pt')).latents"
+        if has_processor
+        else "latents = model(...).latents",
+    ]
+    without = [
+        f"from transformers import {auto}",
+        "",
+        f'model = {auto}.from_pretrained("{repo_id}", trust_remote_code=True)',
+    ]
+    words = (
+        "**Without `hf_colearn`**, let transformers run the model code that lies beside the weights (read it first):"
+    )
+    return "\n".join(["```python", *with_hf_colearn, "```", "", words, "", "```python", *without, "```"])

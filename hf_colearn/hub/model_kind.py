@@ -52,11 +52,22 @@ class ModelKind:
     is_stock: bool = False  # a class of transformers
     is_pretrained: bool = True  # loaded by `from_pretrained`
     is_adapter: bool = False  # PEFT's, of a base model of this kind
+    is_encoder: bool = False  # a student without classes, whose latents are what it is for
     base: str | None = None  # of an adapter: where its base model lies, as its configuration says
 
     @property
     def is_multimodal(self) -> bool:
         return self.is_ours and self.pipeline_tag is None
+
+    @property
+    def hub_tag(self) -> str | None:
+        """What the Hub calls its task, where it has a name for it."""
+        if self.pipeline_tag in (None, "feature-classification"):
+            return None
+        of_encoder = (
+            "image-feature-extraction" if self.pipeline_tag == "image-classification" else "feature-extraction"
+        )
+        return of_encoder if self.is_encoder else self.pipeline_tag
 
     @property
     def library(self) -> str | None:
@@ -71,7 +82,7 @@ class ModelKind:
         name = type(model).__name__
         for ours, tag in _OURS.items():
             if isinstance(model, ours):
-                return cls(name, tag, is_ours=True)
+                return cls(name, tag, is_ours=True, is_encoder=model.config.num_labels == 0)
         if not isinstance(model, PreTrainedModel):
             return cls(name, None, is_pretrained=False)
         is_stock = type(model).__module__.startswith("transformers.")
@@ -92,8 +103,8 @@ class ModelKind:
             autos = {auto: tag for tag, auto in AUTO_CLASSES.items()}  # a class of one's own on a student of ours
             tag = next((autos[auto] for auto in config.get("auto_map", {}) if auto in autos), None)
             tag = None if config["model_type"] == CoLearningMultimodalConfig.model_type else tag
-            return replace(known, pipeline_tag=tag, is_ours=True, is_stock=False)
-        return known
+            known = replace(known, pipeline_tag=tag, is_ours=True, is_stock=False)
+        return replace(known, is_encoder=known.is_ours and config.get("id2label") == {})
 
     @classmethod
     def _named(cls, class_name: str | None) -> "ModelKind":
