@@ -35,8 +35,9 @@ def read_waveform(
     """A clip as mono samples and their rate, where full scale is 1.
 
     Channels are averaged; where they cancel, as two of opposite phase do, the first of the loudest is taken instead (where
-    the mean has less than 1 % of the power that it would have of the loudest channel alone). Integers are scaled by their type's range.
-    soundfile reads files; torchcodec, where installed, those that it does not know (m4a and other video containers).
+    the mean has less than 1 % of the power that it would have of the loudest channel alone). Integers are scaled by their
+    type's range. soundfile reads files; torchcodec, where installed, those that it does not know (m4a and other video
+    containers).
 
     Args:
         cell: A path, encoded bytes, a cell of an `Audio` column (decoded or not), `{"array": ..., "sampling_rate": ...}`, or a

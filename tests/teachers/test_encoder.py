@@ -11,20 +11,31 @@ from transformers import (
     AutoModel,
     BartConfig,
     BartModel,
+    BertForMaskedLM,
+    CLIPConfig,
+    CLIPModel,
     GPT2Config,
     GPT2Model,
     RobertaModel,
     T5Config,
+    T5EncoderModel,
     T5Model,
     ViTImageProcessorPil,
     ViTModel,
+    Wav2Vec2ForCTC,
     Wav2Vec2Model,
+    WhisperFeatureExtractor,
     WhisperModel,
 )
 
 import tiny
 import tiny_teachers
-from hf_colearn import FrozenEncoder
+from hf_colearn import (
+    CoLearningForAudioClassification,
+    CoLearningForSequenceClassification,
+    FrozenEncoder,
+    TeacherBank,
+)
 from hf_colearn.models.pooling import pool, token_mask
 from hf_colearn.teachers.inputs import digest, image, waveform
 from tiny_teachers import RATE, noise, sound
@@ -192,6 +203,54 @@ def test_whisper_gives_its_encoder_and_the_mean_over_the_sound(tmp_path):
     assert encoder.modality == "audio"
 
 
+def test_an_encoder_whose_configuration_denies_the_decoder_is_one(tmp_path):
+    model = tiny_teachers.seeded(T5EncoderModel, t5().config)
+    model.save_pretrained(tmp_path)
+    tiny_teachers.tokenizer().save_pretrained(tmp_path)
+    assert not model.config.is_encoder_decoder
+
+    encoder = FrozenEncoder.from_pretrained(str(tmp_path), device="cpu")
+
+    tokens = tiny_teachers.tokenizer()([SHORT], return_tensors="pt")["input_ids"]
+    assert_same(encoder.encode([SHORT, LONG])[:1], model(tokens).last_hidden_state.mean(dim=1))
+
+
+# ---- two modalities ----
+def clip():
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    text = {**sizes, "vocab_size": 30522, "bos_token_id": 101, "eos_token_id": 102}  # [SEP] ends a text
+    vision = {**sizes, "image_size": 8, "patch_size": 4}
+    return tiny_teachers.seeded(CLIPModel, CLIPConfig(text_config=text, vision_config=vision, projection_dim=16))
+
+
+def test_either_half_of_clip_is_a_teacher(tmp_path):
+    model = clip()
+    model.save_pretrained(tmp_path)
+    tiny_teachers.tokenizer().save_pretrained(tmp_path)
+    tiny_teachers.image_processor().save_pretrained(tmp_path)
+    picture = tiny_teachers.images(1)
+    tokens = tiny_teachers.tokenizer()([SHORT], return_tensors="pt")["input_ids"]
+    pixels = tiny_teachers.image_processor()(picture, return_tensors="pt")["pixel_values"]
+
+    text, vision = (
+        FrozenEncoder.from_pretrained(str(tmp_path), "pooler", device="cpu", modality=modality)
+        for modality in ("text", "vision")
+    )
+
+    # get_text_features and get_image_features are the projections of what the halves give.
+    assert_same(model.text_projection(text.encode([SHORT, LONG]))[:1], model.get_text_features(tokens).pooler_output)
+    assert_same(model.visual_projection(vision.encode(picture)), model.get_image_features(pixels).pooler_output)
+    assert (text.modality, vision.modality, text.name, vision.name) == ("text", "vision", str(tmp_path), str(tmp_path))
+    for build in (
+        lambda: FrozenEncoder.from_pretrained(str(tmp_path), device="cpu"),
+        lambda: FrozenEncoder(model, text.processor),
+    ):
+        with pytest.raises(
+            ValueError, match="CLIPModel encodes text and vision, .* None: pass one of them as `modality`"
+        ):
+            build()
+
+
 # ---- weights ----
 def save_without(model, processor, folder, *lost):
     """Saves a checkpoint that lacks the weights of these names."""
@@ -226,6 +285,76 @@ def test_a_checkpoint_that_lacks_the_decoder_gives_its_encoder(tmp_path):
     encoder = FrozenEncoder.from_pretrained(str(tmp_path), device="cpu")
 
     assert_same(encoder.encode([sound(0.3)]), tiny_teachers.whisper().encode([sound(0.3)]))
+
+
+@pytest.fixture
+def reports(caplog):
+    """What transformers says of missing and left-over weights."""
+    return lambda: [
+        record.getMessage() for record in caplog.records if record.name.startswith("transformers.modeling")
+    ]
+
+
+def whisper_without_decoder(folder):
+    model = tiny_teachers.seeded(WhisperModel, tiny.whisper())
+    decoder = [name for name in model.state_dict() if name.startswith("decoder.")]
+    save_without(model, tiny_teachers.whisper_extractor(), folder, *decoder)
+
+
+def bert_with_another_head(folder):
+    model = tiny_teachers.seeded(BertForMaskedLM, tiny_teachers.bert_model().config)  # no pooler, and a head
+    save_without(model, tiny_teachers.tokenizer(), folder)
+
+
+def wav2vec2_with_another_head(folder):
+    model = tiny_teachers.seeded(Wav2Vec2ForCTC, tiny.wav2vec2(vocab_size=32))
+    save_without(model, tiny_teachers.wav2vec2_extractor(True), folder)
+
+
+@pytest.mark.parametrize(
+    ("save", "student"),
+    [
+        (whisper_without_decoder, CoLearningForAudioClassification),
+        (bert_with_another_head, CoLearningForSequenceClassification),
+        (wav2vec2_with_another_head, CoLearningForAudioClassification),
+    ],
+)
+def test_nothing_is_said_of_weights_that_nobody_needs(save, student, tmp_path, reports, caplog):
+    save(tmp_path)
+    AutoModel.from_pretrained(tmp_path)
+    assert any("LOAD REPORT" in message for message in reports())  # plain transformers does
+    caplog.clear()
+
+    FrozenEncoder.from_pretrained(str(tmp_path), device="cpu")
+    student.from_backbone(tmp_path, latent_dim=8, num_labels=3)
+
+    assert reports() == []
+    assert "lacks" not in caplog.text
+
+
+def test_what_a_student_needs_and_the_checkpoint_lacks_is_said_in_one_line(tmp_path, caplog):
+    bert_with_another_head(tmp_path)
+    options = {"latent_dim": 8, "num_labels": 3}
+
+    CoLearningForSequenceClassification.from_backbone(tmp_path, **options, pooling="pooler")
+    CoLearningForSequenceClassification.from_backbone(
+        tmp_path, **options, head="auxiliary", pooling="mean", max_position_embeddings=16
+    )
+
+    said = [record.getMessage() for record in caplog.records if "lacks" in record.getMessage()]
+    assert len(said) == 2
+    assert "lacks 2 weights of BertModel ('pooler.dense.bias', ...)" in said[0]
+    # 16 positions instead of 512, and the pooler's two
+    assert "lacks 3 weights of BertModel ('bert.embeddings.position_embeddings.weight', ...)" in said[1]
+
+
+def test_a_loading_that_fails_says_what_did_not_fit(tmp_path, reports):
+    whisper_without_decoder(tmp_path)
+
+    with pytest.raises(RuntimeError, match="above report"):
+        CoLearningForAudioClassification.from_backbone(tmp_path, latent_dim=8, num_labels=3, max_source_positions=25)
+
+    assert any("encoder.embed_positions.weight" in message for message in reports())
 
 
 def test_a_pooler_that_is_missing_matters_only_where_it_is_asked_for(tmp_path):
@@ -330,6 +459,84 @@ def test_wav2vec2_is_the_mean_over_the_frames_of_the_standardised_sound():
 
     assert hidden.shape == (1, 4, 32)  # 1600 samples, strides of 320 in all, windows of 400: 1 + (1600 - 400) // 320
     assert_same(encoder.encode([sound(0.1), sound(0.3)])[:1], hidden.mean(dim=1))
+
+
+@pytest.mark.parametrize("norm", ["group", "layer"])
+@pytest.mark.parametrize("return_attention_mask", [True, False])
+def test_a_clip_below_the_first_frame_is_the_clip_and_zeros(norm, return_attention_mask):
+    encoder = tiny_teachers.wav2vec2(norm, return_attention_mask)
+    filled = np.pad(standardised(noise(0.01)), ((0, 0), (0, 240)))  # 160 of the 400 samples that a frame needs
+
+    alone = encoder.encode([sound(0.01)])
+    beside = encoder.encode([sound(0.01), sound(0.3, seed=1)])
+
+    assert_same(alone, encoder.model(torch.tensor(filled)).last_hidden_state.mean(dim=1))
+    assert_same(beside, torch.cat([alone, encoder.encode([sound(0.3, seed=1)])]))
+    assert tiny_teachers.ast().encode([sound(0.01)]).isfinite().all()
+
+
+# ---- the longest clip ----
+def long_whisper():
+    """A model of 100 positions, that is 2 s, and its extractor."""
+    config = tiny.whisper()
+    config.max_source_positions = 100
+    return tiny_teachers.seeded(WhisperModel, config), WhisperFeatureExtractor(chunk_length=2)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_a_shorter_window_of_whisper_takes_its_first_positions(pooling):
+    model, extractor = long_whisper()
+    short = tiny_teachers.seeded(WhisperModel, tiny.whisper())  # 50 positions
+    weights = model.state_dict()
+    weights["encoder.embed_positions.weight"] = weights["encoder.embed_positions.weight"][:50]
+    weights["decoder.embed_positions.weight"] = short.state_dict()["decoder.embed_positions.weight"]
+    short.load_state_dict(weights)
+    features = WhisperFeatureExtractor(chunk_length=1)([noise(0.3)], sampling_rate=RATE, return_tensors="pt")
+    hidden_1TH = short.encoder(features["input_features"]).last_hidden_state
+    whole = FrozenEncoder(model, extractor, pooling)
+    before = whole.encode([sound(0.3)])
+
+    encoder = FrozenEncoder(model, extractor, pooling, max_length_s=1)
+
+    wanted = hidden_1TH[:, :15].mean(dim=1) if pooling == "mean" else hidden_1TH[:, 0]  # 0.3 s are 15 positions
+    assert_same(encoder.encode([sound(0.3), sound(0.9)])[:1], wanted)
+    assert (before - wanted).abs().max() > 1e-4  # another window, other latents
+    assert_same(whole.encode([sound(0.3)]), before)  # the model that was passed is as it was
+    assert (extractor.chunk_length, model.config.max_source_positions) == (2, 100)
+
+
+def test_a_window_may_end_within_a_second():
+    model, extractor = long_whisper()
+    encoder = FrozenEncoder(model, extractor, max_length_s=0.5)
+
+    assert encoder.preprocess([sound(0.3)])["input_features"].shape == (1, 80, 50)  # frames of 10 ms
+    assert encoder.model.embed_positions.weight.shape == (25, 32)
+    assert encoder.encode([sound(0.3)]).isfinite().all()
+
+
+@pytest.mark.parametrize("build", [tiny_teachers.wav2vec2, tiny_teachers.whisper, tiny_teachers.ast])
+def test_a_clip_beyond_the_limit_loses_its_end_and_is_named(build, caplog):
+    plain = build()
+    encoder = FrozenEncoder(plain.model, plain.processor, plain.pooling, max_length_s=0.2)
+    inputs = [sound(0.1), sound(0.3, seed=1), sound(0.5, seed=2)]
+    cut = [{"array": item["array"][:3200], "sampling_rate": RATE} for item in inputs]
+
+    latents = encoder.encode(inputs, positions=[5, 6, 7])
+    encoder.encode(inputs)
+
+    assert_same(latents, encoder.encode(cut))
+    said = [record.getMessage() for record in caplog.records if record.name == "hf_colearn.teachers.encoder"]
+    assert said == [
+        "2 of 3 clips are longer than the 0.2 s that the teacher hears, and lose their ends; the first is teacher input 6 "
+        "with 0.3 s."
+    ]
+    bank = TeacherBank.encode(encoder, inputs, "banks", show_progress=False)
+    assert_same(bank.lookup([0, 1, 2]), latents)
+    assert (
+        len([record for record in caplog.records if record.name == "hf_colearn.teachers.encoder"]) == 2
+    )  # anew a bank
+    assert bank.description["max_length_s"] == 0.2
+    assert bank.fingerprint != TeacherBank.encode(plain, inputs, "banks", show_progress=False).fingerprint
 
 
 @pytest.mark.parametrize("build", [tiny_teachers.whisper, tiny_teachers.ast])
