@@ -13,6 +13,7 @@ from PIL import Image
 from transformers.image_utils import load_image
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
+from docstrings import run_example
 from hf_colearn.data.augmented_inputs import picture_copies
 from hf_colearn.data.bad_samples import without_bad_samples
 from hf_colearn.data.images import (
@@ -99,6 +100,10 @@ def saved(image, encoding="PNG", **options):
     file = io.BytesIO()
     image.save(file, encoding, **options)
     return file.getvalue()
+
+
+def test_the_example_of_the_docstring_runs():
+    run_example(as_rgb)
 
 
 def test_a_file_of_eight_bits_is_seen_as_pillow_decodes_it():
