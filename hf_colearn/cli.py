@@ -72,13 +72,24 @@ def make_parser() -> CommandParser:
     one.add_argument("--confidence", type=float, default=0.9, help="level of the intervals, 0.9 by default")
     one.set_defaults(action=_check)
 
-    one = commands.add_parser("publish", help="upload a run's student with its card and report to the Hub")
-    one.add_argument("folder", metavar="RUN", help="folder of a finished run, as runs/digits_l2v, or of a student")
+    one = commands.add_parser(
+        "publish", help="upload a run's student with its card and report, or a saved model, to the Hub"
+    )
+    one.add_argument(
+        "folder",
+        metavar="RUN",
+        help="folder of a finished run, as runs/digits_l2v, or of a model, checkpoint or adapter",
+    )
     one.add_argument("--repo_id", required=True, help="owner/name; created if it does not exist")
     one.add_argument("--private", action="store_true", default=None, help="the repository must be private")
     one.add_argument("--revision", help="branch, created if it does not exist; main by default")
     one.add_argument("--adapter", action="store_true", help="the LoRA adapter alone, as a PEFT repository")
-    one.add_argument("--base", help="with --adapter: the repository of its base model")
+    one.add_argument("--base", help="of an adapter: the repository of its base model")
+    one.add_argument(
+        "--dry_run",
+        action="store_true",
+        help="list what would be sent and what refused; without a token or the network",
+    )
     one.set_defaults(action=_publish)
 
     one = commands.add_parser(
@@ -182,17 +193,22 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _publish(options: argparse.Namespace) -> int:
-    from hf_colearn.hub.publish import publish
+    from hf_colearn.hub.publish import dry_run, planned, publish
 
-    made = publish(
-        options.folder, options.repo_id, private=options.private, revision=options.revision,
-        adapter=options.adapter, base=options.base,
-    )  # fmt: skip
+    of_model = {"revision": options.revision, "adapter": options.adapter, "base": options.base}
+    if options.dry_run:
+        with planned(options.folder, options.repo_id, **of_model) as manifest:
+            print(dry_run(manifest, options.repo_id, options.private, options.revision))
+        return 0
+    made = publish(options.folder, options.repo_id, private=options.private, **of_model)
     figures = [path for path in made.files if path.startswith("report/figures/")]
     others = [path for path in made.files if path not in figures]
     print(f"Published: {made.url}", *(f"  {path}" for path in others), sep="\n")
     if figures:
         print(f"  report/figures/ ({len(figures)} files)")
+    for title, told in (("Left out, of the training:", made.left_out), ("Note:", made.notes)):
+        if told:
+            print(title, *(f"  {text}" for text in told), sep="\n")
     return 0
 
 

@@ -11,7 +11,7 @@ from huggingface_hub.utils import validate_repo_id
 
 _RULE = (
     "letters, digits, '-', '_' and '.', none of these at the beginning or end of a part but '_', no '--' or '..', no '.git' "
-    "at the end, and 96 characters at most"
+    "at the end, and a name of 96 characters at most"
 )
 _NOT_IN_A_BRANCH = re.compile(r"[\s~^:?*\[\\\x00-\x1f\x7f]|\.\.|//|@\{|/\.|\.lock(/|$)|^[/.\-]|[/.]$|^@$")
 
