@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from peft import PeftModel
 from torch import nn
@@ -82,7 +83,8 @@ class ModelKind:
         name = type(model).__name__
         for ours, tag in _OURS.items():
             if isinstance(model, ours):
-                return cls(name, tag, is_ours=True, is_encoder=model.config.num_labels == 0)
+                config: Any = model.config
+                return cls(name, tag, is_ours=True, is_encoder=config.num_labels == 0)
         if not isinstance(model, PreTrainedModel):
             return cls(name, None, is_pretrained=False)
         is_stock = type(model).__module__.startswith("transformers.")
