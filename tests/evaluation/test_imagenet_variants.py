@@ -143,8 +143,7 @@ def by_hand(model, dataset):
     return right
 
 
-@pytest.mark.parametrize("batch_size", [1, 4, 64])
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize(("batch_size", "num_workers"), [(1, 0), (4, 2), (64, 0)])
 def test_every_image_counts_once_however_it_is_batched_or_streamed(tmp_path, batch_size, num_workers):
     folder, options = class_folders(tmp_path / "val", {0: 5, 1: 4, 2: 4}), EvaluationOptions(batch_size, num_workers)
     model = classifier([0, 1, 2])
