@@ -22,11 +22,10 @@ from hf_colearn.training import (
     counts,
     data_checks,
     learning_rates,
-    pair_checks,
     streams,
 )
 from hf_colearn.training.batches import Batches
-from hf_colearn.training.first_batch import try_first_batch
+from hf_colearn.training.before_training import check_before_training
 from hf_colearn.training.hooks import Hooks, set_up
 from hf_colearn.training.sampler import labelled_sampler
 from hf_colearn.training.task_loss import task_loss
@@ -143,6 +142,11 @@ class CoLearningTrainer(Trainer):
         self.add_callback(alpha)
 
     @property
+    def is_plain(self) -> bool:
+        """Whether neither an objective nor a model of ours takes part, so that this is transformers' Trainer."""
+        return self.auxiliary_objective is None and not counts.counts_its_labels(self.model)
+
+    @property
     def sharded_by(self) -> str | None:
         """What spreads the weights over the processes, `"FSDP"` or `"DeepSpeed"`; None where all hold them whole."""
         return "DeepSpeed" if self.is_deepspeed_enabled else "FSDP" if self.is_fsdp_enabled else None
@@ -165,13 +169,10 @@ class CoLearningTrainer(Trainer):
 
     def train(self, *args, **kwargs):
         self._scale_teachers()
-        # Bad input must show before anything is written, so the data, the ids and one small batch are looked at first.
-        if self.train_dataset is not None and self.model is not None:  # no model yet in a hyperparameter search
-            data_checks.training_data_fits(self.train_dataset, self.args, self.model, self.teachers, self.alpha)
-            pair_checks.pairs_fit(self.train_dataset, self.args.id_column, self.teachers)
-            data_checks.evaluation_labels_fit(self.eval_dataset, self.model)
-            data_checks.metrics_fit(self.compute_metrics, self.model, self.args)
-            try_first_batch(self)
+        # Bad input must show before anything is written, so the data and one small batch are looked at first; in a
+        # hyperparameter search there is no model yet.
+        if self.train_dataset is not None and self.model is not None and not self.is_plain:
+            check_before_training(self)
         return super().train(*args, **kwargs)
 
     def _scale_teachers(self) -> None:
@@ -191,6 +192,8 @@ class CoLearningTrainer(Trainer):
         # Trainer drops the columns that `forward` does not name; the ids must reach the collator, and a multimodal
         # model's forward takes any of its `input_names`.
         super()._set_signature_columns_if_needed()
+        if self.is_plain:
+            return
         for column in (self.args.id_column, *getattr(self.model, "input_names", ())):
             if column not in self._signature_columns:
                 self._signature_columns.append(column)
@@ -223,7 +226,7 @@ class CoLearningTrainer(Trainer):
         # The shares of a stream may differ in length, and a process that went on alone would wait for ever; means over
         # the step need to know all its micro-batches.
         if not hasattr(self.train_dataset, "__len__"):
-            epoch_iterator = iter(self._synchronised.take(epoch_iterator, num_batches))
+            epoch_iterator = iter(self._synchronised.take(epoch_iterator, num_batches, self.state.global_step > 0))
         samples, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         return (self.batches.of_step(samples) if self._takes_means_over_steps else samples), num_items
 
@@ -262,7 +265,7 @@ class CoLearningTrainer(Trainer):
         if not model.training or not self._takes_means_over_steps:
             if not self.hooks.callbacks:
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-            batch = CoLearningBatch.taken_from(inputs)
+            batch = self.batches.taken_from(inputs)
             loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
             self.hooks.on_outputs(outputs, batch, model)
             return (loss, outputs) if return_outputs else loss
@@ -279,7 +282,7 @@ class CoLearningTrainer(Trainer):
 
     def losses(self, model: Any, inputs: dict[str, Any]) -> tuple[Mapping[str, torch.Tensor], Any, CoLearningBatch]:
         """The losses of a training batch, `"task"` and every term; the model's outputs; what the objective was given."""
-        batch = CoLearningBatch.taken_from(inputs, self.batches.clock.number)
+        batch = self.batches.taken_from(inputs)
         task, outputs = self.task_loss(model, inputs, batch.step_counts.get(counts.TASK))
         if self.auxiliary_objective is None:
             return {"task": task}, outputs, batch
@@ -301,9 +304,9 @@ class CoLearningTrainer(Trainer):
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         # `compute_metrics` expects logits, the latents are gathered only with `ignore_keys=[]`; without labels no loss is
         # computed, and callbacks see the outputs here.
-        if ignore_keys is None:
+        if ignore_keys is None and not self.is_plain:
             config = getattr(self.model, "config", None)
-            ignore_keys = [*getattr(config, "keys_to_ignore_at_inference", []), "latents"]
+            ignore_keys = [*getattr(config, "keys_to_ignore_at_inference", ["past_key_values"]), "latents"]
         if self.label_names and not any(inputs.get(name) is not None for name in self.label_names):
             model = self.hooks.observing(model)
         return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)

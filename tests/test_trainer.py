@@ -16,7 +16,7 @@ from hf_colearn import (
     Paired,
     classification_metrics,
 )
-from hf_colearn.training.first_batch import try_first_batch
+from hf_colearn.training.before_training import try_first_batch
 
 
 def trainer(student=None, digits=None, **kwargs):

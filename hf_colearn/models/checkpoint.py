@@ -36,12 +36,7 @@ class CheckedModel(PreTrainedModel):
         folder = Path(pretrained_model_name_or_path or "", kwargs.get("subfolder", ""))
         indices = [*folder.glob("*.safetensors.index*.json"), *folder.glob("*.bin.index*.json")]
         for index in indices if pretrained_model_name_or_path else ():
-            for name in sorted(set(json.loads(index.read_text())["weight_map"].values())):
-                if os.path.basename(name) != name:
-                    raise ValueError(
-                        f"'{index}' names '{name}' as a file of weights, and those lie beside it: it was altered, so "
-                        "nothing is loaded. Get the checkpoint anew from whom you trust."
-                    )
+            indexed_files(index)
         former = cls._checkpoint_conversion_mapping
         kwargs["key_mapping"] = {**former, **(kwargs.get("key_mapping") or {})}
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
@@ -55,6 +50,18 @@ class CheckedModel(PreTrainedModel):
     def without_training_heads(self):
         """A copy without the heads that only training needs, and with a configuration that names none."""
         return remove_training_heads(copy.deepcopy(self))
+
+
+def indexed_files(index: Path) -> list[str]:
+    """The files of weights that an index names, which lie beside it; a ValueError where it names another."""
+    names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    for name in names:
+        if os.path.basename(name) != name:
+            raise ValueError(
+                f"'{index}' names '{name}' as a file of weights, and those lie beside it: it was altered, so nothing is "
+                "loaded. Get the checkpoint anew from whom you trust."
+            )
+    return names
 
 
 def current_names(state_dict: Mapping[str, Any], known: Container[str]) -> dict[str, Any]:

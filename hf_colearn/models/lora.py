@@ -68,7 +68,10 @@ def load_adapter(
     former = getattr(base, "_checkpoint_conversion_mapping", {})
     if isinstance(model, PeftModel):
         try:
-            found = model.load_adapter(str(folder), model.active_adapter, is_trainable=True, key_mapping=former)
+            # Its weights keep their dtype, where PEFT would make float32 of it.
+            found = model.load_adapter(
+                str(folder), model.active_adapter, is_trainable=True, autocast_adapter_dtype=False, key_mapping=former
+            )
             if wrong := [*found.missing_keys, *found.unexpected_keys]:
                 raise KeyError(wrong[0])
         except (KeyError, RuntimeError) as error:

@@ -1,6 +1,6 @@
 """What an objective is, and what it is told of a batch. Shapes: B samples of a batch, D dimensions of a latent, C classes."""
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Container, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -52,22 +52,28 @@ class CoLearningBatch:
     step_counts: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     @classmethod
-    def taken_from(cls, inputs: MutableMapping[str, Any], epoch: int = 0) -> "CoLearningBatch":
-        """Takes what is not the model's out of a batch, and reads its labels."""
+    def taken_from(
+        cls, inputs: MutableMapping[str, Any], epoch: int = 0, kept: Container[str] = ()
+    ) -> "CoLearningBatch":
+        """Takes what is not the model's out of a batch, and reads its labels; what the model reads, too, is `kept`."""
+
+        def taken(name: str, default: Any = None) -> Any:
+            return inputs.get(name, default) if name in kept else inputs.pop(name, default)
+
         names = {key: key.removeprefix(TARGETS).removeprefix("_") or TEACHER for key in inputs if is_target(key)}
         return cls(
             labels=next((inputs[name] for name in LABELS if name in inputs), None),
-            targets={name: inputs.pop(key) for key, name in names.items()},
-            sample_ids=inputs.pop(SAMPLE_IDS, None),
+            targets={name: taken(key) for key, name in names.items()},
+            sample_ids=taken(SAMPLE_IDS),
             epoch=epoch,
-            views=inputs.pop(VIEWS, None),
-            step_counts=inputs.pop(STEP_COUNTS, {}),
+            views=taken(VIEWS),
+            step_counts=taken(STEP_COUNTS, {}),
         )
 
     @property
     def labelled(self) -> torch.Tensor | None:
-        """Which samples have a label, or one at least of several, `(B,)` booleans; None without labels."""
-        if self.labels is None:
+        """Which samples have a label, or one at least of several, `(B,)` booleans; None without labels in a tensor."""
+        if not isinstance(self.labels, torch.Tensor):
             return None
         is_label = label_mask(self.labels)
         return is_label.flatten(1).any(dim=1) if is_label.ndim > 1 else is_label

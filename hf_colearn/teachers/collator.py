@@ -29,6 +29,7 @@ class TargetCollator:
         epoch (`torch.Tensor`, *optional*): The current epoch in shared memory, so that living workers see it change;
             epoch 0 by default.
         missing_labels ([`~hf_colearn.data.labels.MissingLabels`], *optional*): What stands for labels that are None.
+        keeps_ids (`bool`, *optional*, defaults to `False`): Whether the id column stays, because the model reads it.
     """
 
     def __init__(
@@ -40,9 +41,11 @@ class TargetCollator:
         seed: int = 0,
         epoch: torch.Tensor | None = None,
         missing_labels: MissingLabels | None = None,
+        keeps_ids: bool = False,
     ):
         self.collator, self.id_column, self.seed = collator, id_column, seed
         self.teachers, self.with_ids, self.missing_labels = dict(teachers or {}), with_ids, missing_labels
+        self.keeps_ids = keeps_ids
         self.epoch = torch.zeros((), dtype=torch.int64) if epoch is None else epoch
 
     def __call__(self, features: list[Any]) -> dict[str, Any]:
@@ -55,7 +58,10 @@ class TargetCollator:
             )
         if self.missing_labels is not None:
             features = self.missing_labels.filled(features)
-        batch = self.collator([{key: value for key, value in f.items() if key != self.id_column} for f in features])
+        inputs = features
+        if not self.keeps_ids:
+            inputs = [{key: value for key, value in f.items() if key != self.id_column} for f in features]
+        batch = self.collator(inputs)
         if self.id_column not in features[0]:
             if self.teachers:
                 raise ValueError(missing_ids(self.id_column, list(features[0])))

@@ -1,6 +1,7 @@
 """Batches of a run: their targets, their augmentation, and batches that are drawn beside training."""
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Container, Mapping, MutableMapping
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,11 @@ import torch
 
 from hf_colearn.data.labels import MissingLabels, label_column, labelled_rows
 from hf_colearn.data.sample_ids import SAMPLE_IDS, STEP_COUNTS, VIEWS
-from hf_colearn.objectives.objective import target_key
+from hf_colearn.objectives.objective import CoLearningBatch, target_key
 from hf_colearn.teachers.collator import EpochClock, TargetCollator
 from hf_colearn.training.counts import base_model, step_counts
 from hf_colearn.utils import distributed
+from hf_colearn.utils.rng import preserve_rng_state
 
 
 class Batches:
@@ -22,18 +24,43 @@ class Batches:
         self.augment = augment.to(trainer.args.device) if isinstance(augment, torch.nn.Module) else augment
         self.clock = EpochClock()
 
-    def collator(self, with_targets: bool, dataset: Any = None) -> TargetCollator:
+    def collator(self, with_targets: bool, dataset: Any = None) -> Callable[[list[Any]], dict[str, Any]]:
         """The data collator that drops the column of ids, fills in labels that are None (of `dataset`, by default the training
-        set) and, for training, adds ids and targets."""
+        set) and, for training, adds ids and targets; the user's own where the training is Trainer's."""
         trainer = self._trainer
+        if trainer.is_plain:
+            return trainer.data_collator
         config = getattr(base_model(trainer.model), "config", None)
         is_regression = getattr(config, "problem_type", None) == "regression"
         missing = MissingLabels(trainer.train_dataset if dataset is None else dataset, is_regression)
+        ours, keeps_ids = (
+            (trainer.data_collator, trainer.args.id_column),
+            trainer.args.id_column in self._read_by_model,
+        )
         if not with_targets or trainer.auxiliary_objective is None:
-            return TargetCollator(trainer.data_collator, trainer.args.id_column, missing_labels=missing)
+            return TargetCollator(*ours, missing_labels=missing, keeps_ids=keeps_ids)
         teachers = {target_key(name): teacher for name, teacher in trainer.teachers.items()}
-        seed, epoch = trainer.args.seed, self.clock.epoch
-        return TargetCollator(trainer.data_collator, trainer.args.id_column, teachers, True, seed, epoch, missing)
+        return TargetCollator(*ours, teachers, True, trainer.args.seed, self.clock.epoch, missing, keeps_ids)
+
+    @property
+    def collate_of_user(self) -> Callable[[Any, int], Mapping[str, Any]] | None:
+        """Makes a batch of a data set's sample with a collator of the user's, which may make anything of the labels; None
+        where the collator is transformers' or ours."""
+        collator = self._trainer.data_collator
+        module = getattr(collator, "__module__", "").partition(".")[0]
+        return None if module in ("transformers", "hf_colearn") else self._collated
+
+    def _collated(self, dataset: Any, row: int) -> Mapping[str, Any]:
+        with preserve_rng_state(self._trainer.args.device):
+            return self.collator(False, dataset)([self._trainer._remove_unused_columns(dataset)[row]])
+
+    def taken_from(self, inputs: MutableMapping[str, Any]) -> CoLearningBatch:
+        """Takes what the model does not read out of a batch: what an objective is told."""
+        return CoLearningBatch.taken_from(inputs, self.clock.number, kept=self._read_by_model)
+
+    @property
+    def _read_by_model(self) -> Container[str]:
+        return inspect.signature(base_model(self._trainer.model).forward).parameters
 
     def of_step(self, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The micro-batches of an optimizer step, each of which knows the others: see [`prepared`]."""

@@ -4,7 +4,8 @@ import copy
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,33 +13,40 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
-from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_NAME
+from transformers.core_model_loading import revert_weight_conversion
+from transformers.utils import (
+    ADAPTER_SAFE_WEIGHTS_NAME,
+    SAFE_WEIGHTS_INDEX_NAME,
+    SAFE_WEIGHTS_NAME,
+    WEIGHTS_INDEX_NAME,
+    WEIGHTS_NAME,
+)
 
+from hf_colearn.models.checkpoint import indexed_files
 from hf_colearn.models.lora import load_adapter
 from hf_colearn.utils.callback import CoLearningCallback
 
 
 CALLBACK_STATES = "callback_states.pt"
+_PLAIN_WEIGHTS = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME)
 _STATE_OF_ALPHA = "alpha.json"  # what the first version wrote, of alpha alone
 
 
 def load_weights(model: torch.nn.Module, checkpoint: str) -> None:
-    """Loads a checkpoint's `model.safetensors` into a model of the same architecture, in place.
+    """Loads a checkpoint's weights into a model of the same architecture, in place; every weight keeps its dtype.
 
-    A `PreTrainedModel` is read with `from_pretrained`, which knows the names that older versions of transformers gave
-    to its weights; any other module by the names that it has.
+    They go by name: by the names that the model has, or those that it is saved under, which for many models of transformers
+    are older ones. Where neither fits, a `PreTrainedModel` is read with `from_pretrained`, which knows former names.
     """
     try:
-        if isinstance(model, PreTrainedModel):
-            loaded, report = type(model).from_pretrained(
-                checkpoint, config=copy.deepcopy(model.config), dtype=model.dtype, output_loading_info=True
-            )
-            wrong = sorted({*report["missing_keys"], *report["unexpected_keys"]})
-            if wrong:
-                raise ValueError(f"{len(wrong)} weights do not fit, such as '{wrong[0]}'")
-            model.load_state_dict(loaded.state_dict())
-        else:
-            model.load_state_dict(load_file(os.path.join(checkpoint, SAFE_WEIGHTS_NAME)))
+        weights = _read_weights(checkpoint)
+        if isinstance(model, PreTrainedModel) and _wrong_names(model, weights):
+            current = _names_when_saved(model)
+            weights = {current.get(name, name): weight for name, weight in weights.items()}
+            weights = _read_by_class(model, checkpoint, weights) if _wrong_names(model, weights) else weights
+        if wrong := _wrong_names(model, weights):
+            raise ValueError(f"{len(wrong)} weights do not fit, such as '{wrong[0]}'")
+        model.load_state_dict(weights, strict=False)
     except (RuntimeError, ValueError) as error:
         raise ValueError(
             f"'{checkpoint}' is a checkpoint of another architecture than this {type(model).__name__}: {error}. Resume "
@@ -46,12 +54,70 @@ def load_weights(model: torch.nn.Module, checkpoint: str) -> None:
         ) from error
 
 
+def _read_weights(checkpoint: str) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint's file or files, in the dtypes that they were saved in."""
+    folder = Path(checkpoint)
+    for whole, index in ((SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME), (WEIGHTS_NAME, WEIGHTS_INDEX_NAME)):
+        names = [whole]
+        if not (folder / whole).is_file():
+            if not (folder / index).is_file():
+                continue
+            names = indexed_files(folder / index)
+        read = load_file if whole == SAFE_WEIGHTS_NAME else partial(torch.load, map_location="cpu", weights_only=True)
+        return {name: weight for file in names for name, weight in read(folder / file).items()}
+    raise ValueError("it holds no file of weights")
+
+
+def _wrong_names(model: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> list[str]:
+    """The weights of either side that the other lacks; of tied weights a file holds one."""
+    own = model.state_dict(keep_vars=True)
+    found = {_place(own[name]) for name in weights if name in own}
+    left_out = getattr(model, "_keys_to_ignore_on_save", None) or ()
+    missing = (name for name, weight in own.items() if name not in weights and _place(weight) not in found)
+    return sorted(
+        [*(name for name in missing if name not in left_out), *(name for name in weights if name not in own)]
+    )
+
+
+def _place(weight: Any) -> Any:
+    if not isinstance(weight, torch.Tensor) or not weight.numel():
+        return id(weight)
+    return weight.data_ptr(), weight.shape, weight.stride()
+
+
+def _names_when_saved(model: PreTrainedModel) -> dict[str, str]:
+    """The model's weights by the names that `save_pretrained` gives them, where it only renames."""
+    own = model.state_dict()
+    names = {id(weight): name for name, weight in own.items()}
+    saved = revert_weight_conversion(model, own)
+    return {name: names[id(weight)] for name, weight in saved.items() if id(weight) in names}
+
+
+def _read_by_class(
+    model: PreTrainedModel, checkpoint: str, weights: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """The weights by `from_pretrained`, in a dtype that holds them all exactly."""
+    is_double = any(weight.dtype == torch.float64 for weight in weights.values())
+    loaded, report = type(model).from_pretrained(
+        checkpoint,
+        config=copy.deepcopy(model.config),
+        dtype=torch.float64 if is_double else torch.float32,
+        output_loading_info=True,
+    )
+    if wrong := sorted({*report["missing_keys"], *report["unexpected_keys"]}):
+        raise ValueError(f"{len(wrong)} weights do not fit, such as '{wrong[0]}'")
+    return loaded.state_dict()
+
+
 def load_whole_weights(trainer: Any, checkpoint: str, model: torch.nn.Module) -> bool:
-    """Loads a checkpoint's plain weights; False where weights are sharded, or the checkpoint has none of that form."""
+    """Loads a checkpoint's plain weights; False where weights are sharded, the adapters are several, or the checkpoint has
+    none of that form."""
     is_adapted = isinstance(model, PeftModel)
-    name = ADAPTER_SAFE_WEIGHTS_NAME if is_adapted else SAFE_WEIGHTS_NAME
-    if trainer.sharded_by is not None or not os.path.isfile(os.path.join(checkpoint, name)):
+    names = [ADAPTER_SAFE_WEIGHTS_NAME] if is_adapted else _PLAIN_WEIGHTS
+    if trainer.sharded_by is not None or not any(os.path.isfile(os.path.join(checkpoint, name)) for name in names):
         return False
+    if isinstance(model, PeftModel) and list(model.peft_config) != ["default"]:
+        return False  # Trainer reads those in folders of their own
     (load_adapter if is_adapted else load_weights)(model, checkpoint)
     return True
 

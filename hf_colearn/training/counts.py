@@ -27,10 +27,10 @@ def counts_its_labels(model: Any) -> bool:
     return isinstance(base_model(model), CheckedModel)
 
 
-def label_counts(model: Any, labels: torch.Tensor | None, inputs: Mapping[str, Any]) -> torch.Tensor | None:
+def label_counts(model: Any, labels: Any, inputs: Mapping[str, Any]) -> torch.Tensor | None:
     """How many labels of a micro-batch count; of a multimodal model followed by those of every modality, `(1 + M,)`."""
-    if labels is None:
-        return None
+    if not isinstance(labels, torch.Tensor):
+        return None  # none, or of a form that the model alone knows
     base = base_model(model)
     if isinstance(base, CheckedModel):
         return base.label_counts(labels, **{name: value for name, value in inputs.items() if name not in LABELS})

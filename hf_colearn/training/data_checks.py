@@ -1,6 +1,7 @@
 """What the trainer refuses in data sets before it starts, each with the value at fault and the way out."""
 
 import difflib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from hf_colearn.models.checkpoint import CheckedModel
 from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
 from hf_colearn.teachers.collator import missing_ids
 from hf_colearn.teachers.teacher import Teacher
-from hf_colearn.training.counts import base_model
+from hf_colearn.training.counts import base_model, counts_its_labels
 from hf_colearn.utils.metric_names import is_error
 from hf_colearn.utils.rng import preserve_rng_state
 
@@ -26,17 +27,28 @@ from hf_colearn.utils.rng import preserve_rng_state
 logger = logging.get_logger(__name__)
 
 
+Collate = Callable[[Dataset, int], Mapping[str, Any]]  # a sample as a batch of one
+
+
 def training_data_fits(
-    dataset: Any, args: CoLearningArguments, model: Any, teachers: dict[str, Teacher], alpha: Alpha | None = None
+    dataset: Any,
+    args: CoLearningArguments,
+    model: Any,
+    teachers: dict[str, Teacher],
+    alpha: Alpha | None = None,
+    collate: Collate | None = None,
 ) -> None:
-    """The training set must have samples, labels within the student's classes, and ids that the pairing can serve."""
+    """The training set must have samples, ids that the pairing can serve, and for a student of ours labels within its classes.
+
+    What another model takes for labels is its own affair. `collate` is given where a collator of the user's may change them.
+    """
     if hasattr(dataset, "__len__") and len(dataset) == 0:
         raise ValueError("the training set is empty: nothing to train on. Look at its split, filter or selection.")
     if isinstance(dataset, IterableDataset):
         stream_fits(dataset, args, model, teachers)
     if not isinstance(dataset, Dataset):
         return
-    labels_fit(dataset, model)
+    labels_fit(dataset, model, collate)
     _some_are_labelled(dataset, model, alpha)
     model = base_model(model)
     if isinstance(model, CoLearningForMultimodalClassification):
@@ -71,7 +83,9 @@ def sample_ids(dataset: Any, column: str) -> np.ndarray | None:
 
 def inputs_are_there(dataset: Dataset, model: Any) -> None:
     """Trainer drops columns that the model does not read, so a misnamed one would be missing without a word."""
-    wanted = [name for name in getattr(model, "input_names", ()) if name != "attention_mask"]
+    wanted = (
+        [name for name in model.input_names if name != "attention_mask"] if isinstance(model, CheckedModel) else []
+    )
     found = list(_sample(dataset, 0)) if _has_transform(dataset) else dataset.column_names
     if wanted and not set(wanted) & set(found):
         near = [f"'{match}'" for name in wanted for match in difflib.get_close_matches(name, found, n=1)]
@@ -107,14 +121,13 @@ def _named_classes_fit(feature: Any, column: str, model: Any) -> None:
         )
 
 
-def evaluation_labels_fit(evaluated: Any, model: Any) -> None:
-    """The labels of every evaluation set must be within the student's classes."""
+def evaluation_labels_fit(evaluated: Any, model: Any, collate: Collate | None = None) -> None:
+    """The labels of every evaluation set must be within the classes of a student of ours."""
     for dataset in evaluated.values() if isinstance(evaluated, dict) else [evaluated]:
-        if isinstance(dataset, Dataset):
-            labels_fit(dataset, model)
+        if isinstance(dataset, Dataset) and counts_its_labels(model):
+            labels_fit(dataset, model, collate)
             column = label_column(dataset)
-            is_ours = isinstance(base_model(model), CheckedModel)
-            if is_ours and column and len(dataset) and not labelled_rows(dataset, column).any():
+            if column and len(dataset) and not labelled_rows(dataset, column).any():
                 raise ValueError(
                     f"none of the {len(dataset)} samples of the evaluation set has a label in column '{column}': there would "
                     "be nothing to measure. Add labels, or leave the evaluation set out."
@@ -137,41 +150,44 @@ def metrics_fit(compute_metrics: Any, model: Any, args: CoLearningArguments) -> 
         )
 
 
-def labels_fit(dataset: Dataset, model: Any) -> None:
-    """The labels must be what the student's problem type takes, where they are there.
+def labels_fit(dataset: Dataset, model: Any, collate: Collate | None = None) -> None:
+    """The labels must be what the problem type of a student of ours takes, where they are there.
 
-    A student of ours without a problem type gets the one that its labels tell, as transformers does at the first batch: an
+    A student without a problem type gets the one that its labels tell, as transformers does at the first batch: an
     augmentation may make soft labels of classes, which are then no several labels.
     """
-    config, base = getattr(model, "config", None), base_model(model)
-    num_labels, is_ours = getattr(config, "num_labels", None), isinstance(base, CheckedModel)
-    if is_ours and base.config.problem_type is None and (found := problem_type_of(dataset, num_labels)) is not None:
-        base.set_problem_type(found)
-    problem, column = getattr(config, "problem_type", None), label_column(dataset)
-    if column is None or num_labels is None:
+    base, column = base_model(model), label_column(dataset)
+    if not isinstance(base, CheckedModel):
         return
-    if is_ours and problem in ("regression", "multi_label_classification"):
-        _numbers_fit(dataset, column, problem, num_labels)
-    elif num_labels > 1 and problem in (None, "single_label_classification"):
-        _classes_fit(dataset, column, model, num_labels)
+    num_labels = base.config.num_labels
+    if base.config.problem_type is None and (found := problem_type_of(dataset, num_labels)) is not None:
+        base.set_problem_type(found)
+    if column is None:
+        return
+    problem = base.config.problem_type
+    if problem in ("regression", "multi_label_classification"):
+        if collate is None:
+            _numbers_fit(dataset, column, problem, num_labels)
+    elif num_labels > 1:
+        _classes_fit(dataset, column, base, num_labels, collate)
 
 
-def _classes_fit(dataset: Dataset, column: str, model: Any, num_labels: int) -> None:
+def _classes_fit(dataset: Dataset, column: str, model: Any, num_labels: int, collate: Collate | None) -> None:
     feature = dataset.features[column]
     if not isinstance(feature, (Value, ClassLabel)):
         return  # one a token, or soft ones
     labels = label_array(dataset, column)
     if not np.issubdtype(labels.dtype, np.integer):
-        if _reaches_the_student(dataset, column, 0):
+        if _reaches_the_student(dataset, column, 0, collate):
             way_out = (
                 "class labels are integers. Encode them with `dataset.class_encode_column`; None or -100 is no label."
             )
             raise ValueError(_not_integers("labels", column, labels) + way_out)
         return
-    if not _has_transform(dataset):
+    if not _has_transform(dataset) and collate is None:
         _named_classes_fit(feature, column, model)
     is_outside = ((labels < 0) | (labels >= num_labels)) & (labels != -100)  # -100 is no label
-    if is_outside.any() and _reaches_the_student(dataset, column, int(is_outside.argmax())):
+    if is_outside.any() and _reaches_the_student(dataset, column, int(is_outside.argmax()), collate):
         raise ValueError(
             f"{is_outside.sum()} labels in column '{column}' are out of range, such as {labels[is_outside][0]}: the "
             f"student has num_labels={num_labels} (0 to {num_labels - 1}). Mend the labels or `num_labels`."
@@ -207,11 +223,10 @@ def _numbers_fit(dataset: Dataset, column: str, problem: str, num_labels: int) -
 def _some_are_labelled(dataset: Dataset, model: Any, alpha: Alpha | None) -> None:
     """Where the task has a weight, it needs labels."""
     column = label_column(dataset)
-    if column is None or _has_transform(dataset) or task_has_no_weight(alpha):
+    if column is None or _has_transform(dataset) or task_has_no_weight(alpha) or not counts_its_labels(model):
         return  # the first batch tells whether a model needs labels that are not there
-    is_ours = isinstance(base_model(model), CheckedModel)
-    if not isinstance(dataset.features[column], (Value, ClassLabel, List) if is_ours else (Value, ClassLabel)):
-        return  # of another model's labels, such as one a token, the whole column would be read
+    if not isinstance(dataset.features[column], (Value, ClassLabel, List)):
+        return
     if not labelled_rows(dataset, column).any():
         raise ValueError(
             f"none of the {len(dataset)} samples has a label in column '{column}', and the task's loss has a weight of "
@@ -227,7 +242,7 @@ def task_has_no_weight(alpha: Alpha | None) -> bool:
 def labelled_part(dataset: Any, model: Any) -> Any:
     """The samples of an evaluation set that have a label; the data set itself where all have, or its columns do not tell."""
     column = label_column(dataset)
-    if not isinstance(dataset, Dataset) or column is None or not isinstance(base_model(model), CheckedModel):
+    if not isinstance(dataset, Dataset) or column is None or not counts_its_labels(model):
         return dataset
     is_labelled = labelled_rows(dataset, column)
     if is_labelled.all() or not is_labelled.any():
@@ -241,13 +256,13 @@ def _has_transform(dataset: Dataset) -> bool:
     return dataset.format["type"] == "custom"
 
 
-def _reaches_the_student(dataset: Dataset, column: str, row: int) -> bool:
-    """Whether a stored label is the one that the student gets: a transform may encode it in another way."""
-    if not _has_transform(dataset):
+def _reaches_the_student(dataset: Dataset, column: str, row: int, collate: Collate | None) -> bool:
+    """Whether a stored label is the one that the student gets: a transform or a collator may encode it in another way."""
+    if not _has_transform(dataset) and collate is None:
         return True
-    stored, sample = _plain(dataset.select([row]), column)[0], _sample(dataset, row)
-    given = [sample[name] for name in LABELS if name in sample]
-    return bool(given) and np.array_equal(given[0], stored)
+    sample = _sample(dataset, row) if collate is None else collate(dataset, row)
+    given = [np.ravel(sample[name])[:1] for name in LABELS if name in sample]
+    return bool(given) and np.array_equal(given[0], _plain(dataset.select([row]), column)[:1])
 
 
 def _sample(dataset: Dataset, row: int) -> dict[str, Any]:

@@ -32,22 +32,38 @@ class SynchronisedBatches:
     def __init__(self):
         self._ended: Any = lambda: None
 
-    def take(self, batches: Iterator, count: int) -> list:
-        """The next `count` batches, or none where the epoch is over; a collective."""
+    def take(self, batches: Iterator, count: int, has_trained: bool = True) -> list:
+        """The next `count` batches, or none where the epoch is over; a collective.
+
+        Raises:
+            ValueError: If the run has made no step yet and the epoch is over: no other epoch would be longer.
+        """
         if batches is self._ended():
             return []
         taken = list(itertools.islice(batches, count))
         if distributed.integer_over_processes(len(taken), "min") == count:
             return taken
+        if not has_trained:
+            least = distributed.integer_over_processes(len(taken), "min")
+            raise ValueError(
+                f"an epoch of the training stream has {least} batches{_on_each()}, and an optimizer step takes "
+                f"gradient_accumulation_steps={count}, so none would be made: accumulate less, make batches smaller, or "
+                "repeat the stream (`stream.repeat(n)`)."
+            )
         self._ended = weakref.ref(batches)
         dropped = distributed.integer_over_processes(sum(find_batch_size(batch) for batch in taken), "sum")
         if dropped and distributed.rank() == 0:
             logger.warning(
                 f"The stream's epoch ended with {dropped} samples read that were not used (samples not read yet are not "
-                f"counted): the {distributed.world_size()} processes stop together, where the first one has less than "
-                f"{count} more batches. Shards of equal size, as many as processes or a multiple, lose least."
+                f"counted): fewer than the {count} batches of a step were left{_on_each()}. Shards of equal size, as many "
+                "as processes or a multiple, lose least."
             )
         return []
+
+
+def _on_each() -> str:
+    processes = distributed.world_size()
+    return f" on one of {processes} processes, which stop together" if processes > 1 else ""
 
 
 def share_for(trainer: Any, dataset: Any, is_training: bool) -> IterableDataset | None:

@@ -1,4 +1,4 @@
-"""The first few samples through the student before training, to see whether its outputs fit the targets and the terms."""
+"""What is looked at before training: the data, the pairs, and whether the student's outputs fit the targets and the terms."""
 
 from typing import Any
 
@@ -6,9 +6,18 @@ import torch
 from datasets import Dataset
 
 from hf_colearn.data.sample_ids import LABELS
-from hf_colearn.objectives.objective import CoLearningBatch
-from hf_colearn.training import batch_checks, data_checks
+from hf_colearn.training import batch_checks, data_checks, pair_checks
 from hf_colearn.utils.rng import preserve_rng_state
+
+
+def check_before_training(trainer: Any) -> None:
+    """Refuses data, pairs, metrics and outputs that do not fit, before anything is written."""
+    dataset, model, collate = trainer.train_dataset, trainer.model, trainer.batches.collate_of_user
+    data_checks.training_data_fits(dataset, trainer.args, model, trainer.teachers, trainer.alpha, collate)
+    pair_checks.pairs_fit(dataset, trainer.args.id_column, trainer.teachers)
+    data_checks.evaluation_labels_fit(trainer.eval_dataset, model, collate)
+    data_checks.metrics_fit(trainer.compute_metrics, model, trainer.args)
+    try_first_batch(trainer)
 
 
 def try_first_batch(trainer: Any) -> None:
@@ -34,7 +43,7 @@ def try_first_batch(trainer: Any) -> None:
             batch = trainer.batches.augmented(trainer._prepare_input(batch))
             batch_checks.augmented_labels_fit(batch, trainer.label_smoother is not None)
         batch = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-        seen = CoLearningBatch.taken_from(batch)
+        seen = trainer.batches.taken_from(batch)
         with trainer.accelerator.autocast():
             outputs = trainer.model.eval()(**batch)
         trainer.model.train(was_training)
