@@ -23,11 +23,15 @@ from hf_colearn.corpora.pairs import load_pairs
 from hf_colearn.experiments.arms import ArmPlan
 from hf_colearn.experiments.info import ExperimentInfo
 from hf_colearn.experiments.options import RecipeOptions, parse_recipe
-from hf_colearn.experiments.pairs_arms import checked, metrics_of, pair_arms, settled
+from hf_colearn.experiments.pairs_arms import checked, metrics_of, pair_arms, settled, without_pushing
+from hf_colearn.experiments.pairs_retrieval import Retrieval
 from hf_colearn.experiments.pairs_students import outputs_of, pair_inputs, pair_student
 from hf_colearn.experiments.pairs_teachers import pair_bank, pair_teacher
 from hf_colearn.experiments.runner import quiet, run_recipe
+from hf_colearn.experiments.scoring import scored_run
 from hf_colearn.experiments.semi_supervised import SemiSupervised, SemiSupervisedArm
+from hf_colearn.hub.publish import publish
+from hf_colearn.utils.command_line import run_script
 
 
 @dataclass
@@ -81,10 +85,9 @@ def with_source(argv: Sequence[str]) -> list[str]:
 def main() -> None:
     options, training = parse_recipe(Options, __file__, with_source(sys.argv[1:]))
     quiet()
+    training, repo_id = without_pushing(training)  # of every run; the student is published once, with card and report
     if options.data_dir is None:
-        raise ValueError(
-            "no data: name a folder, a table or a dataset of the Hub first, as in `hf-colearn train pictures/`."
-        )
+        raise ValueError("no data: name a folder, a table or a dataset first, as in `hf-colearn train pictures/`.")
     pairs = load_pairs(
         options.data_dir,
         options.input,
@@ -111,7 +114,7 @@ def main() -> None:
         return options.adapted(student.make(bank.dim, **outputs_of(pairs)))
 
     plans = pair_arms(pairs, rows, student, options.arms, options.labels_per_class, training["alpha"], options.seeds)
-    training = settled(training, len(pairs.train), plans, options.tiny_learning_rate if student.is_tiny else None)
+    training = settled(training, pairs, plans, options.tiny_learning_rate if student.is_tiny else None)
     kwargs = {"data_collator": student.collator, "compute_metrics": metrics_of(pairs)}
     inputs = student.pooled(pairs.train, data["train"])
     semi = SemiSupervised(data["train"], bank, make_student, inputs, student.views, student.weak, **kwargs)
@@ -128,7 +131,7 @@ def main() -> None:
         notes["teacher_check"] = checked(pairs, semi, plans, rows, training.get("seed") or 0)
     info = ExperimentInfo(
         recipe="pairs",
-        title=f"{pairs.source}: {pairs.input_kind} learns from {pairs.other_kind}",
+        title=f"{pairs.source}: a student of {pairs.input_kind}, a teacher of {pairs.other_kind}",
         pipeline_tag=student.pipeline_tag,
         dataset_name=f"{pairs.title}, {pairs.split}",
         dataset_type=pairs.source,
@@ -139,8 +142,11 @@ def main() -> None:
         language=options.language,
         license=options.license,
     )
-    run_recipe(options, training, info, plans, make_trainer, data, student.processor, notes=notes)
+    score = scored_run if pairs.problem_type else Retrieval(pairs, encoder, bank, training["latent_scaling"])
+    runs = run_recipe(options, training, info, plans, make_trainer, data, student.processor, notes=notes, score=score)
+    if repo_id is not None and runs:
+        print(f"Published: {publish(training['output_dir'], repo_id, private=training.get('hub_private_repo')).url}")
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -67,15 +67,13 @@ def features(part: Dataset, columns: Sequence[str], split: str, may_miss: bool =
 
 def readable(part: Dataset, columns: PairColumns, split: str, skip_bad_samples: bool) -> Dataset:
     """Every sample needs an input, and every file that is named must be there; what cannot be decoded shows when it is read."""
-
+    kinds = {"input": columns.input_kind, "other": str(columns.other_kind)}
+    kinds = {column: kind for column, kind in kinds.items() if column in part.column_names}
     if skip_bad_samples:
-        for column, kind in (("input", str(columns.input_kind)), ("other", str(columns.other_kind))):
-            if column in part.column_names:
-                part, _ = without_bad_samples(part, partial(_read, kind, column == "other", split), column)
+        for column, kind in kinds.items():
+            part, _ = without_bad_samples(part, partial(_read, kind, column == "other", split), column)
         return part
-    for column, kind in (("input", columns.input_kind), ("other", columns.other_kind)):
-        if column not in part.column_names:
-            continue
+    for column, kind in kinds.items():
         missing = [row for row, cell in enumerate(part[column]) if _is_absent(cell, kind)]
         lacks = [row for row, has in enumerate(has_cell(part, column)) if not has] if column == "input" else []
         if missing:
@@ -100,7 +98,7 @@ def _read(kind: str, may_miss: bool, split: str, cell: Any, row: int) -> None:
         _READERS[kind](cell, row)
 
 
-def _is_absent(cell: Any, kind: str | None) -> bool:
+def _is_absent(cell: Any, kind: str) -> bool:
     if kind not in MEDIA or cell is None or cell.get("bytes") is not None:
         return False
     path = str(cell["path"])

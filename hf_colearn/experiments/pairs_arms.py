@@ -12,6 +12,7 @@ from hf_colearn.evaluation.metrics import classification_metrics
 from hf_colearn.evaluation.multi_label import multi_label_metrics
 from hf_colearn.evaluation.regression import regression_metrics
 from hf_colearn.experiments.arms import ArmPlan, check_comparable, pick
+from hf_colearn.experiments.pairs_retrieval import Untrained
 from hf_colearn.experiments.pairs_students import PairStudent
 from hf_colearn.experiments.pairs_teachers import true_pairs, where_paired
 from hf_colearn.experiments.semi_supervised import (
@@ -24,6 +25,7 @@ from hf_colearn.experiments.semi_supervised import (
 )
 from hf_colearn.teachers.null_controls import ConstantTarget, RandomPrototypes
 from hf_colearn.utils import distributed
+from hf_colearn.utils.hub_names import check_repo_id
 
 
 # Of the arms with few labels, what is trained where nobody chooses, and what needs classes.
@@ -101,7 +103,7 @@ def _fully_labelled(pairs: Pairs, rows_N: np.ndarray) -> list[ArmPlan]:
 
 def _without_labels(pairs: Pairs, rows_N: np.ndarray) -> list[ArmPlan]:
     return [
-        ArmPlan("no training", "baseline"),
+        Untrained("no training", "baseline", true_pairs(rows_N, pairs)),
         ArmPlan("true pairs", "colearned", true_pairs(rows_N, pairs)),
         ArmPlan("permuted pairs", "null", where_paired(ShuffledOnce(rows_N), pairs)),
     ]
@@ -136,9 +138,7 @@ def _few_labels(
     return [*swept, *(arm for arm in chosen if arm.method == ORACLE)]
 
 
-def settled(
-    training: Mapping[str, Any], num_samples: int, plans: Sequence[ArmPlan], rate: float | None
-) -> dict[str, Any]:
+def settled(training: Mapping[str, Any], pairs: Pairs, plans: Sequence[ArmPlan], rate: float | None) -> dict[str, Any]:
     """The training arguments that follow from the data.
 
     `max_steps` are by default so many as `--num_train_epochs` takes, and 150 at least, for all arms alike; `labelled_per_batch`
@@ -146,19 +146,34 @@ def settled(
 
     Args:
         training (`Mapping`): As [`~hf_colearn.experiments.options.parse_recipe`] returns it.
-        num_samples (`int`): Of the training split.
+        pairs ([`Pairs`]): Without labels the pairs are all that is learned from: alpha is 1.
         plans (`Sequence[ArmPlan]`): The arms.
         rate (`float`, *optional*): Instead of `learning_rate`.
     """
     values = dict(training)
     if values.get("max_steps", -1) <= 0:
-        batches = -(-num_samples // values["per_device_train_batch_size"])
+        batches = -(-len(pairs.train) // values["per_device_train_batch_size"])
         values["max_steps"] = max(_LEAST_STEPS, round(values["num_train_epochs"] * batches))
     if not any(isinstance(plan, SemiSupervisedArm) for plan in plans):
         values["labelled_per_batch"] = None
     if rate is not None:
         values["learning_rate"] = rate
+    if pairs.problem_type is None:
+        values["alpha"] = 1.0
     return values
+
+
+def without_pushing(training: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """The training arguments without those that push every run, and the repository to publish the student to.
+
+    Raises:
+        ValueError: If the repository has no name, or one that the Hub refuses.
+    """
+    values = {**training, "push_to_hub": False}
+    if not training.get("push_to_hub"):
+        return values, None
+    check_repo_id(training.get("hub_model_id"), "--hub_model_id")
+    return values, training["hub_model_id"]
 
 
 def metrics_of(pairs: Pairs) -> Any:

@@ -53,7 +53,7 @@ _PIXELS, _SECONDS, _WORDS, _HIDDEN = (
     4096,
     128,
 )  # of the tiny students: sides, longest clip, vocabulary, width
-_CLIPS = 200  # whose lengths are looked at
+_CLIPS = 2000  # whose lengths are looked at
 
 
 @dataclass(frozen=True)
@@ -156,6 +156,7 @@ def _pooled_pixels(_: Dataset, inputs: Dataset) -> np.ndarray:
 
 def _of_sounds(pairs: Pairs, name: str | None, _: int | None) -> PairStudent:
     pooled: Callable[[Dataset, Dataset], np.ndarray] = _pooled_pixels
+    longest = 30.0
     if name is not None:
         processor: Any = AutoFeatureExtractor.from_pretrained(name)
         entry, collator = processor.model_input_names[0], DataCollatorWithPadding(processor)
@@ -163,17 +164,15 @@ def _of_sounds(pairs: Pairs, name: str | None, _: int | None) -> PairStudent:
     else:
         clips = pairs.train.select(range(min(_CLIPS, len(pairs.train))))["input"]
         seconds = [len(wave) / rate for wave, rate in (read_waveform(cell, row) for row, cell in enumerate(clips))]
-        longest = min(_SECONDS, max(0.5, float(np.quantile(seconds, 0.95))))
-        processor = SpectrogramFeatureExtractor(size=(40, 64), seconds=round(longest, 2), n_fft=512)
+        longest = round(min(_SECONDS, max(0.5, *seconds)) + 0.005, 2)
+        processor = SpectrogramFeatureExtractor(size=(40, 64), seconds=longest, n_fft=512)
         entry, collator = "pixel_values", None
         words = f"a ResNet of two blocks from scratch, on spectrograms of {longest:.3g} s"
         backbone = resnet_tiny(num_channels=1)
     return PairStudent(
         words=words,
         pipeline_tag="audio-classification",
-        inputs=lambda part: with_input_values(
-            part, processor, "input", "labels", max_seconds=None if name is None else 30
-        ),
+        inputs=lambda part: with_input_values(part, processor, "input", "labels", max_seconds=longest),
         make=partial(_from, "audio", backbone),
         pooled=pooled,
         processor=processor,
@@ -228,10 +227,12 @@ def _of_features(pairs: Pairs) -> PairStudent:
 
 
 def outputs_of(pairs: Pairs) -> dict[str, Any]:
-    """What a student is told of its outputs: the classes, or the one value of a regression."""
-    if pairs.names is not None:
-        return {"id2label": dict(pairs.names), "problem_type": pairs.problem_type}
-    return {"num_labels": 1, "problem_type": pairs.problem_type or "regression"}
+    """What a student is told of its outputs: the classes, the one value of a regression, or that there are none."""
+    if pairs.problem_type is None:
+        return {"num_labels": 0}  # its latents are what it is for
+    if pairs.names is None:
+        return {"num_labels": 1, "problem_type": pairs.problem_type}
+    return {"id2label": dict(pairs.names), "problem_type": pairs.problem_type}
 
 
 def pair_inputs(pairs: Pairs, student: PairStudent) -> dict[str, Dataset]:
