@@ -53,7 +53,10 @@ PUBLISHED = "ResNet-50 77.83 -> 78.54, ViT-B/32 75.04 -> 76.75, ViT-B/16 80.07 -
 
 @dataclass
 class Options(RecipeOptions):
-    repo: str = field(default=IMAGENET_1K, metadata={"help": "The Hub's dataset, where there is no --data_dir."})
+    repo: str | None = field(
+        default=None,
+        metadata={"help": f"The Hub's dataset, where there is no --data_dir; {IMAGENET_1K} by default."},
+    )
     streaming: bool = field(
         default=False, metadata={"help": "Read while training, nothing is copied; needs --max_steps."}
     )
@@ -94,6 +97,28 @@ def student_config(options: Options) -> PreTrainedConfig | str:
     return configs[options.student]() if options.student in configs else options.student
 
 
+def load(options: Options) -> tuple[Any, dict[str, Any]]:
+    """The pictures by split, and the fields of [`ExperimentInfo`] that name them, with published numbers of ImageNet alone."""
+    if options.small and options.data_dir is None:
+        digits = load_handwritten_digits()
+        digits["train"], digits["validation"] = cut_validation(digits["train"], 0.2, seed=0)
+        return digits, {"dataset_name": "handwritten digits (scikit-learn)", "dataset_type": "sklearn-digits"}
+    repo = options.repo or IMAGENET_1K
+    raw = load_imagenet(
+        options.data_dir,
+        repo,
+        options.streaming,
+        options.shuffle_buffer,
+        seed=0,
+        num_validation=options.num_validation,
+    )
+    if is_imagenet_1k(raw, repo if options.data_dir is None else None):
+        return raw, {"dataset_name": "ImageNet-1k", "dataset_type": IMAGENET_1K, "published": PUBLISHED}
+    if options.data_dir is None:
+        return raw, named_data(repo, raw, "pictures", hub_id=repo)
+    return raw, named_data(folder_name(options.data_dir), raw, "pictures")
+
+
 def main() -> None:
     options, training = parse_recipe(Options, __file__)
     quiet()
@@ -104,23 +129,7 @@ def main() -> None:
             "a validation split of the Hub's stream is known by its ids, so each evaluation would read the whole training "
             "stream: pass --eval_strategy no --load_best_model_at_end false (the last weights are taken), or --data_dir."
         )
-    if options.small and options.data_dir is None:
-        raw = load_handwritten_digits()
-        raw["train"], raw["validation"] = cut_validation(raw["train"], 0.2, seed=0)
-        known, described = (
-            False,
-            {"dataset_name": "handwritten digits (scikit-learn)", "dataset_type": "sklearn-digits"},
-        )
-    else:
-        hub_id = options.repo if options.data_dir is None else None
-        raw = load_imagenet(
-            options.data_dir, options.repo, options.streaming, options.shuffle_buffer, seed=0,
-            num_validation=options.num_validation,
-        )  # fmt: skip
-        known = is_imagenet_1k(raw, hub_id)
-        described = named_data(folder_name(options.data_dir or options.repo), raw, "pictures", hub_id=hub_id)
-        if known:
-            described = {"dataset_name": "ImageNet-1k", "dataset_type": IMAGENET_1K}
+    raw, described = load(options)
     names = raw["train"].features["label"].names
     skipped: dict[str, list] = {}
     if options.skip_bad_samples:
@@ -154,6 +163,8 @@ def main() -> None:
         mixup=options.mixup, cutmix=options.cutmix, label_smoothing=options.label_smoothing,
     )  # fmt: skip
 
+    metrics = ("accuracy", "top5") if len(names) > 5 else ("accuracy", "macro_f1")  # of five, all are in the top 5
+
     def make_trainer(arm: ArmPlan, args: CoLearningArguments) -> CoLearningTrainer:
         backbone = AutoConfig.from_pretrained(config) if isinstance(config, str) else config
         norm = "none" if is_convolutional(backbone) else "layernorm"
@@ -174,7 +185,7 @@ def main() -> None:
             pairing=arm.pairing,
             augment=augment,
             optimizer_cls_and_kwargs=options.optimizer_for(args),
-            compute_metrics=classification_metrics(("accuracy", "top5")),
+            compute_metrics=classification_metrics(metrics),
         )
 
     info = ExperimentInfo(
@@ -184,7 +195,6 @@ def main() -> None:
         **described,
         teacher=f"{without_folders(str(options.teacher))}, pooling '{options.pooling}', frozen",
         pairing=f"a random class in '{options.template}', anew every epoch",
-        published=PUBLISHED if known else None,
     )
     notes = {"skipped": {split: len(bad) for split, bad in skipped.items()}}
     run_recipe(options, training, info, plans, make_trainer, data, processor, notes=notes)

@@ -7,9 +7,10 @@ from collections import Counter
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_from_disk
+from datasets import ClassLabel, Dataset, DatasetDict, DatasetInfo, Features, Value, load_from_disk
 from datasets import Image as ImageFeature
 from PIL import Image
 from sklearn.datasets import load_sample_images
@@ -20,7 +21,8 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 import tiny
 from hf_colearn import CoLearningTrainer
 from hf_colearn.corpora import imagenet
-from hf_colearn.corpora.imagenet import load_imagenet, stream_id
+from hf_colearn.corpora.imagenet import is_imagenet_1k, load_imagenet, stream_id
+from hf_colearn.corpora.imagenet_classes import imagenet_names, imagenet_wnids
 from hf_colearn.data.augmentation import ImageAugmentation
 from hf_colearn.data.images import ImageTransform, as_rgb, make_image_processor, with_image_transform
 from hub_double import HubDouble, run_child
@@ -159,7 +161,49 @@ def test_a_missing_folder_is_named(tmp_path):
 
 def test_a_validation_split_that_cannot_be_cut_is_refused(folder):
     with pytest.raises(ValueError, match="num_validation=10000 cannot be cut"):
-        load_imagenet(folder)
+        load_imagenet(folder, num_validation=10_000)
+    with pytest.raises(ValueError, match="num_validation=1.5 cannot be cut"):
+        load_imagenet(folder, num_validation=1.5)
+
+
+def test_by_default_a_tenth_of_a_small_set_validates_and_at_least_one_sample_a_class(folder):
+    # A tenth of 36 samples is 3, as many as there are classes.
+    assert Counter(load_imagenet(folder)["validation"]["label"]) == {0: 1, 1: 1, 2: 1}
+    assert imagenet._number_of(None, 1_281_167, 1000) == 10_000 and imagenet._number_of(None, 2_000, 150) == 200
+    assert len(load_imagenet(folder, num_validation=6.0)["validation"]) == 6  # as a command line gives it
+    assert len(load_imagenet(folder, num_validation=0.25)["validation"]) == 9
+
+
+def blank(names, count):
+    """Samples of these classes, without pictures."""
+    features = Features({"label": ClassLabel(names=list(names))})
+    labels = pa.repeat(pa.scalar(0, pa.int64()), count)
+    return Dataset(pa.table({"label": labels}, schema=features.arrow_schema), info=DatasetInfo(features=features))
+
+
+HUB_NAMES = [*imagenet_names()[:517], "crane2", *imagenet_names()[518:]]  # a ClassLabel allows no two equal ones
+
+
+@pytest.mark.parametrize(
+    "names, sizes, expected",
+    [
+        (imagenet_wnids(), (1_271_167, 10_000, 50_000), True),
+        (HUB_NAMES, (1_281_000, 167, 50_000), True),
+        (imagenet_wnids(), (1_271_166, 10_000, 50_000), False),  # a sample is missing
+        (imagenet_wnids(), (1_271_167, 10_000, 10_000), False),
+        (imagenet_wnids()[::-1], (1_271_167, 10_000, 50_000), False),  # another order of the classes
+        (imagenet_wnids()[:100], (126_000, 1_000, 5_000), False),
+        (["food", "animals"], (1_271_167, 10_000, 50_000), False),
+    ],
+)
+def test_imagenet_1k_is_known_by_its_classes_and_counts(names, sizes, expected):
+    splits = dict(zip(("train", "validation", "test"), (blank(names, size) for size in sizes), strict=True))
+    assert is_imagenet_1k(splits) is expected
+
+
+def test_a_stream_of_the_hub_is_known_by_the_name_of_its_repository():
+    streams = {split: blank(HUB_NAMES, 2).to_iterable_dataset() for split in ("train", "validation", "test")}
+    assert is_imagenet_1k(streams, "ILSVRC/imagenet-1k") and not is_imagenet_1k(streams, "me/imagenet-1k")
 
 
 # ---- the Hub ----

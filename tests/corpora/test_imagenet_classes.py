@@ -5,12 +5,14 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 from transformers import ResNetConfig
 
+from docstrings import run_example
 from hf_colearn.corpora.imagenet_classes import (
     classes_of_labels,
     imagenet_classes_of,
     imagenet_names,
     imagenet_wnids,
     outputs_of_model,
+    words_of,
 )
 
 
@@ -35,6 +37,10 @@ def test_the_thousand_classes_are_in_imagenets_order():
         "golden retriever",
         "toilet tissue, toilet paper, bathroom tissue",
     )
+
+
+def test_labels_become_words_for_a_prompt():
+    run_example(words_of)
 
 
 def test_labels_are_known_by_id_full_name_or_first_synonym():

@@ -10,6 +10,7 @@ from scipy import stats
 from torch.utils.data import DataLoader
 
 import tiny
+from docstrings import run_example
 from hf_colearn import (
     ConstantTarget,
     Noisy,
@@ -174,6 +175,11 @@ def test_random_prompts_are_what_the_bank_was_encoded_from():
 def test_a_template_without_exactly_one_place_is_refused(template):
     with pytest.raises(ValueError, match="has no single place for the class"):
         RandomPrompt(template, 3)
+
+
+def test_prompts_name_the_number_or_the_name_of_a_class():
+    run_example(RandomPrompt)
+    assert RandomPrompt("{}: {name}", names=["cat", "dog"]).prompts == ["0: cat", "1: dog"]
 
 
 def test_prompts_of_no_class_are_refused():
