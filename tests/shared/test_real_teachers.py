@@ -34,14 +34,14 @@ def test_whisper_tells_spoken_digits_apart():
     pytest.importorskip("soundfile")
     digits = [0, 0, 3, 3, 8, 8]
     names = [f"{digit}_jackson_{take}.wav" for digit, take in zip(digits, [0, 1] * 3, strict=True)]
-    encoder = FrozenEncoder.from_pretrained(str(WHISPER), device="cpu")
+    encoder = FrozenEncoder.from_pretrained(str(WHISPER), device="cpu", max_length_s=2)
 
     bank = encode(encoder, [{"bytes": None, "path": str(RECORDINGS / name)} for name in names])
 
     assert (len(bank), bank.num_distinct, bank.dim) == (6, 6, 384)
     assert (bank.description["architecture"], bank.description["modality"]) == ("WhisperEncoder", "audio")
     within, between = cosines_within_and_between(bank.lookup(range(6)), np.array(digits))
-    assert within > between + 0.1  # 0.94 and 0.78 were measured for the same speaker's 0, 3, 6 and 8
+    assert within > between + 0.1  # 0.89 and 0.73 were measured for the same speaker's 0, 3 and 8
 
 
 def test_whisper_averages_over_the_recording_and_not_over_the_silence_behind():
@@ -64,6 +64,21 @@ def test_whisper_averages_over_the_recording_and_not_over_the_silence_behind():
     tokens = -(-len(wave) // 320)
     assert hidden_TH.shape == (1500, 384) and tokens < 50
     torch.testing.assert_close(latent[0], hidden_TH[:tokens].mean(dim=0), atol=1e-4, rtol=1e-4)
+
+
+def test_whispers_window_of_two_seconds_is_that_of_a_model_with_a_hundred_positions(tmp_path, caplog):
+    from short_whisper import write_short_whisper
+
+    pytest.importorskip("soundfile")
+    paths = [str(RECORDINGS / f"{digit}_jackson_0.wav") for digit in (0, 3, 8)]
+
+    short = FrozenEncoder.from_pretrained(str(WHISPER), device="cpu", max_length_s=2)
+    latents = short.encode(paths)
+
+    assert "decoder" not in caplog.text  # which the folder lacks, and the teacher does not have
+    by_hand = FrozenEncoder.from_pretrained(write_short_whisper(str(WHISPER), str(tmp_path)), device="cpu")
+    torch.testing.assert_close(latents, by_hand.encode(paths), atol=1e-5, rtol=1e-5)
+    assert short.preprocess(paths)["input_features"].shape == (3, 80, 200)
 
 
 def test_minilm_tells_what_the_stamps_show(minilm):
