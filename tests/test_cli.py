@@ -121,3 +121,76 @@ def test_options_of_a_recipe_are_for_a_card_alone(run, capsys):
     with pytest.raises(SystemExit) as end:
         main(["report", str(run), "--", "--data_dir", "x"])
     assert end.value.code == 2 and "'--data_dir x' after --" in capsys.readouterr().err
+
+
+# ---- recipes ----
+RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.py"))
+
+
+def test_recipes_are_listed_with_a_line_each(capsys):
+    assert main(["recipe"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == RECIPES
+    assert "emoji_l2v            Few labels and many pairs: pictures of emoji learn from their names" in lines
+    assert all(len(line.split(maxsplit=1)[1]) > 20 and len(line) < 128 for line in lines)
+
+
+def test_a_recipe_is_printed_found_and_copied(tmp_path, capsys):
+    script = ROOT / "recipes" / "imagenet_l2v.py"
+    assert main(["recipe", "imagenet_l2v"]) == 0 and capsys.readouterr().out == script.read_text()
+    assert main(["recipe", "imagenet_l2v", "--path"]) == 0 and capsys.readouterr().out == f"{script}\n"
+    assert main(["recipe", "imagenet_l2v", "--copy", str(tmp_path / "mine")]) == 0
+    copied = {path.name: path.read_text() for path in (tmp_path / "mine").iterdir()}
+    names = ["imagenet_l2v.py", "imagenet_l2v.yaml", "imagenet_l2v_resnet50.yaml"]
+    assert copied == {name: (script.parent / name).read_text() for name in names}
+    capsys.readouterr()
+    assert main(["recipe", "imagenet_l2v", "--copy", str(tmp_path / "mine")]) == 2
+    told = f"hf-colearn: '{tmp_path}/mine/imagenet_l2v.py' exists: remove it, or copy into another folder.\n"
+    assert capsys.readouterr().err == told
+
+
+def test_the_yaml_of_another_recipe_is_not_copied_along(tmp_path, capsys):
+    assert main(["recipe", "stamps", "--copy", str(tmp_path)]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["stamps.py", "stamps.yaml"]  # none of stamps_pairs
+
+
+@pytest.mark.parametrize(
+    "name, meant",
+    [
+        ("imagenet", "did you mean 'imagenet_l2v'?"),
+        ("digits-l2v.py", "did you mean 'digits_l2v'?"),
+        ("../recipes/stamps", "choose among av_digits, "),
+        ("zzz", "choose among av_digits, "),
+    ],
+)
+@pytest.mark.parametrize("what", [[], ["--path"], ["--run"]], ids=["print", "path", "run"])
+def test_a_mistyped_recipe_gets_a_suggestion(name, meant, what, capsys):
+    assert main(["recipe", name, *what]) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith(f"hf-colearn: there is no recipe '{name}': {meant}") and err.count("\n") == 1 and not out
+
+
+@pytest.mark.parametrize(
+    "command, usage",
+    [(["recipe", "digits_l2v", "--run"], "usage: digits_l2v.py "), (["train"], "usage: hf-colearn train [options]")],
+)
+def test_what_follows_belongs_to_the_recipe(command, usage, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--help"])
+    assert ended.value.code == 0 and capsys.readouterr().out.startswith(usage)
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--seeds", "1", "--outputdir", "x"])
+    assert (
+        ended.value.code == 2 and "'--outputdir' is no option: did you mean --output_dir?" in capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    "command", [["reprot"], ["report", "x", "--titel", "y"], ["publish", "x"], ["recipe", "--coppy"]]
+)
+def test_a_mistyped_command_is_told_in_one_line(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(command)
+    err = capsys.readouterr().err
+    assert ended.value.code == 2 and err.startswith("hf-colearn") and err.count("\n") == 1

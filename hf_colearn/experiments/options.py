@@ -20,7 +20,7 @@ from transformers.utils import is_torch_bf16_gpu_available, is_torch_tf32_availa
 from hf_colearn.arguments import CoLearningArguments
 from hf_colearn.corpora.base import warn
 from hf_colearn.models.lora import with_lora
-from hf_colearn.utils.command_line import CommandParser
+from hf_colearn.utils.command_line import CommandParser, program
 from hf_colearn.utils.recipe_files import recipe_command
 
 
@@ -105,9 +105,9 @@ def parse_recipe(
     Raises:
         ValueError: If the YAML is none, or a key in it is no option.
     """
-    groups: Any = _groups(options_class)  # mypy sees argparse's first argument, which is a name
-    parser = _Parser(
-        groups,
+    parser = _Parser(  # type: ignore[misc]  # mypy sees argparse's arguments, of which `prog` is the first
+        _groups(options_class),  # type: ignore[arg-type]
+        prog=program(),
         usage="%(prog)s [options]",
         description=_description(script),
         formatter_class=_Help,

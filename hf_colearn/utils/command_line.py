@@ -7,6 +7,8 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
@@ -16,6 +18,24 @@ DEBUG = "HF_COLEARN_DEBUG"  # the environment variable that shows every tracebac
 # Whose errors tell of input: the script, ours and Hugging Face's.
 _CHECKING = {"__main__", "accelerate", "datasets", "hf_colearn", "huggingface_hub", "peft", "transformers"}
 _PATIENCE_S = 5.0  # within which a launcher ends the other processes of a failed one
+
+
+_called_as: ContextVar[str | None] = ContextVar("called_as", default=None)
+
+
+@contextmanager
+def called_as(name: str | None) -> Iterator[None]:
+    """What a script is called in its `--help` and errors, where it is not the name of its file."""
+    token = _called_as.set(name)
+    try:
+        yield
+    finally:
+        _called_as.reset(token)
+
+
+def program() -> str:
+    """What the running script is called."""
+    return _called_as.get() or Path(sys.argv[0]).name
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -90,8 +110,8 @@ def end_with(message: str, prog: str | None = None) -> NoReturn:
     if rank > 0:
         time.sleep(_PATIENCE_S)
     where = f" (process {rank})" if rank > 0 else ""
-    name = Path(sys.argv[0]).name if prog is None else prog
-    print(f"{name.removesuffix('.py')}{where}: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    name = (prog or program()).removesuffix(".py")
+    print(f"{name}{where}: {' '.join(message.split())}", file=sys.stderr, flush=True)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         sys.stdout.flush()
         os._exit(2)  # at once: the others may wait for this process in a collective, and so would its own way out

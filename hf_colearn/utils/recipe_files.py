@@ -10,6 +10,8 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+from hf_colearn.utils.command_line import called_as
+
 
 TRAIN = "pairs"  # the recipe that `hf-colearn train` runs
 
@@ -69,6 +71,7 @@ def recipe_command(name: str, argv: Sequence[str], processes: int = 1) -> str:
 
 def run_recipe_script(name: str, argv: Sequence[str], prog: str | None = None) -> None:
     """Runs a recipe in this process, as `python recipes/NAME.py ARGV` does; `prog` is how its `--help` calls it."""
-    script = recipe_script(name)
-    sys.argv = [prog or str(script), *argv]
-    runpy.run_path(str(script), run_name="__main__")
+    script = str(recipe_script(name))
+    sys.argv = [script, *argv]
+    with called_as(prog):
+        runpy.run_path(script, run_name="__main__")

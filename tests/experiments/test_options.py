@@ -1,13 +1,16 @@
 """A recipe's options: YAML, its section for a smoke test, and the command line over both."""
 
+import re
 import runpy
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from hf_colearn import CoLearningArguments
+from hf_colearn.experiments import options
 from hf_colearn.experiments.options import RecipeOptions, parse_recipe
 
 
@@ -16,7 +19,7 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 
 @dataclass
 class Options(RecipeOptions):
-    size: int = field(default=224)
+    size: int = field(default=224, metadata={"help": "Of a picture."})
     noise: float | None = field(default=None)
 
 
@@ -78,6 +81,72 @@ def test_a_yaml_that_is_none_is_refused_by_name(script, tmp_path, text, message)
         parse_recipe(Options, script, [])
 
 
+def test_a_yaml_is_found_beside_the_recipe_by_its_name_alone(script, tmp_path, monkeypatch):
+    (tmp_path / "other.yaml").write_text("student: other\n")
+    monkeypatch.chdir(
+        Path(__file__).parent
+    )  # as `recipes/other.yaml` is in a command that somebody recorded in a clone
+    assert parse_recipe(Options, script, ["--config", "recipes/other.yaml"])[0].student == "other"
+    with pytest.raises(ValueError, match="--config recipes/another.yaml cannot be read"):
+        parse_recipe(Options, script, ["--config", "recipes/another.yaml"])
+
+
+# ---- what the machine cannot do ----
+def test_a_format_that_the_machine_lacks_gives_way_where_a_yaml_asks_for_it(script, tmp_path, capsys, monkeypatch):
+    for name in options.PRECISIONS:
+        monkeypatch.setitem(options.PRECISIONS, name, lambda: False)
+    (tmp_path / "fits.yaml").write_text("bf16: true\ntf32: true\nfp16: false\n")
+    told = []
+    monkeypatch.setattr(options, "warn", told.append)
+    training = parse_recipe(Options, script, [])[1]
+    assert (training["bf16"], training["tf32"], training["fp16"]) == (False, None, False)
+    assert told == ["bf16 and tf32 of fits.yaml needs a GPU that has it, and there is none: computing in float32."]
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="there is a GPU")
+def test_what_the_command_line_asks_for_and_the_machine_lacks_is_refused(script, tmp_path):
+    (tmp_path / "fits.yaml").write_text("bf16: true\n")
+    with pytest.raises(ValueError, match="doesn't support bf16"):
+        parse_recipe(Options, script, ["--bf16", "true"])
+    assert parse_recipe(Options, script, [])[1]["bf16"] is False
+    assert parse_recipe(Options, script, ["--bf16", "false"])[1]["bf16"] is False
+
+
+# ---- --help ----
+def test_help_shows_the_recipes_own_options_first_and_transformers_last(script, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse_recipe(Options, script, ["--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    titles = ["options of this recipe", "options of every recipe", "options of co-learning", "options of transformers"]
+    first, *groups = re.split("|".join(f"\n{title}" for title in titles), shown)
+    assert first.startswith("usage: ") and "[options]" in first and "--config" in first
+    own, shared, ours, of_transformers = (set(re.findall(r"^  --(\w+)", group, re.MULTILINE)) for group in groups)
+    assert own == {"size", "noise"}
+    assert {"data_dir", "small", "license"} <= shared and {"alpha", "labelled_per_batch", "ema_decay"} <= ours
+    assert {"learning_rate", "bf16", "push_to_hub"} <= of_transformers
+    assert not (shared & of_transformers or ours & of_transformers or shared & ours)
+    assert "(default: 224)" in groups[0]
+
+
+def test_a_recipe_that_gives_a_shared_option_a_default_of_its_own_shows_it_among_its_own(script, capsys):
+    @dataclass
+    class Own(Options):
+        student: str = field(default="speech", metadata={"help": "Speech or text."})
+
+    with pytest.raises(SystemExit):
+        parse_recipe(Own, script, ["--help"])
+    own = capsys.readouterr().out.split("options of this recipe")[1].split("options of every recipe")[0]
+    assert "Speech or text. (default: big)" in own  # which the YAML has changed
+
+
+def test_a_mistyped_option_of_a_recipe_is_told_in_one_line(script, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse_recipe(Options, script, ["--learning-rat", "0.1"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.endswith("'--learning-rat' is no option: did you mean --learning_rate?\n")
+
+
 def test_a_missing_yaml_is_named(tmp_path):
     with pytest.raises(ValueError, match="nowhere.yaml"):
         parse_recipe(Options, str(tmp_path / "nowhere.py"), [])
@@ -90,6 +159,7 @@ def test_a_missing_yaml_is_named(tmp_path):
         (["--seeds", "0"], "seeds=0"),
         (["--lora_rank", "0"], "lora_rank=0"),
         (["--optimizer", "lion"], "optimizer='lion'"),
+        (["--lr_scheduler_kwargs", "{min_lr: 0}"], "'{min_lr: 0}' is no JSON"),
     ],
 )
 def test_values_out_of_range_are_refused_before_any_data_is_loaded(script, argv, message):
