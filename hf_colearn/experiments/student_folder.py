@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import transformers
+from datasets import ClassLabel
 
 from hf_colearn.analysis.report.by_modality import compare_parts, modality_table, parts_text
 from hf_colearn.analysis.runs import Run
@@ -25,6 +26,7 @@ from hf_colearn.hub.training_samples import problem_type_of, training_samples
 from hf_colearn.models.features import CoLearningForFeatureClassification
 from hf_colearn.models.lora import save_student
 from hf_colearn.trainer import CoLearningTrainer
+from hf_colearn.training.data_checks import labelled_part
 from hf_colearn.utils import distributed
 from hf_colearn.utils.tables import markdown_table
 
@@ -128,12 +130,17 @@ def load_student(folder: Path, pipeline_tag: str | None) -> Any:
 
 
 def check_student(
-    student: str, pipeline_tag: str | None, make_trainer: Callable[..., CoLearningTrainer], test_dataset: Any
+    student: str,
+    pipeline_tag: str | None,
+    make_trainer: Callable[..., CoLearningTrainer],
+    test_dataset: Any,
+    info: ExperimentInfo | None = None,
 ) -> NoReturn:
     """Scores a student as its recipe does, prints its card's numbers beside that, and ends the process.
 
     The exit status is 0 where the card says what was measured, 1 where it does not, and 2 where there is no such student
-    or it is damaged. A multimodal model has no pipeline tag; `make_trainer` takes changed training arguments.
+    or it is damaged. A multimodal model has no pipeline tag; `make_trainer` takes changed training arguments. With `info`,
+    what the card says of the data is held against what the recipe has read.
     """
     try:
         folder = student_folder(student)
@@ -150,9 +157,30 @@ def check_student(
             )
             measured = trainer.predict(test_dataset, metric_key_prefix="test").metrics or {}
         scores = {name: measured[f"test_{name}"] for name in stated if f"test_{name}" in measured}
-        status = report_check(folder, scores) if distributed.rank() == 0 else 0
+        found = _measured_data(test_dataset, model, measured, info)
+        status = report_check(folder, scores, found) if distributed.rank() == 0 else 0
     except (FileNotFoundError, ValueError) as error:
         print(f"--check {student}: {error}", file=sys.stderr)
         status = 2
     distributed.destroy_process_group()
     sys.exit(status)
+
+
+def _measured_data(
+    dataset: Any, model: Any, measured: Mapping[str, float], info: ExperimentInfo | None
+) -> dict[str, Any]:
+    """What is known of the data that a student was measured on; see [`~hf_colearn.hub.check.check_data`]."""
+    found: dict[str, Any] = {}
+    if hasattr(dataset, "__len__"):
+        labelled = len(
+            labelled_part(dataset, model)
+        )  # where the labels are a column, and otherwise as they were counted
+        left_out = measured.get("test_num_unlabelled", 0) if labelled == len(dataset) else 0
+        found["samples"] = labelled - left_out
+    features = getattr(dataset, "features", None) or {}
+    label = next((features[name] for name in ("label", "labels") if isinstance(features.get(name), ClassLabel)), None)
+    if label is not None:
+        found["classes"] = label.names
+    if info is not None:
+        found |= {"name": info.dataset_name, "type": info.dataset_type, "published": info.published}
+    return found

@@ -174,13 +174,20 @@ def others_in_words(record: TrainingRecord) -> str | None:
 
 def classes_in_words(folder: Path) -> str | None:
     """The classes by name, from the model's configuration; `None` where they have none."""
+    names = class_names(folder)
+    if names is None:
+        return None
+    more = f" and {len(names) - _CLASSES:,} more, which `model.config.id2label` has" if len(names) > _CLASSES else ""
+    return f"{len(names):,} classes: {', '.join(map(code, names[:_CLASSES]))}{more}."
+
+
+def class_names(folder: Path) -> list[str] | None:
+    """The names of the classes in order, from the configuration in a folder; `None` where they are transformers' own."""
     path = folder / "config.json"
     labels = json.loads(path.read_text()).get("id2label") if path.is_file() else None
     if not labels or all(str(name) == f"LABEL_{number}" for number, name in labels.items()):
         return None
-    names = [code(str(labels[number])) for number in sorted(labels, key=int)]
-    more = f" and {len(names) - _CLASSES:,} more, which `model.config.id2label` has" if len(names) > _CLASSES else ""
-    return f"{len(names):,} classes: {', '.join(names[:_CLASSES])}{more}."
+    return [str(labels[number]) for number in sorted(labels, key=int)]
 
 
 def code(text: str) -> str:

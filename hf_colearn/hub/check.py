@@ -6,13 +6,16 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from huggingface_hub import ModelCard, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from hf_colearn.hub.card import pretty
+from hf_colearn.hub.card_words import class_names, measured_on
 from hf_colearn.hub.record import RECORD, TrainingRecord
 from hf_colearn.utils.metric_names import is_error, written
 from hf_colearn.utils.recipe_files import recipes_folder
@@ -77,11 +80,63 @@ def check_card(
     return differences
 
 
+def check_data(folder: str | os.PathLike, found: Mapping[str, Any] | None = None) -> list[str]:
+    """What a student's card says of the data of its scores, and what is wrong with that, in sentences.
+
+    Args:
+        folder (`str`): Of the student, with `README.md` and `colearning.json`.
+        found (`Mapping`, *optional*): What is known of the data that were measured on, as far as it is: `name`, `type` and
+            `samples`; `classes`, their names in order; `published`, the published numbers of these data or None.
+
+    Returns:
+        `list[str]`: Empty where metadata, sentence and record agree, with each other and with what was found.
+    """
+    record, card, found = TrainingRecord.load(folder), read_card(folder), found or {}
+    data = record.dataset
+    wrong = []
+    if measured_on(record) not in card.text:
+        wrong.append(f"the card does not say '{measured_on(record)}', as {RECORD} has it")
+    for name, stated in {
+        "name": {result.dataset_name for result in card.data.eval_results or []},
+        "type": {result.dataset_type for result in card.data.eval_results or []},
+        "split": {result.dataset_split for result in card.data.eval_results or []},
+    }.items():
+        wrong += [
+            f"the model-index says that the data's {name} is {value!r}, and {RECORD} {data[name]!r}"
+            for value in sorted(stated - {data[name]}, key=str)
+        ]
+    linked = [card.data.datasets] if isinstance(card.data.datasets, str) else card.data.datasets or []
+    wrong += [f"the metadata link '{name}', which the scores are not of" for name in linked if name != data["type"]]
+    if "name" in found and _facts(found["name"]) != _facts(data["name"]):
+        wrong.append(f"the scores are said to be of {data['name']}, and {found['name']} was measured on")
+    if "type" in found and found["type"] != data["type"] and "/" in f"{found['type']}{data['type']}":
+        wrong.append(f"the data are said to be '{data['type']}', and '{found['type']}' was measured on")
+    if "samples" in found and data["samples"] is not None and found["samples"] != data["samples"]:
+        wrong.append(
+            f"the scores are said to be of {data['samples']:,} samples, and {found['samples']:,} were measured"
+        )
+    names = class_names(Path(folder))
+    if found.get("classes") and names is not None and names != list(found["classes"]):
+        here, there = next(pair for pair in zip_longest(names, found["classes"]) if pair[0] != pair[1])
+        wrong.append(f"the model's configuration has a class {here!r} where the data have {there!r}")
+    header = re.search(r"^\| metric +\| value +\| published +\|$", card.text, re.MULTILINE)
+    if "published" in found and header and (found["published"] or "\0") not in card.text.replace("\\|", "|"):
+        wrong.append("published numbers stand beside the scores, and they are not of these data")
+    return wrong
+
+
+def _facts(name: str) -> str:
+    """The classes and counts in a name such as `pets (2 classes; 40 test pictures)`, whatever the folder is called."""
+    found = re.search(r"\(.*\d.*\)$", name)
+    return found[0] if found else name
+
+
 def tolerance_of(record: TrainingRecord) -> float:
     """Half of one test sample; of a regression a thousandth."""
     if not record.scores:
         raise ValueError(f"{RECORD} has no scores, so there is nothing to check the card against.")
-    return 1e-3 if record.problem_type == "regression" else 0.5 / record.dataset["samples"]
+    samples = record.dataset["samples"]
+    return 1e-3 if record.problem_type == "regression" or samples is None else 0.5 / samples
 
 
 def read_card(folder: str | os.PathLike) -> ModelCard:
@@ -106,9 +161,14 @@ def _table(text: str) -> list[tuple[str, float, float]]:
     return [(name, float(value), 0.5 * 10 ** -len(decimals)) for name, value, decimals in rows]
 
 
-def report_check(folder: str | os.PathLike, scores: Mapping[str, float]) -> int:
-    """Prints what the card says beside what was measured; 0 where the card has every score and no other, else 1."""
+def report_check(
+    folder: str | os.PathLike, scores: Mapping[str, float], found: Mapping[str, Any] | None = None
+) -> int:
+    """Prints what the card says beside what was measured; 0 where it has every score and no other, and names the data as they
+    are (see [`check_data`]), else 1.
+    """
     record, differences = TrainingRecord.load(folder), check_card(folder, scores)
+    wrong = [str(difference) for difference in differences] + [f"{text}." for text in check_data(folder, found)]
     index = {result.metric_name: result.metric_value for result in read_card(folder).data.eval_results or []}
     rows = [("metric", "card", "measured", "difference")]
     for name, measured in scores.items():
@@ -121,13 +181,13 @@ def report_check(folder: str | os.PathLike, scores: Mapping[str, float]) -> int:
             )
         rows.append((name, shown, written(name, measured), difference))
     print(text_table(rows))
-    within = f"within {tolerance_of(record):.2g}, half of one of {record.dataset['samples']:,} test samples"
-    if record.problem_type == "regression":
+    within = f"within {tolerance_of(record):.2g}, half of one of {record.dataset['samples'] or 0:,} test samples"
+    if record.problem_type == "regression" or record.dataset["samples"] is None:
         within = f"within {tolerance_of(record):.2g}, of an error within that share of it"
-    if not differences:
+    if not wrong:
         print(f"The card says what was measured ({within}).")
         return 0
-    print(f"The card does not say what was measured ({within}):", *(f"  {d}" for d in differences), sep="\n")
+    print(f"The card does not say what was measured ({within}):", *(f"  {text}" for text in wrong), sep="\n")
     return 1
 
 

@@ -10,7 +10,7 @@ import pytest
 import processes
 from hf_colearn.analysis.statistics.compare import Arm, compare
 from hf_colearn.hub.card import student_card
-from hf_colearn.hub.check import Difference, card_command, check_card, report_check
+from hf_colearn.hub.check import Difference, card_command, check_card, check_data, report_check
 from hf_colearn.hub.record import TrainingRecord
 from hub_double import HubDouble, run_child
 from tiny_records import a_record
@@ -113,6 +113,78 @@ def test_a_score_that_is_no_number_differs(folder):
     edit(folder / "README.md", "value: .nan", "value: high")
     with pytest.raises(ValueError, match="Accuracy is 'high'"):
         check_card(folder, SCORES)
+
+
+# ---- the data ----
+FOUND = {"name": "Digits", "type": "digits", "samples": 100, "classes": ["cat", "dog"], "published": None}
+
+
+@pytest.fixture
+def of_pets(folder):
+    """The same student, with the names of its classes."""
+    (folder / "config.json").write_text(json.dumps({"id2label": {"1": "dog", "0": "cat"}}))
+    return folder
+
+
+def test_data_that_are_named_as_they_are_pass(of_pets, capsys):
+    assert check_data(of_pets, FOUND) == check_data(of_pets) == []
+    assert report_check(of_pets, SCORES, FOUND) == 0
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        ({"name": "Emoji"}, "the scores are said to be of Digits, and Emoji was measured on"),
+        ({"type": "me/emoji"}, "the data are said to be 'digits', and 'me/emoji' was measured on"),
+        ({"samples": 76}, "the scores are said to be of 100 samples, and 76 were measured"),
+        ({"classes": ["cat", "fox"]}, "the model's configuration has a class 'dog' where the data have 'fox'"),
+        ({"classes": ["cat"]}, "the model's configuration has a class 'dog' where the data have None"),
+    ],
+)
+def test_other_data_than_the_card_names_are_found(of_pets, capsys, found, told):
+    assert check_data(of_pets, {**FOUND, **found}) == [told]
+    assert report_check(of_pets, SCORES, {**FOUND, **found}) == 1
+    assert f"  {told}.\n" in capsys.readouterr().out
+
+
+def test_a_folder_of_another_name_with_the_same_data_is_the_same(of_pets):
+    name = "pets (2 classes; 40 training and 100 test pictures)"
+    for file in ("README.md", "colearning.json"):
+        text = (of_pets / file).read_text()
+        (of_pets / file).write_text(text.replace("Measured on Digits", f"Measured on {name}").replace(
+            "name: Digits\n", f"name: {name}\n").replace('"name": "Digits"', f'"name": "{name}"'))  # fmt: skip
+    assert check_data(of_pets, {"name": name.replace("pets", "my-copy")}) == []
+    assert check_data(of_pets, {"name": name.replace("40", "41")}) != []
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "told"),
+    [
+        ("README.md", "Measured on Digits", "Measured on ImageNet-1k", "the card does not say 'Measured on Digits, split"),
+        ("README.md", "(100 samples)", "(50,000 samples)", "the card does not say 'Measured on Digits, split"),
+        ("README.md", "name: Digits", "name: ImageNet-1k", "the data's name is 'ImageNet-1k', and colearning.json 'Digits'"),
+        ("README.md", "split: test", "split: train", "the data's split is 'train', and colearning.json 'test'"),
+        ("README.md", "library_name:", "datasets: [ILSVRC/imagenet-1k]\nlibrary_name:",
+         "the metadata link 'ILSVRC/imagenet-1k', which the scores are not of"),
+    ],
+)  # fmt: skip
+def test_an_edited_name_of_the_data_is_found(folder, file, old, new, told):
+    edit(folder / file, old, new)
+    (found,) = check_data(folder)
+    assert told in found
+
+
+def test_published_numbers_of_other_data_are_found(tmp_path):
+    record = a_record(scores=SCORES)
+    record.save(tmp_path)
+    card = student_card(
+        tmp_path, title="x", pipeline_tag="image-classification", published="77.83 -> 78.54 % (a paper)"
+    )
+    card.save(tmp_path / "README.md")
+    assert check_data(tmp_path, {"published": "77.83 -> 78.54 % (a paper)"}) == []
+    assert check_data(tmp_path, {"published": None}) == [
+        "published numbers stand beside the scores, and they are not of these data"
+    ]
 
 
 # ---- hf-colearn card ----
