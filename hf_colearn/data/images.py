@@ -42,7 +42,9 @@ def with_pixel_values(
     """Decodes and preprocesses all images once; for data that fits in memory and is not augmented.
 
     Args:
-        dataset ([`datasets.Dataset`]): With a column of images, or of what [`as_rgb`] reads.
+        dataset ([`datasets.Dataset`]): With a column of images, of paths, or of arrays (`Array2D`, `Array3D`). Where
+            `datasets` stores decoded images itself, it keeps the lower 8 bits of arrays of 16 with several channels, and
+            loses a palette's transparency: give it files, or such arrays in an `Array3D` column.
         processor: The student's image processor; one with a single mean is for grayscale images.
         column, label_column (`str`, *optional*, defaults to `"image"` and `"label"`): Images and labels.
         background (`str` or `tuple[int, int, int]`, *optional*, defaults to `"white"`): What is behind transparent images.
@@ -60,7 +62,8 @@ def with_pixel_values(
     grayscale = is_grayscale(processor)
 
     def preprocess(cells: list[Any], rows: list[int]) -> dict[str, Any]:
-        cells = [np.asarray(cell, feature.dtype) for cell in cells] if is_array else cells
+        if is_array:
+            cells = [None if cell is None else np.asarray(cell, feature.dtype) for cell in cells]
         images = [as_rgb(cell, row, mode, background) for cell, row in zip(cells, rows, strict=True)]
         images = [image.convert("L") for image in images] if grayscale else images
         pixels = processor(images=images, return_tensors="np")["pixel_values"]
@@ -145,19 +148,22 @@ def _naming(cell: Any, row: int | str) -> Iterator[None]:
     try:
         yield
     except UnclearImage as error:
-        raise ValueError(f"{name} {error}") from error
+        raise ValueError(f"{name} {error.problem}") from error
     except UNDECODABLE as error:
         raise ValueError(f"{name} cannot be decoded ({error}): remove or mend it.") from error
 
 
 def _no_image(cell: Any, row: int | str) -> ValueError:
     shown, why = type(cell).__name__, ""
+    way_out = "cast the column with `dataset.cast_column(column, datasets.Image())`"
     if isinstance(cell, (str, os.PathLike)):
         shown, why = repr(os.fspath(cell)[:200]), ", and no file has that name"
-    return ValueError(
-        f"row {row} holds {shown} where an image should be{why}: cast the column with "
-        "`dataset.cast_column(column, datasets.Image())`, or mend the row."
-    )
+    elif isinstance(cell, (list, tuple)):
+        why, way_out = (
+            ", and of which type its numbers are is not known",
+            "pass `np.asarray(cell, np.uint8)` or uint16",
+        )
+    return ValueError(f"row {row} holds {shown} where an image should be{why}: {way_out}, or mend the row.")
 
 
 def make_image_processor(

@@ -26,7 +26,14 @@ _TURNS = {
 
 
 class UnclearImage(ValueError):
-    """A picture whose pixels have no clear meaning; the message goes on after its name."""
+    """A picture whose pixels have no clear meaning; `problem` goes on after its name."""
+
+    @property
+    def problem(self) -> str:
+        return self.args[0]
+
+    def __str__(self) -> str:
+        return f"the image {self.problem}"
 
 
 def to_rgb(image: Image.Image, background: Colour = WHITE) -> Image.Image:

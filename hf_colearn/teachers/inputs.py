@@ -88,7 +88,7 @@ def _naming(item: Any, position: int | str) -> Iterator[None]:
     try:
         yield
     except UnclearImage as error:
-        raise ValueError(f"{name} {error}") from error
+        raise ValueError(f"{name} {error.problem}") from error
     except UNDECODABLE as error:
         raise ValueError(f"{name} is no image that can be decoded ({error}): remove or mend it.") from error
 

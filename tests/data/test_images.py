@@ -8,7 +8,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from datasets import Array2D, Dataset, Features, Value
+from datasets import Array2D, Array3D, Dataset, Features, Value
 from PIL import Image
 from transformers.image_utils import load_image
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
@@ -66,6 +66,11 @@ MODES = {
     "P, alpha by colour": (one("P", 1, 0, palette=RED + GREEN, transparency=b"\x33\xff"), [GREEN, FIFTH_OF_RED]),
     "RGB": (one("RGB", (1, 2, 3)), [[1, 2, 3]]),
     "RGB, one colour invisible": (one("RGB", (1, 2, 3), (1, 2, 4), transparency=(1, 2, 3)), [[255] * 3, [1, 2, 4]]),
+    # Of 16 bits Pillow reads the upper 8 of the pixels, and both bytes of the invisible colour: 256 = 1 << 8.
+    "RGB of 16 bits, one colour invisible": (
+        one("RGB", (1, 2, 3), (1, 2, 4), transparency=(256, 512, 768)),
+        [[255] * 3, [1, 2, 4]],
+    ),
     "RGBA": (one("RGBA", (1, 2, 3, 255), (200, 0, 0, 51), (9, 9, 9, 0)), [[1, 2, 3], FIFTH_OF_RED, [255] * 3]),
     "RGBa": (one("RGBa", (1, 2, 3, 255), (40, 0, 0, 51)), [[1, 2, 3], FIFTH_OF_RED]),
     "RGBX": (one("RGBX", (1, 2, 3, 0)), [[1, 2, 3]]),
@@ -287,8 +292,10 @@ def test_the_mode_of_a_column_does_not_clip(mode):
 
 def test_a_column_of_arrays_is_read_in_its_type():
     for dtype, factor in (("uint8", 1), ("uint16", 257)):
-        column = column_of([GRAY.astype(dtype) * factor], Array2D((2, 3), dtype))
-        np.testing.assert_allclose(in_255(with_pixel_values(column, PLAIN)["pixel_values"][:])[0], TO_GRAY, atol=1e-3)
+        for array, feature, expected in ((GRAY, Array2D, TO_GRAY), (COLOUR, Array3D, COLOUR)):
+            column = column_of([array.astype(dtype) * factor], feature(array.shape, dtype))
+            pixels = with_pixel_values(column, PLAIN)["pixel_values"][:]
+            np.testing.assert_allclose(in_255(pixels)[0], expected, atol=1e-3)
 
 
 def test_a_student_of_one_channel_sees_colours_as_gray_without_normalisation_too():
@@ -363,6 +370,12 @@ def more_than_16_bits(_):
     as_rgb(Image.fromarray(np.array([[0, 70000]], np.int32)), 0)
 
 
+@case(ValueError, "the image has values from 0 to 255 in mode 'F'", "values / 255")
+def floats_from_0_to_255_for_a_published_processor(_):
+    yield
+    GrayscaleImageProcessor()(Image.fromarray(GRAY.astype(np.float32)))
+
+
 @case(ValueError, "an array of shape (5, 4, 7), which is no picture", "(height, width, channels)")
 def an_array_of_seven_channels(_):
     yield
@@ -393,6 +406,13 @@ def a_url_as_a_students_image(_):
 def a_path_that_does_not_exist(folder):
     yield
     ImageTransform(make_image_processor(8), train=False)({"image": ["cat.png"], "label": [0]})
+
+
+@case(ValueError, "row 0 holds list where", "of which type its numbers are is not known", "np.asarray(cell, np.uint8)")
+def lists_of_numbers(_):
+    column = column_of([COLOUR], Array3D(COLOUR.shape, "uint8"))
+    yield
+    with_image_transform(column, ImageTransform(make_image_processor(8), train=True))[0]
 
 
 @case(ValueError, "background='whitish' is no colour", "'#rrggbb'")

@@ -231,7 +231,7 @@ def test_images_are_scored_as_they_are():
         (batch,) = samples.loader(4, num_workers=0)
         assert batch.pixel_values[..., 0, 0].tolist() == [seen, [100, 100, 100]]
         assert [image.name for image in batch.bad] == ["row 2", "row 3"]
-        assert "has values from 25700 to 25700 in mode 'F'" in batch.bad[0].reason
+        assert "the image has values from 25700 to 25700 in mode 'F'" in batch.bad[0].reason
         assert batch.bad[1].reason == "there is no image"
     with pytest.raises(ValueError, match="background='none' is no colour"):
         EvaluationOptions(background="none")
