@@ -20,13 +20,14 @@ from huggingface_hub import constants
 from hf_colearn.teachers import bank_files, bank_hub, encoding, fingerprint
 from hf_colearn.teachers.bank_card import bank_card, without_folders
 from hf_colearn.teachers.bank_files import FORMAT
-from hf_colearn.teachers.bank_inputs import BankInputs, check_pairs, find_rows
+from hf_colearn.teachers.bank_inputs import BankInputs, check_pairs, find_rows, keys_of
 from hf_colearn.teachers.encoder import FrozenEncoder
 from hf_colearn.teachers.encoding import DESCRIPTION, INDEX, LATENTS
+from hf_colearn.teachers.given_latents import as_latents
 from hf_colearn.teachers.latent_scale import SCALINGS, first_zero, moments, standardization, unit_norm
 from hf_colearn.teachers.rows import StoredRows
 from hf_colearn.utils import distributed
-from hf_colearn.utils.checks import check_choice, check_repo_id
+from hf_colearn.utils.checks import check_choice, check_path, check_repo_id
 
 
 _IN_MEMORY = 64 * 1024 * 1024  # bytes; a smaller bank is read whole
@@ -139,32 +140,25 @@ class TeacherBank:
                 [`TeacherBank.rows_of`] finds rows and the trainer checks the pairs. Of images and waveforms a digest is kept.
             description: Anything worth recording, such as `teacher="..."`.
         """
-        array_ND = torch.as_tensor(latents).detach().to("cpu", torch.float32, copy=True).contiguous().numpy()
-        if array_ND.ndim != 2 or 0 in array_ND.shape:
-            raise ValueError(f"latents of shape {tuple(array_ND.shape)} are no bank: pass [N, D] with N, D > 0.")
-        bad = ~np.isfinite(array_ND).all(axis=1)
-        if bad.any():
-            raise ValueError(
-                f"{bad.sum()} of {len(bad)} latents hold NaN or infinite values (the first is row {bad.argmax()}): "
-                "look at the teacher's input there, or encode in float32."
-            )
-        if inputs is not None and len(inputs) != len(array_ND):
-            raise ValueError(f"{len(inputs)} inputs for {len(array_ND)} latents: pass one input a row.")
+        array_ND = as_latents(latents)
+        keys = None if inputs is None else keys_of(BankInputs([], None, description.get("modality")), inputs)
+        if keys is not None and len(keys) != len(array_ND):
+            raise ValueError(f"{len(keys)} inputs for {len(array_ND)} latents: pass one input a row.")
         latents_digest = xxhash.xxh3_128_hexdigest(array_ND.data)
         name = fingerprint.of_json({"latents": latents_digest, "shape": array_ND.shape, **description})
-        if inputs is not None:
-            inputs = BankInputs([], None, description.get("modality")).keys_of(inputs)
-        return cls(array_ND, None, {**description, "fingerprint": name}, inputs)
+        return cls(array_ND, None, {**description, "fingerprint": name}, keys)
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> "TeacherBank":
         """Opens a bank that [`save`] or [`encode`] has written; refuses one that is truncated or of another version."""
+        check_path("folder", folder)
         description, index = bank_files.read(Path(folder))
         latents = str(Path(folder) / LATENTS)
         return cls(StoredRows([latents]), index, description, bank_files.inputs_of(Dataset.from_file(latents)))
 
     def save(self, folder: str | os.PathLike) -> None:
         """Writes the bank for [`load`]: `latents.arrow`, `index.arrow` where inputs repeat, and `bank.json`."""
+        check_path("folder", folder)
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         # Written apart first, since the bank may be open in this very folder.
@@ -276,6 +270,7 @@ class TeacherBank:
     @classmethod
     def from_hub(cls, repo_id: str, revision: str | None = None, token: str | None = None) -> "TeacherBank":
         """Opens a bank that [`push_to_hub`] has published; Parquet and JSON only, nothing is executed."""
+        check_repo_id(repo_id)
         description, latents, index = bank_hub.fetch(repo_id, revision, token)
         rows = StoredRows([file["filename"] for file in latents.cache_files])
         return cls(rows, index, description, bank_files.inputs_of(latents))
@@ -364,7 +359,12 @@ class TeacherBank:
 
     def _stored_rows(self, rows: Sequence[int] | np.ndarray | torch.Tensor) -> np.ndarray:
         """Where the latents of rows are stored, `(B,)` int64; refuses rows that are not there."""
-        rows_B = np.asarray(rows, dtype=np.int64)
+        rows_B = np.asarray(rows)
+        if rows_B.ndim != 1 or (len(rows_B) and rows_B.dtype.kind not in "iu"):
+            raise TypeError(
+                f"rows={rows!r} are {rows_B.dtype} of shape {rows_B.shape}: pass a list of row numbers, 0 to {len(self) - 1}."
+            )
+        rows_B = rows_B.astype(np.int64, copy=False)
         outside = (rows_B < 0) | (rows_B >= len(self))
         if outside.any():
             raise IndexError(

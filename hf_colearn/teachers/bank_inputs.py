@@ -6,7 +6,7 @@ content in hexadecimal.
 Shapes: N rows of the bank, U distinct inputs, B inputs that are looked for.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -93,7 +93,7 @@ class BankInputs:
 
 def find_rows(stored: BankInputs | None, inputs: Sequence[Any]) -> np.ndarray:
     """The first row with each input, `(B,)` int64; see [`TeacherBank.rows_of`]."""
-    stored, keys = _known(stored), _keys_of(stored, inputs)
+    stored, keys = _known(stored), keys_of(stored, inputs)
     rows_B = stored.first_rows(keys)
     if (missing := rows_B == NOWHERE).any():
         first = int(missing.argmax())
@@ -107,7 +107,7 @@ def find_rows(stored: BankInputs | None, inputs: Sequence[Any]) -> np.ndarray:
 
 def check_pairs(stored: BankInputs | None, inputs: Sequence[Any], rows: np.ndarray) -> None:
     """Refuses inputs that are not what their rows, `(B,)`, were encoded from; see [`TeacherBank.check_inputs`]."""
-    stored, keys = _known(stored), _keys_of(stored, inputs)
+    stored, keys = _known(stored), keys_of(stored, inputs)
     if len(keys) != len(rows):
         raise ValueError(
             f"{len(keys)} inputs for {len(rows)} rows: pass one input a row, or the `rows` of these inputs."
@@ -131,8 +131,9 @@ def _known(stored: BankInputs | None) -> BankInputs:
     return stored
 
 
-def _keys_of(stored: BankInputs, inputs: Any) -> list[str]:
-    if isinstance(inputs, str) or not hasattr(inputs, "__len__"):
+def keys_of(stored: BankInputs, inputs: Any) -> list[str]:
+    """The keys of a list of inputs, refusing what is none."""
+    if isinstance(inputs, (str, Mapping)) or not hasattr(inputs, "__len__") or not hasattr(inputs, "__getitem__"):
         shown = f"the text '{inputs[:_SHOWN]}'" if isinstance(inputs, str) else f"a {type(inputs).__name__}"
         raise TypeError(f"inputs is {shown}: pass a list or column of inputs.")
     return stored.keys_of(inputs)

@@ -1,7 +1,8 @@
 """Checks of single values, which name the value and the way out."""
 
 import math
-from collections.abc import Collection
+import os
+from collections.abc import Collection, Iterable
 from numbers import Integral, Real
 from typing import Any
 
@@ -25,6 +26,18 @@ def check_integer(name: str, value: Any, least: int = 0) -> None:
     """Refuses what is no integer, and those below the least one."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise ValueError(f"{name}={value!r}: pass a whole number, at least {least}.")
+
+
+def check_path(name: str, value: Any) -> None:
+    """Refuses what is no path."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{name} is a {type(value).__name__}: pass a path, such as 'runs/mine'.")
+
+
+def check_names(name: str, value: Any, such_as: str) -> None:
+    """Refuses what is no list of names, as a single name is none."""
+    if isinstance(value, str) or not isinstance(value, Iterable) or not all(isinstance(v, str) for v in value):
+        raise TypeError(f"{name}={value!r} is no list of names: pass a tuple, such as ('{such_as}',).")
 
 
 def check_repo_id(repo_id: Any) -> None:

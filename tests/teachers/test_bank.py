@@ -27,6 +27,7 @@ from hf_colearn import TeacherBank
 from hf_colearn.teachers.bank import default_cache_dir
 from hf_colearn.teachers.encoding import write_bank
 from hub_double import HubDouble, run_child
+from refusals import Refusals, assert_refused
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -713,3 +714,105 @@ def test_a_bank_comes_back_from_the_hub_as_parquet_and_json_and_another_dataset_
         assert "| teacher | by hand |" in unnamed.text and "| licence | not recorded;" in unnamed.text
         assert len(messages) == 2
         assert all("'tester/other' holds no bank of this version" in message for message in messages)
+
+
+# ---- bad input ----
+REFUSALS = Refusals()
+case = REFUSALS.case
+SMALL = TeacherBank.from_latents(np.eye(3), inputs=["a cat", "a dog", "a fox"])
+
+
+@pytest.mark.parametrize(Refusals.NAMES, REFUSALS.cases)
+def test_bad_input_is_refused_with_the_way_out(situation, error, texts, tmp_path):
+    assert_refused(situation, error, texts, tmp_path)
+
+
+@case(ValueError, "repo_id='bank' is not of the form 'owner/name'", "such as 'me/digits'")
+def a_hub_id_without_an_owner(folder):
+    yield
+    SMALL.push_to_hub("bank")  # of a user who is not logged in, and learns of the id first
+
+
+@case(ValueError, "repo_id='me/my bank' is not of the form", "choose another name")
+def a_hub_id_with_a_space(folder):
+    yield
+    SMALL.scaled("l2").push_to_hub("me/my bank")
+
+
+@case(ValueError, "repo_id=None is not of the form", "'owner/name'")
+def no_hub_id(folder):
+    yield
+    TeacherBank.from_hub(None)
+
+
+@case(ValueError, "1 of 2 inputs are not among those", "such as input 1, 'a wolf'", "encode a bank of all of them")
+def rows_of_an_input_that_the_bank_lacks(folder):
+    yield
+    SMALL.rows_of(["a cat", "a wolf"])
+
+
+@case(ValueError, "does not know what its rows were encoded from", "inputs=inputs")
+def rows_of_inputs_that_are_unknown(folder):
+    bank = TeacherBank.from_latents(np.eye(3))
+    yield
+    bank.rows_of(["a cat"])
+
+
+@case(TypeError, "inputs is the text 'a cat'", "pass a list")
+def rows_of_a_single_text(folder):
+    yield
+    SMALL.rows_of("a cat")
+
+
+@case(ValueError, "teacher input 1 is of type int", "mend the inputs")
+def rows_of_a_number(folder):
+    yield
+    SMALL.rows_of(["1", 1])
+
+
+@case(ValueError, "2 inputs for 3 rows", "or the `rows` of these inputs")
+def inputs_of_some_rows(folder):
+    yield
+    SMALL.check_inputs(["a cat", "a dog"])
+
+
+@case(ValueError, "input 2 ('a dog') is paired with row 2", "'a fox': this one's is row 1", "`bank.rows_of(inputs)`")
+def an_input_of_another_row(folder):
+    yield
+    SMALL.check_inputs(["a cat", "a dog", "a dog"])
+
+
+@case(TypeError, "inputs is the text 'abc'", "pass a list")
+def a_text_for_the_inputs_of_three_latents(folder):
+    yield
+    TeacherBank.from_latents(np.eye(3), inputs="abc")
+
+
+@case(TypeError, "latents is a list that makes no array of numbers", "pass a tensor or array [N, D]")
+def latents_that_are_texts(folder):
+    yield
+    TeacherBank.from_latents(["a cat", "a dog"])
+
+
+@case(TypeError, "they are torch.complex128", "[N, D]")
+def complex_latents(folder):
+    yield
+    TeacherBank.from_latents(np.fft.fft(np.eye(3)))  # whose imaginary parts would be lost
+
+
+@case(TypeError, "rows=[0.5] are float64 of shape (1,)", "0 to 2")
+def half_a_row(folder):
+    yield
+    SMALL.lookup([0.5])  # would be row 0
+
+
+@case(TypeError, "rows=[True, False, True] are bool", "a list of row numbers")
+def a_mask_for_rows(folder):
+    yield
+    SMALL.lookup([True, False, True])  # would be the rows 1, 0 and 1
+
+
+@case(TypeError, "folder is a NoneType", "pass a path")
+def a_bank_of_no_folder(folder):
+    yield
+    TeacherBank.load(None)
