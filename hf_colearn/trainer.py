@@ -1,6 +1,7 @@
 """`CoLearningTrainer`: transformers' Trainer with teacher targets, auxiliary terms and their weights alpha."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from hf_colearn.alpha.alpha import Alpha
 from hf_colearn.arguments import CoLearningArguments
 from hf_colearn.hub.trainer_hub import HubRecord
 from hf_colearn.objectives.latent_matching import LatentMatching
-from hf_colearn.objectives.objective import CoLearningBatch, Objective
+from hf_colearn.objectives.objective import TEACHER, CoLearningBatch, Objective
 from hf_colearn.teachers.bank import TeacherBank
 from hf_colearn.teachers.pairing import Pairing
 from hf_colearn.teachers.scaling import scaled_teachers
@@ -28,7 +29,7 @@ from hf_colearn.training.batches import Batches
 from hf_colearn.training.before_training import check_before_training
 from hf_colearn.training.hooks import Hooks, set_up
 from hf_colearn.training.sampler import labelled_sampler
-from hf_colearn.training.task_loss import task_loss
+from hf_colearn.training.task_loss import evaluation_loss, heads_need_function, task_loss
 from hf_colearn.training.term_log import TermLog
 from hf_colearn.training.weight_average import RunAverage
 
@@ -43,6 +44,10 @@ class CoLearningTrainer(Trainer):
     A sample may have no label (-100 among classes, NaN among numbers, None in the data set's column) and no target: the
     task's loss and the latent terms are means over the samples that count in the whole optimizer step, of all its
     micro-batches and processes. Contrastive terms, whose negatives are a micro-batch's, are means over micro-batches.
+
+    A `compute_loss_func` (weights of classes, say) and label smoothing take the labels away from the model. Of a multimodal
+    model the function is called for the fused prediction, and for every head that learns: with the outputs of a student
+    (`logits`, `latents`), the labels of the samples that have the modality, and their number.
 
     With `ema_decay` the averaged weights are what is evaluated, predicted with and saved, as `model.safetensors` in a
     checkpoint; after `train()` the model holds them, and another `train()` without resuming goes on from them.
@@ -106,8 +111,9 @@ class CoLearningTrainer(Trainer):
         args = CoLearningArguments("tmp_trainer") if args is None else args
         argument_checks.model_and_arguments_fit(model, args)
         self.teachers = self._unscaled_teachers = argument_checks.named_teachers(teachers, bank, pairing)
+        given_objective = objective
         if objective is None and self.teachers:
-            objective = LatentMatching(args.latent_loss, args.latent_reduction, tuple(teachers or ()))
+            objective = self._latent_matching(args)
         argument_checks.objective_is_valid(objective)
         argument_checks.alpha_is_valid(alpha, args, objective)
         self.auxiliary_objective: Any = objective  # `objective` is a name of Trainer's hyperparameter search
@@ -115,8 +121,7 @@ class CoLearningTrainer(Trainer):
         argument_checks.arguments_fit(args, self.optimizer is not None, self.lr_scheduler is not None, self.sharded_by)
         self.alpha: Any = None  # where there are terms to weigh
         self.outer_dataset: Any = None  # the samples that a learned alpha is fitted to
-        self._alpha_is_given = alpha is not None
-        self._whole_train_dataset = self.train_dataset
+        self._given_alpha, self._given_objective = alpha, given_objective
         self._steps_per_epoch: int | None = None
         self.batches, self.hooks = Batches(self, augment), Hooks(self.callback_handler)
         self._averaged, self._hub = RunAverage(self), HubRecord(self)
@@ -124,21 +129,27 @@ class CoLearningTrainer(Trainer):
         for callback in self.callback_handler.callbacks:
             set_up(callback, self)
         self.add_callback(self.batches.clock)
-        if objective is not None:
-            # Every term's mean over the micro-batches is the step's, so Trainer must divide by their number.
+        if objective is not None or heads_need_function(self):
+            # Every loss's mean over the micro-batches is the step's, so Trainer must divide by their number.
             self.loss_is_scaled_for_ga = False
             self.model_accepts_loss_kwargs = False
+        if objective is not None:
             self._term_log = TermLog(objective.terms)
             self._set_alpha(alpha or args.make_alpha(objective.terms))
         if self.teachers and self.model is not None:
             argument_checks.latent_widths_fit(self.model, self.teachers, objective)
             argument_checks.latent_head_learns(self.model)
 
+    def _latent_matching(self, args: CoLearningArguments) -> LatentMatching:
+        names = () if list(self.teachers) == [TEACHER] else tuple(self.teachers)
+        return LatentMatching(args.latent_loss, args.latent_reduction, names)
+
     def _set_alpha(self, alpha: Alpha) -> None:
         if self.alpha is not None:
             self.remove_callback(self.alpha)
+            self.alpha.release(self)  # what a learned one took from the training set
         argument_checks.weights_match_terms(alpha, self.auxiliary_objective)
-        self.alpha, self.train_dataset = alpha, self._whole_train_dataset
+        self.alpha = alpha
         self.add_callback(alpha)
 
     @property
@@ -168,24 +179,37 @@ class CoLearningTrainer(Trainer):
         set_up(self.callback_handler.callbacks[-1], self)
 
     def train(self, *args, **kwargs):
-        self._scale_teachers()
-        # Bad input must show before anything is written, so the data and one small batch are looked at first; in a
-        # hyperparameter search there is no model yet.
-        if self.train_dataset is not None and self.model is not None and not self.is_plain:
-            check_before_training(self)
+        if self.model_init is None:
+            self._begin()
         return super().train(*args, **kwargs)
+
+    def _hp_search_setup(self, trial):
+        # Trainer calls this in every `train()`, when `model_init` has made the model; a search sets our fields, too, after
+        # the trainer was built.
+        before = self.args.of_terms()
+        super()._hp_search_setup(trial)
+        if trial is not None:
+            self.args.check()
+            given = self._given_alpha, self._given_objective
+            argument_checks.search_is_read(before, self.args, self.auxiliary_objective, *given)
+            if self.teachers and self._given_objective is None:
+                self.auxiliary_objective = self._latent_matching(self.args)
+            if self.auxiliary_objective is not None and self._given_alpha is None:
+                self._set_alpha(self.args.make_alpha(self.auxiliary_objective.terms))
+        if self.model_init is not None:
+            self._begin()
+
+    def _begin(self) -> None:
+        # Bad input must show before anything is written, so the data and one small batch are looked at first.
+        self.hooks.begin(self)
+        self._scale_teachers()
+        if self.train_dataset is not None and not self.is_plain:
+            check_before_training(self)
 
     def _scale_teachers(self) -> None:
         if self._unscaled_teachers and self.train_dataset is not None:
             ids = data_checks.sample_ids(self.train_dataset, self.args.id_column)
             self.teachers = scaled_teachers(self._unscaled_teachers, ids, self.args.latent_scaling, self.args.seed)
-
-    def _hp_search_setup(self, trial):
-        # A search sets `args.alpha` and `args.latent_scaling` for every trial, after the trainer was built.
-        super()._hp_search_setup(trial)
-        if self.auxiliary_objective is not None and not self._alpha_is_given:
-            self._set_alpha(self.args.make_alpha(self.auxiliary_objective.terms))
-        self._scale_teachers()
 
     # ---- batches ----
     def _set_signature_columns_if_needed(self):
@@ -256,17 +280,20 @@ class CoLearningTrainer(Trainer):
     # ---- the loss ----
     @property
     def _takes_means_over_steps(self) -> bool:
-        """Whether the losses are means over the optimizer step: with an objective, or of a model of ours."""
+        """Whether the losses are means over the optimizer step: with an objective, or of a model of ours; a student's by a
+        function of the user's is as in Trainer."""
         is_ours = counts.counts_its_labels(self.model) and self.compute_loss_func is None
-        return self.auxiliary_objective is not None or is_ours
+        return self.auxiliary_objective is not None or is_ours or heads_need_function(self)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         # Mixes the auxiliary terms in while training; evaluation is the task's alone. Callbacks see the outputs.
         if not model.training or not self._takes_means_over_steps:
-            if not self.hooks.callbacks:
+            if not self.hooks.callbacks and not heads_need_function(self):
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             batch = self.batches.taken_from(inputs)
-            loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+            loss, outputs = evaluation_loss(
+                self, inputs, partial(self._loss_of_trainer, model, num_items=num_items_in_batch)
+            )
             self.hooks.on_outputs(outputs, batch, model)
             return (loss, outputs) if return_outputs else loss
         losses, outputs, batch = self.losses(model, inputs)
@@ -295,11 +322,10 @@ class CoLearningTrainer(Trainer):
         self, model: Any, inputs: dict[str, Any], mean_count: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, Any]:
         """The task's loss, a scalar, and the model's outputs; see [`~hf_colearn.training.task_loss.task_loss`]."""
+        return task_loss(self, model, inputs, partial(self._loss_of_trainer, model), mean_count)
 
-        def of_trainer(inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
-            return super(CoLearningTrainer, self).compute_loss(model, inputs, return_outputs=True)
-
-        return task_loss(self, model, inputs, of_trainer, mean_count)
+    def _loss_of_trainer(self, model: Any, inputs: dict[str, Any], num_items: Any = None) -> tuple[torch.Tensor, Any]:
+        return super().compute_loss(model, inputs, True, num_items)
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         # `compute_metrics` expects logits, the latents are gathered only with `ignore_keys=[]`; without labels no loss is
@@ -357,7 +383,11 @@ class CoLearningTrainer(Trainer):
 
     # ---- averaged weights ----
     def _prepare_for_training(self, max_steps, train_dataloader, resume_from_checkpoint):
-        # The average starts from the weights as they are now on their device, or goes on from the checkpoint's.
+        # What an earlier run left of callbacks and sums is forgotten before a checkpoint's states are loaded. The average
+        # starts from the weights as they are now on their device, or goes on from the checkpoint's.
+        self.hooks.reset()
+        if self.auxiliary_objective is not None:
+            self._term_log = TermLog(self.auxiliary_objective.terms)
         prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         self._averaged.start(max_steps, resume_from_checkpoint)
         return prepared

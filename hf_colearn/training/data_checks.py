@@ -53,11 +53,6 @@ def training_data_fits(
     model = base_model(model)
     if isinstance(model, CoLearningForMultimodalClassification):
         check_modalities(dataset, model.modalities)
-        if args.label_smoothing_factor:
-            raise ValueError(
-                f"label_smoothing_factor={args.label_smoothing_factor} takes the labels away from the model, whose heads "
-                "need them: pass `augment=SmoothedLabels(num_classes, share)` of data.soft_labels instead."
-            )
     else:
         inputs_are_there(dataset, model)
     if not teachers:
