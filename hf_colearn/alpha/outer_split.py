@@ -6,7 +6,7 @@ import numpy as np
 from datasets import ClassLabel, Dataset, Value
 
 from hf_colearn.data.labels import label_column, labelled_rows
-from hf_colearn.data.splits import cut_validation
+from hf_colearn.data.splits import at_least_one_a_class, cut_validation
 
 
 def split_outer(
@@ -14,7 +14,8 @@ def split_outer(
 ) -> tuple[Dataset, Dataset]:
     """The training set without the outer split, and the outer split, which must be apart from it and not evaluated on.
 
-    Alpha is fitted to labels, so the outer split is of labelled samples alone: a share or number is of those, and all
+    Alpha is fitted to labels, so the outer split is of labelled samples alone: a share or number is of those (a share at
+    least one of every class), and all
     samples without a label (`None`, -100, NaN, or a row of nothing but these) stay in the training set; of an outer split
     that is given they are left out. Classes are on both sides in the same shares; numbers and multi-hot labels have no
     classes to stratify by, and are cut at random.
@@ -56,7 +57,8 @@ def _cut(train: Dataset, split: float | int, seed: int) -> tuple[Dataset, Datase
             f"in '{column}': alpha is fitted to labels, so pass labelled samples as `outer_split`, or a constant alpha."
         )
     try:
-        return cut_validation(train, split, seed, column)
+        number = at_least_one_a_class(train, split, column) if isinstance(split, float) else split
+        return cut_validation(train, number, seed, column)
     except ValueError as error:
         raise ValueError(
             f"outer_split={split} cannot be cut from {labelled.sum()} labelled samples: {error}"

@@ -38,7 +38,7 @@ def is_avmnist(splits: Mapping[str, Dataset]) -> bool:
     return is_release and sizes["train"] + sizes["validation"] == 60_000 and sizes["test"] == 10_000
 
 
-def load_avmnist(data_dir: str | Path, seed: int = 0, num_validation: int = 5000) -> DatasetDict:
+def load_avmnist(data_dir: str | Path, seed: int = 0, num_validation: int | None = None) -> DatasetDict:
     """AVMNIST's images and spectrograms, from the folder `avmnist` of its release.
 
     The arrays are memory-mapped and written once into the cache of `datasets` (50 kB a sample, 3.5 GB in all).
@@ -47,8 +47,8 @@ def load_avmnist(data_dir: str | Path, seed: int = 0, num_validation: int = 5000
         data_dir (`str` or `Path`): With `image/train_data.npy` `(N, 784)`, `audio/train_data.npy` `(N, 112, 112)`,
             `train_labels.npy` `(N,)`, and the same for `test`; N is 60,000 and 10,000.
         seed (`int`, *optional*, defaults to 0): Draws the validation split.
-        num_validation (`int`, *optional*, defaults to 5000): How many training samples validate, the same share of every
-            class. (MultiBench takes the last 5000.)
+        num_validation (`int`, *optional*): How many training samples validate, the same share of every class; 5,000 by
+            default, or a tenth of fewer than 50,000. (MultiBench takes the last 5,000.)
 
     Returns:
         [`datasets.DatasetDict`]: `train`, `validation` and `test` with `image` (grayscale, 28 x 28), `spectrogram`
@@ -61,6 +61,8 @@ def load_avmnist(data_dir: str | Path, seed: int = 0, num_validation: int = 5000
     """
     arrays = {split: _open(Path(data_dir), split) for split in _FILES}
     labels = arrays["train"][2]
+    if num_validation is None:
+        num_validation = min(5000, max(10, len(labels) // 10))
     if not 10 <= num_validation <= len(labels) // 2:
         raise ValueError(
             f"num_validation={num_validation} of {len(labels)} training samples: pass 10, one a class, up to half of them."

@@ -12,7 +12,7 @@ from transformers.utils import logging
 from hf_colearn.data.bad_samples import without_bad_samples
 from hf_colearn.data.columns import STORED_MEDIA
 from hf_colearn.data.sample_ids import with_sample_ids
-from hf_colearn.data.splits import cut_validation
+from hf_colearn.data.splits import at_least_one_a_class, cut_validation
 from hf_colearn.utils import distributed
 
 
@@ -126,7 +126,8 @@ def finish(
     validation_share: float = 0.0,
     seed: int = 0,
 ) -> DatasetDict:
-    """Cuts a validation split off `train` where there is none and a share is given, and numbers `train`.
+    """Cuts a validation split off `train` where there is none and a share is given (at least one sample a class), and
+    numbers `train`.
 
     `readers` raise a ValueError of a bad cell and its row, by column: bad samples are left out with a warning that counts.
     """
@@ -135,7 +136,8 @@ def finish(
         for column, read in (readers or {}).items():
             done[split], _ = without_bad_samples(done[split], read, column)
     if "validation" not in done and validation_share:
-        done["train"], done["validation"] = cut_validation(done["train"], float(validation_share), seed)
+        number = at_least_one_a_class(done["train"], float(validation_share))
+        done["train"], done["validation"] = cut_validation(done["train"], number, seed)
     done["train"] = with_sample_ids(done["train"])
     return DatasetDict({split: done[split] for split in SPLITS if split in done})
 

@@ -14,7 +14,7 @@ from datasets import Audio, ClassLabel, Dataset, DatasetDict, Value, concatenate
 from hf_colearn.corpora.base import dataset_of, finish, refuse_or_warn, warn
 from hf_colearn.data.audio import read_waveform
 from hf_colearn.data.bad_samples import without_bad_samples
-from hf_colearn.data.splits import cut_validation
+from hf_colearn.data.splits import at_least_one_a_class, cut_validation
 
 
 EMOTIONS = ("angry", "happy", "sad", "neutral", "frustrated", "excited")
@@ -92,7 +92,7 @@ def load_iemocap(
             raise ValueError(f"test_session={test_session} cannot be held out: sessions are {sorted(set(sessions))}.")
         rest = dataset.select([row for row, session in enumerate(sessions) if session != test_session])
         test = dataset.select([row for row, session in enumerate(sessions) if session == test_session])
-    train, validation = cut_validation(rest, validation_share, seed)
+    train, validation = cut_validation(rest, at_least_one_a_class(rest, validation_share), seed)
     return finish({"train": train, "validation": validation, "test": test})
 
 

@@ -70,6 +70,16 @@ def cut_validation(
     return train, validation
 
 
+def at_least_one_a_class(dataset: Dataset, share: float, label_column: str = "label") -> int | float:
+    """A share as the number of samples that [`cut_validation`] cuts for it, but no fewer than there are classes: for shares
+    that were chosen for large data sets, and are to fit small ones. What is no share is given back as it is."""
+    if not 0 < share < 1:
+        return share
+    values, labelled = _labels(dataset, label_column)
+    classes = len(np.unique(values[labelled])) if _has_classes(values) else 1
+    return max(round(share * int(labelled.sum())), classes)
+
+
 def few_per_class(dataset: Dataset, labels_per_class: int, seed: int, label_column: str = "label") -> Dataset:
     """A random subset with the same number of samples of every class: few labels, and no other samples.
 

@@ -7,7 +7,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 
 import tiny
 from hf_colearn import with_sample_ids
-from hf_colearn.data.splits import cut_validation, few_per_class, hide_labels
+from hf_colearn.data.splits import at_least_one_a_class, cut_validation, few_per_class, hide_labels
 
 
 NAMES = ["cat", "dog", "owl"]
@@ -188,3 +188,16 @@ def test_hidden_labels_keep_a_selection_and_its_format():
 def test_labels_that_cannot_be_hidden_are_refused(labels, count, message):
     with pytest.raises(ValueError, match=message):
         hide_labels(Dataset.from_dict({"labels": labels}), count, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("labels", "share", "number"),
+    [
+        ([0, 1, 2] * 10, 0.2, 6),
+        ([0, 1, 2] * 10, 0.05, 3),  # 1.5 of 30, but there are 3 classes
+        ([0, 1, 2, None, None] * 10, 0.05, 3),  # of 30 labelled ones
+        ([0, 1, 2] * 10, 1.5, 1.5),  # no share: `cut_validation` says so
+    ],
+)
+def test_a_share_of_a_small_set_is_at_least_one_sample_a_class(labels, share, number):
+    assert at_least_one_a_class(dataset(labels), share) == number
