@@ -87,7 +87,7 @@ def run_recipe(
         def evaluator(**changed: Any) -> CoLearningTrainer:
             return make_trainer(baseline, baseline.arguments({**training, **changed}, first_seed))
 
-        check_student(options.check, info.pipeline_tag if has_teacher else None, evaluator, data["test"])
+        check_student(options.check, info.pipeline_tag if has_teacher else None, evaluator, data["test"], info)
     colearned = [plan for plan in plans if plan.kind == "colearned"] or [plans[0]]
     kept = colearned[0 if has_teacher else -1]
     student = folder / ("student" if has_teacher else "model")

@@ -107,7 +107,7 @@ def check_data(folder: str | os.PathLike, found: Mapping[str, Any] | None = None
         ]
     linked = [card.data.datasets] if isinstance(card.data.datasets, str) else card.data.datasets or []
     wrong += [f"the metadata link '{name}', which the scores are not of" for name in linked if name != data["type"]]
-    if "name" in found and _facts(found["name"]) != _facts(data["name"]):
+    if "name" in found and not _same_data(found["name"], data["name"]):
         wrong.append(f"the scores are said to be of {data['name']}, and {found['name']} was measured on")
     if "type" in found and found["type"] != data["type"] and "/" in f"{found['type']}{data['type']}":
         wrong.append(f"the data are said to be '{data['type']}', and '{found['type']}' was measured on")
@@ -125,10 +125,14 @@ def check_data(folder: str | os.PathLike, found: Mapping[str, Any] | None = None
     return wrong
 
 
-def _facts(name: str) -> str:
-    """The classes and counts in a name such as `pets (2 classes; 40 test pictures)`, whatever the folder is called."""
-    found = re.search(r"\(.*\d.*\)$", name)
-    return found[0] if found else name
+def _same_data(one: str, other: str) -> bool:
+    """Whether two names are of the same data: by the counts in them, as in `pets (2 classes; 40 test pictures)`, whatever
+    the folder is called; without counts by the whole name, or what is before the brackets where only one has them.
+    """
+    counts = [re.findall(r"\(.*\d (?:training|validation|test)\b.*\)", name) for name in (one, other)]
+    if all(counts):
+        return counts[0] == counts[1]
+    return one == other if not any(counts) else one.partition(" (")[0] == other.partition(" (")[0]
 
 
 def tolerance_of(record: TrainingRecord) -> float:

@@ -155,6 +155,8 @@ def test_a_folder_of_another_name_with_the_same_data_is_the_same(of_pets):
             "name: Digits\n", f"name: {name}\n").replace('"name": "Digits"', f'"name": "{name}"'))  # fmt: skip
     assert check_data(of_pets, {"name": name.replace("pets", "my-copy")}) == []
     assert check_data(of_pets, {"name": name.replace("40", "41")}) != []
+    assert check_data(of_pets, {"name": "pets (drawn by hand)"}) == []  # as an earlier version has named them
+    assert check_data(of_pets, {"name": "emoji (drawn by hand)"}) != []
 
 
 @pytest.mark.parametrize(
