@@ -193,6 +193,11 @@ class CoLearningArguments(TrainingArguments):
                 f"labelled_per_batch={count!r} of {size} samples a device: pass a number from 1 to {size - 1}, so that a batch "
                 "has labelled and unlabelled samples, or leave it out."
             )
+        if self.auto_find_batch_size:
+            raise ValueError(
+                f"labelled_per_batch={count} is of {size} samples a device, and auto_find_batch_size=True takes fewer where "
+                "these do not fit: leave one of the two out."
+            )
         strategy = vars(self).get("train_sampling_strategy", "random")  # older versions have other fields
         if strategy != "random":
             raise ValueError(

@@ -41,8 +41,8 @@ class ComputeMetrics:
 
     def __call__(self, evaluation: EvalPrediction) -> dict[str, float]:
         """The metrics by name, and `num_unlabelled` where some samples have no label."""
-        labels = np.asarray(evaluation.label_ids)
-        whole, parts = _parts(evaluation.predictions)
+        predictions, labels = _joined(evaluation.predictions), np.asarray(_joined(evaluation.label_ids))
+        whole, parts = _parts(predictions)
         self.check(whole, labels)
         counts_N = is_labelled(labels)
         if not counts_N.any():
@@ -58,6 +58,16 @@ class ComputeMetrics:
                 results |= {f"{metric}{suffix}": value for metric, value in found.items()}
         missing = int(len(labels) - counts_N.sum())
         return {**results, "num_unlabelled": missing} if missing else results
+
+
+def _joined(values: Any) -> Any:
+    """All samples' values of those of batches, which Trainer keeps apart with `eval_do_concat_batches=False`."""
+    first = values[0] if isinstance(values, list) and values else None
+    if isinstance(first, tuple):
+        return tuple(_joined(list(each)) for each in zip(*values, strict=True))
+    if isinstance(first, dict):
+        return {name: _joined([batch[name] for batch in values]) for name in first}
+    return np.concatenate(values) if isinstance(first, np.ndarray) and first.ndim else values
 
 
 def _parts(predictions: Any) -> tuple[np.ndarray, dict[str, tuple[np.ndarray, np.ndarray]]]:

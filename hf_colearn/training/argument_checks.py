@@ -4,17 +4,22 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from transformers.debug_utils import DebugOption
 from transformers.utils import logging
 
 from hf_colearn.alpha.alpha import Alpha, check_weights
 from hf_colearn.arguments import CoLearningArguments
+from hf_colearn.models.checkpoint import CheckedModel
+from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
 from hf_colearn.objectives.latent_matching import latent_term
 from hf_colearn.objectives.objective import LABELLED, TEACHER, Objective
 from hf_colearn.teachers.teacher import Teacher
-from hf_colearn.training.counts import TASK
+from hf_colearn.training.counts import TASK, base_model
 
 
 logger = logging.get_logger(__name__)
+
+MULTI_LABEL = "multi_label_classification"
 
 
 def model_and_arguments_fit(model: Any, args: Any) -> None:
@@ -26,6 +31,38 @@ def model_and_arguments_fit(model: Any, args: Any) -> None:
         )
     if not isinstance(args, CoLearningArguments):
         raise TypeError(f"args is a {type(args).__name__}: pass CoLearningArguments, which take the same fields.")
+    options_fit(model, args)
+
+
+def options_fit(model: Any, args: CoLearningArguments, smooths: bool = False) -> None:
+    """Options of Trainer that a model of ours has no use for, where Trainer would stop in the first step.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`], *optional*): None before `model_init` has made it.
+        args ([`CoLearningArguments`]): Those of the run.
+        smooths (`bool`, *optional*, defaults to `False`): Whether Trainer smooths labels, in whatever they are.
+    """
+    model = base_model(model)
+    if not isinstance(model, CheckedModel):
+        return
+    problem = model.config.problem_type or ("regression" if model.config.num_labels == 1 else None)
+    if args.label_smoothing_factor and (problem == "regression" or (smooths and problem == MULTI_LABEL)):
+        raise ValueError(
+            f"label_smoothing_factor={args.label_smoothing_factor} smooths classes, and the labels are "
+            f"{'numbers' if problem == 'regression' else 'several'} (problem_type='{problem}'): leave it out."
+        )
+    if not isinstance(model, CoLearningForMultimodalClassification):
+        return
+    if args.neftune_noise_alpha is not None:
+        raise ValueError(
+            f"neftune_noise_alpha={args.neftune_noise_alpha} adds noise to the input embeddings of one model, and this one has "
+            f"encoders of {', '.join(model.modalities)}: leave it out, or add noise by an `augment=` of your own."
+        )
+    if DebugOption.UNDERFLOW_OVERFLOW in args.debug:
+        raise ValueError(
+            "debug='underflow_overflow' measures every tensor that a module is given, and a multimodal model passes masks, "
+            "which have no size: leave it out, or debug the encoders alone, `model.student('...')`."
+        )
 
 
 def named_teachers(teachers: Any, bank: Any, pairing: Any) -> dict[str, Teacher]:
