@@ -491,7 +491,7 @@ def test_streams_are_shared_by_two_processes_without_loss(tmp_path):
         if name.endswith("broken"):
             # One process has the broken image and names it; the other says which process failed.
             said = sorted([result, second["seen"][name]])
-            assert said[0].startswith("RuntimeError: process ") and said[1].startswith("ValueError: "), name
+            assert said[0].startswith("OtherProcessFailed: process ") and said[1].startswith("ValueError: "), name
             assert all(f"{WNIDS[2]}/3.png' cannot be read" in text for text in said), name
         elif name.endswith("workers"):
             assert result == second["seen"][name] == [one.correct, 11, 1], name
