@@ -64,7 +64,7 @@ def test_an_input_that_one_process_cannot_decode_stops_all_of_them_at_once(resul
     first, second = (result["undecodable"] for result in results)
 
     assert second["error"].startswith("ValueError: teacher input 1 is no image that can be decoded")
-    assert first["error"].startswith("RuntimeError: process 1 failed: ValueError: teacher input 1 is no image")
+    assert first["error"].startswith("OtherProcessFailed: process 1 failed: ValueError: teacher input 1 is no image")
     # Process 0's share are 31 images of 0.05 s each; it stops as soon as it sees that process 1 has failed.
     assert len(first["sizes"]) < 16
     assert max(first["seconds"], second["seconds"]) < 10
@@ -75,7 +75,7 @@ def test_a_file_that_one_process_lacks_stops_all_of_them(results):
     first, second = (result["missing on one process"] for result in results)
 
     assert second["error"].startswith("ValueError: teacher input 1 cannot be read")
-    assert first["error"].startswith("RuntimeError: process 1 failed: ValueError: teacher input 1 cannot be read")
+    assert first["error"].startswith("OtherProcessFailed: process 1 failed: ValueError: teacher input 1 cannot be read")
     assert max(first["seconds"], second["seconds"]) < 10
 
 
@@ -83,7 +83,7 @@ def test_processes_with_other_inputs_are_refused(results):
     first, second = (result["other inputs"] for result in results)
 
     assert second["error"].startswith("ValueError: this process has other inputs or another teacher than the main")
-    assert first["error"].startswith("RuntimeError: process 1 failed: ValueError: this process has other inputs")
+    assert first["error"].startswith("OtherProcessFailed: process 1 failed: ValueError: this process has other inputs")
     assert first["left"] == second["left"] == []
 
 
