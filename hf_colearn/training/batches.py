@@ -102,7 +102,7 @@ class Batches:
         step), however many they are.
         """
         trainer, processes = self._trainer, distributed.world_size()
-        asked = trainer.args.train_batch_size * processes if size is None else size
+        asked = trainer._train_batch_size * processes if size is None else size
         count = max(min(asked, len(dataset)) // processes, 1) * processes
         rows = self._drawn(dataset, rng, count)[distributed.rank() :: processes]
         drawn = trainer._remove_unused_columns(dataset).select(rows)

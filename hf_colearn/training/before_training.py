@@ -6,7 +6,7 @@ import torch
 from datasets import Dataset
 
 from hf_colearn.data.sample_ids import LABELS
-from hf_colearn.training import batch_checks, data_checks, pair_checks
+from hf_colearn.training import argument_checks, batch_checks, data_checks, pair_checks
 from hf_colearn.utils.rng import preserve_rng_state
 
 
@@ -17,6 +17,7 @@ def check_before_training(trainer: Any) -> None:
     pair_checks.pairs_fit(dataset, trainer.args.id_column, trainer.teachers)
     data_checks.evaluation_labels_fit(trainer.eval_dataset, model, collate)
     data_checks.metrics_fit(trainer.compute_metrics, model, trainer.args)
+    argument_checks.options_fit(model, trainer.args, trainer.label_smoother is not None)
     try_first_batch(trainer)
 
 
