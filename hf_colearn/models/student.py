@@ -288,6 +288,10 @@ class CoLearningStudent(CheckedModel):
         Raises:
             ValueError: With the reason, where no stock model computes the same logits.
         """
+        if self.config.num_labels == 0:
+            raise ValueError(
+                "the student has no classes (num_labels=0): take its latents, or its `backbone`, which is stock."
+            )
         if self.config.head == "auxiliary":
             stock = self._stock_class_of_backbone.from_config(copy.deepcopy(self.backbone.config))
             stock.load_state_dict(self.backbone.state_dict())
