@@ -112,7 +112,11 @@ def as_rgb(cell: Any, row: int | str, mode: str | None = None, background: Colou
 
 
 def _in_mode(image: Image.Image, mode: str | None) -> Image.Image:
-    return image if mode in (None, "RGB", "RGBA") else image.convert(mode).convert("RGB")
+    """What a column's mode makes of an RGB image, in RGB: those of one channel, of any depth, make it gray."""
+    if mode in (None, "RGB", "RGBA"):
+        return image
+    is_gray = mode[0] in "LIF" and mode != "LAB"
+    return image.convert("L" if is_gray else mode).convert("RGB")
 
 
 def open_image(cell: Any) -> Image.Image | None:
@@ -159,10 +163,7 @@ def _no_image(cell: Any, row: int | str) -> ValueError:
     if isinstance(cell, (str, os.PathLike)):
         shown, why = repr(os.fspath(cell)[:200]), ", and no file has that name"
     elif isinstance(cell, (list, tuple)):
-        why, way_out = (
-            ", and of which type its numbers are is not known",
-            "pass `np.asarray(cell, np.uint8)` or uint16",
-        )
+        why, way_out = ", of numbers of no known type", "pass `np.asarray(cell, np.uint8)` or uint16"
     return ValueError(f"row {row} holds {shown} where an image should be{why}: {way_out}, or mend the row.")
 
 

@@ -13,7 +13,6 @@ from PIL import ExifTags, Image, ImageColor
 WHITE = "white"
 Colour = str | tuple[int, int, int]  # as Pillow names colours, or red, green and blue from 0 to 255
 
-
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

@@ -279,7 +279,7 @@ def test_the_background_of_a_student_can_be_chosen():
     np.testing.assert_allclose(in_255(pixels)[0], ON_BLACK, atol=1e-3)
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "I;16"])
 def test_the_mode_of_a_column_does_not_clip(mode):
     column = column_of([MIXED["deep"]], datasets.Image(mode=mode))
 
@@ -408,7 +408,7 @@ def a_path_that_does_not_exist(folder):
     ImageTransform(make_image_processor(8), train=False)({"image": ["cat.png"], "label": [0]})
 
 
-@case(ValueError, "row 0 holds list where", "of which type its numbers are is not known", "np.asarray(cell, np.uint8)")
+@case(ValueError, "row 0 holds list where", "of numbers of no known type", "np.asarray(cell, np.uint8)")
 def lists_of_numbers(_):
     column = column_of([COLOUR], Array3D(COLOUR.shape, "uint8"))
     yield
