@@ -8,6 +8,7 @@ from transformers import MODEL_MAPPING, AutoConfig, CLIPConfig, CLIPModel, PreTr
 
 from .configuration import FeatureBackboneConfig
 from .features import CoLearningForFeatureClassification
+from .loading import lacking, load_model
 from .student import (
     CoLearningForAudioClassification,
     CoLearningForImageClassification,
@@ -50,7 +51,12 @@ def read_clip(
     found = AutoConfig.from_pretrained(clip, trust_remote_code=False, **clip_kwargs)
     if not isinstance(found, CLIPConfig):
         raise ValueError(f"'{clip}' is no CLIP, its model_type is '{found.model_type}': use `from_backbones`.")
-    model = CLIPModel.from_pretrained(clip, dtype=dtype, **clip_kwargs)
+    model, random = load_model(CLIPModel, clip, dtype=dtype, **clip_kwargs)
+    if missing := lacking(model.state_dict(keep_vars=True), random):
+        raise ValueError(
+            f"'{clip}' lacks {len(missing)} weights of CLIPModel ('{missing[0]}', ...): they would be random. Use a whole "
+            "CLIP, or `from_backbones` with what there is."
+        )
     images, texts = (model.vision_model, model.visual_projection), (model.text_model, model.text_projection)
     weights = {
         name: {f"backbone.{key}": value for key, value in encoder.state_dict().items()}
