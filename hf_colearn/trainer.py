@@ -9,7 +9,7 @@ from transformers import Trainer
 
 from hf_colearn.alpha.alpha import Alpha
 from hf_colearn.arguments import CoLearningArguments
-from hf_colearn.hub.trainer_hub import HubRecord
+from hf_colearn.hub.trainer_hub import HubRecord, check_hub_names
 from hf_colearn.objectives.latent_matching import LatentMatching
 from hf_colearn.objectives.objective import TEACHER, CoLearningBatch, Objective
 from hf_colearn.teachers.bank import TeacherBank
@@ -443,9 +443,16 @@ class CoLearningTrainer(Trainer):
             super()._load_best_model()
 
     # ---- the Hub ----
-    def push_to_hub(self, *args, **kwargs):
-        with self._hub.publishing():  # without the heads that only training needs
-            return super().push_to_hub(*args, **kwargs)
+    def init_hf_repo(self, *args, **kwargs):
+        # Names that the Hub does not take are told before a token is looked for.
+        check_hub_names(self.args)
+        super().init_hf_repo(*args, **kwargs)
+
+    def push_to_hub(self, commit_message="End of training", blocking=True, token=None, revision=None, **kwargs):
+        # Without the heads that only training needs; names are checked first, as above.
+        check_hub_names(self.args, revision)
+        with self._hub.publishing():
+            return super().push_to_hub(commit_message, blocking, token, revision, **kwargs)
 
     def _finish_current_push(self):
         # Trainer drops what went wrong in a push in the background.
@@ -453,11 +460,9 @@ class CoLearningTrainer(Trainer):
         self._hub.warn_of_lost_pushes()
 
     def _push_from_checkpoint(self, checkpoint_folder):
-        # Trainer copies weights and configuration alone, and that configuration names the model's code.
-        self._hub.warn_of_lost_pushes()
-        if self.is_world_process_zero():
-            self._hub.copy_from(checkpoint_folder)
-        super()._push_from_checkpoint(checkpoint_folder)
+        # Trainer copies weights and configuration alone, with the heads that only training needs; and that configuration
+        # names the model's code.
+        self._hub.push(checkpoint_folder, super()._push_from_checkpoint)
 
     def create_model_card(
         self, language=None, license=None, tags=None, model_name=None, finetuned_from=None, tasks=None,

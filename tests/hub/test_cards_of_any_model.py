@@ -416,6 +416,32 @@ def a_base_model_with_a_space(folder):
     trainer.create_model_card(finetuned_from="me/my model")
 
 
+@refusals.case(ValueError, "hub_model_id='a/b/c'", "'owner/name' or 'name'", "96 characters at most")
+def a_trainer_that_pushes_to_no_repository(folder):
+    yield
+    a_trainer(folder, push_to_hub=True, hub_model_id="a/b/c")
+
+
+@refusals.case(ValueError, "output_dir='my runs'", "hub_model_id", "'me/digits'")
+def a_folder_whose_name_no_repository_can_have(folder):
+    trainer = CoLearningTrainer(tiny.student(), tiny.arguments(folder / "my runs"), train_dataset=DIGITS)
+    yield
+    trainer.push_to_hub()
+
+
+@refusals.case(ValueError, "hub_revision='v 1'", "'main' or 'v1.0'")
+def a_branch_with_a_space_to_push_to_while_training(folder):
+    yield
+    a_trainer(folder, push_to_hub=True, hub_model_id="me/x", hub_revision="v 1")
+
+
+@refusals.case(ValueError, "revision='v1..v2'", "'main' or 'v1.0'")
+def a_range_for_a_branch(folder):
+    trainer = a_trainer(folder)
+    yield
+    trainer.push_to_hub(revision="v1..v2")
+
+
 @pytest.mark.parametrize(Refusals.NAMES, refusals.cases)
 def test_it_is_refused(situation, error, texts, tmp_path):
     assert_refused(situation, error, texts, tmp_path)

@@ -90,6 +90,52 @@ busy.push_to_hub()
 result["local"] = sorted(local)
 result["whole"] = all((Path("busy") / name).read_bytes() == data for name, data in local.items() if name != "README.md")
 
+# Models of other kinds: their own files and cards, pushed while training, and in shards.
+import numpy as np
+from torch import nn
+from transformers import ViTForImageClassification
+from hf_colearn.models.lora import with_lora
+
+
+class Plain(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.classifier = nn.Linear(64, 24), nn.Linear(24, 10)
+
+    def forward(self, pixel_values, labels=None):
+        latents = self.encoder(pixel_values.flatten(1))
+        logits = self.classifier(latents)
+        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        return {"loss": loss, "logits": logits, "latents": latents}
+
+
+def metrics(prediction):
+    return {"accuracy": 0.5, "by_class": [0.1, 0.9], "missing": None, "nan": float("nan"), "single": np.float32(0.25)}
+
+
+models = {
+    "lora": with_lora(tiny.student(training_heads={"probe": 3}), rank=2),
+    "stock": ViTForImageClassification(tiny.vit(num_labels=10)),
+    "module": Plain(),
+}
+for name, model in models.items():
+    args = tiny.arguments(
+        name, max_steps=2, save_strategy="steps", save_steps=1, eval_strategy="steps", eval_steps=1, push_to_hub=True,
+        hub_strategy="every_save", hub_model_id=f"tester/{name}", hub_token=os.environ["HF_TOKEN"],
+    )
+    wait = WaitForPush()
+    taught = {} if name == "stock" else {"bank": tiny.bank(), "pairing": tiny.random_prompt()}
+    wait.trainer = CoLearningTrainer(
+        model, args, train_dataset=tiny.digits(16), eval_dataset=tiny.digits(8), compute_metrics=metrics, callbacks=[wait],
+        **taught,
+    )
+    wait.trainer.train()
+    wait.trainer.push_to_hub()
+tiny.student().push_to_hub("tester/sharded", max_shard_size="15KB")
+result["sharded"] = len(list(Path(snapshot_download("tester/sharded")).glob("*.safetensors")))
+loaded = AutoModelForImageClassification.from_pretrained("tester/sharded").state_dict()
+result["sharded_same"] = all(torch.equal(weight, loaded[name]) for name, weight in tiny.student().state_dict().items())
+
 repos = ("every_save", "checkpoint", "all_checkpoints", "end", "busy")
 students = [AutoModelForImageClassification.from_pretrained(f"tester/{repo}") for repo in repos]
 result["loaded"] = [[type(student).__module__, student.classifier.weight.double().sum().item()] for student in students]
@@ -144,6 +190,39 @@ def test_heads_that_only_training_needs_are_in_checkpoints_alone(trained):
     kept = hub.files("tester/checkpoint")
     assert list(json.loads(kept["last-checkpoint/config.json"])["training_heads"]) == ["probe"]
     assert b"training_heads.probe.weight" in kept["last-checkpoint/model.safetensors"]
+
+
+def test_no_commit_of_the_training_has_them_in_the_root(trained):
+    hub, _ = trained
+    for repo in ("every_save", "checkpoint", "all_checkpoints", "lora"):
+        for commit in hub.repos["model", f"tester/{repo}"].commits:
+            files = {path: blob.data for path, blob in commit.files.items() if "/" not in path}
+            weights = files.get("model.safetensors", files.get("adapter_model.safetensors", b""))
+            assert b"training_heads" not in weights, (repo, commit.title)
+            assert b"training_heads" not in files.get("adapter_config.json", b""), (repo, commit.title)
+            assert not json.loads(files.get("config.json", b"{}")).get("training_heads"), (repo, commit.title)
+
+
+@pytest.mark.parametrize(
+    ("repo", "weights", "library"),
+    [("lora", "adapter_model", "peft"), ("stock", "model", "transformers"), ("module", "model", None)],
+)
+def test_models_of_every_kind_are_pushed_while_they_train_and_have_a_card(repo, weights, library, trained):
+    hub, _ = trained
+    assert titles(hub, repo)[-3:] == [f"Training in progress, step {step}" for step in (1, 2)] + ["End of training"]
+    files = hub.files(f"tester/{repo}")
+    assert {f"{weights}.safetensors", "README.md", "colearning.json"} <= set(files)
+    card = ModelCard(files["README.md"].decode())
+    assert card.data.to_dict().get("library_name") == library and card.data.license is None
+    if repo != "stock":  # without co-learning, the card is Trainer's
+        found = {result.metric_name: result.metric_value for result in card.data.eval_results}
+        assert found == {"Accuracy": 0.5, "single": 0.25}
+        assert "`by_class` (2 values), `missing` (None), `nan` (nan)" in card.text
+
+
+def test_a_student_in_shards_is_pushed_and_loads(trained):
+    _, said = trained
+    assert said["sharded"] > 1 and said["sharded_same"]
 
 
 def test_the_student_comes_with_its_code_and_card(trained):
