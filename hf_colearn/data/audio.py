@@ -53,6 +53,7 @@ def read_waveform(
         ValueError: If it cannot be decoded, its rate is unknown, it is empty or silent (all samples equal), has NaN or infinite
             samples, or none of full scale 1; it names the clip.
     """
+    cell = as_stored_cell(cell)
     name = name_of("audio", cell, position)
     if isinstance(cell, (str, os.PathLike)):
         cell = {"path": os.fspath(cell)}
@@ -84,6 +85,13 @@ def read_waveform(
 def is_audio_decoder(item: Any) -> bool:
     """Whether it is a decoded `datasets.Audio` cell, an AudioDecoder of torchcodec, which is optional."""
     return hasattr(item, "get_all_samples")
+
+
+def as_stored_cell(item: Any) -> Any:
+    """Path and bytes of what `datasets` has decoded, where they are at hand, so that a clip is the same decoded or not."""
+    stored = getattr(item, "_hf_encoded", None) if is_audio_decoder(item) else None
+    at_hand = stored and (stored.get("bytes") is not None or os.path.isfile(stored.get("path") or ""))
+    return stored if at_hand else item
 
 
 def _downmix(wave_CT: np.ndarray) -> np.ndarray:

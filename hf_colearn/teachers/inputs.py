@@ -10,7 +10,7 @@ import torch
 import xxhash
 from PIL import Image
 
-from hf_colearn.data.audio import is_audio_decoder, read_waveform
+from hf_colearn.data.audio import as_stored_cell, is_audio_decoder, read_waveform
 from hf_colearn.data.columns import name_of
 from hf_colearn.data.images import UNDECODABLE, is_url, open_image
 from hf_colearn.models.image_modes import WHITE, Colour, UnclearImage, to_rgb, upright
@@ -44,8 +44,7 @@ def digest(item: Any, position: int | str, modality: str = "text") -> bytes:
         item = {"path": item}
     if isinstance(item, bytes):
         return xxhash.xxh3_128_digest(item)
-    if is_audio_decoder(item) and hasattr(item, "_hf_encoded"):
-        item = item._hf_encoded  # what `datasets` has decoded: the same clip has one digest, decoded or not
+    item = as_stored_cell(item)
     if isinstance(item, Image.Image):
         return _of_pixels(item, position)
     if isinstance(item, Mapping) and item.get("bytes") is not None:

@@ -23,7 +23,7 @@ from hf_colearn.data.audio import (
     with_input_values,
 )
 from hf_colearn.models.spectrogram import SpectrogramFeatureExtractor
-from hf_colearn.teachers.inputs import waveform
+from hf_colearn.teachers.inputs import digest, waveform
 from refusals import Refusals, assert_refused
 from tiny_teachers import RATE, noise, sound
 
@@ -214,6 +214,16 @@ def test_an_audio_column_is_a_teachers_input_with_torchcodec_or_without(tmp_path
     for bank in banks:
         torch.testing.assert_close(bank.lookup([0]), wanted)
     assert len({bank.fingerprint for bank in banks}) == 1
+
+
+def test_a_decoded_clip_is_that_of_its_file_for_student_and_teacher(tmp_path):
+    pytest.importorskip("torchcodec")
+    (tmp_path / "a.wav").write_bytes(wav(noise(0.1)))
+    column = Dataset.from_dict({"audio": [str(tmp_path / "a.wav")]}).cast_column("audio", Audio(sampling_rate=8000))
+    decoded = column[0]["audio"]
+
+    np.testing.assert_array_equal(read_waveform(decoded, 0)[0], read_waveform(tmp_path / "a.wav", 0)[0])
+    assert digest(decoded, 0, "audio") == digest(tmp_path / "a.wav", 0, "audio")
 
 
 # torchcodec is optional, and its registry build needs CUDA and FFmpeg: this stands for its decoder.
