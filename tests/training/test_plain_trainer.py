@@ -1,11 +1,14 @@
 """Without bank, objective, alpha and a model of ours, this is transformers' Trainer; and what it does not know of another
 model it leaves alone where there is an objective, too."""
 
+from functools import partial
+
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
 from torch import nn
-from transformers import BertConfig, PreTrainedModel, Trainer, TrainingArguments
+from transformers import BertConfig, GPT2Config, GPT2LMHeadModel, PreTrainedModel, Trainer, TrainingArguments
 from transformers.modeling_outputs import ModelOutput
 
 import tiny
@@ -28,6 +31,18 @@ class OfUser(PreTrainedModel):
         logits = self.layer(x)
         loss = None if labels is None else self.loss(logits, labels)
         return ModelOutput(loss=loss, logits=logits, latents=self.latent(x))
+
+
+class TupleOfUser(nn.Module):
+    """No `PreTrainedModel`, and outputs without names."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x, labels=None):
+        logits = self.layer(x)
+        return (logits,) if labels is None else (nn.functional.cross_entropy(logits, labels), logits, 2 * logits)
 
 
 def numbers(logits, labels):
@@ -155,3 +170,65 @@ def test_a_stream_that_is_shorter_than_a_step_is_refused(accumulated, tmp_path):
     assert list(tmp_path.iterdir()) == []
     longer = run(CoLearningTrainer, lambda: OfUser(numbers), stream.repeat(accumulated), fields=fields)
     assert longer.state.global_step == 2
+
+
+def three_classes(cls=OfUser):
+    return TupleOfUser() if cls is TupleOfUser else OfUser(nn.functional.cross_entropy, 3)
+
+
+def none_is_two(samples):
+    labels = [2 if sample["labels"] is None else sample["labels"] for sample in samples]
+    return {"x": torch.stack([torch.as_tensor(sample["x"]) for sample in samples]), "labels": torch.tensor(labels)}
+
+
+def of_tuples(samples):
+    return {"x": torch.stack([x for x, _ in samples]), "labels": torch.stack([label for _, label in samples])}
+
+
+CLASSES = [0, 1, 2, 1, 0, 2, 2, 1]
+TOKENS = Dataset.from_dict({"input_ids": [[5, 6, 7, 8]] * 8, "labels": [[5, -100, 7, 8], [-100, -100, -100, 8]] * 4})
+VARIANTS = {
+    "outputs without names": (partial(three_classes, TupleOfUser), lambda: table(CLASSES), {}, {}),
+    "a list of samples": (three_classes, lambda: [dict(row) for row in table(CLASSES)], {}, {}),
+    "samples that are tuples": (
+        three_classes, lambda: [(row["x"], row["labels"]) for row in table(CLASSES)], {}, {"data_collator": of_tuples}
+    ),
+    "labels that a collator fills in": (
+        three_classes, lambda: table([None, 1, 0, 1, 0, None, 0, 1]).with_format(None), {},
+        {"data_collator": none_is_two},
+    ),
+    "a stream": (three_classes, lambda: table(CLASSES * 2).to_iterable_dataset(), {"gradient_accumulation_steps": 2}, {}),
+    "labels a token": (
+        lambda: GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=1, n_head=2, vocab_size=20, n_positions=8)),
+        lambda: TOKENS, {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 2}, {},
+    ),
+    "label smoothing": (three_classes, lambda: table(CLASSES), {"label_smoothing_factor": 0.2}, {}),
+    "a loss of one's own": (
+        three_classes, lambda: table(CLASSES), {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 2},
+        {"compute_loss_func": lambda outputs, labels, num_items_in_batch=None: numbers(outputs["logits"], labels) / 3},
+    ),
+    "columns that nobody names": (
+        three_classes, lambda: table(CLASSES, sample_id=list(range(8))), {"remove_unused_columns": False}, {}
+    ),
+    "batches kept apart": (three_classes, lambda: table(CLASSES), {"eval_do_concat_batches": False}, {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_logs_weights_and_predictions_are_those_of_trainer(variant):
+    model, data, fields, kwargs = VARIANTS[variant]
+    fields = {"report_to": "none", **fields}
+    ours, plain = (run(cls, model, data(), fields=fields, **kwargs) for cls in (CoLearningTrainer, Trainer))
+    assert losses(ours) == losses(plain) and len(losses(ours)) == 2
+    for (name, weight), expected in zip(
+        ours.model.state_dict().items(), plain.model.state_dict().values(), strict=True
+    ):
+        assert torch.equal(weight, expected), name
+    test = TOKENS if variant == "labels a token" else data()
+    assert same(ours.predict(test)[:2], plain.predict(test)[:2])
+
+
+def same(one, other):
+    if isinstance(one, (tuple, list)):
+        return len(one) == len(other) and all(same(*pair) for pair in zip(one, other, strict=True))
+    return np.array_equal(one, other)
