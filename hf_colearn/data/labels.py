@@ -78,7 +78,7 @@ def problem_type_of(dataset: Any, num_labels: int | None) -> str | None:
     if num_labels == 1:
         return "regression"
     feature = features[column]
-    if isinstance(feature, List) and not _are_integers(feature.feature):
+    if isinstance(feature, List):
         return "multi_label_classification"
     return "single_label_classification" if _are_integers(feature) else None
 

@@ -32,11 +32,12 @@ def make_head(in_features: int, hidden_features: int | None, out_features: int) 
 
 
 def infer_problem_type(num_labels: int | None, labels: torch.Tensor) -> str:
-    """What transformers takes labels for where no `problem_type` is given: one output is a regression, several with labels
-    that are no integers are several labels."""
+    """What labels are taken for where no `problem_type` is given: one output is a regression; several with labels that are
+    no integers, as transformers has it, or with a row of them a sample, are several labels."""
     if num_labels == 1:
         return "regression"
-    return "multi_label_classification" if labels.is_floating_point() else "single_label_classification"
+    is_several = labels.is_floating_point() or labels.ndim > 1
+    return "multi_label_classification" if is_several else "single_label_classification"
 
 
 def label_mask(labels: torch.Tensor, problem_type: str | None = None) -> torch.Tensor:
