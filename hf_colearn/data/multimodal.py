@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from datasets import Dataset, IterableDataset, concatenate_datasets
-from transformers import default_data_collator
+from transformers import PreTrainedTokenizerBase, default_data_collator
 
 from hf_colearn.data.columns import LazyInputs
 from hf_colearn.data.sample_ids import LABELS
@@ -45,6 +45,20 @@ class MultimodalCollator:
     """
 
     def __init__(self, collators: Mapping[str, Callable[[list[Any]], Mapping[str, Any]] | None]):
+        if not isinstance(collators, Mapping) or not collators:
+            raise TypeError(
+                f"collators={collators!r} names no modality: pass one each by name, such as {{'image': None, 'text': collate}}."
+            )
+        for name, collator in collators.items():
+            if isinstance(collator, PreTrainedTokenizerBase):
+                raise TypeError(
+                    f"the collator of '{name}' is a tokenizer, which makes no batch of what is tokenized: pass "
+                    "`DataCollatorWithPadding(tokenizer)`."
+                )
+            if collator is not None and not callable(collator):
+                raise TypeError(
+                    f"the collator of '{name}' is a {type(collator).__name__}: pass a function, or None, which stacks."
+                )
         self.collators = {name: collator or default_data_collator for name, collator in collators.items()}
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:

@@ -10,6 +10,8 @@ import evaluate
 import numpy as np
 from datasets import Features, Sequence, Value
 
+from hf_colearn.utils.checks import check_names
+
 
 CLASS_IDS, SCORES, LABELS, VALUES, OUTPUTS = (
     "class ids (N,)", "scores (N, C)", "labels (N, C)", "values (N,)", "outputs (N, C)",
@@ -68,6 +70,9 @@ def check_finite(scores_NC: np.ndarray) -> None:
 
 def chosen(metrics: tuple[str, ...], known: Mapping[str, type[ArrayMetric]]) -> list[ArrayMetric]:
     """The modules of the metrics that are named, for whole arrays; refuses a name that is not known."""
+    check_names("metrics", metrics, next(iter(known)))
+    if not len(metrics):
+        raise ValueError(f"metrics={metrics!r} measures nothing: choose from {list(known)}")
     if unknown := [name for name in metrics if name not in known]:
         raise ValueError(f"unknown metrics {unknown}: choose from {list(known)}")
     return [metric(keep_in_memory=True) for name, metric in known.items() if name in metrics]

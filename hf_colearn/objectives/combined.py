@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from hf_colearn.objectives.objective import CoLearningBatch, Objective
+from hf_colearn.objectives.objective import CoLearningBatch, Objective, check_objective
 
 
 class Combined:
@@ -25,6 +25,12 @@ class Combined:
     """
 
     def __init__(self, *objectives: Objective):
+        if not objectives:
+            raise ValueError(
+                "Combined is given no objective: pass at least one, `Combined(ContrastiveAlignment(), ...)`."
+            )
+        for objective in objectives:
+            check_objective(objective, "Combined")
         self.objectives = objectives
         self.terms = tuple(term for objective in objectives for term in objective.terms)
         if doubled := sorted({term for term in self.terms if self.terms.count(term) > 1}):

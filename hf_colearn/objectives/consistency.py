@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from hf_colearn.objectives.objective import CoLearningBatch
+from hf_colearn.utils.checks import is_number
 
 
 class Consistency:
@@ -42,9 +43,9 @@ class Consistency:
     terms: tuple[str, ...] = ("consistency",)
 
     def __init__(self, threshold: float = 0.95):
-        if not 0 <= threshold < 1:
+        if not is_number(threshold) or not 0 <= threshold < 1:
             raise ValueError(
-                f"threshold={threshold} is no probability that a prediction can have to reach: pass one from 0 to below 1, "
+                f"threshold={threshold!r} is no probability that a prediction can have to reach: pass one from 0 to below 1, "
                 "such as 0.95."
             )
         self.threshold = threshold

@@ -10,6 +10,7 @@ from transformers.utils import logging
 from hf_colearn.objectives.info_nce import info_nce
 from hf_colearn.objectives.modality_pairs import modality_pairs
 from hf_colearn.objectives.objective import CoLearningBatch
+from hf_colearn.utils.checks import is_number
 from hf_colearn.utils.distributed import world_size
 
 
@@ -49,7 +50,8 @@ class ContrastiveAlignment:
     terms: tuple[str, ...] = ("contrastive",)
 
     def __init__(self, temperature: float | str = 0.07, mask_same_class: bool = False, direct: bool = False):
-        if temperature != "learned" and (isinstance(temperature, str) or not 0 < temperature < math.inf):
+        is_learned = isinstance(temperature, str) and temperature == "learned"
+        if not is_learned and not (is_number(temperature) and 0 < float(temperature) < math.inf):
             raise ValueError(
                 f"temperature={temperature!r} cannot divide cosines: pass a finite number above 0, such as 0.07, or "
                 "'learned'."

@@ -7,7 +7,7 @@ import torch
 
 from hf_colearn.objectives.distances import LATENT_LOSSES, REDUCTIONS, latent_distance
 from hf_colearn.objectives.objective import TEACHER, CoLearningBatch
-from hf_colearn.utils.checks import check_choice
+from hf_colearn.utils.checks import check_choice, check_names
 
 
 class LatentMatching:
@@ -46,6 +46,7 @@ class LatentMatching:
     def __init__(self, loss: str = "mse", reduction: str = "mean", teachers: Sequence[str] = ()):
         check_choice("loss", loss, LATENT_LOSSES)
         check_choice("reduction", reduction, REDUCTIONS)
+        check_names("teachers", teachers, "text")
         self.loss, self.reduction, self.teachers = loss, reduction, tuple(teachers)
         self.terms = tuple(map(latent_term, self.teachers)) or ("latent",)
 

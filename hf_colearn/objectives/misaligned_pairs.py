@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
-from hf_colearn.objectives.objective import CoLearningBatch, Objective
+from hf_colearn.objectives.objective import CoLearningBatch, Objective, check_objective
 
 
 logger = logging.get_logger(__name__)
@@ -40,6 +40,7 @@ class MisalignedPairs:
     """
 
     def __init__(self, objective: Objective):
+        check_objective(objective, "MisalignedPairs")
         self.objective = objective
         self.terms = objective.terms
 

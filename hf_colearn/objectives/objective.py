@@ -15,6 +15,13 @@ LABELLED = "labelled"
 TEACHER = "teacher"  # the name of a single teacher, `CoLearningTrainer(bank=..., pairing=...)`
 
 
+def check_objective(objective: Any, where: str) -> None:
+    """Refuses what is no objective, where one is wrapped."""
+    if isinstance(objective, type) or not callable(objective) or not hasattr(objective, "terms"):
+        shown = f"the class {objective.__name__}" if isinstance(objective, type) else f"a {type(objective).__name__}"
+        raise TypeError(f"{where} is given {shown}: pass an object with `terms`, such as `ContrastiveAlignment()`.")
+
+
 @dataclass(frozen=True)
 class CoLearningBatch:
     """What an [`Objective`] is told of a batch beside the model's outputs.

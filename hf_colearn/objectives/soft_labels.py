@@ -37,6 +37,10 @@ class SoftLabels:
     terms: tuple[str, ...] = ("soft_labels",)
 
     def __init__(self, teacher: str):
+        if not isinstance(teacher, str) or not teacher:
+            raise TypeError(
+                f"teacher={teacher!r} is no name of a teacher: pass the one that `teachers=` has, such as 'text'."
+            )
         self.teacher = teacher
 
     def __call__(self, outputs: Mapping[str, Any], batch: CoLearningBatch) -> dict[str, torch.Tensor]:

@@ -16,6 +16,7 @@ import torch
 
 from hf_colearn.data.sample_ids import NO_LABEL
 from hf_colearn.teachers.pairing import Pairing, PairingWrapper, as_integers, draw_bits, per_sample
+from hf_colearn.utils.checks import check_integer
 
 
 class ConstantTarget(Pairing):
@@ -48,9 +49,9 @@ class RandomPrototypes(Pairing):
                 f"many every epoch); got labels={'given' if labels is not None else None}, {num_prototypes=}."
             )
         self._labels = _as_classes(labels)
-        self.num_prototypes = (num_prototypes or 0) if self._labels is None else int(self._labels.max()) + 1
-        if self.num_prototypes < 1:
-            raise ValueError(f"num_prototypes={num_prototypes} gives no vector to see: pass at least 1.")
+        if num_prototypes is not None:
+            check_integer("num_prototypes", num_prototypes, least=1)
+        self.num_prototypes = int(num_prototypes or 0) if self._labels is None else int(self._labels.max()) + 1
 
     def rows(self, bank, sample_ids, epoch, seed):
         if self._labels is not None:

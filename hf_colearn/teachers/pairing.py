@@ -11,6 +11,7 @@ import torch
 
 from hf_colearn.data.sample_ids import NO_LABEL
 from hf_colearn.teachers.bank import TeacherBank
+from hf_colearn.utils.checks import check_integer, check_names, is_number
 from hf_colearn.utils.draws import draw_bits
 
 
@@ -113,6 +114,9 @@ class PairingWrapper(Pairing):
     """Base of those that alter what another pairing shows; rows and checks are that one's unless overridden."""
 
     def __init__(self, pairing: Pairing):
+        if not isinstance(pairing, Pairing):
+            shown = f"the class {pairing.__name__}" if isinstance(pairing, type) else f"a {type(pairing).__name__}"
+            raise TypeError(f"pairing is {shown}: pass an object, `{type(self).__name__}(Paired(), ...)`.")
         self.pairing = pairing
 
     def rows(self, bank, sample_ids, epoch, seed):
@@ -179,12 +183,16 @@ class RandomPrompt(Pairing):
     """
 
     def __init__(self, template: str, num_classes: int | None = None, names: Sequence[str] | None = None):
+        if names is None:
+            check_integer("num_classes", num_classes, least=1)
+        else:
+            check_names("names", names, "a cat")
         if names is not None and num_classes not in (None, len(names)):
             raise ValueError(f"num_classes={num_classes} and {len(names)} names: pass a name a class, or names alone.")
         self.template, self.names = template, None if names is None else list(names)
         self.num_classes = (num_classes or 0) if names is None else len(names)
-        if self.num_classes < 1:
-            raise ValueError(f"num_classes={self.num_classes} gives no prompt: pass at least 1.")
+        if not self.num_classes:
+            raise ValueError("names=[] gives no prompt: pass at least one.")
         try:
             has_number = template.format("0", name="") != template.format("1", name="")
             has_name = template.format("", name="0") != template.format("", name="1")
@@ -236,8 +244,8 @@ class Noisy(PairingWrapper):
     """
 
     def __init__(self, pairing: Pairing, std: float = 1e-3):
-        if not 0 <= std < float("inf"):
-            raise ValueError(f"std={std} is no standard deviation: pass a finite number that is not negative.")
+        if not is_number(std) or not 0 <= std < float("inf"):
+            raise ValueError(f"std={std!r} is no standard deviation: pass a finite number that is not negative.")
         super().__init__(pairing)
         self.std = std
 
@@ -253,8 +261,8 @@ class _Share(PairingWrapper):
     """Alters a share of the samples, drawn once a seed: the same in all epochs, and still among them at a larger share."""
 
     def __init__(self, pairing: Pairing, share: float):
-        if not 0 <= share <= 1:
-            raise ValueError(f"share={share} is no share of the samples: pass a number from 0 to 1.")
+        if not is_number(share) or not 0 <= share <= 1:
+            raise ValueError(f"share={share!r} is no share of the samples: pass a number from 0 to 1.")
         super().__init__(pairing)
         self.share = share
 

@@ -10,6 +10,11 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 
+def is_number(value: Any) -> bool:
+    """Whether a value is one real number, NaN and infinity among them, and no boolean."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def check_choice(name: str, value: str, choices: Collection[str]) -> None:
     """Refuses a text that is none of the choices."""
     if not isinstance(value, str) or value not in choices:
@@ -18,7 +23,7 @@ def check_choice(name: str, value: str, choices: Collection[str]) -> None:
 
 def check_positive(name: str, value: float) -> None:
     """Refuses 0 and below, infinity, NaN and what is no number."""
-    if not isinstance(value, Real) or not 0 < value < math.inf:
+    if not is_number(value) or not 0 < value < math.inf:
         raise ValueError(f"{name}={value!r}: choose a number above 0.")
 
 

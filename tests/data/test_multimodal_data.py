@@ -18,6 +18,7 @@ from hf_colearn.data.multimodal import (
     only_modality,
     without_modality,
 )
+from refusals import Refusals, assert_refused
 
 
 def tokenizer():
@@ -387,3 +388,31 @@ def test_of_lazy_inputs_only_the_kept_modality_is_made():
     sample = only_modality(both, "audio")[1]
     assert sample.keys() == {"input_values", "labels"} and sample["input_values"].item() == 4
     assert set(made) == {"audio"}
+
+
+# ---- bad input ----
+REFUSALS = Refusals()
+case = REFUSALS.case
+
+
+@pytest.mark.parametrize(Refusals.NAMES, REFUSALS.cases)
+def test_bad_input_is_refused_with_the_way_out(situation, error, texts, tmp_path):
+    assert_refused(situation, error, texts, tmp_path)
+
+
+@case(TypeError, "collators=['image', 'text'] names no modality", "'image': None")
+def modalities_without_collators(folder):
+    yield
+    MultimodalCollator(["image", "text"])
+
+
+@case(TypeError, "the collator of 'text' is a str", "a function, or None")
+def a_tokenizer_by_name(folder):
+    yield
+    MultimodalCollator({"image": None, "text": "bert-base-uncased"})
+
+
+@case(TypeError, "the collator of 'text' is a tokenizer", "`DataCollatorWithPadding(tokenizer)`")
+def a_tokenizer_for_a_collator(folder):
+    yield
+    MultimodalCollator({"image": None, "text": tokenizer()})

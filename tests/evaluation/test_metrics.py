@@ -20,6 +20,7 @@ from hf_colearn.evaluation.metrics import (
     classification_metrics,
 )
 from hf_colearn.utils.metric_names import called, is_error
+from refusals import Refusals, assert_refused
 
 
 @pytest.fixture
@@ -347,3 +348,25 @@ def test_the_trainer_evaluates_heads_and_subsets_with_a_remainder_batch(tmp_path
     np.testing.assert_allclose(logits, output.logits, atol=1e-5)
     np.testing.assert_allclose(heads["sound"], output.modality_logits["sound"], atol=1e-5)
     np.testing.assert_allclose(subsets["image"], output.subset_logits["image"], atol=1e-5)
+
+
+# ---- bad input ----
+REFUSALS = Refusals()
+case = REFUSALS.case
+
+
+@pytest.mark.parametrize(Refusals.NAMES, REFUSALS.cases)
+def test_bad_input_is_refused_with_the_way_out(situation, error, texts, tmp_path):
+    assert_refused(situation, error, texts, tmp_path)
+
+
+@case(TypeError, "metrics='accuracy' is no list of names", "('accuracy',)")
+def a_single_metric_by_name(folder):
+    yield
+    classification_metrics("accuracy")
+
+
+@case(ValueError, "metrics=() measures nothing", "choose from")
+def no_metric_at_all(folder):
+    yield
+    regression_metrics(())

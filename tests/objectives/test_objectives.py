@@ -11,7 +11,7 @@ from transformers.modeling_outputs import ModelOutput
 import families
 import processes
 import tiny
-from hf_colearn import CoLearningTrainer, ConstantAlpha, LatentMatching, Paired, SoftLabels
+from hf_colearn import CoLearningTrainer, Combined, Consistency, ConstantAlpha, LatentMatching, Paired, SoftLabels
 from hf_colearn.objectives.contrastive_alignment import ContrastiveAlignment
 from hf_colearn.objectives.distances import jensen_shannon, latent_distance
 from hf_colearn.objectives.distribution_alignment import DistributionAlignment
@@ -19,6 +19,7 @@ from hf_colearn.objectives.info_nce import info_nce
 from hf_colearn.objectives.misaligned_pairs import MisalignedPairs
 from hf_colearn.objectives.objective import CoLearningBatch
 from hf_colearn.teachers.pairing import PairedFraction
+from refusals import Refusals, assert_refused
 from scripts.match_two import SAMPLES, WITH_TARGET, gradients, student
 
 
@@ -323,3 +324,55 @@ def test_soft_labels_are_cross_entropy_to_the_teachers_probabilities_by_hand():
     assert none["soft_labels"].item() == 0
     with pytest.raises(ValueError, match="a probability for each of the 2 classes"):
         objective({"logits": logits}, CoLearningBatch(targets={"classes": torch.ones(2, 3)}))
+
+
+# ---- bad input ----
+REFUSALS = Refusals()
+case = REFUSALS.case
+
+
+@pytest.mark.parametrize(Refusals.NAMES, REFUSALS.cases)
+def test_bad_input_is_refused_with_the_way_out(situation, error, texts, tmp_path):
+    assert_refused(situation, error, texts, tmp_path)
+
+
+@case(TypeError, "Combined is given a str", "pass an object with `terms`")
+def a_name_among_objectives(folder):
+    yield
+    Combined(LatentMatching(), "contrastive")
+
+
+@case(ValueError, "Combined is given no objective", "pass at least one")
+def no_objective_to_combine(folder):
+    yield
+    Combined()
+
+
+@case(TypeError, "MisalignedPairs is given the class ContrastiveAlignment", "pass an object")
+def the_class_of_an_objective(folder):
+    yield
+    MisalignedPairs(ContrastiveAlignment)
+
+
+@case(TypeError, "teachers='text' is no list of names", "('text',)")
+def a_single_teacher_by_name(folder):
+    yield
+    LatentMatching(teachers="text")  # would be four teachers: t, e, x and t
+
+
+@case(ValueError, "temperature=None cannot divide cosines", "'learned'")
+def no_temperature(folder):
+    yield
+    ContrastiveAlignment(temperature=None)
+
+
+@case(ValueError, "threshold='0.95' is no probability", "such as 0.95")
+def a_threshold_that_is_a_text(folder):
+    yield
+    Consistency("0.95")
+
+
+@case(TypeError, "teacher=None is no name of a teacher", "`teachers=`")
+def soft_labels_of_no_teacher(folder):
+    yield
+    SoftLabels(None)

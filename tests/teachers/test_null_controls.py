@@ -80,7 +80,7 @@ def test_prototypes_need_labels_or_a_number():
         RandomPrototypes()
     with pytest.raises(ValueError, match="got labels=given, num_prototypes=3"):
         RandomPrototypes(labels=LABELS, num_prototypes=3)
-    with pytest.raises(ValueError, match="num_prototypes=0 gives no vector"):
+    with pytest.raises(ValueError, match="num_prototypes=0: pass a whole number, at least 1"):
         RandomPrototypes(num_prototypes=0)
 
 

@@ -26,6 +26,7 @@ from hf_colearn.data.sample_ids import SAMPLE_IDS, TARGETS
 from hf_colearn.teachers.collator import TargetCollator
 from hf_colearn.teachers.pairing import Mismatched, PairedFraction, draw_bits
 from hf_colearn.teachers.teacher import Teacher
+from refusals import Refusals, assert_refused
 
 
 ROWS = 10
@@ -183,7 +184,7 @@ def test_prompts_name_the_number_or_the_name_of_a_class():
 
 
 def test_prompts_of_no_class_are_refused():
-    with pytest.raises(ValueError, match="num_classes=0 gives no prompt"):
+    with pytest.raises(ValueError, match="num_classes=0: pass a whole number, at least 1"):
         RandomPrompt("{}", 0)
 
 
@@ -499,3 +500,49 @@ def test_sample_ids_have_the_name_asked_for_and_replace_nothing():
     assert dataset.column_names == ["text", "number"]
     with pytest.raises(ValueError, match="has a column 'number' already"):
         with_sample_ids(dataset, column="number")
+
+
+# ---- bad input ----
+REFUSALS = Refusals()
+case = REFUSALS.case
+
+
+@pytest.mark.parametrize(Refusals.NAMES, REFUSALS.cases)
+def test_bad_input_is_refused_with_the_way_out(situation, error, texts, tmp_path):
+    assert_refused(situation, error, texts, tmp_path)
+
+
+@case(TypeError, "pairing is a list", "`Noisy(Paired(), ...)`")
+def rows_where_a_pairing_belongs(folder):
+    yield
+    Noisy(LABELS)
+
+
+@case(TypeError, "pairing is the class Paired", "pass an object", "`Permuted(Paired(), ...)`")
+def the_class_of_a_pairing(folder):
+    yield
+    Permuted(Paired)
+
+
+@case(ValueError, "share='half'", "a number from 0 to 1")
+def a_share_in_words(folder):
+    yield
+    PairedFraction(Paired(), "half")
+
+
+@case(ValueError, "num_classes=2.5", "a whole number, at least 1")
+def half_a_class(folder):
+    yield
+    RandomPrompt("class {}", 2.5)
+
+
+@case(TypeError, "names='cat' is no list of names", "('a cat',)")
+def a_single_name_of_a_class(folder):
+    yield
+    RandomPrompt("a photo of {name}", names="cat")  # would be the classes c, a and t
+
+
+@case(ValueError, "num_prototypes=nan", "a whole number, at least 1")
+def no_number_of_prototypes(folder):
+    yield
+    RandomPrototypes(num_prototypes=float("nan"))
