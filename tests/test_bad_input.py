@@ -49,7 +49,8 @@ from hf_colearn import (
     with_sample_ids,
 )
 from hf_colearn.alpha.alpha import Alpha
-from hf_colearn.analysis.runs import Run, Samples, compare_runs
+from hf_colearn.analysis.run import Run, Samples
+from hf_colearn.analysis.runs import compare_runs
 from hf_colearn.data.images import with_pixel_values
 from hf_colearn.data.splits import few_per_class
 from hf_colearn.experiments.arms import ArmPlan, pick

@@ -1,165 +1,23 @@
-"""Run folders: `run.json` (scores, history, costs) and `arrays.npz` (predictions, latents) of an arm trained with a seed.
-
-Runs of one experiment lie below one folder, whose `experiment.json` says what they have in common.
-
-Shape legend: N test samples, n <= N samples whose latents are kept, C classes, D and T widths of latent and target.
-"""
+"""The runs of an experiment: found below its folder, whose `experiment.json` says what they have in common, and compared."""
 
 import json
 import platform
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from hf_colearn import __version__
+from hf_colearn.analysis.run import CONTENT, RUN, Run, read_json
 from hf_colearn.analysis.statistics.compare import Arm, Comparison, Kind, compare, compare_levels
 from hf_colearn.analysis.statistics.levels import LevelComparisons, level_words
 from hf_colearn.utils.metric_names import is_count, is_error, written
 
 
-RUN, ARRAYS, EXPERIMENT = "run.json", "arrays.npz", "experiment.json"
-MAX_KEPT = 10_000  # samples of a split whose latents are kept
-_CONTENT = ("arm", "kind", "seed", "metrics", "seconds", "facts", "history")  # of run.json, beside the identity
-_ARRAYS = ("labels", "predictions", "confidences")  # of arrays.npz, beside those of groups and samples
-
-
-@dataclass
-class Samples:
-    """What is kept of the samples of one split.
-
-    Args:
-        labels (`np.ndarray` of shape `(n,)`): Their classes; of another problem type as [`Run`]'s. Those of a training set
-            may be missing: -100, or NaN.
-        latents (`np.ndarray` of shape `(n, D)`): Of the student, in evaluation mode.
-        targets (`np.ndarray` of shape `(n, T)`, *optional*): The teacher's, of the last epoch; NaN where there is none.
-        modality_latents (`dict[str, np.ndarray]` of shape `(n, D)`): Of a multimodal model; NaN in rows without it.
-    """
-
-    labels: np.ndarray
-    latents: np.ndarray
-    targets: np.ndarray | None = None
-    modality_latents: dict[str, np.ndarray] = field(default_factory=dict)
-
-
-@dataclass
-class Run:
-    """One arm trained with one seed.
-
-    Args:
-        arm, kind (`str`), seed (`int`): As of [`~hf_colearn.analysis.statistics.compare.Arm`], and the run's.
-        metrics (`dict[str, float]`): On the test set, as fractions.
-        history (`list[dict]`), seconds (`float`): `trainer.state.log_history`, and of training.
-        labels, predictions (`np.ndarray` of shape `(N,)`): Class of every test sample that has a label, and the predicted
-            one. Multi-label: `(N, C)` int8, 1 or 0, and -100 where a label is missing. Regression: values, `(N,)`, or
-            `(N, C)` of several outputs.
-        confidences (`np.ndarray` of shape `(N,)`, *optional*): The predicted class's softmax probability. Multi-label: every
-            class's probability, `(N, C)`. None of a regression.
-        test ([`Samples`]): Of the test set, at most 10,000, the same ones in every run.
-        train ([`Samples`], *optional*): Of the training set, at most 2,000.
-        groups (`dict[str, np.ndarray]` of shape `(N,)`): What the test samples are grouped by, such as their speaker.
-        facts (`dict`): Of the run: `problem_type`, `class_names`, `parameters`, `peak_memory` (bytes), `target_variance`,
-            `teacher`, ...; of its training samples `num_train`, `num_labelled`, and `num_paired`, by teacher where there are
-            several; None of a stream. `num_unlabelled` are the samples that were left out of each test set, by its name.
-    """
-
-    arm: str
-    kind: Kind
-    seed: int
-    metrics: dict[str, float]
-    history: list[dict[str, Any]]
-    seconds: float
-    labels: np.ndarray
-    predictions: np.ndarray
-    confidences: np.ndarray | None
-    test: Samples
-    train: Samples | None = None
-    groups: dict[str, np.ndarray] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def problem_type(self) -> str:
-        """`"single_label_classification"`, `"multi_label_classification"` or `"regression"`."""
-        return self.facts.get("problem_type", "single_label_classification")  # which earlier versions did not keep
-
-    @property
-    def sweep(self) -> tuple[str, float] | None:
-        """The variable and the level of a sweep, as in `("labels a class", 5.0)`."""
-        sweep = self.facts.get("sweep")
-        return None if sweep is None else (sweep["variable"], float(sweep["level"]))
-
-    def save(self, folder: str | Path, identity: Mapping[str, Any] | None = None) -> Path:
-        """Writes the run to a folder, which it returns; `run.json` comes last, so a run that has one is whole.
-
-        Args:
-            folder (`str` or `Path`): Where to, such as `runs/mine/baseline/seed-0`.
-            identity (`Mapping`, *optional*): What the run depended on, to be compared when it is taken up again.
-        """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        arrays = {name: array for name in _ARRAYS if (array := getattr(self, name)) is not None}
-        arrays |= {f"groups/{name}": np.asarray(values, dtype=str) for name, values in self.groups.items()}
-        for split, samples in (("test", self.test), ("train", self.train)):
-            if samples is not None:
-                arrays |= {f"{split}/labels": samples.labels, f"{split}/latents": samples.latents}
-                arrays |= {f"{split}/modalities/{name}": z_ND for name, z_ND in samples.modality_latents.items()}
-                arrays |= {} if samples.targets is None else {f"{split}/targets": samples.targets}
-        np.savez(folder / ARRAYS, **arrays)  # type: ignore[arg-type]
-        content = {**{name: getattr(self, name) for name in _CONTENT}, "identity": dict(identity or {})}
-        unfinished = folder / f"{RUN}.part"
-        unfinished.write_text(json.dumps(content, default=str))
-        unfinished.replace(folder / RUN)
-        return folder
-
-    @classmethod
-    def load(cls, folder: str | Path) -> "Run":
-        """Reads a run back; raises `FileNotFoundError` without a finished one, `ValueError` if it is damaged."""
-        content = read_json(Path(folder) / RUN)
-        try:
-            with np.load(Path(folder) / ARRAYS) as stored:  # no pickles: np.load refuses them
-                arrays = {name: stored[name] for name in stored.files}
-            return cls(
-                **{name: content[name] for name in _CONTENT},
-                labels=arrays["labels"],
-                predictions=arrays["predictions"],
-                confidences=arrays.get("confidences"),
-                test=_samples(arrays, "test"),
-                train=_samples(arrays, "train") if "train/labels" in arrays else None,
-                groups=_below("groups/", arrays),
-            )
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise ValueError(
-                f"the run in '{folder}' cannot be read ({type(error).__name__}: {error}): it is damaged, or an older version "
-                "kept it without its predictions and latents; train it again."
-            ) from error
-
-
-def _samples(arrays: Mapping[str, np.ndarray], split: str) -> Samples:
-    labels, latents = arrays[f"{split}/labels"], arrays[f"{split}/latents"]
-    return Samples(labels, latents, arrays.get(f"{split}/targets"), _below(f"{split}/modalities/", arrays))
-
-
-def _below(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-
-
-def kept_rows(size: int, most: int = MAX_KEPT, seed: int = 0) -> np.ndarray:
-    """The rows of a split that are kept or drawn, `(n,)` in ascending order: all, or a fixed random choice of them."""
-    return np.sort(np.random.default_rng(seed).permutation(size)[:most])
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; a damaged one, or what is none, raises a `ValueError`."""
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"'{path}' is damaged ({error}): train the run again, or leave it out.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"'{path}' holds a {type(content).__name__}, and not what a run keeps: leave it out.")
-    return content
+EXPERIMENT = "experiment.json"
 
 
 def write_experiment(folder: str | Path, info: Mapping[str, Any], runs: Iterable[Path] = ()) -> None:
@@ -201,14 +59,15 @@ def find_runs(paths: Iterable[str | Path]) -> list[Path]:
 def read_runs(paths: Iterable[str | Path]) -> tuple[list[Run], dict[str, Any]]:
     """The finished runs at or below some paths, and what the first `experiment.json` of them says.
 
-    Where two folders have an arm of one name and a seed in common, at different levels of a sweep the level is put after
+    Where nothing lists the runs, baselines come first, then co-learned arms, null controls and references. Where two folders
+    have an arm of one name and a seed in common, at different levels of a sweep the level is put after
     the later one's name; else the name of the later one's folder is put before its arms, and a baseline of it is shown as a
     reference: a comparison has one.
     """
     runs: list[Run] = []
     info: dict[str, Any] = {}
     for path in map(Path, paths):
-        here = [Run.load(folder) for folder in find_runs([path])]
+        here = _in_order([path])
         taken = {(run.arm, run.seed): run.sweep for run in runs}
         here = [
             replace(run, arm=arm_at(run.arm, *run.sweep))
@@ -231,6 +90,22 @@ def read_runs(paths: Iterable[str | Path]) -> tuple[list[Run], dict[str, Any]]:
     return runs, info
 
 
+def _in_order(paths: Iterable[Path]) -> list[Run]:
+    """The runs at or below some paths, each of another arm or seed."""
+    folders = find_runs(paths)
+    runs = [Run.load(folder) for folder in folders]
+    seen: dict[tuple[str, int], Path] = {}
+    for run, folder in zip(runs, folders, strict=True):
+        if (run.arm, run.seed) in seen:
+            raise ValueError(
+                f"'{seen[run.arm, run.seed]}' and '{folder}' are both of arm '{run.arm}' with seed {run.seed}: give every run "
+                "the seed that it was trained with, as the argument `seed` of its trainer, or remove one."
+            )
+        seen[run.arm, run.seed] = folder
+    listed = any((path / EXPERIMENT).is_file() and read_json(path / EXPERIMENT).get("runs") for path in paths)
+    return runs if listed else sorted(runs, key=lambda run: get_args(Kind).index(run.kind))
+
+
 def compare_runs(runs: Sequence[Run], metric: str = "accuracy", source: str = "teacher") -> Comparison:
     """The arms' scores, paired by seed, by [`~hf_colearn.analysis.statistics.compare.compare`]; all must have the metric."""
     return compare(_arms(runs, metric), metric=metric, source=source)
@@ -239,7 +114,11 @@ def compare_runs(runs: Sequence[Run], metric: str = "accuracy", source: str = "t
 def compare_all(
     runs: Sequence[Run], metric: str = "accuracy", source: str = "teacher"
 ) -> Comparison | LevelComparisons:
-    """As [`compare_runs`], and where a sweep has a baseline at every level, the arms of every level among themselves."""
+    """As [`compare_runs`], and where a sweep has a baseline at every level, the arms of every level among themselves.
+
+    A level that all have in common is not in the arms' names, see [`at_one_level`].
+    """
+    runs, _ = at_one_level(runs)
     variable, levels = by_level(runs)
     if not levels:
         return compare_runs(runs, metric, source)
@@ -280,6 +159,18 @@ def _arms(runs: Sequence[Run], metric: str) -> list[Arm]:
 def arm_at(arm: str, variable: str, level: float) -> str:
     """The name of an arm at one level of a sweep, unique among all of them: `latent transfer, 5 labels a class`."""
     return f"{arm}, {level_words(level, variable)}"
+
+
+def at_one_level(runs: Sequence[Run]) -> tuple[list[Run], str]:
+    """The runs, without the level in their arms' names where it is the same in all that have one; and the level in words."""
+    sweeps = {run.sweep for run in runs if run.sweep is not None}
+    if len(sweeps) != 1:
+        return list(runs), ""
+    [(variable, level)] = sweeps
+    ending = arm_at("", variable, level)
+    if not any(run.arm.endswith(ending) for run in runs):  # such as one of a share of pairs, beside a baseline
+        return list(runs), ""
+    return [replace(run, arm=run.arm.removesuffix(ending)) for run in runs], level_words(level, variable)
 
 
 def by_level(runs: Sequence[Run]) -> tuple[str, dict[float, list[Run]]]:
@@ -340,11 +231,22 @@ def means_table(runs: Iterable[Run], names: Mapping[str, str]) -> list[list[str]
     return [["arm", *names.values()], *rows]
 
 
+def finite(value: Any) -> Any:
+    """Plain values for JSON, which has no NaN and no infinity: None in their place."""
+    if isinstance(value, Mapping):
+        return {str(key): finite(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(entry) for entry in value]
+    if isinstance(value, (np.ndarray, np.generic)):
+        return finite(value.tolist())
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
 def write_report(
     folder: str | Path, runs: Sequence[Run], comparison: Comparison | LevelComparisons | None, info: Mapping[str, Any]
 ) -> Path:
     """Writes `report.json`: what is known of the experiment, what is installed, the comparison, and every run."""
-    shown = [name for name in _CONTENT if name != "facts"]
+    shown = [name for name in CONTENT if name != "facts"]
     installed = {name: version(name) for name in ("torch", "transformers", "datasets", "accelerate")}
     report = {
         **info,
@@ -358,5 +260,5 @@ def write_report(
     }
     path = Path(folder) / "report.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=1, default=str))  # paths among the options
+    path.write_text(json.dumps(finite(report), indent=1, default=str, allow_nan=False))  # paths among the options
     return path

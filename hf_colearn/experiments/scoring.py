@@ -13,24 +13,28 @@ import numpy as np
 from datasets import Dataset
 from scipy.special import expit
 from torch.utils.data import Subset
-from transformers import EvalPrediction
+from transformers import EvalPrediction, Trainer
 
-from hf_colearn.analysis.runs import Run, Samples, kept_rows
-from hf_colearn.analysis.statistics.compare import Kind
+from hf_colearn.analysis.run import Run, Samples, check_folder, kept_rows
+from hf_colearn.analysis.statistics.compare import Kind, check_arm
 from hf_colearn.analysis.statistics.target_variance import target_variance
+from hf_colearn.analysis.timing import training_time
 from hf_colearn.data.labels import is_labelled, label_column, labelled_rows
 from hf_colearn.data.sample_ids import NO_LABEL
-from hf_colearn.evaluation.regression import with_r2
+from hf_colearn.evaluation.compute_metrics import ComputeMetrics
+from hf_colearn.evaluation.metrics import classification_metrics
+from hf_colearn.evaluation.multi_label import multi_label_metrics
+from hf_colearn.evaluation.regression import regression_metrics
 from hf_colearn.experiments.cost import Cost
+from hf_colearn.experiments.predicting import MULTI_LABEL, Predictions, class_names, predicted, problem_of
 from hf_colearn.hub.record import public
-from hf_colearn.hub.training_samples import problem_type_of, training_samples
+from hf_colearn.hub.training_samples import training_samples
 from hf_colearn.objectives.latent_matching import LatentMatching
 from hf_colearn.teachers import fingerprint
 from hf_colearn.trainer import CoLearningTrainer
 from hf_colearn.utils import distributed
 
 
-MULTI_LABEL = "multi_label_classification"
 MAX_TRAINING = 2000  # training samples whose latents are kept
 # Arguments that may change between the sessions of one run.
 _OF_THE_SESSION = {
@@ -41,7 +45,7 @@ _OF_THE_SESSION = {
 
 
 def save_run(
-    trainer: CoLearningTrainer,
+    trainer: Trainer,
     test_dataset: Any,
     folder: str | Path,
     arm: str,
@@ -49,19 +53,30 @@ def save_run(
     groups: Mapping[str, Sequence[Any]] | None = None,
     more_tests: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Scores a trained student and writes the run folder that `hf-colearn report` reads; a collective.
+    """Scores a trained model and writes the run folder that `hf-colearn report` reads; a collective.
+
+    The model is a student of ours, one of transformers' or PEFT's, or any `nn.Module` that Trainer trains: its output is a
+    mapping or a dataclass with `logits` `[N, C]`, or a tuple that begins with them after the loss. Where it has `latents`
+    `[N, D]`, the report tells of them, too. Without a configuration that says it, the problem is told by the labels: numbers
+    that are not whole are a regression, rows of 0 and 1 several labels.
 
     Args:
-        trainer ([`CoLearningTrainer`]): After `train()`.
+        trainer ([`~transformers.Trainer`]): After `train()`; a [`CoLearningTrainer`], or a plain one, as of a baseline. Of its
+            `compute_metrics` a run keeps what is a number; without one, the metrics of the problem are measured.
         test_dataset: What it is scored on.
-        folder (`str` or `Path`): Of the run, below that of the report, such as `runs/mine/baseline/seed-0`.
-        arm (`str`): Its name in the report.
+        folder (`str` or `Path`): Of the run, below that of the report, such as `runs/mine/baseline/seed-0`. A run of the
+            same arm and seed is replaced there.
+        arm (`str`): Its name in the report, any text of one line; the seed is the trainer's `args.seed`.
         kind (`str`): `"baseline"`, `"colearned"`, `"null"` or `"reference"`; see
             [`~hf_colearn.analysis.statistics.compare.Arm`].
         groups, more_tests (`Mapping`, *optional*): As of [`~hf_colearn.experiments.runner.run_arms`].
 
     Returns:
         [`~hf_colearn.analysis.runs.Run`]: What the folder holds.
+
+    Raises:
+        ValueError: Before anything is scored, if the kind is none of the four, the arm has no name, or the folder holds a run
+            of another arm or seed; and if the test set has no labels, or the model's output no logits of them.
 
     Example:
 
@@ -70,6 +85,8 @@ def save_run(
     save_run(trainer, test, f"runs/mine/prompts/seed-{args.seed}", arm="prompts", kind="colearned")
     ```
     """
+    check_arm(arm, kind)
+    check_folder(folder, arm, trainer.args.seed)
     run = scored_run(trainer, test_dataset, arm, kind, groups=groups, more_tests=more_tests)
     if distributed.rank() == 0:
         run.save(folder, identity_of(trainer))
@@ -77,15 +94,16 @@ def save_run(
     return run
 
 
-def identity_of(trainer: CoLearningTrainer) -> dict[str, Any]:
+def identity_of(trainer: Trainer) -> dict[str, Any]:
     """What a run depends on, as far as it is known: the arguments, the terms, the teacher's latents, the student."""
     arguments = {name: value for name, value in trainer.args.to_dict().items() if name not in _OF_THE_SESSION}
     config = getattr(_unadapted(trainer), "config", None)
-    banks = {name: teacher.bank.fingerprint for name, teacher in trainer.teachers.items()}
+    ours = trainer if isinstance(trainer, CoLearningTrainer) else None
+    banks = {name: teacher.bank.fingerprint for name, teacher in (ours.teachers if ours else {}).items()}
     identity = {
         **arguments,
-        "objective": repr(trainer.auxiliary_objective),
-        "weights of terms": repr(trainer.alpha),
+        "objective": repr(ours.auxiliary_objective if ours else None),
+        "weights of terms": repr(ours.alpha if ours else None),
         "bank": banks if len(banks) > 1 else next(iter(banks.values()), None),
         "student": fingerprint.of_json({} if config is None else config.to_dict()),
     }
@@ -93,7 +111,7 @@ def identity_of(trainer: CoLearningTrainer) -> dict[str, Any]:
 
 
 def scored_run(
-    trainer: CoLearningTrainer,
+    trainer: Trainer,
     test_dataset: Any,
     arm: str,
     kind: Kind,
@@ -105,8 +123,8 @@ def scored_run(
     modality: str | None = None,
 ) -> Run:
     """Scores a trained student, and collects what table, report and card need; a collective."""
-    problem = problem_type_of(trainer.model)
     scored = _scored(trainer, test_dataset, arm)
+    problem = scored.problem
     test, metrics, missing = scored.samples, scored.metrics, {"test": scored.num_unlabelled}
     for name, dataset in (more_tests or {}).items():
         other = _scored(trainer, dataset, arm)
@@ -117,7 +135,7 @@ def scored_run(
             raise ValueError(
                 f"groups['{name}'] has {len(values)} values for {len(scored.is_labelled)} test samples: give one each."
             )
-    facts = _facts_of(trainer, *scored.logits.shape)
+    facts = _facts_of(trainer, test_dataset, scored)
     if missing := {name: count for name, count in missing.items() if count}:
         facts["num_unlabelled"] = missing
     if cost is not None:
@@ -126,21 +144,24 @@ def scored_run(
         facts["modality"] = modality  # the only one that the arm is of
     if sweep is not None:
         facts["sweep"] = {"variable": sweep[0], "level": sweep[1]}
+    metrics, facts = _numbers(metrics, facts)
     predictions, confidences = _predictions(scored.logits, problem)
-    kept = kept_rows(len(test.labels))
+    kept, time = kept_rows(len(test.labels)), training_time(trainer.state.log_history)
+    latents = None if test.latents is None else test.latents[kept]
     by_modality = {name: z_ND[kept] for name, z_ND in test.modality_latents.items()}
+    seconds = cost.seconds if cost is not None else float("nan") if time is None else time.seconds + time.evaluation
     return Run(
         arm=arm,
         kind=kind,
         seed=trainer.args.seed,
         metrics=metrics,
         history=trainer.state.log_history,
-        seconds=float("nan") if cost is None else cost.seconds,
+        seconds=seconds,
         labels=test.labels,
         predictions=predictions,
         confidences=confidences,
-        test=Samples(test.labels[kept], test.latents[kept], modality_latents=by_modality),
-        train=_training_samples(trainer, arm, facts),  # which adds to the facts
+        test=Samples(test.labels[kept], latents, modality_latents=by_modality),
+        train=None if latents is None else _training_samples(trainer, arm, problem, facts),  # which adds to the facts
         groups={name: np.asarray(values, dtype=str)[scored.is_labelled] for name, values in (groups or {}).items()},
         facts=facts,
     )
@@ -173,26 +194,47 @@ def _values(outputs: np.ndarray) -> np.ndarray:
     return outputs[:, 0] if outputs.ndim == 2 and outputs.shape[1] == 1 else outputs
 
 
-def _facts_of(trainer: CoLearningTrainer, num_test: int, num_outputs: int) -> dict[str, Any]:
-    id2label = getattr(getattr(_unadapted(trainer), "config", None), "id2label", None) or {}
-    weights, problem = list(trainer.model.parameters()), problem_type_of(trainer.model)
-    names = [id2label.get(i, str(i)) for i in range(num_outputs)]
-    return {
-        "problem_type": problem,
-        "class_names": None if problem == "regression" else names,
+def _numbers(metrics: Mapping[str, Any], facts: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
+    """The metrics that are one number, and the facts with the names of the others: lists by class, words, None."""
+    numbers = {
+        name: value.item() if isinstance(value, (np.generic, np.ndarray)) else value
+        for name, value in metrics.items()
+        if isinstance(value, (int, float)) or (isinstance(value, (np.generic, np.ndarray)) and np.size(value) == 1)
+    }
+    numbers = {name: value for name, value in numbers.items() if isinstance(value, (int, float))}
+    others = [name for name in metrics if name not in numbers]
+    return numbers, facts | ({"metrics_without_a_number": others} if others else {})
+
+
+def _facts_of(trainer: Trainer, test_dataset: Any, scored: "_Scored") -> dict[str, Any]:
+    weights, (num_test, num_outputs) = list(_model(trainer).parameters()), scored.logits.shape
+    names = class_names(trainer.model, test_dataset, num_outputs)
+    facts = {
+        "problem_type": scored.problem,
+        "class_names": None if scored.problem == "regression" else names,
         "num_test": num_test,
         **training_samples(trainer),
         "parameters": sum(weight.numel() for weight in weights),
         "trained_parameters": sum(weight.numel() for weight in weights if weight.requires_grad),
         "processes": distributed.world_size(),
+    }
+    if not isinstance(trainer, CoLearningTrainer):
+        return {**facts, "objective": None, "alpha": None, "teacher": None}
+    return {
+        **facts,
         "objective": None if trainer.auxiliary_objective is None else repr(trainer.auxiliary_objective),
         "alpha": None if trainer.alpha is None else repr(trainer.alpha),
         "teacher": None if trainer.bank is None else public(trainer.bank.description),
     }
 
 
-def _unadapted(trainer: CoLearningTrainer) -> Any:
-    return trainer.model.get_base_model() if hasattr(trainer.model, "get_base_model") else trainer.model
+def _model(trainer: Trainer) -> Any:
+    return trainer.model
+
+
+def _unadapted(trainer: Trainer) -> Any:
+    model = _model(trainer)
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 @dataclass
@@ -201,7 +243,8 @@ class _Scored:
 
     samples: Samples
     logits: np.ndarray
-    metrics: dict[str, float]
+    problem: str
+    metrics: dict[str, Any]
     is_labelled: np.ndarray
 
     @property
@@ -209,70 +252,64 @@ class _Scored:
         return int(np.sum(~self.is_labelled))
 
 
-def _scored(trainer: CoLearningTrainer, dataset: Any, arm: str) -> _Scored:
-    predictions, labels = _predicted(trainer, dataset, arm)
-    problem = problem_type_of(trainer.model)
-    is_labelled_N = is_labelled(labels)
-    if not is_labelled_N.any():
+def _scored(trainer: Trainer, dataset: Any, arm: str) -> _Scored:
+    found = predicted(trainer, dataset, arm)
+    if found.labels is None or not (is_labelled_N := is_labelled(found.labels)).any():
         raise ValueError(
-            f"none of the {len(labels)} test samples has a label (all are -100 or NaN): nothing can be scored."
+            f"none of the {len(found.logits)} test samples has a label (all are missing, -100 or NaN): nothing can be scored."
         )
-    predictions, labels = _rows(predictions, is_labelled_N), labels[is_labelled_N]
-    logits_NC, _, *others = predictions
-    judged = logits_NC
-    if others:
-        modality_logits, _, mask_NM, subset_logits = others
-        judged = (logits_NC, modality_logits, mask_NM, subset_logits)
-    compute_metrics = with_r2(trainer.compute_metrics) if problem == "regression" else trainer.compute_metrics
-    metrics = dict(compute_metrics(EvalPrediction(judged, labels))) if compute_metrics else {}
-    samples = _samples(predictions, labels, problem)
-    return _Scored(samples, logits_NC.astype(np.float64), metrics, is_labelled_N)
+    problem, found = problem_of(trainer.model, found, arm), found.rows(is_labelled_N)
+    metrics = _metrics(trainer, dataset, found, is_labelled_N, problem)
+    return _Scored(_samples(found, problem), found.logits, problem, metrics, is_labelled_N)
 
 
-def _predicted(trainer: CoLearningTrainer, dataset: Any, arm: str) -> tuple[Any, np.ndarray]:
-    """What the student returns of all samples of a dataset (logits, latents, and what a multimodal one adds), and labels."""
-    # The logits and the latents, and what a multimodal model's metrics need.
-    wanted = ("latents", "modality_latents")
-    ignored = [key for key in getattr(trainer.model.config, "keys_to_ignore_at_inference", []) if key not in wanted]
-    compute_metrics, trainer.compute_metrics = trainer.compute_metrics, None  # which take no latents
-    try:
-        output = trainer.predict(dataset, ignore_keys=ignored)
-    finally:
-        trainer.compute_metrics = compute_metrics
-    if not isinstance(output.predictions, tuple):
-        raise ValueError(
-            f"the student of arm '{arm}' returns only logits, and the latents of every arm are kept: give all arms "
-            "the same student, whose output has `logits` and `latents`."
+def _metrics(
+    trainer: Trainer, dataset: Any, found: Predictions, is_labelled_N: np.ndarray, problem: str
+) -> dict[str, Any]:
+    """What the trainer's `compute_metrics` makes of the predictions: ours from what is here, any other in a pass of its own,
+    with the outputs that it has in `trainer.evaluate`. Arms of a regression are compared on `r2`, which has no unit.
+    """
+    compute_metrics: Any = trainer.compute_metrics
+    judged: Any = found.logits
+    if "modality_logits" in found.modalities:
+        judged = (judged, *(found.modalities[name] for name in ("modality_logits", "modality_mask", "subset_logits")))
+    evaluation = EvalPrediction(judged, found.labels)
+    if compute_metrics is None:
+        made = {"regression": regression_metrics, MULTI_LABEL: multi_label_metrics}.get(
+            problem, classification_metrics
         )
-    labels: Any = output.label_ids
-    if labels is None:  # a training set for its pairs alone
-        logits_NC, problem = output.predictions[0], problem_type_of(trainer.model)
-        labels = np.full(logits_NC.shape if problem == MULTI_LABEL else len(logits_NC), np.nan)
-        labels = labels if problem in (MULTI_LABEL, "regression") else np.full(len(labels), NO_LABEL)
-    return output.predictions, labels
+        compute_metrics = made()
+    if isinstance(compute_metrics, ComputeMetrics):
+        results = dict(compute_metrics(evaluation))
+    else:
+        is_part = isinstance(dataset, Dataset) and not is_labelled_N.all()
+        output = trainer.predict(
+            dataset.select(np.flatnonzero(is_labelled_N)) if is_part else dataset, metric_key_prefix="test"
+        )
+        of_trainer = ("test_loss", "test_runtime", "test_samples_per_second", "test_steps_per_second")
+        measured = {name: value for name, value in (output.metrics or {}).items() if name not in of_trainer}
+        results = {name.removeprefix("test_"): value for name, value in measured.items()}
+    if problem == "regression" and "r2" not in results:
+        results |= regression_metrics(("r2",))(evaluation)
+    return results
 
 
-def _rows(values: Any, is_chosen_N: np.ndarray) -> Any:
-    """Some rows of arrays, in tuples and mappings."""
-    if isinstance(values, np.ndarray):
-        return values[is_chosen_N]
-    if isinstance(values, Mapping):
-        return {name: _rows(value, is_chosen_N) for name, value in values.items()}
-    return tuple(_rows(value, is_chosen_N) for value in values)
-
-
-def _samples(predictions: Any, labels: np.ndarray, problem: str) -> Samples:
+def _samples(found: Predictions, problem: str) -> Samples:
     """What is kept of the samples, of which some may have no label."""
-    _, latents_ND, *others = predictions
+    labels, shape = found.labels, found.logits.shape
+    if labels is None:  # a training set for its pairs alone
+        labels = np.full(shape if problem == MULTI_LABEL else len(found.logits), np.nan)
     if problem == "regression":
         labels = _values(labels)
     elif problem == MULTI_LABEL:
         labels = np.where(np.isnan(labels), NO_LABEL, labels).astype(np.int8)
     elif labels.ndim == 2:  # soft ones, of a training set
         labels = np.where(np.isnan(labels).any(axis=1), NO_LABEL, labels.argmax(axis=1))
-    samples = Samples(labels, latents_ND)
-    if others:
-        _, by_modality, mask_NM, _ = others
+    elif labels.dtype.kind == "f":
+        labels = np.where(np.isnan(labels), NO_LABEL, labels).astype(np.int64)
+    samples = Samples(labels, found.latents)
+    by_modality, mask_NM = (found.modalities.get(name) for name in ("modality_latents", "modality_mask"))
+    if by_modality is not None and mask_NM is not None:
         samples.modality_latents = {
             name: np.where(mask_NM[:, [i]].astype(bool), z_ND, np.nan).astype(np.float32)
             for i, (name, z_ND) in enumerate(by_modality.items())
@@ -280,15 +317,15 @@ def _samples(predictions: Any, labels: np.ndarray, problem: str) -> Samples:
     return samples
 
 
-def _training_samples(trainer: CoLearningTrainer, arm: str, facts: dict[str, Any]) -> Samples | None:
+def _training_samples(trainer: Any, arm: str, problem: str, facts: dict[str, Any]) -> Samples | None:
     """Latents and targets of some training samples; none of a stream. Adds the targets' variance to the facts."""
     dataset = trainer.train_dataset
     if not hasattr(dataset, "__len__"):
         return None
     rows = kept_rows(len(dataset), MAX_TRAINING)
     part = dataset.select(rows) if isinstance(dataset, Dataset) else Subset(dataset, rows.tolist())
-    samples = _samples(*_predicted(trainer, part, arm), problem_type_of(trainer.model))
-    if trainer.bank is not None and trainer.pairing is not None:
+    samples = _samples(predicted(trainer, part, arm), problem)
+    if isinstance(trainer, CoLearningTrainer) and trainer.bank is not None and trainer.pairing is not None:
         column = trainer.args.id_column
         ids = np.array(part[column] if isinstance(part, Dataset) else [part[i][column] for i in range(len(part))])
         last = max(int(trainer.state.epoch or 0) - 1, 0)

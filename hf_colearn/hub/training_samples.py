@@ -32,6 +32,7 @@ def training_samples(trainer: Any) -> dict[str, Any]:
     every sample, such as of a stream, is None.
     """
     dataset, args = trainer.train_dataset, trainer.args
+    teachers = getattr(trainer, "teachers", {})  # a plain Trainer has none
     counts: dict[str, Any] = {"num_train": None, "num_labelled": None, "num_paired": None}
     if hasattr(dataset, "__len__"):
         counts["num_train"] = len(dataset)
@@ -39,9 +40,9 @@ def training_samples(trainer: Any) -> dict[str, Any]:
         return counts
     if column := label_column(dataset):
         counts["num_labelled"] = int(labelled_rows(dataset, column).sum())
-    ids = sample_ids(dataset, args.id_column)
-    if ids is not None and trainer.teachers:
-        paired = {name: _num_paired(teacher, ids, args.seed) for name, teacher in trainer.teachers.items()}
+    ids = sample_ids(dataset, args.id_column) if teachers else None
+    if ids is not None:
+        paired = {name: _num_paired(teacher, ids, args.seed) for name, teacher in teachers.items()}
         counts["num_paired"] = paired if len(paired) > 1 else next(iter(paired.values()))
     return counts
 

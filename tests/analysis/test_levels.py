@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from hf_colearn.analysis.report.subtitle import subtitle
-from hf_colearn.analysis.runs import Run, Samples, arm_at, by_level, compare_all, read_runs
+from hf_colearn.analysis.run import Run, Samples
+from hf_colearn.analysis.runs import arm_at, by_level, compare_all, read_runs
 from hf_colearn.analysis.statistics.compare import Arm, Comparison, compare, compare_levels
 from hf_colearn.analysis.statistics.estimates import paired_estimates
 from hf_colearn.analysis.statistics.levels import LevelComparisons, level_words

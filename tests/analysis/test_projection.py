@@ -10,7 +10,7 @@ from scipy.spatial.distance import cdist, pdist
 
 import child_python
 from hf_colearn.analysis.plots.projection import class_styles, perplexities, plot_map, project
-from hf_colearn.analysis.runs import kept_rows
+from hf_colearn.analysis.run import kept_rows
 
 
 def cloud(n=30, d=8, seed=0):

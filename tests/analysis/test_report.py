@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from hf_colearn.analysis.report import report
-from hf_colearn.analysis.runs import Run, Samples, find_runs, read_runs, write_experiment
+from hf_colearn.analysis.run import Run, Samples
+from hf_colearn.analysis.runs import find_runs, read_runs, write_experiment
 from hf_colearn.analysis.statistics.target_variance import target_variance
 from hf_colearn.cli import main
 from hf_colearn.teachers.bank import TeacherBank

@@ -5,7 +5,8 @@ import json
 import numpy as np
 
 from hf_colearn.analysis.report import report
-from hf_colearn.analysis.runs import Run, Samples, arm_at
+from hf_colearn.analysis.run import Run, Samples
+from hf_colearn.analysis.runs import arm_at
 
 
 N, WIDTH = 30, 4
@@ -106,7 +107,7 @@ def test_a_regression_has_predicted_over_true_values_and_no_classes(tmp_path):
     assert any("pp = hundredths of R²" in note for note in arms["notes"])
     predictions = next(section for section in found.sections if section.name == "predictions")
     assert [picture.alt for picture in predictions.pictures] == [
-        f"Predicted over true values of '{arm}'" for arm in ("baseline", "text")
+        f"Predicted over true values of '{arm}'" for arm in ("baseline", "text", "permuted")
     ]
     assert "fairness" not in content["findings"] and "a regression has no classes" in page
 

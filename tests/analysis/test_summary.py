@@ -5,7 +5,8 @@ import pytest
 
 from hf_colearn.analysis.report.by_modality import compare_parts, modality_table
 from hf_colearn.analysis.report.summary import summary
-from hf_colearn.analysis.runs import Run, Samples, compare_runs
+from hf_colearn.analysis.run import Run, Samples
+from hf_colearn.analysis.runs import compare_runs
 
 
 def run_of(arm, kind, seed, metrics, modalities=(), modality=None):

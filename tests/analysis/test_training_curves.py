@@ -137,11 +137,11 @@ def test_target_variances_are_lines_named_at_their_ends_and_equal_ones_are_named
 # ---- any key ----
 
 
-def test_any_key_is_drawn_over_the_epochs():
+def test_any_key_is_drawn_over_the_steps():
     runs = [evaluations([0.25, 0.75]), evaluations([0.75, 1.0])]
     axis = plot_curves({"ce": runs}, "eval_accuracy", ylabel="accuracy", legend=False).axes[0]
-    assert axis.lines[0].get_xydata().tolist() == [[1.0, 0.5], [2.0, 0.875]]
-    assert (axis.get_xlabel(), axis.get_ylabel()) == ("epoch", "accuracy")
+    assert axis.lines[0].get_xydata().tolist() == [[2.0, 0.5], [4.0, 0.875]]
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("optimizer step", "accuracy")
     figure = plot_curves({"ce": runs}, "eval_accuracy")
     assert figure.texts[0].get_text() == "Accuracy (evaluation)"
     with pytest.raises(ValueError, match="no arm logged 'label_alignment'"):
@@ -162,8 +162,8 @@ def test_alphas_are_a_thin_line_a_seed_and_their_mean(tmp_path, figures):
     plot_alphas(histories, tmp_path / "a.png")
     (axis,) = figures[0].axes
     first, second, mean = axis.lines
-    assert first.get_xydata().tolist() == [[0.5, 0.5], [1.0, 0.4]]
-    assert second.get_xydata().tolist() == [[0.5, 0.5], [1.0, 0.8]]
+    assert first.get_xydata().tolist() == [[1, 0.5], [2, 0.4]]
+    assert second.get_xydata().tolist() == [[1, 0.5], [2, 0.8]]
     assert mean.get_ydata() == pytest.approx([0.5, 0.6])
     assert mean.get_linewidth() > first.get_linewidth()
     assert [text.get_text() for text in figures[0].legends[0].texts] == ["learned (2 seeds)"]
@@ -208,9 +208,9 @@ def test_head_gaps_are_the_difference_of_the_heads_seed_by_seed(tmp_path, figure
     }
     plot_head_gaps(histories, ("image", "audio"), tmp_path / "a.png")
     (axis,) = figures[0].axes
-    assert axis.lines[0].get_xydata().tolist() == [[1.0, 0.0], [2.0, 0.375]]
+    assert axis.lines[0].get_xydata().tolist() == [[2.0, 0.0], [4.0, 0.375]]
     corners = {tuple(point) for point in axis.collections[0].get_paths()[0].vertices}
-    assert corners == {(1.0, 0.25), (1.0, -0.25), (2.0, 0.5), (2.0, 0.25)}
+    assert corners == {(2.0, 0.25), (2.0, -0.25), (4.0, 0.5), (4.0, 0.25)}
     assert axis.get_ylabel() == "accuracy of image minus audio"
     assert [text.get_text() for text in figures[0].legends[0].texts] == ["one-hot (2 seeds)"]
     with pytest.raises(ValueError, match="no arm logged 'eval_accuracy_image' and 'eval_accuracy_text'"):

@@ -101,6 +101,7 @@ def plot_class_changes(
     *,
     what: str = "classes",
     score: str = "accuracy",
+    arm: str | None = None,
     shown: int = 30,
 ) -> "Figure":
     """Draws the change of accuracy per class (or group, or of another score per label), the largest gain on top.
@@ -113,6 +114,7 @@ def plot_class_changes(
             NaN where there is no interval, and None for a single seed.
         what, score (`str`, *optional*, defaults to `"classes"` and `"accuracy"`): What the rows are, in the plural, and what
             changes.
+        arm (`str`, *optional*): Whose changes these are, for the title.
         shown (`int`, *optional*, defaults to 30): Rows at most.
 
     Raises:
@@ -155,7 +157,7 @@ def plot_class_changes(
         axis.text(0.5, heights[top - 1] - 1.1, between, transform=axis.get_yaxis_transform(), bbox=box, **font)
     none = "1 seed" if ends is None else "no intervals of so few seeds"
     below += f"; {none if ends is None or not np.isfinite(ends).any() else 'filled: the interval excludes 0'}"
-    return finish(figure, f"Change of {score}", below, path)
+    return finish(figure, f"Change of {score}{f': {arm}' if arm else ''}", below, path)
 
 
 def plot_sweep(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hf_colearn.analysis.plots.style import ArmStyle, finish, finite, new_figure, plain_axes
-from hf_colearn.analysis.runs import kept_rows
+from hf_colearn.analysis.run import kept_rows
 
 
 if TYPE_CHECKING:

@@ -24,9 +24,11 @@ from hf_colearn.analysis.plots.style import (
     legend_right,
     new_figure,
     plain_axes,
+    shortened,
     spread,
 )
-from hf_colearn.analysis.runs import kept_rows
+from hf_colearn.analysis.plots.text import drawable
+from hf_colearn.analysis.run import kept_rows
 from hf_colearn.utils.extras import extra
 
 
@@ -181,7 +183,7 @@ def plot_map(
     else:
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_color("0.8")
-    legend_right(figure, handles, "class")
+    legend_right(figure, handles, "class", longest=20)
     option = {"pca": "", "tsne": f", perplexity {perplexity:g}", "umap": f", {neighbours} neighbours"}[method]
     heading = f"{' and '.join(filter(None, [', '.join([*clouds][:-1]), [*clouds][-1]]))}: {NAMES[method]}{option}"
     below = f"{len(clouds)} clouds, " if len(clouds) > 1 else ""
@@ -222,4 +224,12 @@ def _name_clouds(axis: "Axes", points: Mapping[str, np.ndarray]) -> None:
     box: dict[str, Any] = {"boxstyle": "round,pad=0.2", "edgecolor": GREY, "linewidth": 0.5, "alpha": 0.9}
     for name, centre, x, y, marker in zip(points, centres, right, heights, MARKERS, strict=False):
         axis.plot(*centre, marker, markersize=9, color="white", markeredgecolor=BLACK, zorder=5)
-        axis.annotate(name, centre, (x, y), va="center", fontsize=8.5, zorder=6, bbox=box | {"facecolor": "white"})
+        axis.annotate(
+            shortened(drawable(name), 24),
+            centre,
+            (x, y),
+            va="center",
+            fontsize=8.5,
+            zorder=6,
+            bbox=box | {"facecolor": "white"},
+        )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from scipy.optimize import isotonic_regression
 
+from hf_colearn.analysis.plots.text import drawable, help_out
 from hf_colearn.analysis.statistics.compare import Kind
 from hf_colearn.utils.extras import extra
 
@@ -148,12 +149,16 @@ def finish(figure: "Figure", heading: str, below: str, path: str | PathLike | No
     """
     width, height = figure.get_size_inches()
     top = 0.06
-    for text, size, weight, colour in ((heading, 11, "bold", BLACK), (below, 8.5, "normal", GREY)):
+    for text, size, weight, colour in ((drawable(heading), 11, "bold", BLACK), (drawable(below), 8.5, "normal", GREY)):
         lines = textwrap.wrap(text, int(72 * (width - 0.16) / (0.56 if weight == "normal" else 0.63) / size))
         if lines:
             font: dict[str, Any] = {"fontsize": size, "fontweight": weight, "color": colour, "linespacing": 1.2}
             figure.text(0.08 / width, 1 - top / height, "\n".join(lines), va="top", **font)
             top += len(lines) * size * 1.4 / 72 + 0.02
+    for axis in figure.axes:
+        for label in (axis.xaxis.label, axis.yaxis.label, axis.title):
+            label.set_text(drawable(label.get_text()))
+    help_out(figure)
     figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - (top + 0.02) / height), w_pad=0.08)
     if path is not None:
         figure.savefig(path, dpi=150)
@@ -173,7 +178,8 @@ def plain_axes(axis: "Axes", grid: Literal["both", "x"] = "both") -> None:
 
 def label_rows(axis: "Axes", heights: np.ndarray, names: Sequence[str], size: float = 9) -> None:
     """Names rows at the left, without ticks; long names in two lines, and too long ones cut."""
-    lines = [textwrap.fill(name, ROW_NAME, break_on_hyphens=False, max_lines=2, placeholder=" …") for name in names]
+    options: dict[str, Any] = {"break_on_hyphens": False, "max_lines": 2, "placeholder": " …"}
+    lines = [textwrap.fill(drawable(name), ROW_NAME, **options) for name in names]
     axis.set_yticks(heights, lines)
     plain_axes(axis, grid="x")
     axis.tick_params(axis="y", length=0, labelsize=size, labelcolor=BLACK)
@@ -203,15 +209,21 @@ def label_right(
         axis.plot([1.02, 1.06, 1.1], [height] * 3, **style.line | style.points | piece)
     for (text, _, colour), height in zip(labels, places, strict=True):
         x = 1.12 if styles else 1.02
-        axis.text(x, height, text, transform=axis.transAxes, va="center", fontsize=size, color=colour)
+        axis.text(x, height, drawable(text), transform=axis.transAxes, va="center", fontsize=size, color=colour)
 
 
-def legend_right(figure: "Figure", handles: Mapping[str, Any], heading: str) -> None:
-    """A legend of lines or points at the right of the panels, for which the figure grows wider."""
+def shortened(name: str, length: int) -> str:
+    """At most so many characters of a name, its end included, where names of one kind differ."""
+    return name if len(name) <= length else f"{name[: length - 9]}…{name[-8:]}"
+
+
+def legend_right(figure: "Figure", handles: Mapping[str, Any], heading: str, longest: int = 48) -> None:
+    """A legend of lines or points at the right of the panels, for which the figure grows wider; long names are cut."""
+    names = [shortened(drawable(name), longest) for name in handles]
     width, height = figure.get_size_inches()
-    figure.set_size_inches(width + 0.75 + 0.083 * max(map(len, [heading, *handles])), height)
+    figure.set_size_inches(width + 0.75 + 0.083 * max(map(len, [heading, *names])), height)
     font: dict[str, Any] = {"frameon": False, "handlelength": 3, "fontsize": 9}
-    figure.legend(list(handles.values()), list(handles), loc="outside right center", title=heading, **font)
+    figure.legend(list(handles.values()), names, loc="outside right center", title=heading, **font)
 
 
 def finite(what: str, values: Any) -> np.ndarray:

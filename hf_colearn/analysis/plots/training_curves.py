@@ -1,11 +1,12 @@
-"""Figures of losses, alphas and accuracies over training. Need `pip install hf-colearn[report]`.
+"""Figures of losses, alphas and accuracies over the optimizer steps. Need `pip install hf-colearn[report]`.
 
-Every function takes `histories` (for each arm by name, one `trainer.state.log_history` a seed) and returns a matplotlib
-`Figure`, written where `path` is given, whose ending gives the format. `styles` are of
-[`~hf_colearn.analysis.plots.style.arm_styles`], by default with the first arm as the baseline. With `legend=False` and one
-term it is a single panel for a page that has one legend for all figures.
+All have one x axis, from 0 to the last step of any arm, so that they can be read one below another. Every function takes
+`histories` (for each arm by name, one `trainer.state.log_history` a seed) and returns a matplotlib `Figure`, written where
+`path` is given, whose ending gives the format. `styles` are of [`~hf_colearn.analysis.plots.style.arm_styles`], by default with
+the first arm as the baseline. With `legend=False` and one term it is a single panel for a page that has one legend for all
+figures.
 
-Shape legend: S logged steps (or epochs) that all seeds of an arm have in common.
+Shape legend: S logged steps that all seeds of an arm have in common.
 """
 
 import textwrap
@@ -40,7 +41,6 @@ LOSSES = {  # title, label of the y axis
     "loss_contrastive": ("Contrastive loss", "InfoNCE [nats]"),
     "loss_distribution": ("Distribution loss", "Jensen-Shannon divergence [nats]"),
 }
-ALONG = {"step": "optimizer step", "epoch": "epoch"}
 
 
 def plot_losses(
@@ -51,6 +51,7 @@ def plot_losses(
     styles: Mapping[str, ArmStyle] | None = None,
     target_variance: Mapping[str, float] | None = None,
     units: Mapping[str, str] | None = None,
+    last: int | None = None,
     legend: bool = True,
 ) -> "Figure":
     """Draws each loss term over the optimizer steps: mean over seeds as a line, lowest to highest seed as a band.
@@ -64,8 +65,8 @@ def plot_losses(
         terms (`Sequence[str]`, *optional*, defaults to `("loss_task", "loss_latent")`): Keys of the logs, a panel each.
         target_variance (`Mapping[str, float]`, *optional*): The variance of a sample's targets over the epochs, below which
             no student's latent loss can come, as lines across `loss_latent`: by arm, or by other words for beside the line.
-
         units (`Mapping[str, str]`, *optional*): What the axis of a term says, as in `{"loss_task": "squared error"}`.
+        last (`int`, *optional*): Where the x axis ends; by default at the last step that is logged.
 
     Raises:
         `ValueError`: If no arm logged a term, or none a finite value of it, or a target variance is given without
@@ -74,9 +75,10 @@ def plot_losses(
     if target_variance and "loss_latent" not in terms:
         raise ValueError(f"a target variance is drawn in 'loss_latent', which is not among the terms {list(terms)}")
     curves = _CurveFigure(histories, styles, len(terms))
+    curves.last = last or curves.last
     names = {term: LOSSES.get(term, (_in_words(term), _in_words(term))) for term in terms}
     for axis, (term, (heading, ylabel)) in zip(curves.axes, names.items(), strict=True):
-        values = curves.draw(axis, term, "step")
+        values = curves.draw(axis, term)
         if values.min() > 0 and values.max() / values.min() > 20:
             axis.set_yscale("log")
         if target_variance and term == "loss_latent":
@@ -95,7 +97,7 @@ def plot_curves(
     styles: Mapping[str, ArmStyle] | None = None,
     legend: bool = True,
 ) -> "Figure":
-    """Draws whatever is in the logs over the epochs, such as `eval_accuracy_image` or `modality_gap_image_audio`.
+    """Draws whatever is in the logs over the steps, such as `eval_accuracy_image` or `modality_gap_image_audio`.
 
     Args:
         histories, path, styles, legend: As the module says.
@@ -106,7 +108,7 @@ def plot_curves(
         `ValueError`: If no arm logged the key or none a finite value of it.
     """
     curves = _CurveFigure(histories, styles)
-    curves.draw(curves.axes[0], key, "epoch")
+    curves.draw(curves.axes[0], key)
     curves.axes[0].set_ylabel(_in_words(key) if ylabel is None else ylabel)
     return curves.finish(_in_words(key), legend, path)
 
@@ -119,7 +121,7 @@ def plot_alphas(
     styles: Mapping[str, ArmStyle] | None = None,
     legend: bool = True,
 ) -> "Figure":
-    """Draws alpha over the epochs, the arms' mean over seeds as a line and every seed as a thin one; a panel a term.
+    """Draws alpha over the steps, the arms' mean over seeds as a line and every seed as a thin one; a panel a term.
 
     Args:
         histories, path, styles, legend: As the module says; arms that log no alpha are left out.
@@ -136,7 +138,7 @@ def plot_alphas(
     widths = dict(zip(drawn, np.linspace(3.4, 1.2, len(drawn)), strict=True))
     curves = _CurveFigure(histories, styles, len(terms))
     for axis, term in zip(curves.axes, terms, strict=True):
-        curves.draw(axis, term, "epoch", widths)
+        curves.draw(axis, term, widths)
         axis.set_title(term.removeprefix("alpha").removeprefix("_") if len(terms) > 1 else "", fontsize=10)
         axis.set(ylabel="alpha (share of the loss)", ylim=(-0.03, 1.03))
     heading = "Alpha" if len(terms) > 1 or terms[0] == "alpha" else f"Alpha of the {terms[0][6:]} loss"
@@ -151,7 +153,7 @@ def plot_head_gaps(
     styles: Mapping[str, ArmStyle] | None = None,
     legend: bool = True,
 ) -> "Figure":
-    """Draws the difference in accuracy of two modalities' heads over the epochs: mean over seeds, and range; a panel a pair.
+    """Draws the difference in accuracy of two modalities' heads over the steps: mean over seeds, and range; a panel a pair.
 
     Args:
         histories, path, styles, legend: As the module says; arms without `eval_accuracy_{modality}`, as
@@ -175,7 +177,7 @@ def plot_head_gaps(
             raise ValueError(f"no arm logged '{one}' and '{other}': the log histories hold {_logged_keys(histories)}")
     curves = _CurveFigure(gaps, styles, len(pairs))
     for axis, gap in zip(curves.axes, pairs, strict=True):
-        curves.draw(axis, gap, "epoch")
+        curves.draw(axis, gap)
         axis.axhline(0, color="0.6", linewidth=0.8, zorder=1)
         axis.set_ylabel(gap)
     return curves.finish("Difference in accuracy of the heads", legend, path)
@@ -194,14 +196,20 @@ class _CurveFigure:
         self.figure, self.axes = new_figure(panels)
         self.lines: dict[str, Any] = {}  # of the arms that were drawn, for the legend
         self.notes: list[str] = []  # what did not go well
+        self.last = max(
+            (e["step"] for runs in histories.values() for run in runs for e in run if "step" in e), default=1
+        )
 
-    def draw(self, axis: "Axes", key: str, along: str, widths: Mapping[str, float] | None = None) -> np.ndarray:
+    def draw(self, axis: "Axes", key: str, widths: Mapping[str, float] | None = None) -> np.ndarray:
         """Draws the mean over seeds of every arm that logged the key, and returns all values drawn.
 
         The seeds are a band from the lowest to the highest, or with `widths` of the mean lines a thin line each.
         """
-        found = {arm: _series(runs, key, along) for arm, runs in self.histories.items()}
-        found = {arm: (x_S, values) for arm, (x_S, values) in found.items() if len(x_S)}
+        logged = {arm: _series(runs, key) for arm, runs in self.histories.items()}
+        found = {arm: series for arm, series in logged.items() if len(series[0])}
+        for arm, runs in self.histories.items():
+            if arm not in found and all(any(key in entry for entry in run) for run in runs):
+                self.notes.append(f"'{arm}' is missing: its seeds logged it at no common step")
         if not found:
             raise ValueError(f"no arm logged '{key}': the log histories hold {_logged_keys(self.histories)}")
         drawn = []
@@ -231,7 +239,7 @@ class _CurveFigure:
             drawn.append(values.ravel())
         if not drawn:
             raise ValueError(f"'{key}' was never finite in {list(found)}: the runs diverged")
-        axis.set_xlabel(ALONG[along])
+        axis.set(xlabel="optimizer step", xlim=(-0.02 * self.last, 1.02 * self.last))
         plain_axes(axis)
         return np.concatenate(drawn)
 
@@ -275,8 +283,8 @@ def _logged_keys(histories: Histories) -> list[str]:
     return list(dict.fromkeys(key for runs in histories.values() for run in runs for entry in run for key in entry))
 
 
-def _series(runs: list[list[dict[str, Any]]], key: str, along: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps or epochs (S,) that every seed logged, and the values (seeds, S) there, the first of several at one."""
-    by_step = [{entry[along]: entry[key] for entry in reversed(run) if key in entry} for run in runs]
+def _series(runs: list[list[dict[str, Any]]], key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps (S,) that every seed logged, and the values (seeds, S) there, the first of several at one."""
+    by_step = [{entry["step"]: entry[key] for entry in reversed(run) if key in entry} for run in runs]
     steps = sorted(set.intersection(*(set(values) for values in by_step)))
     return np.array(steps), np.array([[values[step] for step in steps] for values in by_step], dtype=float)

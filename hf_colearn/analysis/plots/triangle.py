@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_colearn.analysis.plots.style import BLACK, BLUE, GREY, RED, finish, finite, label_rows, new_figure
+from hf_colearn.analysis.plots.style import BLACK, BLUE, GREY, RED, finish, finite, label_rows, new_figure, shortened
+from hf_colearn.analysis.plots.text import drawable
 
 
 if TYPE_CHECKING:
@@ -86,7 +87,8 @@ def _triangle(axis: "Axes", sides: np.ndarray, names: Sequence[str]) -> None:
     for corner, name, (marker, colour, dy) in zip(corners, names, markers, strict=True):
         axis.plot(*corner, marker, color=colour, markersize=10, zorder=5)
         va = "top" if dy < 0 else "bottom"
-        axis.annotate(name, corner, (0, dy), ha="center", va=va, color=colour, fontweight="bold", **font)
-    axis.set_aspect("equal", adjustable="datalim")
-    axis.margins(0.2)
+        options: dict[str, Any] = {"ha": "center", "va": va, "color": colour, "fontweight": "bold", **font}
+        axis.annotate(shortened(drawable(name), 24), corner, (0, dy), **options)
+    axis.set_aspect("equal", adjustable="box")  # of the data's limits matplotlib would take the margins away
+    axis.margins(0.25)
     axis.axis("off")

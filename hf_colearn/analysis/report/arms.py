@@ -2,6 +2,8 @@
 
 from functools import partial
 
+import numpy as np
+
 from hf_colearn.analysis.plots.comparisons import plot_differences, plot_sweep
 from hf_colearn.analysis.report.merged_results import MergedResults
 from hf_colearn.analysis.report.page import Section, Table
@@ -31,9 +33,11 @@ def section_arms(results: MergedResults) -> Section:
     alt = f"Differences of every arm to the baseline in percentage points. {comparison.headline}"
     caption = "Where a bar does not touch the line at 0, the arm differs from the baseline."
     section.add_picture("differences", partial(plot_differences, comparison, results.styles), alt, caption)
-    measured = dict.fromkeys(key for run in results.runs for key in run.metrics)
+    measured = dict.fromkeys(key for run in results.runs for key, value in run.metrics.items() if np.isfinite(value))
     shown = {results.metric, *(part.comparison.metric for part in results.parts)}
     keys = [key for key in measured if key not in shown and not is_count(key) and "_on_" not in key]
+    if unread := dict.fromkeys(name for run in results.runs for name in run.facts.get("metrics_without_a_number", ())):
+        section.notes.append(f"Measured, and no number: {', '.join(unread)}.")
     if keys:
         header, *rows = means_table(results.runs, {key: called(key) for key in keys})
         but = ", errors as they are" if any(map(is_error, keys)) else ""
@@ -80,6 +84,7 @@ def section_sweep(results: MergedResults) -> Section | None:
         if run.sweep is not None:
             variable, level = run.sweep
             swept.setdefault(variable, {}).setdefault(level, []).append(run)
+    swept = {variable: by_level for variable, by_level in swept.items() if len(by_level) > 1}
     if not swept or results.comparison is None:
         return None
     section = Section("sweep", "How much pairing it takes")

@@ -3,6 +3,7 @@
 Where a sample may have several labels, F1 by label; of a regression, what was predicted over what is true.
 """
 
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from hf_colearn.analysis.plots.calibration import plot_reliability
 from hf_colearn.analysis.plots.comparisons import plot_class_changes
 from hf_colearn.analysis.plots.predictions import plot_predictions
+from hf_colearn.analysis.report.class_names import readable
 from hf_colearn.analysis.report.merged_results import MergedResults
 from hf_colearn.analysis.report.page import Section, Table
 from hf_colearn.analysis.runs import Run
@@ -30,31 +32,45 @@ MOST_ROWS = 12  # of gains, and as many of losses, in a table of classes
 
 def section_fairness(results: MergedResults) -> Section | None:
     """Who gained and who lost?"""
-    baseline, first = results.first("baseline"), results.first("colearned")
-    if results.comparison is None or first is None or baseline is None:
+    baseline = results.first("baseline")
+    compared = [run for run in results.first_seed if run.arm in results.shown and run is not baseline]
+    if results.comparison is None or baseline is None or not compared:
         return None
-    if first.problem_type == "regression":
-        return _section_predictions(results, baseline, first)
+    if baseline.problem_type == "regression":
+        return _section_predictions(results, baseline, *compared)
     section = Section("fairness", "Who gained and who lost")
-    by = "class" if first.problem_type == "single_label_classification" else "label"
-    section.lead = f"'{first.arm}', the first co-learned arm, against '{baseline.arm}', {by} by {by}, on the test set."
-    predicted, before = ([run.predictions for run in results.arms[arm]] for arm in (first.arm, baseline.arm))
+    by = "class" if baseline.problem_type == "single_label_classification" else "label"
+    arms = " and ".join(repr(run.arm) for run in compared)
+    section.lead = f"{arms} against '{baseline.arm}', {by} by {by}, on the test set."
+    names = readable(baseline.facts.get("class_names"))
     if by == "label":
+        every = names or [str(c) for c in range(baseline.labels.shape[1])]
         with section.error_notes("Changes by label"):
-            names = first.facts.get("class_names") or [str(c) for c in range(first.labels.shape[1])]
-            by_label = per_label_changes(predicted, before, first.labels, names)
-            _add_changes(section, by_label, "labels", "labels", "F1")
+            found = _of_arms(results, compared, baseline, partial(per_label_changes, names=every))
+            _add_changes(section, found, "labels", "labels", "F1")
         section.notes.append("No changes by group and no calibration: both are of predictions of one class a sample.")
         return section
     with section.error_notes("Changes by class"):
-        by_class = per_class_changes(predicted, before, first.labels, first.facts.get("class_names"))
-        _add_changes(section, by_class, "classes", "classes")
-    for name, groups_N in first.groups.items():
+        found = _of_arms(results, compared, baseline, partial(per_class_changes, class_names=names))
+        _add_changes(section, found, "classes", "classes")
+    groups = {name: groups_N for run in (*compared, baseline) for name, groups_N in run.groups.items()}
+    for name, groups_N in groups.items():
         with section.error_notes(f"Changes by {name}"):
-            by_group = per_group_changes(predicted, before, first.labels, groups_N)
-            _add_changes(section, by_group, f"by_{name}", f"groups of {name}")
+            found = _of_arms(results, compared, baseline, partial(per_group_changes, groups_N=groups_N))
+            _add_changes(section, found, f"by_{name}", f"groups of {name}")
     _add_calibration(section, results)
     return section
+
+
+def _of_arms(
+    results: MergedResults, compared: Sequence[Run], baseline: Run, changes: Callable[..., Changes]
+) -> dict[str, Changes]:
+    """The changes from the baseline, by arm."""
+    before = [run.predictions for run in results.arms[baseline.arm]]
+    return {
+        run.arm: changes([each.predictions for each in results.arms[run.arm]], before, baseline.labels)
+        for run in compared
+    }
 
 
 def _section_predictions(results: MergedResults, *runs: Run) -> Section:
@@ -79,31 +95,41 @@ def _section_predictions(results: MergedResults, *runs: Run) -> Section:
     return section
 
 
-def _add_changes(section: Section, found: Changes, name: str, what: str, score: str = "accuracy") -> None:
-    section.notes.extend(found.notes)
-    if found.arm is not None and found.baseline is not None:
-        rows = []
-        for arm, of in (("baseline", found.baseline), ("co-learned", found.arm)):
+def _add_changes(section: Section, found: dict[str, Changes], name: str, what: str, score: str = "accuracy") -> None:
+    """A table of all arms, by the changes of the first, and a picture an arm."""
+    first = next(iter(found.values()))
+    section.notes.extend(dict.fromkeys(note for of_arm in found.values() for note in of_arm.notes))
+    extremes = {"baseline": first.baseline, **{arm: of_arm.arm for arm, of_arm in found.items()}}
+    rows = []
+    for arm, of in extremes.items():
+        if of is not None:
             worst, best, gap = (f"{100 * value:.1f}" for value in (of.worst_accuracy, of.best_accuracy, of.gap))
             rows.append([arm, f"{of.worst} ({worst})", f"{of.best} ({best})", gap])
+    if rows:
         section.tables.append(Table(["arm", "worst [%]", "best [%]", "gap [pp]"], rows, f"The extremes among {what}"))
+    by_name = [{change.name: change for change in of_arm.changes} for of_arm in found.values()]
     rows = []
-    for change in found.changes:
-        accuracies = (f"{100 * accuracy:.1f}" for accuracy in (change.baseline_accuracy, change.accuracy))
-        rows.append([change.name, f"{change.samples:,}", *accuracies, points(change.difference)])
+    for change in first.changes:
+        cells = [change.name, f"{change.samples:,}", f"{100 * change.baseline_accuracy:.1f}"]
+        for changes_by_name in by_name:
+            mine = changes_by_name[change.name]
+            cells += [f"{100 * mine.accuracy:.1f}", points(mine.difference)]
+        rows.append(cells)
     if len(rows) > 2 * MOST_ROWS:
         rows = [*rows[:MOST_ROWS], *rows[-MOST_ROWS:]]
-        section.notes.append(f"The table has the {MOST_ROWS} largest gains and losses of {len(found.changes)} {what}.")
-    header = [what, "test samples", "baseline [%]", "arm [%]", "change [pp]"]
-    means = f"means over {found.n_seeds} seeds" if found.n_seeds > 1 else "1 seed"
-    caption = f"{score[:1].upper()}{score[1:]} of {what}, {means}"
-    section.tables.append(Table(header, rows, caption))
-    drawn = [change for change in found.changes if change.samples >= MIN_SAMPLES] or found.changes
-    names, counts = [change.name for change in drawn], [change.samples for change in drawn]
-    changes, intervals = [c.difference.mean for c in drawn], [(c.difference.low, c.difference.high) for c in drawn]
-    low, high = np.array(intervals, dtype=float).T if found.n_seeds > 1 else (None, None)
-    draw = partial(plot_class_changes, names, changes, low, high, counts, what=what, score=score)
-    section.add_picture(f"changes_{name}", draw, f"Change of {score} of {what}")
+        section.notes.append(f"The table has the {MOST_ROWS} largest gains and losses of {len(first.changes)} {what}.")
+    of_arms = [("arm [%]", "change [pp]")] if len(found) == 1 else [(f"{arm} [%]", "change [pp]") for arm in found]
+    header = [what, "test samples", "baseline [%]", *(cell for pair in of_arms for cell in pair)]
+    means = f"means over {first.n_seeds} seeds" if first.n_seeds > 1 else "1 seed"
+    section.tables.append(Table(header, rows, f"{score[:1].upper()}{score[1:]} of {what}, {means}"))
+    for number, (arm, of_arm) in enumerate(found.items()):
+        drawn = [change for change in of_arm.changes if change.samples >= MIN_SAMPLES] or list(of_arm.changes)
+        names, counts = [change.name for change in drawn], [change.samples for change in drawn]
+        changes, intervals = [c.difference.mean for c in drawn], [(c.difference.low, c.difference.high) for c in drawn]
+        low, high = np.array(intervals, dtype=float).T if of_arm.n_seeds > 1 else (None, None)
+        draw = partial(plot_class_changes, names, changes, low, high, counts, what=what, score=score, arm=arm)
+        ending = f"_{number + 1}" if number else ""
+        section.add_picture(f"changes_{name}{ending}", draw, f"Change of {score} of {what}, '{arm}'")
 
 
 def _add_calibration(section: Section, results: MergedResults) -> None:
@@ -116,12 +142,12 @@ def _add_calibration(section: Section, results: MergedResults) -> None:
             over = np.mean([one.confidence - one.accuracy for one in each])
             section.numbers.setdefault("calibration_error", {})[arm] = errors
             rows.append([arm, f"{100 * np.mean(errors):.2f}", f"{100 * over:+.2f}"])
-            if runs[0].kind in ("baseline", "colearned") and len(curves) < 4:
+            if arm in {run.arm for run in results.first_seed} and len(curves) < 4:
                 curves[arm] = each[0]
     if rows:
         caption = "Expected calibration error, 15 bins (Guo et al., 2017), and how far confidence is above accuracy"
         section.tables.append(Table(["arm", "ECE [pp]", "overconfidence [pp]"], rows, caption))
     if curves:
-        alt = "Accuracy against confidence of the baseline and the co-learned arms, first seed"
+        alt = f"Accuracy against confidence of {', '.join(map(repr, curves))}, first seed"
         caption = "First seed. On the diagonal, confidence is as high as accuracy."
         section.add_picture("calibration", partial(plot_reliability, curves, results.styles), alt, caption)

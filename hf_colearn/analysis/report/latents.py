@@ -3,7 +3,7 @@
 Shape legend: N samples, D dimensions of a latent.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -13,12 +13,14 @@ from hf_colearn.analysis.latents import geometry
 from hf_colearn.analysis.latents.transport import Wasserstein, sampling_floor, transport_triple, triangle_warning
 from hf_colearn.analysis.plots.projection import NAMES, Method, perplexities, plot_map
 from hf_colearn.analysis.plots.triangle import plot_transport
+from hf_colearn.analysis.report.class_names import readable
 from hf_colearn.analysis.report.merged_results import MergedResults
 from hf_colearn.analysis.report.page import Section, Table
 from hf_colearn.analysis.runs import Run
 
 
 MOST_TRANSPORTED = 500  # samples a cloud: more are drawn from in mini-batches
+MOST_PROBED = 100  # classes
 MOST_DRAWN = 300  # points of each of three clouds in one map
 PROBE = "linear probe [%]"
 SIDES = ("targets to baseline", "targets to this arm", "baseline to this arm", "halves of this arm")
@@ -30,10 +32,18 @@ MAY_BE_READ_OFF = {
 }
 
 
-def section_latents(results: MergedResults) -> Section:
+def section_latents(results: MergedResults) -> Section | None:
     """How did the latent space change?"""
+    without = [arm for arm, runs in results.arms.items() if runs[0].test.latents is None]
     section = Section("latents", "How the latent space changed", has_arms_in_pictures=False)
+    if len(without) == len(results.arms):
+        section.lead = (
+            "The models return no `latents` [B, D]; a model whose output has them would have maps and distances here."
+        )
+        return section
     section.lead = "Test samples, unless stated otherwise; maps are of the first seed."
+    if without:
+        section.notes.append(f"Without {', '.join(map(repr, without))}, whose models return no `latents`.")
     with section.error_notes("Latents by numbers"):
         section.tables.append(_geometry_table(section, results))
     if results.first("baseline") is not None:
@@ -45,22 +55,31 @@ def section_latents(results: MergedResults) -> Section:
     return section
 
 
+def _latents(run: Run) -> np.ndarray:
+    if run.test.latents is None:
+        raise ValueError("its model returns no `latents`")
+    return run.test.latents
+
+
 def _has_targets(run: Run) -> bool:
     return run.kind in ("colearned", "null") and run.train is not None and run.train.targets is not None
 
 
 # ---- numbers ----
 def _probe(run: Run) -> float:
-    smallest = int(np.unique(run.test.labels, return_counts=True)[1].min())
-    return 100 * geometry.cross_validated_probe(run.test.latents, run.test.labels, max(2, min(5, smallest)))
+    counts = np.unique(run.test.labels, return_counts=True)[1]
+    if len(counts) > MOST_PROBED:
+        raise ValueError(f"{len(counts):,} classes would take it minutes, and it is fitted for at most {MOST_PROBED}")
+    smallest = int(counts.min())
+    return 100 * geometry.cross_validated_probe(_latents(run), run.test.labels, max(2, min(5, smallest)))
 
 
 MEASURES: dict[str, Callable[[Run], float]] = {
     PROBE: _probe,
-    "silhouette": lambda run: geometry.silhouette(run.test.latents, run.test.labels),
-    "Fisher ratio": lambda run: geometry.fisher_ratio(run.test.latents, run.test.labels),
-    "class alignment": lambda run: geometry.class_alignment(run.test.latents, run.test.labels),
-    "uniformity": lambda run: geometry.uniformity(run.test.latents),
+    "silhouette": lambda run: geometry.silhouette(_latents(run), run.test.labels),
+    "Fisher ratio": lambda run: geometry.fisher_ratio(_latents(run), run.test.labels),
+    "class alignment": lambda run: geometry.class_alignment(_latents(run), run.test.labels),
+    "uniformity": lambda run: geometry.uniformity(_latents(run)),
 }
 TO_BASELINE: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "CKA to baseline": partial(geometry.linear_cka, debiased=True),
@@ -69,7 +88,7 @@ TO_BASELINE: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 
 
 def _geometry_table(section: Section, results: MergedResults) -> Table:
-    baselines = {run.seed: run for run in results.runs if run.kind == "baseline"}
+    baselines = {run.seed: run for run in results.runs if run.kind == "baseline" and run.test.latents is not None}
     of_classes = results.runs[0].problem_type == "single_label_classification"
     measures = [name for name in MEASURES if of_classes or name == "uniformity"]
     names = [*measures, *(TO_BASELINE if baselines else ())]
@@ -79,10 +98,10 @@ def _geometry_table(section: Section, results: MergedResults) -> Table:
             return MEASURES[name](run)
         if run.seed not in baselines:
             raise ValueError(f"the baseline has no seed {run.seed}")
-        z_ND = baselines[run.seed].test.latents
-        if len(z_ND) != len(run.test.latents):
+        its_ND, mine_ND = _latents(baselines[run.seed]), _latents(run)
+        if len(its_ND) != len(mine_ND):
             raise ValueError("the baseline kept other samples")
-        return TO_BASELINE[name](z_ND, run.test.latents)
+        return TO_BASELINE[name](its_ND, mine_ND)
 
     def cell(name: str, arm: str, runs: list[Run]) -> str:
         if runs[0].kind == "baseline" and name in TO_BASELINE:
@@ -96,8 +115,9 @@ def _geometry_table(section: Section, results: MergedResults) -> Table:
         return f"{np.mean(values):.3g}"
 
     undefined: dict[str, list[str]] = {}
-    rows = [[arm, *(cell(name, arm, runs) for name in names)] for arm, runs in results.arms.items()]
-    section.notes.extend(f"Of {', '.join(arms)} undefined is the {why}" for why, arms in undefined.items())
+    arms = {arm: runs for arm, runs in results.arms.items() if runs[0].test.latents is not None}
+    rows = [[arm, *(cell(name, arm, runs) for name in names)] for arm, runs in arms.items()]
+    section.notes.extend(f"Of {', '.join(of)} undefined is the {why}" for why, of in undefined.items())
     of_labels = (
         " (the probe: first seed, cross-validated). Silhouette and Fisher ratio: how far classes lie apart; alignment (lower: "
         "closer) and"
@@ -156,7 +176,7 @@ def _add_transport(section: Section, results: MergedResults) -> None:
 def _sides(section: Section, run: Run, baseline: Run | None, split: str) -> tuple[Wasserstein, ...]:
     """The distances of [`SIDES`]; a triple that cannot be three W2 is warned of in the section's notes."""
     mine, its = getattr(run, split), getattr(baseline, split, None)
-    if its is None:
+    if its is None or its.latents is None or mine.latents is None:
         raise ValueError("the baseline kept no latents of this split")
     assert run.train is not None and run.train.targets is not None
     targets, its_ND, mine_ND = map(_few, (run.train.targets[_seen(run.train.targets)], its.latents, mine.latents))
@@ -181,17 +201,21 @@ def _few(cloud_ND: np.ndarray) -> np.ndarray:
 # ---- maps ----
 def _add_maps(section: Section, results: MergedResults) -> None:
     baseline, colearned = results.first("baseline"), results.first("colearned")
-    shown = [run for run in (baseline, colearned) if run is not None]
+    shown = {run.arm: run for run in results.first_seed if run.arm in results.shown and run.test.latents is not None}
     if not shown:
+        section.notes.append(f"No maps: {', '.join(map(repr, results.shown))} returned no `latents`.")
         return
-    labels, names = shown[0].test.labels, shown[0].facts.get("class_names")
+    labels = next(iter(shown.values())).test.labels
+    names = readable(results.runs[0].facts.get("class_names"))
     three, of_train = dict[str, np.ndarray](), np.empty(0, dtype=int)
     if colearned is not None and _has_targets(colearned):
         with section.error_notes("No map of targets, baseline and co-learned latents together"):
             three, of_train = _three_clouds(baseline, colearned)
     # PCA keeps distances, so it has the arms in one map; the others keep who is near whom, so each arm has its own.
-    together = {"": {run.arm: run.test.latents for run in shown}}
-    apart = {f"_{run.kind}": {run.arm: run.test.latents} for run in shown}
+    apart = {ending: {run.arm: _latents(run)} for ending, run in zip(_endings(shown), shown.values(), strict=True)}
+    together = {"": {arm: _latents(run) for arm, run in shown.items()}}
+    if len({z_ND.shape[1] for z_ND in together[""].values()}) > 1:
+        together = apart  # of other widths
     for method in results.methods:
         row = MAY_BE_READ_OFF[method]
         if three:
@@ -210,13 +234,22 @@ def _add_maps(section: Section, results: MergedResults) -> None:
                 section.add_picture(f"map_{method}{label}{ending}", draw, alt, row=row)
 
 
+def _endings(shown: Mapping[str, Run]) -> list[str]:
+    """Of the arms' file names: their kinds, numbered from the second of a kind on."""
+    kinds = [run.kind for run in shown.values()]
+    counts = [kinds[: i + 1].count(kind) for i, kind in enumerate(kinds)]
+    return [f"_{kind}{f'_{count}' if count > 1 else ''}" for kind, count in zip(kinds, counts, strict=True)]
+
+
 def _three_clouds(baseline: Run | None, colearned: Run) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Targets, baseline and co-learned latents of the training samples that have a target, and their classes."""
     train = colearned.train
     assert train is not None and train.targets is not None
-    if baseline is None or baseline.train is None or not np.array_equal(baseline.train.labels, train.labels):
+    before = None if baseline is None else baseline.train
+    if before is None or not np.array_equal(before.labels, train.labels) or before.latents is None:
         raise ValueError("the baseline kept no latents of the same training samples")
-    clouds = {"teacher targets": train.targets, baseline.arm: baseline.train.latents, colearned.arm: train.latents}
+    assert baseline is not None and train.latents is not None
+    clouds = {"teacher targets": train.targets, baseline.arm: before.latents, colearned.arm: train.latents}
     widths = {name: cloud.shape[1] for name, cloud in clouds.items()}
     if len(set(widths.values())) > 1:
         raise ValueError(f"their widths differ ({widths})")

@@ -3,6 +3,7 @@
 import base64
 import io
 import itertools
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -50,6 +51,9 @@ class Section:
     numbers: dict[str, Any] = field(default_factory=dict)  # for `report.json`
     has_arms_in_pictures: bool = True  # so that they need the arms' legend
 
+    def __repr__(self) -> str:
+        return f"Section('{self.name}', {len(self.tables)} tables, {len(self.pictures)} pictures, {len(self.notes)} notes)"
+
     @contextmanager
     def error_notes(self, what: str) -> Iterator[None]:
         """What cannot be computed (no latents, one class, a collapsed cloud) is noted, and the section goes on."""
@@ -61,7 +65,7 @@ class Section:
     def add_picture(self, name: str, draw: Callable[[], "Figure"], alt: str, caption: str = "", row: str = "") -> None:
         """Adds what `draw` returns, as [`Picture`]; where it raises, the notes say why there is no picture."""
         with self.error_notes(f"No picture '{alt}'"):
-            self.pictures.append(Picture(name, draw(), alt, caption, row))
+            self.pictures.append(Picture(re.sub(r"[^\w.-]+", "_", name), draw(), alt, caption, row))
 
     def rows(self) -> list[tuple[str, list[Picture]]]:
         """The pictures that stand side by side, with what their row is called."""
@@ -84,6 +88,10 @@ class Page:
     legend: Mapping[str, tuple[str, str]]
     sections: Sequence[Section]
     metadata: Mapping[str, str]
+
+    @property
+    def metadata_title(self) -> str:
+        return "How to repeat it" if "Command" in self.metadata else "What it was made of"
 
     def save(self, folder: Path) -> list[Path]:
         """Writes `report.html`, `report.md` and `figures`, as SVG and PNG, and returns their paths."""

@@ -15,13 +15,13 @@ from hf_colearn.analysis.report.budget import section_budget
 from hf_colearn.analysis.report.by_modality import PartComparison, compare_parts, main_parts
 from hf_colearn.analysis.report.fairness import section_fairness
 from hf_colearn.analysis.report.latents import section_latents
-from hf_colearn.analysis.report.merged_results import MergedResults
+from hf_colearn.analysis.report.merged_results import MergedResults, arms_to_show
 from hf_colearn.analysis.report.modalities import section_by_modality, section_modalities
 from hf_colearn.analysis.report.page import Page, Section
 from hf_colearn.analysis.report.subtitle import subtitle
 from hf_colearn.analysis.report.summary import summary
 from hf_colearn.analysis.report.training import section_cost, section_training
-from hf_colearn.analysis.runs import Run, by_arm, by_level, compare_all, read_runs, write_report
+from hf_colearn.analysis.runs import Run, at_one_level, by_arm, by_level, compare_all, finite, read_runs, write_report
 from hf_colearn.analysis.statistics.compare import Comparison
 from hf_colearn.analysis.statistics.levels import LevelComparisons, level_words
 from hf_colearn.utils.metric_names import is_count, is_error
@@ -62,6 +62,9 @@ class Report:
     files: list[Path]
     summary: str
 
+    def __repr__(self) -> str:
+        return f"Report('{self.files[0]}'): {self.headline}"
+
 
 def report(
     runs: Sequence[Run] | Sequence[str | Path] | str | Path,
@@ -69,6 +72,7 @@ def report(
     info: Mapping[str, Any] | None = None,
     metric: str | None = None,
     methods: Sequence[Method] = DRAWN,
+    arms: Sequence[str] | None = None,
 ) -> Report:
     """Writes what finished runs say: `report.html`, `report.md`, `report.json` and `figures/`.
 
@@ -84,10 +88,12 @@ def report(
             the first one that was measured and is better the higher it is.
         methods (`Sequence[str]`, *optional*): Projections to draw: `"pca"`, `"tsne"`, both by default, and `"umap"`, which
             needs `pip install 'hf-colearn[umap]'` and takes ten seconds more to compile itself.
+        arms (`Sequence[str]`, *optional*): Those of the maps and of the tables of classes, which are held against the baseline:
+            by default the baseline, the co-learned arm and the null control with the highest means. Every arm is compared.
 
     Raises:
         FileNotFoundError: If a folder is missing or has no finished run.
-        ValueError: If a run is damaged, nothing was scored on the metric, or a method is unknown.
+        ValueError: If a run is damaged, nothing was scored on the metric, or a method or an arm is unknown.
 
     Example:
 
@@ -114,13 +120,21 @@ def report(
     measured = scores or [*merged[0].metrics] or ["accuracy"]
     metric = metric or known.get("metric") or ("accuracy" if "accuracy" in measured else measured[0])
     source = known.get("source") or "teacher"
-    return _write(Path(output_dir), merged, known, metric, source, methods)
+    return _write(Path(output_dir), merged, known, metric, source, methods, arms)
 
 
 def _write(
-    folder: Path, runs: Sequence[Run], info: Mapping[str, Any], metric: str, source: str, methods: Sequence[Method]
+    folder: Path,
+    all_runs: Sequence[Run],
+    info: Mapping[str, Any],
+    metric: str,
+    source: str,
+    methods: Sequence[Method],
+    chosen: Sequence[str] | None,
 ) -> Report:
     notes: list[str] = []
+    runs, level = at_one_level(all_runs)
+    shown = arms_to_show(by_arm(runs), metric, chosen)
     comparison: Comparison | LevelComparisons | None = None
     try:
         runs = _with_common_seeds(runs, notes)
@@ -131,7 +145,7 @@ def _write(
         if all(metric not in run.metrics for run in runs):
             raise
         headline, verdict = f"These arms are not compared: {error}", []
-    results = _results(runs, comparison, info, metric, source, methods)
+    results = _results(runs, comparison, info, metric, source, methods, chosen, shown)
     claims = set(comparison.findings.values()) if comparison is not None else set()
     if isinstance(comparison, Comparison) and (main := main_parts(results.parts)):
         headline, verdict = _by_part(results.parts, comparison)
@@ -142,8 +156,8 @@ def _write(
         section.lead = f"At {results.level}. {section.lead}".rstrip()
     sections[0].notes = [*notes, *sections[0].notes]
     page = Page(
-        title=str(info.get("title") or folder.name),
-        subtitle=subtitle(runs, info.get("dataset")),
+        title=str(info.get("title") or folder.resolve().name),
+        subtitle=subtitle(runs, info.get("dataset"), level),
         headline=headline,
         tone="good" if claims == {"helped"} else "bad" if "harm" in claims else "plain",
         verdict=verdict,
@@ -154,7 +168,7 @@ def _write(
     written = page.save(folder)
     content = {name: value for name, value in info.items() if name != "runs"}
     content |= {"headline": headline, "findings": {section.name: _plain(section) for section in sections}}
-    written.insert(1, write_report(folder, runs, comparison, content))
+    written.insert(1, write_report(folder, all_runs, comparison, content))
     text = "" if comparison is None else summary(runs, comparison, info)
     return Report(headline, verdict, comparison, sections, written, text)
 
@@ -166,22 +180,24 @@ def _results(
     metric: str,
     source: str,
     methods: Sequence[Method],
+    chosen: Sequence[str] | None,
+    shown: Sequence[str],
 ) -> MergedResults:
     """What the sections read: of a sweep of levels one of them, that of the kept student, or the middle one."""
     shares = info.get("shares", ())
     if not isinstance(comparison, LevelComparisons):
         styles = arm_styles({run.arm: run.kind for run in runs})
         parts = [] if comparison is None else compare_parts(runs, metric, source)
-        return MergedResults(runs, comparison, styles, metric, source, methods, shares, parts)
+        return MergedResults(runs, comparison, styles, metric, shown, source, methods, shares, parts)
     variable, levels = by_level(runs)
     kept = (info.get("student") or {}).get("arm")
     of_student = [run.sweep[1] for run in runs if run.arm == kept and run.sweep is not None]
     level = of_student[0] if of_student else list(levels)[len(levels) // 2]
     styles = arm_styles({name: next(iter(at.values())).kind for name, at in comparison.arms.items()})
-    shown, words = levels[level], level_words(level, variable)
-    parts = compare_parts(shown, metric, source)
-    found = comparison.levels[level]
-    return MergedResults(shown, found, styles, metric, source, methods, shares, parts, comparison, words)
+    here, words = levels[level], level_words(level, variable)
+    parts = compare_parts(here, metric, source)
+    found, shown = comparison.levels[level], arms_to_show(by_arm(here), metric, chosen)
+    return MergedResults(here, found, styles, metric, shown, source, methods, shares, parts, comparison, words)
 
 
 def _by_part(parts: Sequence[PartComparison], fused: Comparison) -> tuple[str, list[str]]:
@@ -236,4 +252,4 @@ def _metadata(info: Mapping[str, Any]) -> dict[str, str]:
 def _plain(section: Section) -> dict[str, Any]:
     tables = [{"header": list(table.header), "rows": [list(row) for row in table.rows]} for table in section.tables]
     content = {"lead": section.lead, "tables": tables, "notes": section.notes, **section.numbers}
-    return json.loads(json.dumps(content, default=str))
+    return json.loads(json.dumps(finite(content), default=str))

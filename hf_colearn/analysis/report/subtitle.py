@@ -7,13 +7,13 @@ from hf_colearn.analysis.runs import Run, by_arm, by_level
 from hf_colearn.analysis.statistics.levels import level_words
 
 
-def subtitle(runs: Sequence[Run], dataset: str | None = None) -> str:
+def subtitle(runs: Sequence[Run], dataset: str | None = None, level: str = "") -> str:
     """What the runs were trained and tested on.
 
     Which training samples have a label and which a pair is said where some have none, as in `24 of 1,200 labelled, 1,200
     paired`: of the co-learned arms, by the facts `num_train`, `num_labelled` and `num_paired`, which older runs lack.
     """
-    parts = [str(dataset)] if dataset else []
+    parts = [words for words in (dataset and str(dataset), level) if words]
     sets = _training_sets(runs)
     if trained := [of_set["num_train"] for of_set in sets or [run.facts for run in runs] if of_set.get("num_train")]:
         parts.append(f"{_span(trained)} training samples")
@@ -22,7 +22,8 @@ def subtitle(runs: Sequence[Run], dataset: str | None = None) -> str:
     tested, missing = f"{len(runs[0].labels):,} test samples", runs[0].facts.get("num_unlabelled", {}).get("test")
     parts.append(f"{tested} ({missing:,} more without a label)" if missing else tested)
     variable, levels = by_level(runs)
-    arms = f"{len(by_arm(runs))} arms"
+    count = len(by_arm(runs))
+    arms = f"{count} arm{'s' if count > 1 else ''}"
     if levels:
         *lower, highest = levels
         names = {run.arm for of_level in levels.values() for run in of_level}

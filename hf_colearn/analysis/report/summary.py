@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hf_colearn.analysis.report.by_modality import compare_parts, modality_table, parts_text
-from hf_colearn.analysis.runs import Run
+from hf_colearn.analysis.runs import Run, at_one_level
 from hf_colearn.analysis.statistics.compare import Comparison
 from hf_colearn.analysis.statistics.levels import LevelComparisons
 from hf_colearn.utils.tables import text_table
@@ -22,6 +22,8 @@ def summary(runs: Sequence[Run], comparison: Comparison | LevelComparisons, expe
     The `experiment` is what `experiment.json` says: `title`, `dataset`, `published`, as far as they are known.
     """
     title = ": ".join(experiment[name] for name in ("title", "dataset") if experiment.get(name))
+    runs, level = at_one_level(runs)
+    title = ", ".join(filter(None, (title, level)))
     parts = [f"{title + ', ' if title else ''}{len(runs[0].labels):,} test samples\n"]
     by_modality = modality_table(runs, comparison.metric)
     if by_modality and isinstance(comparison, Comparison):

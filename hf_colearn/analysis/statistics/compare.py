@@ -378,7 +378,7 @@ def _check(arms: list[Arm], confidence: float) -> None:
         if count > 1:
             raise ValueError(f"{count} arms are named '{name}': give every arm its own name")
     for arm in arms:
-        check_kind(arm.name, arm.kind)
+        check_arm(arm.name, arm.kind)
         if len(arm.scores) == 0 or len(arm.scores) != len(arms[0].scores):
             counts = {arm.name: len(arm.scores) for arm in arms}
             raise ValueError(f"every arm needs one score for each of the same seeds, got {counts} scores")
@@ -393,8 +393,12 @@ def _check(arms: list[Arm], confidence: float) -> None:
         raise ValueError(f"need exactly one arm of kind 'baseline' and at least one 'colearned', got {kinds}")
 
 
-def check_kind(arm: str, kind: str) -> None:
-    """Refuses what is none of the four kinds."""
+def check_arm(arm: str, kind: str) -> None:
+    """Refuses a name that tables cannot show, and what is none of the four kinds."""
+    if not isinstance(arm, str) or not arm.strip() or not arm.isprintable() or arm != arm.strip():
+        raise ValueError(
+            f"arm={arm!r} is no name: pass a text of one line, without spaces around it, such as 'text teacher'."
+        )
     if kind not in get_args(Kind):
         near = difflib.get_close_matches(str(kind), get_args(Kind), n=1, cutoff=0.5)
         guess = f"did you mean '{near[0]}'? It is" if near else "it is"
