@@ -7,28 +7,21 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from hf_colearn.data.audio import window_seconds
-
 
 def with_window(encoder: PreTrainedModel, processor: Any, seconds: float) -> tuple[PreTrainedModel, Any]:
     """The encoder and its feature extractor for clips of at most so many seconds; Whisper's become cheaper by it.
 
     Whisper's encoder fills its window of 30 s with silence, so that a word costs as much as a paragraph. With its first
     positions alone, of 20 ms each, it costs a part; its latents are then not those of the long window. Weights are shared
-    with the encoder that is passed, which stays as it is. Other models are returned as they are.
+    with the encoder that is passed, which stays as it is. Other models, and a window that is short enough, are returned as
+    they are.
 
     Raises:
-        ValueError: If the seconds are not positive, or more than the window.
+        ValueError: If the seconds are not positive.
     """
     if not seconds > 0:
         raise ValueError(f"max_length_s={seconds} leaves no audio: pass a positive number of seconds.")
-    window_s = window_seconds(processor)
-    if window_s is not None and seconds > window_s:
-        raise ValueError(
-            f"max_length_s={seconds} is longer than the window of {window_s:g} s of {type(encoder).__name__}: pass at most "
-            "that."
-        )
-    if not isinstance(encoder, WhisperEncoder):
+    if not isinstance(encoder, WhisperEncoder) or seconds >= processor.n_samples / processor.sampling_rate:
         return encoder, processor
     stride = encoder.conv1.stride[0] * encoder.conv2.stride[0]  # frames a position
     samples = stride * processor.hop_length

@@ -75,7 +75,7 @@ class FrozenEncoder:
 
     Raises:
         ValueError: If a weight requires a gradient, the pooling is unknown, the model is of no known modality or of two
-            (CLIP), or `max_length_s` does not fit its window.
+            (CLIP), or `max_length_s` is not positive or not for audio.
 
     Example:
 
@@ -321,7 +321,7 @@ class FrozenEncoder:
     @property
     def _window_s(self) -> float | None:
         """The longest clip that is heard whole, in seconds; None where any is."""
-        return self.max_length_s or window_seconds(self.processor)
+        return min((s for s in (self.max_length_s, window_seconds(self.processor)) if s is not None), default=None)
 
     @property
     def _reads_mask(self) -> bool:

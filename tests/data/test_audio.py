@@ -640,13 +640,6 @@ def a_recording_that_begins_after_the_limit(folder):
     bank_of(late, teacher=teacher)
 
 
-@refusals.case(ValueError, "max_length_s=2 is longer than the window of 1 s of WhisperEncoder", "pass at most that")
-def a_window_longer_than_the_models(folder):
-    teacher = tiny_teachers.whisper()
-    yield
-    FrozenEncoder(teacher.model, teacher.processor, max_length_s=2)
-
-
 @refusals.case(ValueError, "max_length_s=0 leaves no audio", "pass a positive number of seconds")
 def a_window_of_nothing(folder):
     teacher = tiny_teachers.wav2vec2()

@@ -509,6 +509,9 @@ def test_a_window_may_end_within_a_second():
     model, extractor = long_whisper()
     encoder = FrozenEncoder(model, extractor, max_length_s=0.5)
 
+    beyond = FrozenEncoder(model, extractor, max_length_s=3)
+
+    assert beyond.preprocess([sound(0.3)])["input_features"].shape == (1, 80, 200)  # its own window is shorter
     assert encoder.preprocess([sound(0.3)])["input_features"].shape == (1, 80, 50)  # frames of 10 ms
     assert encoder.model.embed_positions.weight.shape == (25, 32)
     assert encoder.encode([sound(0.3)]).isfinite().all()
