@@ -19,8 +19,10 @@ def with_window(encoder: PreTrainedModel, processor: Any, seconds: float) -> tup
     Raises:
         ValueError: If the seconds are not positive.
     """
-    if not seconds > 0:
-        raise ValueError(f"max_length_s={seconds} leaves no audio: pass a positive number of seconds.")
+    if not 0 < seconds < float("inf"):
+        raise ValueError(
+            f"max_length_s={seconds} leaves no audio: pass a positive number of seconds, or None for no limit."
+        )
     if not isinstance(encoder, WhisperEncoder) or seconds >= processor.n_samples / processor.sampling_rate:
         return encoder, processor
     stride = encoder.conv1.stride[0] * encoder.conv2.stride[0]  # frames a position

@@ -640,7 +640,7 @@ def a_recording_that_begins_after_the_limit(folder):
     bank_of(late, teacher=teacher)
 
 
-@refusals.case(ValueError, "max_length_s=0 leaves no audio", "pass a positive number of seconds")
+@refusals.case(ValueError, "max_length_s=0 leaves no audio", "pass a positive number of seconds, or None")
 def a_window_of_nothing(folder):
     teacher = tiny_teachers.wav2vec2()
     yield
