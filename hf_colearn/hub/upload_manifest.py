@@ -86,6 +86,10 @@ def upload_manifest(
             _adapter_beside(folder, repo_id, files)
         manifest.card = _with_hub_paths(manifest.card, folder.resolve().name, repo_id)
         manifest.refused += _wrong_metadata(manifest.card)
+        if ModelCard(manifest.card).data.license is None:
+            manifest.notes.append(
+                "README.md names no licence: write `license: ...` into its metadata where you chose one"
+            )
     return manifest
 
 
@@ -95,9 +99,7 @@ def _card(folder: Path, repo_id: str, manifest: UploadManifest) -> str:
         return _read_card(folder)
     record = TrainingRecord.load(folder) if RECORD in manifest.files else None
     known = f"{RECORD} knows" if record else f"its files tell, since there is no {RECORD}"
-    manifest.notes.append(
-        f"README.md is written of what {known}: a licence, and scores that it lacks, are yours to add"
-    )
+    manifest.notes.append(f"README.md is written of what {known}")
     kind = ModelKind.of_folder(folder)
     return str(model_card(folder, kind, record, title=repo_id.split("/")[-1], repo_id=repo_id))
 

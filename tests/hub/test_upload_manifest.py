@@ -75,7 +75,7 @@ def test_of_a_saved_student_only_what_its_reader_needs_is_published(saved):
     with planned(folder, "me/x") as manifest:
         assert manifest.refused == [] and manifest.left_out == ["checkpoint-1/", "training_args.bin"]
         assert manifest.notes[0] == "the training heads 'probe' are left out: only training needs them"
-        assert "README.md is written of what colearning.json knows" in manifest.notes[1]
+        assert manifest.notes[1] == "README.md is written of what colearning.json knows"
         config = json.loads(manifest.files["config.json"].read_text())
         names = weights_of(manifest.files)
         card = ModelCard(manifest.card)
@@ -125,8 +125,8 @@ def test_a_model_of_another_class_is_published_with_a_card_of_its_files(kind, li
     with planned(folder, "me/x") as manifest:
         assert manifest.refused == [] and "model.safetensors" in manifest.files
         assert manifest.notes == [
-            "README.md is written of what its files tell, since there is no colearning.json: a licence, and scores that it "
-            "lacks, are yours to add"
+            "README.md is written of what its files tell, since there is no colearning.json",
+            "README.md names no licence: write `license: ...` into its metadata where you chose one",
         ]
         card = ModelCard(manifest.card)
     assert card.data.library_name == library and loaded in card.text
