@@ -4,13 +4,16 @@ This file travels with every checkpoint.
 """
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from transformers import PreTrainedModel
+from transformers.utils.logging import get_logger
 
 
+logger = get_logger(__name__)
 _LOGGER = logging.getLogger("transformers.modeling_utils")
 
 
@@ -52,3 +55,12 @@ def load_model(auto_class: Any, name_or_path: Any, **kwargs: Any) -> tuple[PreTr
 def lacking(part: dict[str, Any], random: dict[int, str]) -> list[str]:
     """The names of those weights of a model's part (its `state_dict(keep_vars=True)`) that [`load_model`] has found random."""
     return sorted({random[id(weight)] for weight in part.values() if id(weight) in random})
+
+
+def warn_of_random(checkpoint: str | os.PathLike, part: PreTrainedModel, random: dict[int, str]) -> None:
+    """Says in one line which weights of a model's part a checkpoint lacks, where training may still learn them."""
+    if names := lacking(part.state_dict(keep_vars=True), random):
+        logger.warning(
+            f"'{checkpoint}' lacks {len(names)} weights of {type(part).__name__} ('{names[0]}', ...), or has them in another "
+            "shape: they are random until they are trained."
+        )

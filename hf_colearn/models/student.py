@@ -39,7 +39,7 @@ from .checkpoint import CheckedModel
 from .configuration import CoLearningStudentConfig
 from .folding import fold_bottleneck
 from .heads import label_mask, make_head, task_loss, zero_gradient
-from .loading import lacking, load_model
+from .loading import load_model, warn_of_random
 from .outputs import CoLearningStudentOutput
 from .pooling import pool_outputs
 from .short_clips import fill_first_frame, masks_spans, takes_waveforms, without_impossible_spans
@@ -191,11 +191,7 @@ class CoLearningStudent(CheckedModel):
             stock, random = load_model(AutoModel, checkpoint, **options)
             stock = encoder = headless(stock)
             drop_unused_pooler(stock, self.config.pooling)
-        if fresh := lacking(encoder.state_dict(keep_vars=True), random):
-            logger.warning(
-                f"'{checkpoint}' lacks {len(fresh)} weights of {type(encoder).__name__} ('{fresh[0]}', ...), or has them in "
-                "another shape: they are random until they are trained."
-            )
+        warn_of_random(checkpoint, encoder, random)
         self.backbone.load_state_dict(stock.state_dict())
 
     def encode(
@@ -212,11 +208,9 @@ class CoLearningStudent(CheckedModel):
         folded = pixels is not None and pixels.ndim == 5 and not takes_video(self.config.backbone_config)
         if folded:
             inputs["pixel_values"] = pixels.flatten(0, 1)
-        if takes_waveforms(self.config.backbone_config):
-            waves, attention_mask = fill_first_frame(
-                self.config.backbone_config, inputs["input_values"], attention_mask
-            )
-            inputs["input_values"] = waves
+        if takes_waveforms(self.config.backbone_config) and "input_values" in inputs:
+            filled = fill_first_frame(self.config.backbone_config, inputs["input_values"], attention_mask)
+            inputs["input_values"], attention_mask = filled
         if attention_mask is not None:
             inputs["attention_mask"] = attention_mask
         outputs = self.backbone(**inputs, return_dict=True)
