@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers import AutoModelForImageClassification
 
 import families
 import tiny
@@ -213,6 +214,31 @@ def test_a_revision_is_a_branch_and_main_stays(hub, published, run):
     assert made.error is None, made.said
     assert hub.files("tester/branch", revision="v1") == expected(run, "tester/branch")
     assert hub.files("tester/branch") == {}
+
+
+def test_a_folder_of_save_model_is_published_as_a_student_that_loads(hub, published, tmp_path):
+    folder = tmp_path / "mine"
+    student = tiny.student(training_heads={"probe": {"out_features": 500}})
+    student.save_pretrained(folder, max_shard_size="15KB")
+    torch.save({"a": 1}, folder / "training_args.bin")
+    (folder / "checkpoint-2").mkdir()
+    torch.save({"a": 1}, folder / "checkpoint-2" / "optimizer.pt")
+    before = contents(folder)
+    made = published(folder, "tester/saved")
+    assert made.error is None, made.said
+    assert made.left_out == ["checkpoint-2/", "training_args.bin"]
+    assert any("the training heads 'probe' are left out" in note for note in made.notes)
+    files = hub.files("tester/saved")
+    assert not [name for name in files if name.endswith((".bin", ".pt"))] and contents(folder) == before
+    assert not [name for name, data in files.items() if name.endswith("safetensors") and b"training_heads" in data]
+    back = tmp_path / "back"
+    back.mkdir()
+    for name, data in files.items():
+        (back / name).write_bytes(data)
+    loaded, expected = AutoModelForImageClassification.from_pretrained(back), student.without_training_heads()
+    assert loaded.config.training_heads == {} and loaded.state_dict().keys() == expected.state_dict().keys()
+    assert all(torch.equal(weight, expected.state_dict()[name]) for name, weight in loaded.state_dict().items())
+    assert 'from_pretrained("tester/saved")' in files["README.md"].decode()
 
 
 # ---- faults that pass
