@@ -7,6 +7,7 @@ import io
 import operator
 import os
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -26,6 +27,7 @@ logger = logging.get_logger(__name__)
 _FRAME_S, _HOP_S = 0.025, 0.01  # of Kaldi's filter banks
 _LOUDEST = 32.0  # 30 dB above full scale: beyond it floats are integers that nobody has scaled
 _CANCELLED = 0.01
+_FRACTIONS = 1000  # of a sample; odd rates are off by 1/2000 at most, usual ones exact
 
 
 # ---- reading ----
@@ -78,7 +80,9 @@ def read_waveform(
     if sampling_rate and rate != sampling_rate:
         import torchaudio.functional  # slow to import
 
-        wave = torchaudio.functional.resample(torch.from_numpy(wave), rate, sampling_rate).numpy()
+        # A filter for every fraction of a sample would be gigabytes for odd rates; usual ones have a small denominator.
+        ratio = Fraction(rate, sampling_rate).limit_denominator(max(_FRACTIONS, sampling_rate // rate))
+        wave = torchaudio.functional.resample(torch.from_numpy(wave), ratio.numerator, ratio.denominator).numpy()
     return np.ascontiguousarray(wave, dtype=np.float32), sampling_rate or rate
 
 

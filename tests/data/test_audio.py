@@ -70,7 +70,7 @@ def test_a_clip_is_the_same_whatever_holds_it(tmp_path):
     np.testing.assert_array_equal(read_waveform(samples, 0, array_rate=RATE)[0], samples / np.float32(32768))
 
 
-@pytest.mark.parametrize("rate", [8000, 11_025, 16_000, 22_050, 32_000, 44_100, 48_000])
+@pytest.mark.parametrize("rate", [8000, 11_025, 16_000, 22_050, 22_254, 32_000, 44_100, 44_101, 48_000])
 def test_any_rate_sounds_the_same_at_16_khz(rate):
     wave, found = read_waveform(wav(tone(rate=rate), rate, subtype="FLOAT"), 0, RATE)
 
