@@ -107,7 +107,7 @@ def main() -> None:
 
     # Every arm gets a new student of the same kind.
     student = pair_student(pairs, options.student, options.max_length)
-    print(f"Models    student: {student.words}; teacher: {teacher}")
+    print(f"models:   student: {student.words}; teacher: {teacher}")
     data = pair_inputs(pairs, student)
 
     def make_student() -> PreTrainedModel:
@@ -133,7 +133,7 @@ def main() -> None:
         recipe="pairs",
         title=f"{pairs.source}: a student of {pairs.input_kind}, a teacher of {pairs.other_kind}",
         pipeline_tag=student.pipeline_tag,
-        dataset_name=f"{pairs.title}, {pairs.split}",
+        dataset_name=pairs.description,
         dataset_type=pairs.source,
         teacher=teacher,
         pairing=f"every sample with its own '{pairs.columns.other}'"

@@ -93,7 +93,11 @@ def find_columns(
         if name != label and (kind in ("image", "audio") or not _is_id(name))
     }
     contents = {name: kind for name, kind in free.items() if kind in MODALITIES}
-    numbers = tuple(name for name, kind in free.items() if kind in ("number", "integer") and name != other)
+    numbers = tuple(
+        name
+        for name, kind in free.items()
+        if kind in ("number", "integer") and name != other and name.lower() not in _LABELS  # which would tell the label
+    )
     if input is not None and not has_all_numbers:
         chosen, kind = (input,), _content(kinds, input, "--input")
     elif has_all_numbers or (numbers and not {"image", "audio", "features"} & {*contents.values()}):

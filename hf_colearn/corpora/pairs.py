@@ -77,9 +77,15 @@ class Pairs:
         of = "" if self.names is None else f", {len(self.names)} classes"
         return f"{self.source} ({self.input_kind} with {self.other_kind}{of})"
 
+    @property
+    def description(self) -> str:
+        """The same with how it was tested, and what else to know."""
+        return " ".join([f"{self.title}, {self.split}{'.' if self.notes else ''}", *self.notes]).removesuffix(".")
+
     def __str__(self) -> str:
         first, *_, last = [self.columns.input[0], *self.columns.input]
-        read = f"column '{first}'" if first == last else f"columns '{first}' to '{last}'"
+        count = len(self.columns.input)
+        read = f"column '{first}'" if count == 1 else f"{count} columns, '{first}' to '{last}'"
         shown = f"column '{self.columns.other}'" if self.columns.other else "a sentence about the class of a sample"
         task = "none: the student learns from pairs alone, and is tested by retrieval"
         if self.problem_type is not None:
@@ -154,6 +160,8 @@ def load_pairs(
                 f"Of {len(parts['train']):,} training samples at most {max_samples:,} are taken (--max_samples)."
             )
         parts = {split: _few(part, most[split], seed) for split, part in parts.items()}
+    if labels is not None and labels.problem_type == REGRESSION:
+        parts = _standardized(parts, notes)
     parts["train"] = with_sample_ids(parts["train"])
     name = str(source) if not Path(source).exists() else Path(source).resolve().name
     problem = None if labels is None else labels.problem_type
@@ -279,6 +287,22 @@ def _shared(parts: dict[str, Dataset]) -> list[str]:
                     f"{count:,} of {len(parts['test']):,} test samples have an {what} that is in 'train', too."
                 )
     return [note.replace("an partner", "a partner") for note in notes]
+
+
+def _standardized(parts: dict[str, Dataset], notes: list[str]) -> dict[str, Dataset]:
+    """Values in units of the training split's spread, so that a loss of any values weighs as much as that of a teacher."""
+    values = np.asarray(parts["train"]["labels"][:], dtype=np.float64)
+    mean, std = float(np.nanmean(values)), float(np.nanstd(values))
+    if not std > 0:
+        raise ValueError(f"all labels of the training split are {mean:g}: there is nothing to learn.")
+    notes.append(
+        f"The student learns and predicts (value - {mean:.6g}) / {std:.6g}, by mean and spread of the training split."
+    )
+    made = {}
+    for split, part in parts.items():
+        scaled = (np.asarray(part["labels"][:], dtype=np.float64) - mean) / std
+        made[split] = part.remove_columns("labels").add_column("labels", scaled, feature=Value("float32"))
+    return made
 
 
 def _few(part: Dataset, most: int, seed: int) -> Dataset:

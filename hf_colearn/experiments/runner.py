@@ -87,7 +87,9 @@ def run_recipe(
         def evaluator(**changed: Any) -> CoLearningTrainer:
             return make_trainer(baseline, baseline.arguments({**training, **changed}, first_seed))
 
-        check_student(options.check, info.pipeline_tag if has_teacher else None, evaluator, data["test"], info)
+        own_score = None if score is scored_run else score
+        tag = info.pipeline_tag if has_teacher else None
+        check_student(options.check, tag, evaluator, data["test"], info, own_score)
     colearned = [plan for plan in plans if plan.kind == "colearned"] or [plans[0]]
     kept = colearned[0 if has_teacher else -1]
     student = folder / ("student" if has_teacher else "model")
