@@ -6,6 +6,7 @@ Shapes: N samples, F what a sample's input is told by to linear probes.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -116,6 +117,11 @@ def pair_student(pairs: Pairs, name: str | None = None, max_length: int | None =
     return made(pairs, None if is_tiny else name, max_length)
 
 
+def called(model: str) -> str:
+    """A model's Hub id, or the name of its folder without the way to it."""
+    return Path(model).name if Path(model).is_dir() else model
+
+
 def _frozen(name: str, pairs: Dataset, _: Dataset) -> np.ndarray:
     """The features of a pretrained backbone before training."""
     bank = TeacherBank.encode(FrozenEncoder.from_pretrained(name), list(pairs["input"]), show_progress=False)
@@ -137,7 +143,7 @@ def _of_images(pairs: Pairs, name: str | None, _: int | None) -> PairStudent:
         mean=processor.image_mean, std=processor.image_std, mixup=0, cutmix=0, label_smoothing=0
     )
     return PairStudent(
-        words=f"a ResNet of two blocks from scratch, {_PIXELS} x {_PIXELS} pixels" if name is None else name,
+        words=f"a ResNet of two blocks from scratch, {_PIXELS} x {_PIXELS} pixels" if name is None else called(name),
         pipeline_tag="image-classification",
         inputs=lambda part: with_pixel_values(part, processor, "input", "labels"),
         make=partial(_from, "image", resnet_tiny() if name is None else name),
@@ -160,7 +166,7 @@ def _of_sounds(pairs: Pairs, name: str | None, _: int | None) -> PairStudent:
     if name is not None:
         processor: Any = AutoFeatureExtractor.from_pretrained(name)
         entry, collator = processor.model_input_names[0], DataCollatorWithPadding(processor)
-        words, backbone, pooled = name, name, partial(_frozen, name)
+        words, backbone, pooled = called(name), name, partial(_frozen, name)
     else:
         clips = pairs.train.select(range(min(_CLIPS, len(pairs.train))))["input"]
         seconds = [len(wave) / rate for wave, rate in (read_waveform(cell, row) for row, cell in enumerate(clips))]
@@ -189,7 +195,9 @@ def _of_texts(pairs: Pairs, name: str | None, max_length: int | None) -> PairStu
     else:
         tokenizer, backbone = AutoTokenizer.from_pretrained(name), name
     return PairStudent(
-        words="a BERT of two layers from scratch, with a vocabulary of the training texts" if name is None else name,
+        words="a BERT of two layers from scratch, with a vocabulary of the training texts"
+        if name is None
+        else called(name),
         pipeline_tag="text-classification",
         inputs=lambda part: with_input_ids(part, tokenizer, "input", "labels", max_length=max_length),
         make=partial(_from, "text", backbone),

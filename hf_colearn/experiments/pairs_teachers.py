@@ -16,7 +16,7 @@ from hf_colearn.experiments.packaged_models import (
     language_teacher,
     vision_teacher,
 )
-from hf_colearn.experiments.pairs_students import TINY
+from hf_colearn.experiments.pairs_students import TINY, called
 from hf_colearn.experiments.tiny_models import bert_tiny, resnet_tiny, trained_tokenizer, wav2vec2_tiny
 from hf_colearn.teachers.bank import TeacherBank
 from hf_colearn.teachers.encoder import FrozenEncoder
@@ -58,11 +58,12 @@ def pair_teacher(pairs: Pairs, name: str | None, pooling: str = "mean") -> tuple
             "with a Hub id or a folder, such as openai/whisper-tiny.en, or tiny (random weights, to try the command)."
         )
     chosen = name or PACKAGED[kind]
+    shown = called(chosen)
     if kind == "text":
-        return language_teacher(chosen, pooling), f"{chosen}, {pooling} pooling, frozen"
+        return language_teacher(chosen, pooling), f"{shown}, {pooling} pooling, frozen"
     if kind == "image":
-        return vision_teacher(chosen, pooling), f"{chosen}, frozen"
-    return speech_encoder(chosen, _SECONDS, pooling), f"{chosen}, {pooling} pooling, frozen"
+        return vision_teacher(chosen, pooling), f"{shown}, frozen"
+    return speech_encoder(chosen, _SECONDS, pooling), f"{shown}, {pooling} pooling, frozen"
 
 
 def _tiny(pairs: Pairs, kind: str) -> FrozenEncoder:
