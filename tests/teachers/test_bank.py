@@ -23,6 +23,7 @@ from PIL import Image
 import child_python
 import tiny
 import tiny_teachers
+from docstrings import run_example
 from hf_colearn import TeacherBank
 from hf_colearn.teachers.bank import default_cache_dir
 from hf_colearn.teachers.encoding import write_bank
@@ -533,6 +534,10 @@ def test_rows_of_images_and_audio_are_found_by_their_content():
         assert loaded.rows_of([inputs[1], inputs[0], inputs[1]]).tolist() == [1, 0, 1]
         with pytest.raises(ValueError, match="input 0 is paired with row 0 .* from another one: this one's is row 1"):
             loaded.check_inputs(inputs[::-1])
+
+
+def test_the_example_of_rows_of_is_right():
+    run_example(TeacherBank.rows_of)
 
 
 def test_the_column_of_the_inputs_is_remembered():

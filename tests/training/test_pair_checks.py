@@ -9,7 +9,9 @@ import torch
 from datasets import Audio, ClassLabel, Dataset, Image, concatenate_datasets, interleave_datasets
 from PIL import Image as Pictures
 
+import tiny
 from hf_colearn import (
+    CoLearningTrainer,
     ConstantTarget,
     Mismatched,
     Noisy,
@@ -110,6 +112,15 @@ def ids_made_after_a_shuffle(folder):
     train = numbered_after_a_shuffle()
     yield
     check(train)
+
+
+@case(ValueError, "this one's is row", "ids made after a shuffle", "`Paired(bank.rows_of(train['text']))`")
+def training_on_ids_made_after_a_shuffle(folder):
+    data = tiny.digits(N).remove_columns("sample_id").add_column("text", TEXTS)
+    fields = {"train_dataset": with_sample_ids(data.shuffle(seed=0)), "bank": BANK}
+    trainer = CoLearningTrainer(tiny.student(latent_dim=2), tiny.arguments(folder / "out", alpha=0.5), **fields)
+    yield
+    trainer.train()
 
 
 # Of the labels 0 to 3 in turn the last one is left out, so sample id 3 is text 4.
