@@ -53,6 +53,10 @@ def make_parser() -> CommandParser:
         "--projections", nargs="*", default=["pca", "tsne"], choices=["pca", "tsne", "umap"],
         help="maps of the latents to draw, pca and tsne by default; umap needs pip install 'hf-colearn[umap]'",
     )  # fmt: skip
+    one.add_argument(
+        "--arms", nargs="+", metavar="ARM",
+        help="arms of maps and tables of classes; by default baseline, best co-learned arm and best null control",
+    )  # fmt: skip
     one.set_defaults(action=_report)
 
     one = commands.add_parser(
@@ -176,7 +180,7 @@ def _report(options: argparse.Namespace) -> int:
     from hf_colearn.analysis.report.reporting import report
 
     facts = {"title": options.title} if options.title else None
-    made = report(options.runs, options.output_dir, facts, options.metric, options.projections)
+    made = report(options.runs, options.output_dir, facts, options.metric, options.projections, options.arms)
     print(made.headline, *([f"\n{made.summary}"] if made.summary else []), "Written:", sep="\n")
     print(*(f"  {path}" for path in made.files), sep="\n")
     return 0

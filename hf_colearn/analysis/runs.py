@@ -148,6 +148,11 @@ def _arms(runs: Sequence[Run], metric: str) -> list[Arm]:
             "as 'r2', which is 1 - mse / variance of the test labels."
         )
     for run in runs:
+        if not run.metrics:
+            raise ValueError(
+                f"nothing was measured in arm '{run.arm}', seed {run.seed}: give its trainer a `compute_metrics`, and save the "
+                "run again."
+            )
         if metric not in run.metrics:
             raise ValueError(
                 f"metric='{metric}' was not measured in arm '{run.arm}', which has {sorted(run.metrics)}: choose "

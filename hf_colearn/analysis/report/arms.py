@@ -1,5 +1,6 @@
 """Sections of a report: did the arms differ, on the test set, on other ones, and over the levels of a sweep?"""
 
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from hf_colearn.analysis.plots.comparisons import plot_differences, plot_sweep
 from hf_colearn.analysis.report.merged_results import MergedResults
 from hf_colearn.analysis.report.page import Section, Table
-from hf_colearn.analysis.runs import Run, compare_runs, mean_percent, means_table
+from hf_colearn.analysis.runs import Run, by_arm, compare_runs, mean_percent, means_table
 from hf_colearn.analysis.statistics.sweep import degradation
 from hf_colearn.utils.metric_names import called, is_count, is_error, with_unit
 
@@ -18,20 +19,20 @@ def section_arms(results: MergedResults) -> Section:
     comparison = results.comparison
     if comparison is None:
         section.lead = "Each arm's own score; no difference between them is stated, for the reason above."
-        header = ["arm", "kind", "seeds", f"{with_unit(results.metric)}, mean"]
-        arms = results.arms.items()
-        rows = [[arm, runs[0].kind, str(len(runs)), mean_percent(runs, results.metric)] for arm, runs in arms]
+        header, *rows = rows_of_each(results.runs, results.metric)
         section.tables.append(Table(header, rows, "Every arm by itself: they are not compared."))
         return section
     section.lead = (
-        f"{comparison.n_seeds} seed{'s' if comparison.n_seeds > 1 else ''} an arm, scored once on the test set. "
-        "Null controls have everything but the content: what they gain needs none."
+        f"{comparison.n_seeds} seed{'s' if comparison.n_seeds > 1 else ''} an arm, scored once on the test set."
     )
+    if comparison.strongest_null is not None:
+        section.lead += " Null controls have everything but the content: what they gain needs none."
     header, *rows = comparison.rows()
     section.tables.append(Table(header, rows))
     section.notes.extend(comparison.notes())
     alt = f"Differences of every arm to the baseline in percentage points. {comparison.headline}"
-    caption = "Where a bar does not touch the line at 0, the arm differs from the baseline."
+    has_bars = any(arm.to_baseline is not None and arm.to_baseline.low is not None for arm in comparison.arms)
+    caption = "Where a bar does not touch the line at 0, the arm differs from the baseline." if has_bars else ""
     section.add_picture("differences", partial(plot_differences, comparison, results.styles), alt, caption)
     measured = dict.fromkeys(key for run in results.runs for key, value in run.metrics.items() if np.isfinite(value))
     shown = {results.metric, *(part.comparison.metric for part in results.parts)}
@@ -43,6 +44,12 @@ def section_arms(results: MergedResults) -> Section:
         but = ", errors as they are" if any(map(is_error, keys)) else ""
         section.tables.append(Table(header, rows, f"Everything else that was measured, in %{but}, means over seeds"))
     return section
+
+
+def rows_of_each(runs: Sequence[Run], metric: str) -> list[list[str]]:
+    """The mean of every arm by itself, the header first."""
+    rows = [["arm", "kind", "seeds", f"{with_unit(metric)}, mean"]]
+    return rows + [[arm, of[0].kind, str(len(of)), mean_percent(of, metric)] for arm, of in by_arm(runs).items()]
 
 
 def section_tests(results: MergedResults) -> Section | None:

@@ -38,12 +38,12 @@ def section_latents(results: MergedResults) -> Section | None:
     section = Section("latents", "How the latent space changed", has_arms_in_pictures=False)
     if len(without) == len(results.arms):
         section.lead = (
-            "The models return no `latents` [B, D]; a model whose output has them would have maps and distances here."
+            "The models return no 'latents' [B, D]; a model whose output has them would have maps and distances here."
         )
         return section
     section.lead = "Test samples, unless stated otherwise; maps are of the first seed."
     if without:
-        section.notes.append(f"Without {', '.join(map(repr, without))}, whose models return no `latents`.")
+        section.notes.append(f"Without {', '.join(map(repr, without))}, whose models return no 'latents'.")
     with section.error_notes("Latents by numbers"):
         section.tables.append(_geometry_table(section, results))
     if results.first("baseline") is not None:
@@ -57,7 +57,7 @@ def section_latents(results: MergedResults) -> Section | None:
 
 def _latents(run: Run) -> np.ndarray:
     if run.test.latents is None:
-        raise ValueError("its model returns no `latents`")
+        raise ValueError("its model returns no 'latents'")
     return run.test.latents
 
 
@@ -203,7 +203,7 @@ def _add_maps(section: Section, results: MergedResults) -> None:
     baseline, colearned = results.first("baseline"), results.first("colearned")
     shown = {run.arm: run for run in results.first_seed if run.arm in results.shown and run.test.latents is not None}
     if not shown:
-        section.notes.append(f"No maps: {', '.join(map(repr, results.shown))} returned no `latents`.")
+        section.notes.append(f"No maps: {', '.join(map(repr, results.shown))} returned no 'latents'.")
         return
     labels = next(iter(shown.values())).test.labels
     names = readable(results.runs[0].facts.get("class_names"))

@@ -10,7 +10,7 @@ import numpy as np
 
 from hf_colearn.analysis.plots.projection import Method
 from hf_colearn.analysis.plots.style import arm_styles
-from hf_colearn.analysis.report.arms import section_arms, section_sweep, section_tests
+from hf_colearn.analysis.report.arms import rows_of_each, section_arms, section_sweep, section_tests
 from hf_colearn.analysis.report.budget import section_budget
 from hf_colearn.analysis.report.by_modality import PartComparison, compare_parts, main_parts
 from hf_colearn.analysis.report.fairness import section_fairness
@@ -25,6 +25,7 @@ from hf_colearn.analysis.runs import Run, at_one_level, by_arm, by_level, compar
 from hf_colearn.analysis.statistics.compare import Comparison
 from hf_colearn.analysis.statistics.levels import LevelComparisons, level_words
 from hf_colearn.utils.metric_names import is_count, is_error
+from hf_colearn.utils.tables import text_table
 
 
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -52,7 +53,7 @@ class Report:
         comparison ([`~hf_colearn.analysis.statistics.compare.Comparison`], *optional*): None where arms cannot be compared;
             [`~hf_colearn.analysis.statistics.levels.LevelComparisons`] of a sweep with a baseline at every level.
         sections (`list[Section]`), files (`list[Path]`): What the page shows, and what was written, the page first.
-        summary (`str`): The arms' tables for a terminal; empty where they cannot be compared.
+        summary (`str`): The arms' tables for a terminal.
     """
 
     headline: str
@@ -169,7 +170,8 @@ def _write(
     content = {name: value for name, value in info.items() if name != "runs"}
     content |= {"headline": headline, "findings": {section.name: _plain(section) for section in sections}}
     written.insert(1, write_report(folder, all_runs, comparison, content))
-    text = "" if comparison is None else summary(runs, comparison, info)
+    each = text_table(rows_of_each(runs, metric))
+    text = each if comparison is None else summary(runs, comparison, info)
     return Report(headline, verdict, comparison, sections, written, text)
 
 

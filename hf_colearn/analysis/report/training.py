@@ -52,7 +52,7 @@ def section_training(results: MergedResults) -> Section:
         section.add_picture("alpha", draw, "Alpha of every arm over the optimizer steps", "Its share of the loss.")
     if not section.pictures:
         section.notes.append(
-            f"The longest run of {_last_step(results)} steps logged no loss: train with a smaller `logging_steps`."
+            f"The longest run of {_last_step(results)} steps logged no loss: train with smaller 'logging_steps'."
         )
     return section
 
@@ -121,7 +121,7 @@ def section_cost(results: MergedResults) -> Section:
             ]
     else:
         section.notes.append(
-            "No time: the runs' logs have no `train_runtime`, which Trainer writes when training ends."
+            "No time: the runs' logs have no 'train_runtime', which Trainer writes when training ends."
         )
     memory = {arm: [run.facts.get("peak_memory") or np.nan for run in runs] for arm, runs in results.arms.items()}
     if np.isfinite([value for of_arm in memory.values() for value in of_arm]).any():

@@ -156,7 +156,9 @@ class Comparison:
         rows = [["arm", "kind", with_unit(self.metric), level, f"vs '{self.baseline}' [pp]", f"vs {null} [pp]"]]
         for arm in self.arms:
             differences = [points(difference) for difference in (arm.to_baseline, arm.to_null)]
-            rows.append([arm.name, arm.kind, f"{100 * arm.mean.mean:.2f}", interval(arm.mean, ""), *differences])
+            rows.append(
+                [arm.name, arm.kind, f"{100 * arm.mean.mean:.2f}", interval(arm.mean, "") or "-", *differences]
+            )
         return rows
 
     def notes(self) -> list[str]:
@@ -390,7 +392,18 @@ def _check(arms: list[Arm], confidence: float) -> None:
                 )
     kinds = [arm.kind for arm in arms]
     if kinds.count("baseline") != 1 or not {"colearned", "reference"} & set(kinds):
-        raise ValueError(f"need exactly one arm of kind 'baseline' and at least one 'colearned', got {kinds}")
+        raise ValueError(
+            f"need exactly one arm of kind 'baseline' and at least one 'colearned', got {kinds}: {_what_is_missing(arms)}."
+        )
+
+
+def _what_is_missing(arms: Sequence[Arm]) -> str:
+    baselines = [repr(arm.name) for arm in arms if arm.kind == "baseline"]
+    if len(baselines) > 1:
+        return f"compare {' and '.join(baselines)} one at a time, or save all but one of them as 'reference'"
+    if not baselines:
+        return "train the same model without a teacher, and save it as 'baseline'"
+    return "train one with the teacher, and save it as 'colearned'"
 
 
 def check_arm(arm: str, kind: str) -> None:
