@@ -266,6 +266,7 @@ def test_a_function_that_is_the_models_loss_teaches_all_its_heads_the_same(model
     # Half of the samples lack a modality, unevenly over the micro-batches.
     data = senses(without=(0, 1, 2, 3, 9, 12, 17, 18, 19, 20, 22, 23))
     parts = {"model": functools.partial(multimodal, **model), "train_dataset": data, "eval_dataset": data}
+    parts |= {"objective": None, "callbacks": []}
     shape = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
     own, by_function = (
         trained(trainer("multimodal", **parts, **shape, **more)) for more in ({}, {"compute_loss_func": function})
