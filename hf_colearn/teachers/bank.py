@@ -18,12 +18,12 @@ from datasets import Column, Dataset, concatenate_datasets
 from huggingface_hub import constants
 
 from hf_colearn.teachers import bank_files, bank_hub, encoding, fingerprint
+from hf_colearn.teachers.bank_arguments import as_latents, check_encoding
 from hf_colearn.teachers.bank_card import bank_card, without_folders
 from hf_colearn.teachers.bank_files import FORMAT
 from hf_colearn.teachers.bank_inputs import BankInputs, check_pairs, find_rows, keys_of
 from hf_colearn.teachers.encoder import FrozenEncoder
 from hf_colearn.teachers.encoding import DESCRIPTION, INDEX, LATENTS
-from hf_colearn.teachers.given_latents import as_latents
 from hf_colearn.teachers.latent_scale import SCALINGS, first_zero, moments, standardization, unit_norm
 from hf_colearn.teachers.rows import StoredRows
 from hf_colearn.utils import distributed
@@ -104,6 +104,7 @@ class TeacherBank:
         ```
         """
         with distributed.raise_on_all_ranks():
+            check_encoding(encoder, inputs, cache_dir, batch_size)
             distinct = encoding.find_distinct(inputs, encoder.modality)
             description = {"format": FORMAT, "inputs": distinct.fingerprint, **encoder.description()}
             name = fingerprint.of_json(description)
@@ -234,7 +235,7 @@ class TeacherBank:
         language: str | None = None,
         source_datasets: Sequence[str] = (),
     ) -> str:
-        """Publishes the bank as a dataset with its card: the configuration `latents`, and `index` where inputs repeat.
+        """Publishes the bank, with the texts of its rows, as a dataset: configuration `latents`, `index` where inputs repeat.
 
         Args:
             repo_id (`str`): Such as `"me/bert-large-imagenet-prompts"`.

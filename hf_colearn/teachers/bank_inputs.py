@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Column
+from datasets import Column, Dataset
 
 from hf_colearn.teachers.inputs import digest
 
@@ -133,7 +133,17 @@ def _known(stored: BankInputs | None) -> BankInputs:
 
 def keys_of(stored: BankInputs, inputs: Any) -> list[str]:
     """The keys of a list of inputs, refusing what is none."""
-    if isinstance(inputs, (str, Mapping)) or not hasattr(inputs, "__len__") or not hasattr(inputs, "__getitem__"):
-        shown = f"the text '{inputs[:_SHOWN]}'" if isinstance(inputs, str) else f"a {type(inputs).__name__}"
-        raise TypeError(f"inputs is {shown}: pass a list or column of inputs.")
+    check_inputs(inputs)
     return stored.keys_of(inputs)
+
+
+def check_inputs(inputs: Any) -> None:
+    """Refuses what is no list of inputs that can be read twice."""
+    if isinstance(inputs, Dataset):
+        raise TypeError(
+            f"inputs is a Dataset: pass one of its columns, such as `dataset['{inputs.column_names[0]}']`."
+        )
+    if isinstance(inputs, str):
+        raise ValueError(f"inputs='{inputs[:_SHOWN]}' is a single text: pass a list of inputs.")
+    if isinstance(inputs, Mapping) or not hasattr(inputs, "__len__") or not hasattr(inputs, "__getitem__"):
+        raise TypeError(f"inputs is a {type(inputs).__name__}: pass a list or column of inputs.")

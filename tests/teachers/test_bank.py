@@ -763,7 +763,7 @@ def rows_of_inputs_that_are_unknown(folder):
     bank.rows_of(["a cat"])
 
 
-@case(TypeError, "inputs is the text 'a cat'", "pass a list")
+@case(ValueError, "inputs='a cat' is a single text", "pass a list")
 def rows_of_a_single_text(folder):
     yield
     SMALL.rows_of("a cat")
@@ -787,7 +787,7 @@ def an_input_of_another_row(folder):
     SMALL.check_inputs(["a cat", "a dog", "a dog"])
 
 
-@case(TypeError, "inputs is the text 'abc'", "pass a list")
+@case(ValueError, "inputs='abc' is a single text", "pass a list")
 def a_text_for_the_inputs_of_three_latents(folder):
     yield
     TeacherBank.from_latents(np.eye(3), inputs="abc")
@@ -821,3 +821,27 @@ def a_mask_for_rows(folder):
 def a_bank_of_no_folder(folder):
     yield
     TeacherBank.load(None)
+
+
+@case(TypeError, "encoder is the text 'bert-base-uncased'", "`FrozenEncoder.from_pretrained(name_or_folder)`")
+def a_teacher_by_name(folder):
+    yield
+    TeacherBank.encode("bert-base-uncased", TEXTS, folder / "banks")
+
+
+@case(TypeError, "inputs is a Dataset", "`dataset['text']`")
+def a_dataset_for_its_column(folder):
+    yield
+    encode(inputs=Dataset.from_dict({"text": TEXTS}), cache_dir=folder / "banks")
+
+
+@case(TypeError, "inputs is a generator", "pass a list or column")
+def inputs_that_can_be_read_once(folder):
+    yield
+    encode(inputs=(text for text in TEXTS), cache_dir=folder / "banks")
+
+
+@case(ValueError, "batch_size=-1", "a whole number, at least 1")
+def batches_of_less_than_nothing(folder):
+    yield
+    encode(batch_size=-1, cache_dir=folder / "banks")  # would encode nothing, and keep a bank of zeros

@@ -1,9 +1,26 @@
-"""Latents that were computed elsewhere. Shapes: N inputs, D dimensions."""
+"""What a bank is made of: a teacher and its inputs, or latents that were computed elsewhere. N inputs, D dimensions."""
 
 from typing import Any
 
 import numpy as np
 import torch
+
+from hf_colearn.teachers.bank_inputs import check_inputs
+from hf_colearn.teachers.encoder import FrozenEncoder
+from hf_colearn.utils.checks import check_integer, check_path
+
+
+def check_encoding(encoder: Any, inputs: Any, cache_dir: Any, batch_size: Any) -> None:
+    """Refuses what cannot be encoded, or not so."""
+    if not isinstance(encoder, FrozenEncoder):
+        shown = f"the text '{encoder}'" if isinstance(encoder, str) else f"a {type(encoder).__name__}"
+        raise TypeError(
+            f"encoder is {shown}: pass a teacher, such as `FrozenEncoder.from_pretrained(name_or_folder)`."
+        )
+    check_inputs(inputs)
+    check_integer("batch_size", batch_size, least=1)
+    if cache_dir is not None:
+        check_path("cache_dir", cache_dir)
 
 
 def as_latents(latents: Any) -> np.ndarray:
