@@ -137,7 +137,8 @@ def _name_base(folder: Path, repo_id: str, base: str | None, manifest: UploadMan
         )
         manifest.refused.append(
             f"{local}, which others cannot load: publish the base model first, and name its repository (base='me/base', or "
-            "--base me/base)"
+            "--base me/base); or save adapter, base and merged student by hf_colearn.models.lora.save_student, and publish "
+            "that folder"
         )
         return
     config["base_model_name_or_path"] = manifest.base = base or named
