@@ -33,10 +33,13 @@ from hf_colearn.experiments.runner import brief_training, quiet, run_recipe
 from hf_colearn.experiments.tiny_models import resnet_tiny
 from hf_colearn.utils.command_line import CommandParser, run_script
 from hf_colearn.utils.distributed import rank
+from hf_colearn.utils.recipe_files import described
 
 
 def make_parser() -> CommandParser:
-    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(
+        description=described(__file__, __doc__), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--output_dir", default="runs/digits_l2v", help="where report, plots and student go")
     parser.add_argument("--seeds", type=int, default=5, help="runs of every arm")
     parser.add_argument("--arms", nargs="*", help="names of the arms to train; all by default")

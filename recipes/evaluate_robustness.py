@@ -37,10 +37,13 @@ from hf_colearn.evaluation.imagenet_variants import (
 )
 from hf_colearn.utils.command_line import CommandParser, run_script
 from hf_colearn.utils.distributed import destroy_process_group
+from hf_colearn.utils.recipe_files import described
 
 
 def make_parser() -> CommandParser:
-    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(
+        description=described(__file__, __doc__), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", required=True, help="a folder or an id of the Hub; with its image processor")
     parser.add_argument(
         "--datasets", nargs="+", choices=VARIANTS, help="by default those of --data, or else all that the Hub has"

@@ -36,6 +36,7 @@ from hf_colearn.experiments.runner import brief_training, quiet, run_recipe
 from hf_colearn.experiments.tiny_models import resnet_tiny
 from hf_colearn.teachers.pairing import Mismatched, PairedFraction
 from hf_colearn.utils.command_line import CommandParser, run_script
+from hf_colearn.utils.recipe_files import described
 
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -47,7 +48,9 @@ SWEEPS = {
 
 
 def make_parser() -> CommandParser:
-    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(
+        description=described(__file__, __doc__), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--output_dir", default="runs/pairing_sweep", help="where the runs and the report go")
     parser.add_argument("--sweep", nargs="+", choices=[*SWEEPS], default=[*SWEEPS], help="what varies")
     parser.add_argument("--seeds", type=int, default=3, help="runs of every arm")

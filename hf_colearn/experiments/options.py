@@ -5,7 +5,6 @@ import copy
 import difflib
 import inspect
 import json
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, make_dataclass
@@ -21,7 +20,7 @@ from hf_colearn.arguments import CoLearningArguments
 from hf_colearn.corpora.base import warn
 from hf_colearn.models.lora import with_lora
 from hf_colearn.utils.command_line import CommandParser, program
-from hf_colearn.utils.recipe_files import recipe_command
+from hf_colearn.utils.recipe_files import described
 
 
 # As published, and what transformers' `--optim` has not: Adam with L2 in the gradient, SGD with momentum.
@@ -109,7 +108,7 @@ def parse_recipe(
         _groups(options_class),  # type: ignore[arg-type]
         prog=program(),
         usage="%(prog)s [options]",
-        description=_description(script),
+        description=described(script, sys.modules["__main__"].__doc__),
         formatter_class=_Help,
         allow_abbrev=False,  # `--small` must be seen before the rest is parsed
     )
@@ -183,17 +182,6 @@ def _group(title: str, of: type, chosen: Sequence[Field]) -> type:
         for f in chosen
     ]
     return make_dataclass("Group", copied, namespace={"_argument_group_name": title}, kw_only=True)
-
-
-def _description(script: str) -> str:
-    """The recipe's docstring; where it is installed and not in a checkout, with the commands that work there."""
-    name, text = Path(script).stem, sys.modules["__main__"].__doc__ or ""
-    if Path(script).resolve().parent.parent.name == "hf_colearn":
-        ours = recipe_command(name, [])
-        text = re.sub(rf"(accelerate launch|python) recipes/{name}\.py", ours, text).replace(
-            "--config recipes/", "--config "
-        )
-    return text
 
 
 # ---- YAML ----

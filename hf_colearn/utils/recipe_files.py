@@ -69,6 +69,15 @@ def recipe_command(name: str, argv: Sequence[str], processes: int = 1) -> str:
     return shlex.join([*ours, *argv])
 
 
+def described(script: str, docstring: str | None) -> str:
+    """A recipe's docstring for its `--help`: where it is installed, with the commands that work without a clone."""
+    name, text = Path(script).stem, docstring or ""
+    if Path(script).resolve().parent.parent.name != "hf_colearn":
+        return text
+    text = re.sub(rf"(accelerate launch|python) recipes/{name}\.py", recipe_command(name, []), text)
+    return text.replace("--config recipes/", "--config ")
+
+
 def run_recipe_script(name: str, argv: Sequence[str], prog: str | None = None) -> None:
     """Runs a recipe in this process, as `python recipes/NAME.py ARGV` does; `prog` is how its `--help` calls it."""
     script = str(recipe_script(name))

@@ -19,6 +19,7 @@ import pytest
 import torch
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
+import child_python
 import families
 import tiny
 from hub_double import HubDouble, hub_env, run_child
@@ -157,3 +158,48 @@ def test_a_stranger_installs_the_wheel_and_classifies_a_picture(site, tmp_path):
     assert len(ours) > 20 and all(file.startswith(str(site)) for file in ours)
     for folder in ("hf_colearn", "tests", "recipes"):
         assert not [file for file in told["files"] if file.startswith(str(ROOT / folder) + os.sep)]
+
+
+EVERY_RECIPE = """
+import contextlib, io, json, sys
+sys.meta_path[:] = [finder for finder in sys.meta_path if "__editable__" not in getattr(finder, "__module__", "")]
+from hf_colearn.cli import main
+from hf_colearn.utils.recipe_files import recipe_names
+
+def told(*argv):
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        try:
+            main(argv)
+        except SystemExit as ended:
+            assert ended.code == 0, (argv, ended.code)
+    return out.getvalue()
+
+print(json.dumps({
+    "listed": [line.split()[0] for line in told("recipe").splitlines()],
+    "path": told("recipe", "digits_l2v", "--path").strip(),
+    "copied": told("recipe", "imagenet_l2v", "--copy", "mine"),
+    "help": {name: told("recipe", name, "--run", "--help") for name in recipe_names()},
+    "train": told("train", "--help"),
+}))
+"""
+
+
+def test_without_a_clone_every_recipe_is_listed_copied_and_helps(site, tmp_path):
+    env = {**os.environ, "PYTHONPATH": str(site), "HF_HUB_OFFLINE": "1"}
+    done = child_python.run(EVERY_RECIPE, env=env, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    recipes = sorted(path.stem for path in (ROOT / "recipes").glob("*.py"))
+    assert told["listed"] == recipes == sorted(told["help"])
+    assert told["path"] == str(site / "hf_colearn" / "recipes" / "digits_l2v.py")
+    assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == [
+        "imagenet_l2v.py",
+        "imagenet_l2v.yaml",
+        "imagenet_l2v_resnet50.yaml",
+    ]
+    for name, text in told["help"].items():
+        assert text.startswith(f"usage: {name}.py ") and str(ROOT) not in text, name
+        assert f"hf-colearn recipe {name} --run" in text or name == "pairs", name
+        assert f"recipes/{name}.py" not in text, name  # which only a clone has
+    assert told["train"].startswith("usage: hf-colearn train [options]")
