@@ -1,15 +1,19 @@
 """The README's snippets run as they stand."""
 
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
+import pytest
 from datasets import Dataset
 from transformers import AutoModelForImageClassification
 
 import tiny
-from hf_colearn import TeacherBank, save_run
-from hf_colearn.analysis.runs import Run, find_runs
+from hf_colearn import TeacherBank
+from hf_colearn.analysis.run import Run
+from hf_colearn.analysis.runs import find_runs
+from tiny_recipes import main_of
 
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -89,18 +93,48 @@ def test_every_file_and_section_that_the_readme_links_to_exists():
         assert target in sections or (Path(__file__).parents[1] / target).exists(), target
 
 
-def test_the_snippets_that_ask_whether_it_worked_run_after_a_training(tmp_path, monkeypatch):
+def test_the_script_of_three_arms_is_short_and_says_what_it_found(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    reuse = next(snippet for snippet in snippets() if "bank=bank" in snippet)
-    asked = next(snippet for snippet in snippets() if "save_run(" in snippet)
-    names = {"train": tiny.digits(64).remove_columns("sample_id"), "test": tiny.digits(32)}
-    exec(reuse, names)
-    for arm, kind in (("plain", "baseline"), ("vectors", "null")):
-        save_run(names["trainer"], names["test"], f"runs/mine/{arm}/seed-0", arm=arm, kind=kind)
-    exec(asked, names)
-    runs = find_runs(["runs/mine"])
-    assert sorted(run.parent.name for run in runs) == ["plain", "prompts", "vectors"]
-    kept = Run.load("runs/mine/prompts/seed-0")
-    assert (kept.kind, kept.metrics["accuracy"]) == ("colearned", names["trainer"].evaluate()["eval_accuracy"])
-    assert kept.train.targets.shape == kept.train.latents.shape == (64, 384)
-    assert Path("runs/mine/report.html").is_file()
+    script = next(snippet for snippet in snippets() if "save_run(" in snippet)
+    code = [line for line in script.splitlines() if line.strip() and "import" not in line]
+    assert len(code) <= 30
+    quick = {"range(3)": "range(2)", "max_steps=60": "max_steps=2", "300": "60", "1797": "1440"}
+    quick |= {'report("runs/digits")': 'report("runs/digits", methods=["pca"])'}  # t-SNE takes half a minute
+    for as_written, brief in quick.items():
+        assert as_written in script
+        script = script.replace(as_written, brief)
+    exec(script, {})
+    runs = [Run.load(folder) for folder in find_runs(["runs/digits"])]
+    assert {(run.arm, run.kind, run.seed) for run in runs} == {
+        (arm, kind, seed)
+        for arm, kind in (("baseline", "baseline"), ("teacher", "colearned"), ("class vectors", "null"))
+        for seed in (0, 1)
+    }
+    assert {run.facts["alpha"] for run in runs} == {None, "ConstantAlpha({'latent': 0.5})"}  # none of the baseline
+    assert "class vectors" in capsys.readouterr().out and Path("runs/digits/report.html").is_file()
+
+
+# ---- your own pairs ----
+OWN = re.search(r"## Your own pairs\n(.*?)\n## ", README, flags=re.DOTALL)[1]
+EXAMPLES = re.findall(r"```python\n(.*?)```\s+```bash\nhf-colearn train (.*?)\n```", OWN, flags=re.DOTALL)
+FOUND = {
+    "pictures": ("partner:  text (column 'text'), of 179", {"labels alone", "FixMatch", "latent transfer"}),
+    "clips": ("labels:   none: the student learns from pairs alone", {"no training", "true pairs", "permuted pairs"}),
+    "wine.parquet": ("labels:   classes (column 'target'), of 13", {"baseline", "true pairs", "class vectors"}),
+}
+
+
+@pytest.mark.parametrize(("made", "command"), EXAMPLES, ids=[command.split()[0] for _, command in EXAMPLES])
+def test_the_examples_of_your_own_pairs_run(made, command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    exec(made, {})
+    quick = ["--max_steps", "2", "--seeds", "1", "--report", "false", "--output_dir", "runs/pairs"]
+    report = main_of("pairs", tmp_path, *shlex.split(command), *quick)
+    line, arms = FOUND[Path(shlex.split(command)[0]).name]
+    assert line in capsys.readouterr().out
+    assert arms <= {run["arm"].split(",")[0] for run in report["runs"]}
+    assert Path("runs/pairs/student/README.md").is_file()
+
+
+def test_there_is_an_example_of_every_kind():
+    assert sorted(Path(command.split()[0]).name for _, command in EXAMPLES) == sorted(FOUND)
