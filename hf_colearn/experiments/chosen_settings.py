@@ -28,6 +28,7 @@ from hf_colearn.experiments.semi_supervised import (
 )
 from hf_colearn.trainer import CoLearningTrainer
 from hf_colearn.utils import distributed
+from hf_colearn.utils.recipe_files import is_installed
 from hf_colearn.utils.tables import text_table
 
 
@@ -76,6 +77,11 @@ class SemiSupervisedOptions(RecipeOptions):
             raise ValueError(
                 f"--choose with --labels_per_class {self.labels_per_class}: settings are chosen at one number of labels, such "
                 "as 5."
+            )
+        if self.choose and self.settings is None and is_installed(script):
+            raise ValueError(
+                f"--choose would write {self.settings_file(script).name} into the installed package: name a file of yours, "
+                "--settings mine.yaml, and pass it to the runs that follow."
             )
         if self.choose:
             return plans

@@ -69,10 +69,15 @@ def recipe_command(name: str, argv: Sequence[str], processes: int = 1) -> str:
     return shlex.join([*ours, *argv])
 
 
+def is_installed(script: str) -> bool:
+    """Whether a recipe lies in an installed package, where nobody's files belong, and not in a checkout or a copy."""
+    return Path(script).resolve().parents[1].name == "hf_colearn" and Path(script).resolve().parent.name == "recipes"
+
+
 def described(script: str, docstring: str | None) -> str:
     """A recipe's docstring for its `--help`: where it is installed, with the commands that work without a clone."""
     name, text = Path(script).stem, docstring or ""
-    if Path(script).resolve().parent.parent.name != "hf_colearn":
+    if not is_installed(script):
         return text
     text = re.sub(rf"(accelerate launch|python) recipes/{name}\.py", recipe_command(name, []), text)
     return text.replace("--config recipes/", "--config ")
