@@ -13,7 +13,6 @@ from transformers.models.auto import modeling_auto
 
 from hf_colearn.models.features import CoLearningForFeatureClassification
 from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
-from hf_colearn.models.multimodal_configuration import CoLearningMultimodalConfig
 from hf_colearn.models.student import (
     CoLearningForAudioClassification,
     CoLearningForImageClassification,
@@ -82,7 +81,7 @@ class ModelKind:
             return replace(cls.of_model(model.get_base_model()), is_adapter=True, base=base or None)
         name = type(model).__name__
         for ours, tag in _OURS.items():
-            if isinstance(model, ours):
+            if type(model) is ours:  # one's own on top of it is loaded by its own code
                 config: Any = model.config
                 return cls(name, tag, is_ours=True, is_encoder=config.num_labels == 0)
         if not isinstance(model, PreTrainedModel):
@@ -101,11 +100,6 @@ class ModelKind:
             return cls(None, None, is_pretrained=False)
         config = json.loads((folder / "config.json").read_text())
         known = cls._named(next(iter(config.get("architectures") or ()), None))
-        if not known.is_ours and str(config.get("model_type")).startswith("colearning_"):
-            autos = {auto: tag for tag, auto in AUTO_CLASSES.items()}  # a class of one's own on a student of ours
-            tag = next((autos[auto] for auto in config.get("auto_map", {}) if auto in autos), None)
-            tag = None if config["model_type"] == CoLearningMultimodalConfig.model_type else tag
-            known = replace(known, pipeline_tag=tag, is_ours=True, is_stock=False)
         return replace(known, is_encoder=known.is_ours and config.get("id2label") == {})
 
     @classmethod

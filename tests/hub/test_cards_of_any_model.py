@@ -16,6 +16,7 @@ import tiny
 from hf_colearn import (
     CoLearningForAudioClassification,
     CoLearningForFeatureClassification,
+    CoLearningForImageClassification,
     CoLearningForMultimodalClassification,
     CoLearningForSequenceClassification,
     CoLearningTrainer,
@@ -68,6 +69,10 @@ class Own(PreTrainedModel):
 
     def forward(self, pixel_values, labels=None):
         return self.inner(pixel_values, labels)
+
+
+class OwnStudent(CoLearningForImageClassification):
+    """A user's own, on top of one of ours."""
 
 
 class OwnObjective:
@@ -125,6 +130,8 @@ MODELS = {  # builds, then pipeline tag, library, and how the card says that it 
     "stock with PEFT": (lambda: adapted(ViTForImageClassification(tiny.vit(num_labels=10))), "image-classification",
                         "peft", "PeftModel.from_pretrained(base"),
     "one's own": (lambda: Own(OwnConfig(num_labels=10)), None, "transformers", "Own.from_pretrained("),
+    "one's own student": (lambda: OwnStudent.from_backbone(tiny.vit(), latent_dim=24, num_labels=10), None, "transformers",
+                          "OwnStudent.from_pretrained("),
     "a module": (Plain, None, None, "model.load_state_dict(load_file(weights))"),
 }  # fmt: skip
 
