@@ -5,6 +5,8 @@ This file travels with every checkpoint.
 
 import copy
 import os
+from collections.abc import Mapping
+from numbers import Integral
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
@@ -72,6 +74,12 @@ def read_backbone_config(
     backbone: str | os.PathLike | PreTrainedConfig, backbone_kwargs: dict[str, Any]
 ) -> PreTrainedConfig:
     """The configuration of a checkpoint, or a copy of the one that is given; takes `trust_remote_code` out of the options."""
+    if not isinstance(backbone, (str, os.PathLike, PreTrainedConfig)):
+        shown = f"the class {backbone.__name__}" if isinstance(backbone, type) else f"a {type(backbone).__name__}"
+        raise TypeError(
+            f"backbone is {shown}: pass a Hub id or the folder of a checkpoint, or a configuration (`model.config`) for random "
+            "weights."
+        )
     if isinstance(backbone, PreTrainedConfig) and backbone_kwargs.keys() - {"attn_implementation"}:
         raise ValueError(
             f"{sorted(backbone_kwargs)} are options of a checkpoint, and the backbone is a configuration: "
@@ -92,6 +100,15 @@ def class_names(
     num_labels: int | None, id2label: dict[int, str] | None, label2id: dict[str, int] | None
 ) -> dict[str, Any]:
     """What a configuration needs to know of the classes, where one of `id2label` and `label2id` gives the other."""
+    if num_labels is not None and (
+        isinstance(num_labels, bool) or not isinstance(num_labels, Integral) or num_labels < 1
+    ):
+        raise ValueError(f"num_labels={num_labels!r} is no number of classes: pass a whole number, at least 1.")
+    for name, names in (("id2label", id2label), ("label2id", label2id)):
+        if names is not None and not isinstance(names, Mapping):
+            raise TypeError(
+                f"{name} is a {type(names).__name__}: pass a dict, such as `id2label=dict(enumerate(names))`."
+            )
     if id2label is None and label2id is not None:
         id2label = {index: label for label, index in label2id.items()}
     if id2label is None:

@@ -1,6 +1,7 @@
 """What a multimodal model is made of, as its checkpoint's `config.json` keeps it; travels with every checkpoint."""
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
@@ -128,6 +129,13 @@ def _check_names(names: list[Any]) -> None:
 
 def _check_numbers(fusion: Any, dropout: Any, weight: Any, learned: Any, temperature: Any) -> None:
     check_choice("fusion", fusion, FUSIONS)
+    for name, number in (
+        ("modality_dropout", dropout),
+        ("modality_loss_weight", weight),
+        ("temperature", temperature),
+    ):
+        if isinstance(number, bool) or not isinstance(number, Real):
+            raise TypeError(f"{name}={number!r} is a {type(number).__name__}: pass a number.")
     if not 0 <= dropout < 1:
         raise ValueError(f"modality_dropout={dropout} is no probability of dropping a modality: pass 0 to below 1.")
     if not 0 <= weight < float("inf"):

@@ -25,9 +25,15 @@ from transformers import (
 import families
 import tiny
 from families import AUDIO, FAMILIES, IMAGE, TEXT
-from hf_colearn import CoLearningForImageClassification, CoLearningStudentConfig
+from hf_colearn import (
+    CoLearningForImageClassification,
+    CoLearningForMultimodalClassification,
+    CoLearningStudentConfig,
+    FeatureBackboneConfig,
+)
 from hf_colearn.models.heads import task_loss
 from hf_colearn.models.pooling import pool_outputs
+from refusals import Refusals, assert_refused
 
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
@@ -683,3 +689,58 @@ def test_an_auxiliary_head_has_no_classifier_to_widen():
         CoLearningForImageClassification.from_backbone(
             tiny.vit(), latent_dim=6, num_labels=3, head="auxiliary", classifier_dim=4
         )
+
+
+# ---- bad input ----
+REFUSALS = Refusals()
+case = REFUSALS.case
+
+
+@pytest.mark.parametrize(Refusals.NAMES, REFUSALS.cases)
+def test_bad_input_is_refused_with_the_way_out(situation, error, texts, tmp_path):
+    assert_refused(situation, error, texts, tmp_path)
+
+
+def build(backbone=None, **options):
+    return IMAGE.from_backbone(tiny.vit() if backbone is None else backbone, **{"latent_dim": 4, **options})
+
+
+@case(TypeError, "backbone is a ViTModel", "`model.config`")
+def a_model_for_a_backbone(folder):
+    yield
+    build(AutoModel.from_config(tiny.vit()))
+
+
+@case(TypeError, "backbone is the class ViTConfig", "a Hub id or the folder of a checkpoint")
+def the_class_of_a_configuration(folder):
+    yield
+    build(type(tiny.vit()))
+
+
+@case(ValueError, "num_labels=0 is no number of classes", "at least 1")
+def a_student_of_no_classes(folder):
+    yield
+    build(num_labels=0)
+
+
+@case(ValueError, "num_labels='ten' is no number of classes", "a whole number")
+def a_number_of_classes_in_words(folder):
+    yield
+    build(num_labels="ten")
+
+
+@case(TypeError, "id2label is a list", "`id2label=dict(enumerate(names))`")
+def names_of_classes_in_a_list(folder):
+    yield
+    build(id2label=["cat", "dog"])
+
+
+@case(TypeError, "modality_dropout='0.1' is a str", "pass a number")
+def a_dropout_that_is_a_text(folder):
+    yield
+    configs = {name: FeatureBackboneConfig(feature_dim=2) for name in ("one", "two")}
+    CoLearningForMultimodalClassification.from_backbones(configs, 2, num_labels=2, modality_dropout="0.1")
+
+
+def test_a_number_of_classes_of_numpy_is_one():
+    assert build(num_labels=np.array([0, 2, 1]).max() + 1).config.num_labels == 3
