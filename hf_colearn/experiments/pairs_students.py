@@ -237,7 +237,7 @@ def _of_features(pairs: Pairs) -> PairStudent:
 def outputs_of(pairs: Pairs) -> dict[str, Any]:
     """What a student is told of its outputs: the classes, the one value of a regression, or that there are none."""
     if pairs.problem_type is None:
-        return {"num_labels": 0}  # its latents are what it is for
+        return {"id2label": {}}  # its latents are what it is for
     if pairs.names is None:
         return {"num_labels": 1, "problem_type": pairs.problem_type}
     return {"id2label": dict(pairs.names), "problem_type": pairs.problem_type}
