@@ -22,7 +22,7 @@ from hf_colearn.alpha.outer_split import split_outer
 from hf_colearn.alpha.solvers import ConjugateGradient, Neumann
 from hf_colearn.alpha.training_hypergradient import owned_weights
 from hf_colearn.data.splits import hide_labels
-from scripts import learn_alpha
+from scripts import alpha_of_problems, learn_alpha
 
 
 TERM = "latent"
@@ -464,6 +464,16 @@ def test_two_processes_learn_the_same_alphas_as_one(tmp_path):
         found = [entry[key] for entry in first["history"] if key in entry]
         assert found == pytest.approx(logged(one, key), rel=1e-4, abs=1e-4), key
     assert len(set(logged(one, "alpha"))) == 5  # it did move
+
+
+def test_two_processes_learn_the_same_alpha_of_every_problem_type_and_of_two_streams(tmp_path):
+    script = Path(__file__).parents[1] / "scripts" / "alpha_of_problems.py"
+    processes.forked(script, tmp_path, "--processes", 2, folder=tmp_path, processes=2)
+    first, second = (json.loads((tmp_path / f"problems-{rank}.json").read_text()) for rank in range(2))
+    assert [logs["alpha"] for logs in first.values()] == [logs["alpha"] for logs in second.values()]
+    for problem, logs in first.items():
+        assert logs == pytest.approx(alpha_of_problems.learn(problem, tmp_path / "one"), rel=1e-3), problem
+        assert logs["alpha"] != 0.5
 
 
 # ---- the arguments ----
