@@ -5,7 +5,7 @@ import math
 import mmap
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import safetensors  # as a module: `datasets` could not hash its class `safe_open`, which an editable package takes along
@@ -31,6 +31,7 @@ _OF_TRAINING = re.compile(
     r"callback_states\.pt|(training|averaged)_weights\.safetensors|events\.out\.tfevents\..*"
 )
 _CHECKPOINT = re.compile(r"checkpoint-\d+")
+_PEFT_TEMPLATE = "# Model Card for Model ID\n"
 _WEIGHTS = {"config.json": "model.safetensors", "adapter_config.json": "adapter_model.safetensors"}
 
 
@@ -79,7 +80,7 @@ def upload_manifest(
     manifest.files = files
     if not manifest.refused:
         _without_heads(folder, scratch, manifest)
-        manifest.card = _card(folder, repo_id, manifest)
+        manifest.card = _card(folder, repo_id, base, manifest)
         if config == "adapter_config.json":
             _name_base(folder, repo_id, base, manifest)
         elif "adapter/adapter_config.json" in files:
@@ -93,14 +94,18 @@ def upload_manifest(
     return manifest
 
 
-def _card(folder: Path, repo_id: str, manifest: UploadManifest) -> str:
-    """The folder's card, or one of what its record says."""
-    if manifest.files.pop("README.md", None) is not None:
+def _card(folder: Path, repo_id: str, base: str | None, manifest: UploadManifest) -> str:
+    """The folder's card; where there is none, or PEFT's empty template, one of what its record says."""
+    has_card = manifest.files.pop("README.md", None) is not None
+    is_empty = has_card and _PEFT_TEMPLATE in _read_card(folder)
+    if has_card and not is_empty:
         return _read_card(folder)
     record = TrainingRecord.load(folder) if RECORD in manifest.files else None
     known = f"{RECORD} knows" if record else f"its files tell, since there is no {RECORD}"
-    manifest.notes.append(f"README.md is written of what {known}")
+    instead = ", in place of PEFT's empty template" if is_empty else ""
+    manifest.notes.append(f"README.md is written of what {known}{instead}")
     kind = ModelKind.of_folder(folder)
+    kind = replace(kind, base=base or kind.base)
     return str(model_card(folder, kind, record, title=repo_id.split("/")[-1], repo_id=repo_id))
 
 

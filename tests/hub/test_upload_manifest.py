@@ -17,7 +17,7 @@ from hf_colearn import CoLearningForMultimodalClassification, CoLearningTrainer
 from hf_colearn.cli import main
 from hf_colearn.hub.exported_files import write_without_training_heads
 from hf_colearn.hub.publish import planned
-from hf_colearn.models.lora import with_lora
+from hf_colearn.models.lora import load_adapter, with_lora
 from refusals import Refusals, assert_refused, everything_in
 
 
@@ -109,6 +109,14 @@ def test_an_adapter_is_told_by_its_folder_and_needs_a_base(saved, tmp_path):
     assert config["base_model_name_or_path"] == "me/base" and card.data.library_name == "peft"
     assert (card.data.base_model, card.data.base_model_relation) == ("me/base", "adapter")
     assert config["modules_to_save"] == ["latent_head", "latent_norm", "classifier"]
+    assert "README.md is written of what colearning.json knows, in place of PEFT's empty template" in manifest.notes
+    assert 'base = CoLearningForImageClassification.from_pretrained("me/base")' in card.text
+    # It fits a base without training heads, and changes what that predicts.
+    (tmp_path / "adapter_config.json").write_bytes(manifest.files["adapter_config.json"])
+    pixels_BCHW = tiny.digits(2)[:]["pixel_values"]
+    whole, base = load_adapter(tiny.student(training_heads={"probe": 3}), folder).eval(), tiny.student()
+    with torch.no_grad():
+        assert torch.equal(load_adapter(base, tmp_path).eval()(pixels_BCHW).logits, whole(pixels_BCHW).logits)
 
 
 @pytest.mark.parametrize(
