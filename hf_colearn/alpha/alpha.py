@@ -1,6 +1,7 @@
 """Alpha: the weights of the auxiliary terms, L = (1 - sum_k alpha_k) * L_task + sum_k alpha_k * L_k."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from hf_colearn.utils.callback import CoLearningCallback
 
@@ -45,6 +46,14 @@ class Alpha(CoLearningCallback):
     {'latent': 0.0}
     ```
     """
+
+    def setup(self, trainer: Any) -> None:
+        """Refuses to be among the callbacks of a run that it does not weigh."""
+        if trainer.alpha is not self:
+            raise ValueError(
+                f"{type(self).__name__} is among the `callbacks`, where it weighs nothing: pass it as "
+                f"`CoLearningTrainer(..., alpha={type(self).__name__}(...))`."
+            )
 
     def weights(self) -> dict[str, float]:
         """The weight of every term at this moment, by the term's name; each in [0, 1], and so is their sum."""

@@ -148,6 +148,7 @@ class LearnedAlpha(Alpha):
 
     def setup(self, trainer: Any) -> None:
         """Cuts the outer split off the training set, unless it was done."""
+        super().setup(trainer)
         if trainer.sharded_by is not None:
             raise ValueError(
                 f"LearnedAlpha perturbs whole weights, and {trainer.sharded_by} shards or wraps them: train with plain "

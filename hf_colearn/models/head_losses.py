@@ -51,7 +51,13 @@ def head_losses(
             losses.append(logits_BC.new_zeros((), dtype=torch.float32))
             continue
         head = CoLearningStudentOutput(logits=logits_BC[rows], latents=z_BD[rows])
-        loss = function(head, labels[rows], counts_M[index].clamp(min=1)).mean()
+        try:
+            loss = function(head, labels[rows], counts_M[index].clamp(min=1)).mean()
+        except (AttributeError, KeyError) as error:
+            raise ValueError(
+                f"the loss function failed for the head of '{name}' ({type(error).__name__}: {error}), for which it is given "
+                "what a student returns, logits and latents: let it read these alone, it is called for every head."
+            ) from error
         losses.append(torch.where(counts_M[index] > 0, loss, 0).float())
     return torch.stack(losses)
 

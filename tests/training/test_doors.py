@@ -277,6 +277,25 @@ def test_a_function_that_is_the_models_loss_teaches_all_its_heads_the_same(model
     assert not torch.equal(by_function.model.encoders["touch"].classifier.weight, begun)  # not even a probe
 
 
+@case(ValueError, "the head of 'sight'", "modality_logits", "logits and latents", "it is called for every head")
+def a_function_that_adds_the_heads_itself(folder):
+    run = trainer(
+        "multimodal", folder / "out", compute_loss_func=lambda outputs, labels, num_items_in_batch=None: F.cross_entropy(
+            sum(outputs.modality_logits.values()), labels
+        ),
+    )  # fmt: skip
+    yield
+    run.train()
+
+
+@case(ValueError, "FSDP shards their weights", "`modality_loss_weight` above 0")
+def a_function_for_probes_whose_weights_are_sharded(folder):
+    run = trainer("multimodal", folder / "out", compute_loss_func=cross_entropy)
+    run.is_fsdp_enabled = True
+    yield
+    run.compute_loss(run.model.train(), COLLATOR([senses()[i] for i in range(4)]))
+
+
 def by_hand(model, data, loss):
     """The loss of the fused prediction plus half the mean of the heads', of a batch of all samples without dropout."""
     batch = COLLATOR([data[i] for i in range(len(data))])

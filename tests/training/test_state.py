@@ -246,6 +246,12 @@ def test_a_search_reaches_the_objective_that_the_arguments_make():
         assert logs["loss_latent"] == outcome(of_one)[1][0]["loss_latent"]
 
 
+@case(ValueError, "HeuristicAlpha is among the `callbacks`", "weighs nothing", "alpha=HeuristicAlpha(...)")
+def an_alpha_among_the_callbacks(folder):
+    yield
+    trainer(callbacks=[HeuristicAlpha()], folder=folder / "out")
+
+
 def searching(folder, values, **kwargs):
     return lambda: search(
         trainer(from_init=student, folder=folder / "out", eval_dataset=samples(12, 2), **kwargs), values
