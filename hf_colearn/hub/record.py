@@ -107,7 +107,9 @@ class TrainingRecord:
         """
         path = Path(folder) / RECORD
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = {**public(asdict(self._with_finite_scores())), "argv": public_argv(self.argv)}
+        record = self._with_finite_scores()
+        content = {**public(asdict(record)), "argv": public_argv(self.argv)}
+        content |= {"scores": record.scores, "other_scores": record.other_scores}  # `loss_per_token` is no secret
         unfinished = path.with_suffix(".part")
         unfinished.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
         return unfinished.replace(path)

@@ -13,6 +13,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel, ViTForImageClassification
 
 import tiny
+from docstrings import run_example
 from hf_colearn import (
     CoLearningForAudioClassification,
     CoLearningForFeatureClassification,
@@ -37,6 +38,7 @@ from hf_colearn import (
 from hf_colearn.hub.card_words import objectives_in_words
 from hf_colearn.hub.model_kind import ModelKind
 from hf_colearn.hub.record import TrainingRecord
+from hf_colearn.hub.scores import finite_scalars
 from hf_colearn.models.lora import with_lora
 from refusals import Refusals, assert_refused
 
@@ -242,6 +244,7 @@ ANY = {
     "accuracy": np.float32(0.5),
     "of_torch": torch.tensor(0.25),
     "of_numpy": np.array(3),
+    "nats_per_token": 1.5,  # and no access token, which records leave out
     "by_class": [0.1, 0.9],
     "confusion": np.eye(2),
     "by_name": {"cats": 0.5},
@@ -261,7 +264,7 @@ def test_finite_scalars_are_scores_and_the_rest_is_noted(tmp_path):
     trainer.evaluate()
     trainer.create_model_card()
     record, content = TrainingRecord.load(tmp_path), (tmp_path / "README.md").read_text()
-    assert record.scores == {"accuracy": 0.5, "of_torch": 0.25, "of_numpy": 3}
+    assert record.scores == {"accuracy": 0.5, "of_torch": 0.25, "of_numpy": 3, "nats_per_token": 1.5}
     assert record.other_scores == {
         "by_class": "2 values", "confusion": "2 x 2 values", "by_name": "by name: cats", "word": "good",
         "nothing": "None", "nan": "nan", "infinite": "-inf", "flag": "True", "its_flag": "True",
@@ -273,10 +276,14 @@ def test_finite_scalars_are_scores_and_the_rest_is_noted(tmp_path):
     path = tmp_path / "colearning.json"
     path.write_text(path.read_text().replace('"of_numpy": 3', '"of_numpy": null, "old": [1, 2], "worse": "0.5"'))
     again = TrainingRecord.load(tmp_path)
-    assert again.scores == {"accuracy": 0.5, "of_torch": 0.25}
+    assert again.scores == {"accuracy": 0.5, "of_torch": 0.25, "nats_per_token": 1.5}
     assert {name: again.other_scores[name] for name in ("of_numpy", "old", "worse")} == {
         "of_numpy": "None", "old": "2 values", "worse": "0.5",
     }  # fmt: skip
+
+
+def test_the_example_of_finite_scalars_runs():
+    run_example(finite_scalars)
 
 
 def accuracies(*values):
