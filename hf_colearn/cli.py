@@ -149,10 +149,11 @@ def _fail(error: Exception) -> int:
 
 def _run(name: str, argv: Sequence[str], prog: str | None = None) -> int:
     try:
+        recipe_script(name)
         _prepare()
-        run_recipe_script(name, argv, prog)
     except (FileNotFoundError, ImportError) as error:
         return _fail(error)
+    run_recipe_script(name, argv, prog)  # which tells of its errors itself
     return 0
 
 

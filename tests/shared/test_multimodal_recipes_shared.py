@@ -55,4 +55,4 @@ def test_real_spoken_digits_beside_handwritten_ones(tmp_path):
     assert report["samples"] == {"train": 2430, "validation": 270, "test": 899}
     check_arms(report)
     card = (tmp_path / "runs" / "av_digits" / "model" / "README.md").read_text()
-    assert "AV-digits (handwritten and spoken)" in card
+    assert "AV-digits (10 classes; " in card and "; handwritten and spoken)" in card
