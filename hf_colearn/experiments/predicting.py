@@ -19,8 +19,9 @@ from hf_colearn.models.checkpoint import CheckedModel
 
 MULTI_LABEL = "multi_label_classification"
 _READ = ("logits", "latents", "modality_logits", "modality_latents", "modality_mask", "subset_logits")
-# What Trainer must do while all samples are predicted: keep the outputs, whole and as they are.
-_SETTINGS = {"prediction_loss_only": False, "eval_do_concat_batches": True, "batch_eval_metrics": False}
+# What Trainer must do while all samples are predicted: keep the outputs of all, whole and as they are.
+_SETTINGS = {"prediction_loss_only": False, "eval_do_concat_batches": True, "batch_eval_metrics": False,
+             "dataloader_drop_last": False}  # fmt: skip
 
 
 @dataclass

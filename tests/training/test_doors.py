@@ -24,6 +24,7 @@ from hf_colearn import (
     classification_metrics,
 )
 from hf_colearn.alpha.outer_loss import outer_loss
+from hf_colearn.experiments.scoring import scored_run
 from refusals import Refusals, assert_refused
 
 
@@ -176,6 +177,12 @@ def test_an_evaluation_without_its_last_batch_is_of_the_others():
     assert {name: dropped[name] for name in ("eval_loss", "eval_accuracy")} == {
         name: whole[name] for name in ("eval_loss", "eval_accuracy")
     }
+
+
+def test_a_run_is_scored_on_all_samples_nevertheless(tmp_path):
+    run = trainer(dataloader_drop_last=True, eval_do_concat_batches=False, prediction_loss_only=True)
+    kept = scored_run(trained(run), features().select(range(12)), "mine", "colearned")
+    assert len(kept.test.labels) == 12
 
 
 @pytest.mark.parametrize("kind", ["student", "multimodal"])
