@@ -468,12 +468,13 @@ class CoLearningTrainer(Trainer):
         self, language=None, license=None, tags=None, model_name=None, finetuned_from=None, tasks=None,
         dataset_tags=None, dataset=None, dataset_args=None,
     ):  # fmt: skip
-        """Writes the card of a student or multimodal model; that of another model, or of adapters, is Trainer's draft.
+        """Writes the card of a model of ours, or of any that was co-learned; that of another model is Trainer's draft.
 
         `dataset` and `dataset_tags` are the name and the Hub id of what the last evaluation was on.
         """
         ours = (language, license, tags, model_name, finetuned_from, dataset_tags, dataset)
         if self.is_world_process_zero() and not self._hub.write_card(*ours):
+            dataset_tags = self._hub.tags_of_draft(dataset_tags)
             super().create_model_card(
                 language, license, tags, model_name, finetuned_from, tasks, dataset_tags, dataset, dataset_args
             )

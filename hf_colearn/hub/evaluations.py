@@ -12,7 +12,18 @@ from hf_colearn.utils.hub_names import check_repo_id
 
 
 _NO_SCORES = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
-_FILES = ("arrow", "audiofolder", "csv", "generator", "imagefolder", "json", "pandas", "parquet", "text", "webdataset")
+FILE_LOADERS = (
+    "arrow",
+    "audiofolder",
+    "csv",
+    "generator",
+    "imagefolder",
+    "json",
+    "pandas",
+    "parquet",
+    "text",
+    "webdataset",
+)
 UNNAMED, UNNAMED_TYPE = "the evaluation data", "evaluation-data"
 
 
@@ -112,7 +123,7 @@ def _facts(dataset: Any, unlabelled: int, model: Any) -> dict[str, Any]:
     """Name, type, split and number of labelled samples of a data set, as far as it knows them itself."""
     info, split = getattr(dataset, "info", None), getattr(dataset, "split", None)
     name = getattr(info, "dataset_name", None)
-    name = None if name in _FILES else name  # which is of a loader of files, and not of the data
+    name = None if name in FILE_LOADERS else name  # which is of a loader of files, and not of the data
     samples = len(labelled_part(dataset, model)) - unlabelled if hasattr(dataset, "__len__") else None
     return {
         "name": name or UNNAMED,

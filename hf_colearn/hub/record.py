@@ -109,7 +109,8 @@ class TrainingRecord:
         path.parent.mkdir(parents=True, exist_ok=True)
         record = self._with_finite_scores()
         content = {**public(asdict(record)), "argv": public_argv(self.argv)}
-        content |= {"scores": record.scores, "other_scores": record.other_scores}  # `loss_per_token` is no secret
+        others = {name: without_folders(words) for name, words in record.other_scores.items()}
+        content |= {"scores": record.scores, "other_scores": others}  # `loss_per_token` is no secret
         unfinished = path.with_suffix(".part")
         unfinished.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
         return unfinished.replace(path)

@@ -15,7 +15,7 @@ from transformers.utils import logging
 from transformers.utils.hub import hf_api
 
 from hf_colearn.hub.card import model_card
-from hf_colearn.hub.evaluations import Evaluations, dataset_id
+from hf_colearn.hub.evaluations import FILE_LOADERS, Evaluations, dataset_id
 from hf_colearn.hub.exported_files import training_heads_in, write_without_training_heads
 from hf_colearn.hub.model_kind import ModelKind
 from hf_colearn.hub.record import RECORD, TrainingRecord
@@ -59,6 +59,11 @@ class HubRecord:
             yield
         finally:
             self._is_publishing = False
+
+    def tags_of_draft(self, dataset_tags: str | list[str] | None) -> str | list[str] | None:
+        """The `dataset_tags` for Trainer's draft of a card, which else takes a loader of files for a data set of the Hub."""
+        data = self._trainer.train_dataset if self._trainer.eval_dataset is None else self._trainer.eval_dataset
+        return [] if dataset_tags is None and getattr(data, "builder_name", None) in FILE_LOADERS else dataset_tags
 
     def save(self, folder: str | None) -> None:
         """Writes the record beside a model that was saved; the output folder by default."""

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 from datasets import Dataset
 from huggingface_hub import ModelCard
 from transformers import ViTForImageClassification
@@ -110,3 +111,19 @@ def test_a_model_of_ones_own_keeps_trainers_draft(tmp_path):
     assert "generated_from_trainer" in ModelCard.load(tmp_path / "README.md").data.tags
     trainer.save_model(str(tmp_path))
     assert json.loads((tmp_path / "colearning.json").read_text())["objective"] is None
+
+
+def test_trainers_draft_does_not_link_a_loader_of_files(tmp_path):
+    data = tiny.digits(8)
+    data.info.builder_name = "imagefolder"
+    trainer = CoLearningTrainer(
+        ViTForImageClassification(tiny.vit(num_labels=10)), tiny.arguments(str(tmp_path), max_steps=1), train_dataset=data,
+        eval_dataset=data, compute_metrics=lambda prediction: {"accuracy": np.float32(0.5)},
+    )  # fmt: skip
+    trainer.train()
+    trainer.evaluate()
+    trainer.create_model_card()
+    assert "datasets" not in ModelCard.load(tmp_path / "README.md").data.to_dict()
+    trainer.create_model_card(dataset_tags="me/digits", dataset="digits")
+    result = yaml.safe_load((tmp_path / "README.md").read_text().split("---\n")[1])["model-index"][0]["results"][0]
+    assert result["metrics"] == [{"name": "Accuracy", "type": "accuracy", "value": 0.5}]
