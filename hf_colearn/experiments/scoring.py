@@ -283,14 +283,27 @@ def _metrics(
         results = dict(compute_metrics(evaluation))
     else:
         is_part = isinstance(dataset, Dataset) and not is_labelled_N.all()
-        output = trainer.predict(
-            dataset.select(np.flatnonzero(is_labelled_N)) if is_part else dataset, metric_key_prefix="test"
-        )
-        of_trainer = ("test_loss", "test_runtime", "test_samples_per_second", "test_steps_per_second")
-        measured = {name: value for name, value in (output.metrics or {}).items() if name not in of_trainer}
-        results = {name.removeprefix("test_"): value for name, value in measured.items()}
+        results = _measured(trainer, dataset.select(np.flatnonzero(is_labelled_N)) if is_part else dataset)
     if problem == "regression" and "r2" not in results:
         results |= regression_metrics(("r2",))(evaluation)
+    return results
+
+
+def _measured(trainer: Any, dataset: Any) -> dict[str, Any]:
+    """What the user's function returns where Trainer calls it."""
+    results: dict[str, Any] = {}
+    compute_metrics = trainer.compute_metrics
+
+    def kept(*args: Any, **kwargs: Any) -> Any:
+        found = compute_metrics(*args, **kwargs)
+        results.update(found)
+        return found
+
+    trainer.compute_metrics = kept
+    try:
+        trainer.predict(dataset)
+    finally:
+        trainer.compute_metrics = compute_metrics
     return results
 
 

@@ -1,11 +1,13 @@
 """The report of finished runs: what it says, what it refuses to say, and how it looks in a real browser."""
 
+import io
 import json
 import re
 import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from hf_colearn.analysis.report import report
 from hf_colearn.analysis.run import Run, Samples
@@ -61,7 +63,7 @@ def made(tmp_path_factory):
 
 
 def quick(runs, folder, **options):
-    return report(runs, folder, methods=("pca",), **options)
+    return report(runs, folder, **{"methods": ("pca",), **options})
 
 
 # ---- what it says ----
@@ -76,7 +78,7 @@ def test_the_finding_is_the_first_thing_on_the_page_and_in_every_format(made):
     assert content["comparison"]["strongest_null"] == "random vectors"
     assert {"arms", "training", "latents", "cost"} <= set(content["findings"])
     assert [(run["arm"], run["seed"]) for run in content["runs"]] == [
-        (arm, s) for s in (0, 1, 2) for arm in ("baseline", "random vectors", "text teacher")
+        (arm, s) for s in (0, 1, 2) for arm in ("baseline", "text teacher", "random vectors")
     ]
 
 
@@ -90,7 +92,7 @@ def test_the_page_needs_nothing_else_and_runs_nothing(made):
 
 def test_what_users_call_things_cannot_break_the_page(tmp_path):
     gains = {"baseline": ("baseline", 0.0), "<b onclick=1>|teacher": ("colearned", 0.1), "vectors": ("null", 0.0)}
-    quick(make_runs(gains=gains), tmp_path)
+    quick(make_runs(gains=gains), tmp_path, methods=())
     assert "<b onclick" not in (tmp_path / "report.html").read_text()
     assert "\\|teacher" in (tmp_path / "report.md").read_text()
 
@@ -123,7 +125,7 @@ def test_the_paper_s_triple_is_explained_where_it_is_shown(made):
 def test_arms_of_another_test_set_are_shown_and_not_compared(tmp_path):
     runs = make_runs()
     runs[1] = make_run("text teacher", "colearned", 0.1, 0, n=90)
-    found = quick(runs, tmp_path)
+    found = quick(runs, tmp_path, methods=())
     assert found.comparison is None and "not the same test set" in found.headline
     assert "+10.83" not in (tmp_path / "report.md").read_text()
 
@@ -131,12 +133,12 @@ def test_arms_of_another_test_set_are_shown_and_not_compared(tmp_path):
 def test_arms_of_other_classes_are_not_compared(tmp_path):
     runs = make_runs()
     runs[2].facts["class_names"] = ["cat", "dog", "fox"]
-    found = quick(runs, tmp_path)
+    found = quick(runs, tmp_path, methods=())
     assert found.comparison is None and "'random vectors' have other classes" in found.headline
 
 
 def test_one_seed_makes_no_claim(tmp_path):
-    found = quick(make_runs(seeds=(0,)), tmp_path)
+    found = quick(make_runs(seeds=(0,)), tmp_path, methods=())
     assert "one seed" in found.headline.lower() and "no claim" in found.headline
 
 
@@ -158,7 +160,7 @@ def test_constant_latents_and_a_single_class_are_said(tmp_path):
     for run in runs:
         run.test.labels[:] = 0
         run.test.latents[:] = 1.0
-    quick(runs, tmp_path)
+    quick(runs, tmp_path, methods=())
     table = json.loads((tmp_path / "report.json").read_text())["findings"]["latents"]["tables"][0]
     by_name = dict(zip(table["header"], zip(*table["rows"], strict=True), strict=True))
     for measure in ("linear probe [%]", "silhouette", "Fisher ratio", "CKA to baseline"):
@@ -167,13 +169,13 @@ def test_constant_latents_and_a_single_class_are_said(tmp_path):
 
 def test_seeds_that_not_every_arm_has_are_left_out_by_name(tmp_path):
     runs = [*make_runs(), make_run("baseline", "baseline", 0.0, 7)]
-    found = quick(runs, tmp_path)
+    found = quick(runs, tmp_path, methods=())
     assert found.comparison.n_seeds == 3 and any("seed 7" in note for note in found.sections[0].notes)
 
 
 def test_arms_without_a_common_seed_are_not_compared(tmp_path):
     runs = [make_run(arm, kind, gain, seed) for seed, (arm, (kind, gain)) in enumerate(GAINS.items())]
-    found = quick(runs, tmp_path)
+    found = quick(runs, tmp_path, methods=())
     assert found.comparison is None and "no seed in common" in found.headline
 
 
@@ -245,7 +247,7 @@ def test_what_each_modality_contributes_adds_up_to_the_gain_over_the_most_freque
 
 def test_shares_of_samples_that_lack_a_modality_are_not_told(tmp_path):
     runs = [make_multimodal(arm, kind, gain, s, 7) for s in (0, 1) for arm, (kind, gain) in ARMS.items()]
-    quick(runs, tmp_path)
+    quick(runs, tmp_path, methods=())
     found = json.loads((tmp_path / "report.json").read_text())["findings"]["modalities"]
     assert "shapley" not in found and not (tmp_path / "figures" / "shapley.png").exists()
     assert any("7 lack 'audio'" in note for note in found["notes"])
@@ -278,7 +280,7 @@ def test_a_sweep_is_drawn_and_told_over_its_levels(tmp_path):
             run = make_run(f"{level:.0%} mismatched", "null", gain, seed)
             run.facts["sweep"] = {"variable": "share of mismatched pairs", "level": level}
             runs.append(run)
-    quick(runs, tmp_path)
+    quick(runs, tmp_path, methods=())
     found = json.loads((tmp_path / "report.json").read_text())["findings"]["sweep"]
     assert found["notes"][0].startswith("falls steadily: -20.00 [-20.00, -20.00] pp from 0 % to 100 % (3 seeds")
     assert (tmp_path / "figures" / "sweep_0.png").exists()
@@ -408,6 +410,16 @@ def test_the_page_opens_offline_and_shows_the_finding_in_the_first_screen(made, 
     box = page.locator("#headline").bounding_box()
     assert box["y"] + box["height"] < size[1]
     assert page.evaluate("document.documentElement.scrollWidth") <= size[0]  # tables scroll, the page does not
+    wide = page.locator(".scroll").first
+    edges = {}  # how dark the right edge of a table is, before and after it is moved to its end
+    for moved in (0, 1000):
+        wide.evaluate("(table, moved) => table.scrollLeft = moved", moved)
+        rows = np.asarray(Image.open(io.BytesIO(wide.screenshot())).convert("L"))
+        edges[moved] = 255 - float(np.median(rows[:, -3:]))
+    overflows = wide.evaluate("table => table.scrollWidth > table.clientWidth + 1")
+    assert overflows == (size[0] < 500) and (edges[0] > 40) == overflows and edges[1000] < 5
+    assert wide.get_attribute("tabindex") == "0" and wide.get_attribute("role") == "region"
+    assert wide.get_attribute("aria-label") == "The arms"
     for image in page.locator("img").all():
         assert image.evaluate("i => i.complete && i.naturalWidth > 100 && i.alt.length > 5")
         assert image.bounding_box()["width"] <= size[0]

@@ -154,5 +154,6 @@ def test_a_report_of_finished_runs_says_what_it_said(tmp_path):
         for field in ("mean", "to_baseline"):
             assert (arm[field] is None) == (recorded[field] is None)
             for key, value in (recorded[field] or {}).items():
+                value = 0.0 if (field, key) == ("mean", "low") and value < 0 else value  # now it ends where scores do
                 expected = None if value is None else pytest.approx(value, rel=1e-9)
                 assert arm[field][key] == expected, (arm["name"], field, key)

@@ -225,7 +225,7 @@ def _name_clouds(axis: "Axes", points: Mapping[str, np.ndarray]) -> None:
     for name, centre, x, y, marker in zip(points, centres, right, heights, MARKERS, strict=False):
         axis.plot(*centre, marker, markersize=9, color="white", markeredgecolor=BLACK, zorder=5)
         axis.annotate(
-            shortened(drawable(name), 24),
+            drawable(shortened(name, 24)),
             centre,
             (x, y),
             va="center",

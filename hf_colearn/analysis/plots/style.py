@@ -219,7 +219,7 @@ def shortened(name: str, length: int) -> str:
 
 def legend_right(figure: "Figure", handles: Mapping[str, Any], heading: str, longest: int = 48) -> None:
     """A legend of lines or points at the right of the panels, for which the figure grows wider; long names are cut."""
-    names = [shortened(drawable(name), longest) for name in handles]
+    names = [drawable(shortened(name, longest)) for name in handles]
     width, height = figure.get_size_inches()
     figure.set_size_inches(width + 0.75 + 0.083 * max(map(len, [heading, *names])), height)
     font: dict[str, Any] = {"frameon": False, "handlelength": 3, "fontsize": 9}

@@ -88,7 +88,7 @@ def _triangle(axis: "Axes", sides: np.ndarray, names: Sequence[str]) -> None:
         axis.plot(*corner, marker, color=colour, markersize=10, zorder=5)
         va = "top" if dy < 0 else "bottom"
         options: dict[str, Any] = {"ha": "center", "va": va, "color": colour, "fontweight": "bold", **font}
-        axis.annotate(shortened(drawable(name), 24), corner, (0, dy), **options)
+        axis.annotate(drawable(shortened(name, 24)), corner, (0, dy), **options)
     axis.set_aspect("equal", adjustable="box")  # of the data's limits matplotlib would take the margins away
     axis.margins(0.25)
     axis.axis("off")

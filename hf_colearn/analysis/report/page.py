@@ -102,6 +102,7 @@ class Page:
             for picture in section.pictures:
                 svg = _svg(picture)
                 (pictures / f"{picture.name}.svg").write_bytes(svg)
+                picture.figure.set_layout_engine("none")  # all has its place by now
                 picture.figure.savefig(pictures / f"{picture.name}.png", dpi=150)
                 images[picture.name] = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
         written = []

@@ -169,9 +169,10 @@ def _write(
     written = page.save(folder)
     content = {name: value for name, value in info.items() if name != "runs"}
     content |= {"headline": headline, "findings": {section.name: _plain(section) for section in sections}}
-    written.insert(1, write_report(folder, all_runs, comparison, content))
+    kept = {(run.arm, run.seed): whole for run, whole in zip(at_one_level(all_runs)[0], all_runs, strict=True)}
+    written.insert(1, write_report(folder, [kept[run.arm, run.seed] for run in runs], comparison, content))
     each = text_table(rows_of_each(runs, metric))
-    text = each if comparison is None else summary(runs, comparison, info)
+    text = each if comparison is None else summary(runs, comparison, info, level)
     return Report(headline, verdict, comparison, sections, written, text)
 
 

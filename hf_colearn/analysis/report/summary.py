@@ -16,14 +16,17 @@ BY_MODALITY = (
 )
 
 
-def summary(runs: Sequence[Run], comparison: Comparison | LevelComparisons, experiment: Mapping[str, Any]) -> str:
+def summary(
+    runs: Sequence[Run], comparison: Comparison | LevelComparisons, experiment: Mapping[str, Any], level: str = ""
+) -> str:
     """What a recipe prints in the end, and `hf-colearn report` of anybody's runs.
 
-    The `experiment` is what `experiment.json` says: `title`, `dataset`, `published`, as far as they are known.
+    The `experiment` is what `experiment.json` says: `title`, `dataset`, `published`, as far as they are known; the `level` is
+    that of all arms, where their names are without it.
     """
     title = ": ".join(experiment[name] for name in ("title", "dataset") if experiment.get(name))
-    runs, level = at_one_level(runs)
-    title = ", ".join(filter(None, (title, level)))
+    runs, of_names = at_one_level(runs)
+    title = ", ".join(filter(None, (title, level or of_names)))
     parts = [f"{title + ', ' if title else ''}{len(runs[0].labels):,} test samples\n"]
     by_modality = modality_table(runs, comparison.metric)
     if by_modality and isinstance(comparison, Comparison):
