@@ -107,7 +107,8 @@ def _inputs_tell(those: _Paired) -> bool:
             return True
         if best is None or seen.known > best.known:
             best = seen
-        if column == bank.description.get("input_column") and 2 * seen.known < len(seen.cells):
+        is_encoded = column == bank.description.get("input_column") and stored.modality in (None, "text")
+        if is_encoded and 2 * seen.known < len(seen.cells):  # of images and audio it may be other sizes and rates
             logger.warning(
                 f"{of}{seen.known} of {len(seen.cells)} inputs in column '{column}' of the training set are among those that "
                 f"the bank was encoded from, which a column '{column}' held, too: is it the bank of another split?"

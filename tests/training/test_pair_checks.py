@@ -259,6 +259,13 @@ RIGHT = {
         bank_of(NAMES),
     ),
     "pictures": lambda: (lambda train, bank: (train, None, bank))(*pictures()),
+    "pictures that were made smaller": lambda: (
+        lambda train, bank: (
+            train.map(lambda row: {"image": row["image"].resize((2, 2))}),
+            None,
+            bank_of(train["image"][:], modality="vision", input_column="image"),
+        )
+    )(*pictures()),
     "a stream": lambda: (numbered_after_a_shuffle().to_iterable_dataset(),),
     **{
         type(pairing).__name__: partial(lambda pairing: (numbered_after_a_shuffle(), pairing), pairing)
