@@ -115,23 +115,24 @@ def _inputs_tell(those: _Paired) -> bool:
             )
     if best is None or 2 * best.known < len(best.cells):
         return False  # no column of the teacher's inputs, though some texts are the same by chance
-    misplaced = ~best.fit.fits & (best.fit.found >= 0)
-    repeated = np.unique(ids, return_counts=True)
-    is_repeated = np.isin(ids[best.positions], repeated[0][repeated[1] > 1])
-    if not (misplaced | (~best.fit.fits & is_repeated)).any():
-        changed = f"{(~best.fit.fits).sum()} of {len(best.cells)} inputs in column '{best.column}' of the training set"
-        logger.warning(f"{of}{changed} are none that the bank was encoded from: encode it anew if they have changed.")
+    count = f"{(~best.fit.fits).sum()} of {len(best.cells)}"
+    misplaced, unknown = ~best.fit.fits & (best.fit.found >= 0), best.fit.found < 0
+    ids_are_shared = _differ(dataset, [best.column], *_sharing(ids))
+    if misplaced.sum() <= unknown.sum() and not ids_are_shared:
+        logger.warning(
+            f"{of}{count} inputs in column '{best.column}' of the training set are not what their rows of the bank were "
+            "encoded from: encode it anew if they have changed."
+        )
         return True
     first = int(misplaced.argmax() if misplaced.any() else best.fit.fits.argmin())
     position = best.positions[first]
     wrong = stored.mismatch(
         f"sample id {ids[position]}", best.cells[first], int(rows[position]), int(best.fit.found[first])
     )
-    why = "were numbered data sets put together" if is_repeated.any() else "were the ids made after a shuffle"
-    count = f"{(~best.fit.fits).sum()} of {len(best.cells)} samples that were compared do not fit"
+    why = "were numbered data sets put together" if ids_are_shared else "were the ids made after a shuffle"
     raise ValueError(
-        f"{of}{wrong}. {count}: {why}, or is the bank of another order or split? Number the whole training set, "
-        f"`with_sample_ids(train.remove_columns('{id_column}'))`, and find the rows by their inputs, "
+        f"{of}{wrong}. {count} samples that were compared do not fit: {why}, or is the bank of another order or split? Number "
+        f"the whole training set, `with_sample_ids(train.remove_columns('{id_column}'))`, and find the rows by their inputs, "
         f"`Paired(bank.rows_of(train['{best.column}']))`, or encode the bank of it. Wrong pairs on purpose are `Shuffled()` or "
         "`Mismatched(Paired(), 1.0)`."
     )
@@ -179,22 +180,21 @@ def _compare(dataset: Dataset, column: str, rows: np.ndarray, stored: BankInputs
 def _ids_reach_their_rows(those: _Paired) -> None:
     """Ids that different samples share, while rows are left over for as many samples as there are."""
     dataset, id_column, ids, pairing, of = those.dataset, those.id_column, those.ids, those.pairing, those.of
-    known, first, counts = np.unique(ids, return_index=True, return_counts=True)
+    known, counts = np.unique(ids, return_counts=True)
     entries = len(those.bank) if pairing.row_of_id is None else len(pairing.row_of_id)
     if len(known) == len(ids) or entries < len(ids):
         return
-    repeated = np.flatnonzero(counts > 1)
-    repeated = repeated[np.unique(np.linspace(0, len(repeated) - 1, REPEATS).astype(np.int64))]
-    one = first[repeated]
-    later = np.flatnonzero(np.isin(ids, known[repeated]) & ~np.isin(np.arange(len(ids)), one))
-    other = later[np.unique(ids[later], return_index=True)[1]]
-    if not _differ(dataset, id_column, one, other):
+    columns = [name for name in dataset.column_names if name != id_column]
+    columns = [name for name in columns if name not in LABELS] or columns  # labels may be hidden
+    one, other = _sharing(ids)
+    if not _differ(dataset, columns, one, other):
         return  # samples that are drawn more than once
+    shared = counts[known == ids[one[0]]][0]
     left = f"{entries - len(known)} of {entries}"
     left += " rows of the bank" if pairing.row_of_id is None else " entries of `Paired(rows)`"
     said = (
-        f"{of}{len(ids)} training samples have {len(known)} ids (id {known[repeated[0]]} is that of {counts[repeated[0]]} that "
-        f"differ), and {left} are left over: were numbered data sets put together? Number them all at once, "
+        f"{of}{len(ids)} training samples have {len(known)} ids (id {ids[one[0]]} is that of {shared} that differ), and {left} "
+        "are left over: were numbered data sets put together? Number them all at once, "
         f"`with_sample_ids(train.remove_columns('{id_column}'))`. Where samples of one thing share its row, find the rows by "
         "`bank.rows_of(inputs)`, or pass `Paired(rows)` with one entry an id."
     )
@@ -203,10 +203,19 @@ def _ids_reach_their_rows(those: _Paired) -> None:
     logger.warning(said)
 
 
-def _differ(dataset: Dataset, id_column: str, one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether two samples each differ in what is stored of them, other than their labels, some of which may be hidden."""
-    columns = [name for name in dataset.column_names if name != id_column]
-    columns = [name for name in columns if name not in LABELS] or columns
+def _sharing(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two samples each of some ids that several have, as positions."""
+    known, first, counts = np.unique(ids, return_index=True, return_counts=True)
+    repeated = np.flatnonzero(counts > 1)
+    if len(repeated) > REPEATS:
+        repeated = repeated[np.linspace(0, len(repeated) - 1, REPEATS).astype(np.int64)]
+    is_first = np.isin(np.arange(len(ids)), first)
+    later = np.flatnonzero(np.isin(ids, known[repeated]) & ~is_first)
+    return first[repeated], later[np.unique(ids[later], return_index=True)[1]]
+
+
+def _differ(dataset: Dataset, columns: list[str], one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether what is stored of two samples each differs in one of the columns."""
     tables = [dataset.with_format("arrow").select_columns(columns).select(rows)[:] for rows in (one, other)]
     for name in columns:
         left, right = (table[name].combine_chunks() for table in tables)
