@@ -1,6 +1,7 @@
 """What a report and a card say of an experiment, as its `experiment.json` holds it."""
 
 import re
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -23,7 +24,7 @@ class ExperimentInfo:
     """What a recipe's report and card say of it in words.
 
     Args:
-        recipe (`str`): Its name, `"avmnist_v2a"`.
+        recipe (`str`, *optional*): Its name, `"avmnist_v2a"`; none of a script of one's own, which no command of ours runs.
         title (`str`): Of the card.
         pipeline_tag (`str`): Of the student.
         dataset_name (`str`): Pretty name of the data, such as `"MNIST"`.
@@ -35,7 +36,7 @@ class ExperimentInfo:
         license (`str`, *optional*): Of the student, where somebody chose one.
     """
 
-    recipe: str
+    recipe: str | None
     title: str
     pipeline_tag: str
     dataset_name: str
@@ -49,7 +50,10 @@ class ExperimentInfo:
     def to_dict(self) -> dict[str, Any]:
         """Entries of `experiment.json`, with the command that repeats the run, free of tokens and folders of the machine."""
         argv = public_argv(sys.argv[1:])
-        command = recipe_command(self.recipe, argv, world_size())
+        if self.recipe is None:
+            command = shlex.join(["python", Path(sys.argv[0]).name, *argv])
+        else:
+            command = recipe_command(self.recipe, argv, world_size())
         entries = {_ENTRIES.get(f.name, f.name): getattr(self, f.name) for f in fields(self)}
         return {**entries, "argv": argv, "command": command}
 

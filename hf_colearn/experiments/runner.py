@@ -4,6 +4,7 @@ All arms of a seed start from the same weights and see the same samples, so that
 """
 
 import itertools
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +39,7 @@ from hf_colearn.experiments.student_folder import check_student, finish_student,
 from hf_colearn.hub.record import public
 from hf_colearn.trainer import CoLearningTrainer
 from hf_colearn.utils import distributed
+from hf_colearn.utils.recipe_files import is_recipe
 
 
 def run_recipe(
@@ -113,7 +115,7 @@ def run_recipe(
     )
     if is_main := distributed.rank() == 0:
         known = {
-            **replace(info, license=options.license).to_dict(),
+            **replace(info, license=options.license, recipe=info.recipe if _is_recipe() else None).to_dict(),
             "metric": main_metric(runs[0]),
             "source": "teacher" if has_teacher else "pairing",
             "teacher": _teacher(runs, folder),
@@ -126,6 +128,12 @@ def run_recipe(
         runs = show_results(folder, options.report)
     distributed.destroy_process_group()
     return runs if is_main else []
+
+
+def _is_recipe() -> bool:
+    """Whether the running script is a recipe as we have it: a changed copy is not what `hf-colearn recipe` would repeat."""
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    return script is not None and is_recipe(script)
 
 
 def _check_input(training: Mapping[str, Any], data: Mapping[str, Any], splits: Sequence[str]) -> None:

@@ -55,6 +55,15 @@ def recipe_files(name: str) -> list[Path]:
     return [script, *yamls]
 
 
+def is_recipe(script: str | Path) -> bool:
+    """Whether a script is one of the recipes or a copy of it, with YAML files that nobody has changed."""
+    script = Path(script)
+    if script.stem not in recipe_names():
+        return False
+    pairs = [(script.with_name(file.name), file) for file in recipe_files(script.stem)]
+    return all(own.is_file() and own.read_bytes() == file.read_bytes() for own, file in pairs)
+
+
 def recipe_line(name: str, width: int = 100) -> str:
     """What a recipe is about, in a line: the beginning of its docstring."""
     text = ast.get_docstring(ast.parse(recipe_script(name).read_text(encoding="utf-8"))) or ""

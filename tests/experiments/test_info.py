@@ -1,5 +1,6 @@
 """Data are named by what they are, commands by what works anywhere."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from docstrings import run_example
 from hf_colearn.corpora.avmnist import is_avmnist
 from hf_colearn.corpora.iemocap import is_iemocap
 from hf_colearn.experiments.info import ExperimentInfo, folder_name, named_data
+from hf_colearn.utils.recipe_files import is_recipe, recipe_files, recipe_script
 
 
 def pictures(count):
@@ -72,3 +74,15 @@ def test_the_command_works_without_a_clone_and_names_no_folder_of_the_machine(re
     monkeypatch.setattr("hf_colearn.experiments.info.world_size", lambda: 2)
     several = f"accelerate launch --num_processes 2 -m hf_colearn {command.removeprefix('hf-colearn ')}"
     assert info.to_dict()["command"] == several
+
+
+def test_a_changed_copy_of_a_recipe_is_a_script_of_ones_own(tmp_path, monkeypatch):
+    for file in recipe_files("stamps"):
+        shutil.copy(file, tmp_path)
+    script = tmp_path / "stamps.py"
+    assert is_recipe(recipe_script("stamps")) and is_recipe(script)
+    (tmp_path / "stamps.yaml").write_text("alpha: 0.7\n")
+    assert not is_recipe(script) and not is_recipe(tmp_path / "mine.py")
+    monkeypatch.setattr(sys, "argv", [str(script), "--seeds", "2"])
+    entries = ExperimentInfo(None, "Title", "image-classification", "pets", "pets", "paired").to_dict()
+    assert (entries["recipe"], entries["command"]) == (None, "python stamps.py --seeds 2")
