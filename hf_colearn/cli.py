@@ -159,7 +159,7 @@ def _run(name: str, argv: Sequence[str], prog: str | None = None) -> int:
 
 def _recipe(options: argparse.Namespace) -> int:
     if options.name is None:
-        width = max(map(len, recipe_names()))
+        width = max(map(len, recipe_names()), default=0)
         print(*(f"{name:<{width}}  {recipe_line(name)}" for name in recipe_names()), sep="\n")
     elif options.run is not None:
         return _run(options.name, options.run)

@@ -73,7 +73,7 @@ def named_data(
         splits (`Mapping[str, Dataset]`): `train` with its `label`, and others.
         unit (`str`, *optional*, defaults to `"samples"`): What a sample is, in the plural.
         more (`str`): Facts that the data do not tell, such as how they were split.
-        hub_id (`str`, *optional*): The dataset of the Hub that they are; it is then their name.
+        hub_id (`str`, *optional*): The dataset of the Hub that they are, which is then their name; or a folder of its files.
 
     Example:
 
@@ -89,6 +89,8 @@ def named_data(
 
     ```
     """
+    if hub_id is not None and Path(hub_id).is_dir():
+        name, hub_id = folder_name(hub_id), None
     kind = re.sub(r"[^\w.]+", "-", name.lower()).strip("-") or "data"
     return {
         "dataset_name": f"{hub_id or name} ({'; '.join([counted(splits, unit), *more])})",

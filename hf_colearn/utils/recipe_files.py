@@ -24,8 +24,8 @@ def recipes_folder() -> Path:
 
 
 def recipe_names() -> list[str]:
-    """The names of all recipes, such as `"digits_l2v"`, in alphabetical order."""
-    return sorted(path.stem for path in recipes_folder().glob("*.py") if path.stem != "__init__")
+    """The names of all recipes, such as `"digits_l2v"`, in alphabetical order; none where only the package was copied."""
+    return sorted(path.stem for path in recipes_folder().glob("*.py"))
 
 
 def recipe_script(name: str) -> Path:
@@ -35,6 +35,10 @@ def recipe_script(name: str) -> Path:
         FileNotFoundError: If there is no recipe of this name; it says which one may be meant.
     """
     names = recipe_names()
+    if not names:
+        raise FileNotFoundError(
+            f"there are no recipes in '{recipes_folder()}': install hf_colearn, pip install hf-colearn."
+        )
     if name not in names:
         near = difflib.get_close_matches(name.removesuffix(".py"), names, n=1)
         meant = f"did you mean '{near[0]}'?" if near else f"choose among {', '.join(names)}."

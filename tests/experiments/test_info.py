@@ -23,7 +23,7 @@ def rows(count):
     return Dataset.from_dict({"spectrogram": [0] * count}, features=Features({"spectrogram": Value("int8")}))
 
 
-def test_data_are_named_by_where_they_come_from_their_classes_and_counts():
+def test_data_are_named_by_where_they_come_from_their_classes_and_counts(tmp_path):
     run_example(named_data)
     splits = {"train": pictures(1200), "validation": pictures(2), "test": pictures(4)}
     counts = "2 classes; 1,200 training, 2 validation and 4 test clips"
@@ -33,6 +33,8 @@ def test_data_are_named_by_where_they_come_from_their_classes_and_counts():
     }
     hub = named_data("CREMA-D", splits, "clips", hub_id="me/Pets")
     assert hub == {"dataset_name": f"me/Pets ({counts})", "dataset_type": "me/Pets"}
+    mirror = named_data("CREMA-D", splits, "clips", hub_id=str(tmp_path))  # a folder of a mirror's files
+    assert mirror["dataset_name"] == f"{tmp_path.name} ({counts})" and "/" not in mirror["dataset_type"]
     streams = {split: part.to_iterable_dataset() for split, part in splits.items()}  # nobody counts them
     assert named_data("me/pets", streams)["dataset_name"] == "me/pets (2 classes)"
 
