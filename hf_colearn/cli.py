@@ -38,7 +38,10 @@ def make_parser() -> CommandParser:
     what.add_argument("--path", action="store_true", help="print where its script lies")
     what.add_argument("--copy", metavar="FOLDER", help="copy its script and YAML files into FOLDER, to change them")
     what.add_argument(
-        "--run", nargs=argparse.REMAINDER, metavar="...", help="run it; all that follows are its options"
+        "--run",
+        nargs=argparse.REMAINDER,
+        metavar="...",
+        help="run it; all that follows, here or after --, are its options",
     )
     one.set_defaults(action=_recipe)
 
@@ -124,9 +127,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser()
     options = parser.parse_args(argv[:end])
     options.extra = argv[end + 1 :]
-    if options.extra and options.command != "card":
-        parser.error(f"'{' '.join(options.extra)}' after -- is for a recipe, which only `hf-colearn card` runs")
+    if options.extra and options.command not in ("card", "recipe"):
+        parser.error(
+            f"'{' '.join(options.extra)}' after -- is for a recipe, and `hf-colearn {options.command}` runs none"
+        )
     if options.command == "recipe":
+        is_run = options.run is not None or end < len(argv)
+        if options.name is None and (is_run or options.path or options.copy is not None):
+            parser.error("which recipe? Name it first, as in `hf-colearn recipe digits_l2v --run`")
+        if is_run:
+            return _run(options.name, [*(options.run or []), *options.extra])
         try:
             return options.action(options)
         except OSError as error:
@@ -161,8 +171,6 @@ def _recipe(options: argparse.Namespace) -> int:
     if options.name is None:
         width = max(map(len, recipe_names()), default=0)
         print(*(f"{name:<{width}}  {recipe_line(name)}" for name in recipe_names()), sep="\n")
-    elif options.run is not None:
-        return _run(options.name, options.run)
     elif options.path:
         print(recipe_script(options.name))
     elif options.copy is not None:

@@ -172,7 +172,11 @@ def test_a_mistyped_recipe_gets_a_suggestion(name, meant, what, capsys):
 
 @pytest.mark.parametrize(
     "command, usage",
-    [(["recipe", "digits_l2v", "--run"], "usage: digits_l2v.py "), (["train"], "usage: hf-colearn train [options]")],
+    [
+        (["recipe", "digits_l2v", "--run"], "usage: digits_l2v.py "),
+        (["recipe", "digits_l2v", "--"], "usage: digits_l2v.py "),
+        (["train"], "usage: hf-colearn train [options]"),
+    ],
 )
 def test_what_follows_belongs_to_the_recipe(command, usage, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", sys.argv)
@@ -187,7 +191,14 @@ def test_what_follows_belongs_to_the_recipe(command, usage, capsys, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    "command", [["reprot"], ["report", "x", "--titel", "y"], ["publish", "x"], ["recipe", "--coppy"]]
+    "command",
+    [
+        ["reprot"],
+        ["report", "x", "--titel", "y"],
+        ["publish", "x"],
+        ["recipe", "--coppy"],
+        ["recipe", "--run", "stamps"],
+    ],
 )
 def test_a_mistyped_command_is_told_in_one_line(command, capsys):
     with pytest.raises(SystemExit) as ended:
