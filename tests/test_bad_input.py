@@ -695,7 +695,7 @@ def noise_of_a_negative_deviation(folder):
     Noisy(Paired(), std=-0.1)
 
 
-@case(ValueError, "num_prototypes=0", "pass at least 1")
+@case(ValueError, "num_prototypes=0", "a whole number, at least 1")
 def no_prototypes(folder):
     yield
     RandomPrototypes(num_prototypes=0)
@@ -762,7 +762,7 @@ def an_image_for_a_language_teacher(folder):
     encode(folder, language_teacher(), ["one", image()])
 
 
-@case(ValueError, "teacher input 1 is 'cat.png'", "an image is needed", "a teacher of that modality")
+@case(ValueError, "teacher input 1 is 'cat.png'", "the path of a file is needed", "a teacher of that modality")
 def a_text_for_a_vision_teacher(folder):
     yield
     encode(folder, vision_teacher(), [image(), "cat.png"])
@@ -774,10 +774,10 @@ def an_undecodable_image_for_a_teacher(folder):
     encode(folder, vision_teacher(), [image(), {"bytes": b"no image", "path": None}])
 
 
-@case(ValueError, "teacher input 0 is a waveform of shape (0,)", "at least one sample")
+@case(ValueError, "teacher input 0 has no samples", "remove or mend it")
 def audio_without_a_sample(folder):
     yield
-    encode(folder, audio_teacher(), [np.zeros(0, dtype=np.float32)])
+    encode(folder, audio_teacher(), [{"array": np.zeros(0, dtype=np.float32), "sampling_rate": 16_000}])
 
 
 @case(ValueError, "teacher input 0 is no audio", "remove or mend it")
@@ -786,10 +786,10 @@ def undecodable_audio(folder):
     encode(folder, audio_teacher(), [{"bytes": b"no audio", "path": None}])
 
 
-@case(ValueError, "NaN or infinite values for input 0", "look at that input")
+@case(ValueError, "teacher input 0 has 1600 samples of 1600 that are NaN or infinite", "remove or mend it")
 def audio_that_is_nan(folder):
     yield
-    encode(folder, audio_teacher(), [np.full(1600, np.nan, dtype=np.float32)])
+    encode(folder, audio_teacher(), [{"array": np.full(1600, np.nan, dtype=np.float32), "sampling_rate": 16_000}])
 
 
 class AnotherImageAtEveryRead:
@@ -1005,7 +1005,7 @@ def an_unknown_arm(folder):
     pick(ARMS, ["baseline", "prompt"])
 
 
-@case(ValueError, "arm 'noise' is of kind 'control'", "choose from ['baseline', 'colearned', 'null', 'reference']")
+@case(ValueError, "arm 'noise' is of kind 'control'", "'baseline' (no teacher)", "'null'")
 def an_arm_of_an_unknown_kind(folder):
     yield
     run_them(folder, [*ARMS, ArmPlan("noise", "control")])
