@@ -47,7 +47,7 @@ def fill_first_frame(
     samples_BT = nn.functional.pad(samples_BT, (0, missing))
     if mask_BT is not None:
         rest_BT = mask_BT[:, needed:]
-        mask_BT = torch.cat([mask_BT.new_ones(len(mask_BT), needed), rest_BT], dim=1)
+        mask_BT = torch.cat([mask_BT.new_ones(mask_BT.shape[0], needed), rest_BT], dim=1)
     return samples_BT, mask_BT
 
 
