@@ -97,7 +97,7 @@ def student_config(options: Options) -> PreTrainedConfig | str:
     return configs[options.student]() if options.student in configs else options.student
 
 
-def load(options: Options) -> tuple[Any, dict[str, Any]]:
+def load_data(options: Options) -> tuple[Any, dict[str, Any]]:
     """The pictures by split, and the fields of [`ExperimentInfo`] that name them, with published numbers of ImageNet alone."""
     if options.small and options.data_dir is None:
         digits = load_handwritten_digits()
@@ -129,7 +129,7 @@ def main() -> None:
             "a validation split of the Hub's stream is known by its ids, so each evaluation would read the whole training "
             "stream: pass --eval_strategy no --load_best_model_at_end false (the last weights are taken), or --data_dir."
         )
-    raw, described = load(options)
+    raw, described = load_data(options)
     names = raw["train"].features["label"].names
     skipped: dict[str, list] = {}
     if options.skip_bad_samples:
