@@ -461,6 +461,10 @@ def dangers(source: str) -> list[str]:
             found += [alias.name for alias in node.names if alias.name.split(".")[0] in PICKLERS]
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in PICKLERS:
             found.append(node.module)
+        elif (
+            isinstance(node, ast.ImportFrom) and node.module == "torch"
+        ):  # called by its own name it could not be told
+            found += ["from torch import load" for alias in node.names if alias.name == "load"]
         elif isinstance(node, ast.Call):
             found += _in_call(ast.unparse(node.func), {keyword.arg: keyword.value for keyword in node.keywords})
         elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
@@ -481,7 +485,7 @@ def _in_call(name: str, keywords: dict) -> list[str]:
     found = []
     if name in ("eval", "exec", "compile", "__import__") or name.endswith((".read_pickle", "hub.load")):
         found.append(name)
-    if name in ("torch.load", "load") and not _is(keywords.get("weights_only"), True):
+    if name == "torch.load" and not _is(keywords.get("weights_only"), True):
         found.append("torch.load without weights_only=True")
     if name == "yaml.load" or name.endswith("unsafe_load"):
         found.append(name)
@@ -504,6 +508,7 @@ def _is(node: ast.expr | None, *values) -> bool:
         "def f():\n    from joblib import load",
         "import os, dill as d",
         "import torch\ntorch.load(path)",
+        "from torch import load, nn\nload(path, weights_only=True)",
         "torch.load(path, map_location='cpu', weights_only=False)",
         "torch.load(path, weights_only=flag)",
         "np.load(path, allow_pickle=True)",
@@ -531,6 +536,7 @@ def test_safe_source_is_not_suspected():
         "torch.load(path, weights_only=True)\n"
         "np.load(path)\n"
         "TeacherBank.load(folder)\n"
+        "data = load(options)\n"
         "def f(name, trust_remote_code=False):\n"
         "    return AutoModel.from_pretrained(name, trust_remote_code=trust_remote_code)\n"
         "def g(name, *, trust_remote_code=None): ...\n"
