@@ -26,12 +26,13 @@ from hf_colearn.experiments.options import RecipeOptions, parse_recipe
 from hf_colearn.experiments.pairs_arms import checked, metrics_of, pair_arms, settled, without_pushing
 from hf_colearn.experiments.pairs_retrieval import Retrieval
 from hf_colearn.experiments.pairs_students import outputs_of, pair_inputs, pair_student
-from hf_colearn.experiments.pairs_teachers import pair_bank, pair_teacher
+from hf_colearn.experiments.pairs_teachers import pair_bank, pair_teacher, partner_rows
 from hf_colearn.experiments.runner import quiet, run_recipe
 from hf_colearn.experiments.scoring import scored_run
 from hf_colearn.experiments.semi_supervised import SemiSupervised, SemiSupervisedArm
 from hf_colearn.hub.publish import publish
 from hf_colearn.utils.command_line import run_script
+from hf_colearn.utils.distributed import rank
 
 
 @dataclass
@@ -56,24 +57,14 @@ class Options(RecipeOptions):
     teacher: str | None = field(
         default=None, metadata={"help": "Hub id or folder; by default what a package ships; tiny: random weights."}
     )
-    problem_type: str | None = field(
-        default=None,
-        metadata={"help": "single_label_classification, ...: where labels mean something else than they seem to."},
-    )
+    problem_type: str | None = field(default=None, metadata={"help": "Of labels that are not what they seem."})
     test_share: float | None = field(default=None, metadata={"help": "Of the training data, cut off for testing."})
     max_samples: int | None = field(default=None, metadata={"help": "Training samples that are taken, at most."})
     max_length: int | None = field(default=None, metadata={"help": "Of a student's texts, in tokens."})
-    pooling: str = field(
-        default="mean", metadata={"help": "How a teacher's tokens become one latent: mean, cls, pooler."}
-    )
-    template: str = field(
-        default="a photo of {name}",
-        metadata={"help": "What the teacher reads of a class, where classes alone are there."},
-    )
+    pooling: str = field(default="mean", metadata={"help": "Of a teacher's tokens: mean, cls or pooler."})
+    template: str = field(default="a photo of {name}", metadata={"help": "What the teacher reads of a class alone."})
     language: str | None = field(default=None, metadata={"help": "ISO 639 code of texts or speech, for the card."})
-    tiny_learning_rate: float = field(
-        default=3e-3, metadata={"help": "Instead of --learning_rate, of a tiny student."}
-    )
+    tiny_learning_rate: float = field(default=3e-3, metadata={"help": "Of a tiny student, not --learning_rate."})
     teacher_check: bool = field(default=True, metadata={"help": "Ask first whether this teacher will help."})
 
 
@@ -99,25 +90,27 @@ def main() -> None:
         seed=training.get("seed") or 0,
         skip_bad_samples=options.skip_bad_samples,
     )
-    print(pairs)
-
-    # The teacher reads every partner once.
-    encoder, teacher = pair_teacher(pairs, options.teacher, options.pooling)
-    bank, rows = pair_bank(pairs, encoder, options.template)
-
-    # Every arm gets a new student of the same kind.
     student = pair_student(pairs, options.student, options.max_length)
-    print(f"models:   student: {student.words}; teacher: {teacher}")
+    encoder, teacher = pair_teacher(pairs, options.teacher, options.pooling)
+    found = [*str(pairs).splitlines(), f"student:  {student.words}", f"teacher:  {teacher}"]
+    if rank() == 0:
+        print(*found, sep="\n")
+    rows = partner_rows(pairs)
+    plans = pair_arms(pairs, rows, student, options.arms, options.labels_per_class, training["alpha"], options.seeds)
+    training = settled(training, pairs, plans, options.tiny_learning_rate if student.is_tiny else None)
+
+    # The teacher reads every partner once, and every arm gets a new student of the same kind.
+    bank = pair_bank(pairs, encoder, options.template)
     data = pair_inputs(pairs, student)
 
     def make_student() -> PreTrainedModel:
         return options.adapted(student.make(bank.dim, **outputs_of(pairs)))
 
-    plans = pair_arms(pairs, rows, student, options.arms, options.labels_per_class, training["alpha"], options.seeds)
-    training = settled(training, pairs, plans, options.tiny_learning_rate if student.is_tiny else None)
     kwargs = {"data_collator": student.collator, "compute_metrics": metrics_of(pairs)}
     inputs = student.pooled(pairs.train, data["train"])
-    semi = SemiSupervised(data["train"], bank, make_student, inputs, student.views, student.weak, **kwargs)
+    semi = SemiSupervised(
+        data["train"], bank, make_student, inputs, student.views, student.weak, options.optimizer_for, **kwargs
+    )
 
     def make_trainer(plan: ArmPlan, args: CoLearningArguments) -> CoLearningTrainer:
         if isinstance(plan, SemiSupervisedArm):
@@ -126,19 +119,17 @@ def main() -> None:
         optimizer = {"optimizer_cls_and_kwargs": options.optimizer_for(args)}
         return CoLearningTrainer(make_student(), args, train_dataset=data["train"], **taught, **optimizer, **kwargs)
 
-    notes = {"found": str(pairs).splitlines()}
+    notes = {"found": found}
     if options.teacher_check and options.check is None:
         notes["teacher_check"] = checked(pairs, semi, plans, rows, training.get("seed") or 0)
     info = ExperimentInfo(
         recipe="pairs",
-        title=f"{pairs.source}: a student of {pairs.input_kind}, a teacher of {pairs.other_kind}",
+        title=pairs.title,
         pipeline_tag=student.pipeline_tag,
         dataset_name=pairs.description,
-        dataset_type=pairs.source,
+        dataset_type=pairs.source.partition(":")[0],
         teacher=teacher,
-        pairing=f"every sample with its own '{pairs.columns.other}'"
-        if pairs.columns.other
-        else "a sentence about its class",
+        pairing=f"every sample with {pairs.partner}",
         language=options.language,
         license=options.license,
     )

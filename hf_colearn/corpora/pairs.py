@@ -18,6 +18,7 @@ from hf_colearn.utils.checks import check_positive
 
 
 CLASS_NAMES = "class names"  # the other modality where no column is one: a sentence about every class
+_WORDS = {"image": "images", "audio": "sounds", "text": "texts", "features": "features", CLASS_NAMES: CLASS_NAMES}
 _PROBLEMS = {SINGLE: "classes", REGRESSION: "values", "multi_label_classification": "several classes a sample"}
 
 
@@ -73,14 +74,20 @@ class Pairs:
 
     @property
     def title(self) -> str:
-        """What the data are, in a few words: name, number of classes, modalities."""
-        of = "" if self.names is None else f", {len(self.names)} classes"
-        return f"{self.source} ({self.input_kind} with {self.other_kind}{of})"
+        """What is done with the data, in a few words."""
+        return f"{self.source}: {_WORDS[self.input_kind]} learn from {_WORDS[self.other_kind]}"
+
+    @property
+    def partner(self) -> str:
+        """Of a sample, in words."""
+        return f"its own '{self.columns.other}'" if self.columns.other else "a sentence about its class"
 
     @property
     def description(self) -> str:
-        """The same with how it was tested, and what else to know."""
-        return " ".join([f"{self.title}, {self.split}{'.' if self.notes else ''}", *self.notes]).removesuffix(".")
+        """What the data are: name, modalities, number of classes, how the test part came to be, and what else to know."""
+        of = "" if self.names is None else f", {len(self.names)} classes"
+        data = f"{self.source} ({self.input_kind} with {self.other_kind}{of})"
+        return " ".join([f"{data}, {self.split}{'.' if self.notes else ''}", *self.notes]).removesuffix(".")
 
     def __str__(self) -> str:
         first, *_, last = [self.columns.input[0], *self.columns.input]

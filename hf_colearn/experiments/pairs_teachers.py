@@ -95,22 +95,20 @@ def _cells(pairs: Pairs) -> list[Any]:
     return list(pairs.train.select(np.flatnonzero(pairs.paired))["other"])
 
 
-def pair_bank(pairs: Pairs, encoder: FrozenEncoder | None, template: str) -> tuple[TeacherBank, np.ndarray]:
-    """The latents of all distinct partners of training samples, and the bank row of sample id 0, 1, ..., `(N,)`.
-
-    A sample without a partner has row 0: see [`true_pairs`].
-    """
+def partner_rows(pairs: Pairs) -> np.ndarray:
+    """The bank row of sample id 0, 1, ..., `(N,)`; that of a sample without a partner is 0, see [`true_pairs`]."""
     if pairs.other_kind == CLASS_NAMES:
-        assert encoder is not None
-        labels = np.asarray(pairs.train["labels"][:])
-        return TeacherBank.encode(encoder, sentences(pairs, template), show_progress=False), np.maximum(labels, 0)
-    cells, paired_N = _cells(pairs), pairs.paired
-    rows_N = np.where(paired_N, np.cumsum(paired_N) - 1, 0)
+        return np.maximum(pairs.train["labels"][:], 0)
+    return np.where(pairs.paired, np.cumsum(pairs.paired) - 1, 0)
+
+
+def pair_bank(pairs: Pairs, encoder: FrozenEncoder | None, template: str) -> TeacherBank:
+    """The latents of the partners of training samples, in their order, or of one sentence a class."""
     if encoder is None:
-        return TeacherBank.from_latents(
-            np.asarray(cells, dtype=np.float32), teacher=f"column '{pairs.columns.other}'"
-        ), rows_N
-    return TeacherBank.encode(encoder, cells, show_progress=rank() == 0), rows_N
+        latents = np.asarray(_cells(pairs), dtype=np.float32)
+        return TeacherBank.from_latents(latents, teacher=f"column '{pairs.columns.other}'")
+    read = sentences(pairs, template) if pairs.other_kind == CLASS_NAMES else _cells(pairs)
+    return TeacherBank.encode(encoder, read, show_progress=rank() == 0)
 
 
 def where_paired(pairing: Pairing, pairs: Pairs) -> Pairing:

@@ -138,6 +138,8 @@ class SemiSupervised:
         inputs (`np.ndarray` of shape `(N, F)`): The student's inputs by sample id, flattened.
         views (`Callable`): FixMatch's augmentation, [`~hf_colearn.data.views.TwoViews`].
         augment (`Callable`, *optional*): That of all other arms.
+        optimizer (`Callable`, *optional*): From a run's arguments to what Trainer takes as `optimizer_cls_and_kwargs`, such as
+            [`RecipeOptions.optimizer_for`].
         trainer_kwargs: For every trainer, such as `compute_metrics`.
     """
 
@@ -149,8 +151,10 @@ class SemiSupervised:
         inputs: np.ndarray,
         views: Callable[[dict[str, Any]], dict[str, Any]],
         augment: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+        optimizer: Callable[[CoLearningArguments], Any] | None = None,
         **trainer_kwargs: Any,
     ):
+        self.optimizer = optimizer
         self.train, self.bank, self.inputs = train, bank, inputs
         self.make_student, self.views, self.augment, self.trainer_kwargs = make_student, views, augment, trainer_kwargs
         self.own_bank = own_modality(inputs, bank.dim)
@@ -198,6 +202,8 @@ class SemiSupervised:
         self, args: CoLearningArguments, train: Dataset, student: Any = None, **kwargs: Any
     ) -> CoLearningTrainer:
         kwargs = {"augment": self.augment, **self.trainer_kwargs, **kwargs}
+        if self.optimizer is not None:
+            kwargs["optimizer_cls_and_kwargs"] = self.optimizer(args)
         return CoLearningTrainer(student or self.make_student(), args, train_dataset=train, **kwargs)
 
     def _self_training(self, args: CoLearningArguments, train: Dataset, share: float) -> CoLearningTrainer:

@@ -177,7 +177,8 @@ def test_a_folder_of_pictures_with_captions_says_what_it_is(tmp_path):
         "partner:  text (column 'text'), of 6 training samples",
         "labels:   classes (column 'label'), of 6 training samples: cat, dog",
     ]
-    assert pairs.title == "pets (image with text, 2 classes)" and pairs.names == {0: "cat", 1: "dog"}
+    assert pairs.title == "pets: images learn from texts" and pairs.names == {0: "cat", 1: "dog"}
+    assert pairs.description.startswith("pets (image with text, 2 classes), 25% of every class cut off")
     assert pairs.train[0]["input"]["path"].endswith(".png")
 
 

@@ -18,7 +18,7 @@ from hf_colearn.corpora.pairs import load_pairs
 from hf_colearn.evaluation.retrieval import retrieval_scores
 from hf_colearn.experiments.pairs_arms import pair_arms, without_pushing
 from hf_colearn.experiments.pairs_students import pair_student
-from hf_colearn.experiments.pairs_teachers import pair_bank, pair_teacher, sentences, true_pairs
+from hf_colearn.experiments.pairs_teachers import pair_bank, pair_teacher, partner_rows, sentences, true_pairs
 from hub_double import HubDouble, hub_env
 from refusals import Refusals, assert_refused
 from tiny_recipes import main_of, write_vision_teacher
@@ -141,7 +141,7 @@ def test_subfolders_of_classes_learn_from_sentences_about_them(tmp_path):
     pairs = load_pairs(tmp_path / "things")
     assert sentences(pairs, "a photo of {name}") == ["a photo of dog", "a photo of wild cat"]
     encoder, _ = pair_teacher(pairs, "tiny")
-    bank, rows = pair_bank(pairs, encoder, "a photo of {name}")
+    bank, rows = pair_bank(pairs, encoder, "a photo of {name}"), partner_rows(pairs)
     assert len(bank) == 2 and rows.tolist() == pairs.train["labels"][:]
     arms = pair_arms(pairs, rows, pair_student(pairs), None, None, None, seeds=1)
     assert [arm.name for arm in arms][-1] == "class vectors"
@@ -151,7 +151,7 @@ def test_samples_without_a_partner_have_no_target(tmp_path):
     texts = [None if i % 3 == 0 else f"row {i}" for i in range(24)]
     pairs = load_pairs(table(tmp_path, text=texts, label=["a", "b"] * 12))
     encoder, _ = pair_teacher(pairs, "tiny")
-    bank, rows = pair_bank(pairs, encoder, "")
+    bank, rows = pair_bank(pairs, encoder, ""), partner_rows(pairs)
     targets = true_pairs(rows, pairs).targets(bank, np.arange(len(pairs.train)), 0, 0)
     assert torch.isnan(targets).all(dim=1).tolist() == [text is None for text in pairs.train["other"]]
     own = encoder.encode([text for text in pairs.train["other"] if text is not None])
