@@ -139,7 +139,8 @@ class LearnedAlpha(Alpha):
         self.outer_split, self.batch_size, self.outer = outer_split, batch_size, outer
         self.updates = 0
         self._initial, self._warned = dict(self._weights), False
-        self._trainer: Any = None  # whose run it is
+        self._trainer: Any = None  # whose it is
+        self._run: Any = None  # the state of the run that goes on
         self._cuts = WeakKeyDictionary[Any, tuple[Any, Any]]()  # by trainer: the training set, and what is left of it
         self._measured: dict[str, float] = {}
 
@@ -154,8 +155,7 @@ class LearnedAlpha(Alpha):
                 f"LearnedAlpha perturbs whole weights, and {trainer.sharded_by} shards or wraps them: train with plain "
                 "data parallelism, or with a constant, heuristic or fitted alpha."
             )
-        self._trainer = trainer
-        whole = trainer.train_dataset
+        self._trainer, whole = trainer, trainer.train_dataset
         if whole is None or (trainer in self._cuts and whole is self._cuts[trainer][1]):
             return  # evaluation alone, or a run after the first
         num_labels = getattr(getattr(trainer.model, "config", None), "num_labels", None)
@@ -172,8 +172,7 @@ class LearnedAlpha(Alpha):
 
     def on_train_begin(self, args, state, control, optimizer=None, **kwargs):
         self._measured, self._warned = {}, False  # of an earlier run
-        if self._trainer is None:
-            raise ValueError("LearnedAlpha needs CoLearningTrainer, which gives it batches and gradients.")
+        self._run, self._trainer = state, self._trainer_of(state)
         if self.solver == "adam" and not _is_adam(optimizer):
             raise ValueError(
                 f"solver='adam' reads the second moments of torch's Adam or AdamW, and the optimizer is "
@@ -184,11 +183,22 @@ class LearnedAlpha(Alpha):
             try_outer_loss(self._trainer, self.outer)
 
     def on_step_end(self, args, state, control, optimizer=None, **kwargs):
-        if state.global_step % self.interval or self._trainer is None or optimizer is None:
+        if state.global_step % self.interval or optimizer is None:
             return
+        if self._run is not state:
+            raise ValueError(
+                "this LearnedAlpha is used in another run that began while this one went on: give each an object of its own."
+            )
         if self.solver in ("identity", "neumann") and not optimizer.param_groups[0]["lr"]:
             return  # what they scale by is 0 at the end of most schedules: no weight moves, whatever alpha is
+        self._trainer = self._trainer_of(state)  # another one may have been given this object meanwhile
         self.update(self.measure(optimizer))
+
+    def _trainer_of(self, state: Any) -> Any:
+        for trainer in list(self._cuts):
+            if trainer.state is state:
+                return trainer
+        raise ValueError("LearnedAlpha needs CoLearningTrainer, which gives it batches and gradients.")
 
     def measure(self, optimizer: torch.optim.Optimizer) -> ImplicitGradient:
         """The hypergradient at the run's current weights, on batches that are drawn for this update; a collective."""

@@ -124,14 +124,31 @@ def test_objects_that_are_used_again_train_as_fresh_ones(kind):
     assert outcome(again)[1][0]["left"] == 0.5**5
 
 
-def test_an_alpha_of_two_trainers_is_of_the_one_that_trains():
-    def both(*alphas):
-        runs = [trainer(alpha, seed=seed, num_train_epochs=1) for seed, alpha in enumerate(alphas)]
-        return [outcome(trained(run)) for run in runs]
+class Meanwhile(CoLearningCallback):
+    """Does something when the first epoch of a run ends."""
 
+    def __init__(self, what):
+        self.what = what
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        if state.epoch == 1:
+            self.what()
+
+
+def test_an_alpha_of_two_trainers_is_of_the_one_that_trains():
+    shared, other = ALPHAS["learned"](), []
+    run = trained(trainer(shared, [Meanwhile(lambda: other.append(trainer(shared, seed=1)))]))
+    assert_same(outcome(run), outcome(trained(trainer(ALPHAS["learned"]()))))
+    assert other[0].alpha is shared
+
+
+@case(ValueError, "this LearnedAlpha is used in another run", "give each an object of its own")
+def an_alpha_of_a_run_within_another(folder):
     shared = ALPHAS["learned"]()
-    for of_shared, of_own in zip(both(shared, shared), both(ALPHAS["learned"](), ALPHAS["learned"]()), strict=True):
-        assert_same(of_shared, of_own)
+    inner = trainer(shared, folder=folder / "out", seed=1)
+    run = trainer(shared, [Meanwhile(inner.train)], folder=folder / "out")
+    yield
+    run.train()
 
 
 def test_a_second_training_of_a_model_that_is_made_anew_is_the_first():
