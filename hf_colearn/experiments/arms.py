@@ -1,6 +1,7 @@
 """The arms of a comparison: baseline, co-learned, null controls, references, and what each differs in."""
 
 import copy
+import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -71,8 +72,9 @@ class ArmPlan:
 
 
 def run_folder(folder: str | Path, arm: str, seed: int) -> Path:
-    """Where one run keeps its checkpoints and, once it is finished, what [`~hf_colearn.analysis.runs.Run`] holds."""
-    return Path(folder) / re.sub(r"[^a-z0-9]+", "-", arm.lower()).strip("-") / f"seed-{seed}"
+    """Where one run keeps its checkpoints and, once it is finished, what [`~hf_colearn.analysis.run.Run`] holds."""
+    words = re.sub(r"[\W_]+", "-", arm.lower()).strip("-")  # letters of any script, since arms must not share a folder
+    return Path(folder) / (words or f"arm-{hashlib.sha256(arm.encode()).hexdigest()[:8]}") / f"seed-{seed}"
 
 
 def pick(plans: Sequence[ArmPlan], names: Sequence[str] | None) -> list[ArmPlan]:

@@ -72,7 +72,7 @@ def save_run(
         groups, more_tests (`Mapping`, *optional*): As of [`~hf_colearn.experiments.runner.run_arms`].
 
     Returns:
-        [`~hf_colearn.analysis.runs.Run`]: What the folder holds.
+        [`~hf_colearn.analysis.run.Run`]: What the folder holds.
 
     Raises:
         ValueError: Before anything is scored, if the kind is none of the four, the arm has no name, or the folder holds a run

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from hf_colearn import CoLearningTrainer, save_run
 from hf_colearn.analysis.report import report
 from hf_colearn.analysis.run import Run, Samples
 from hf_colearn.analysis.timing import training_time
+from hf_colearn.experiments.arms import run_folder
 from refusals import Refusals, assert_refused
 
 
@@ -393,3 +395,10 @@ def test_any_class_names_are_told_apart_and_drawn(tmp_path, recwarn):
     assert not [note for section in found.sections for note in section.notes if "No picture" in note]
     drawn = next(section for section in found.sections if section.name == "latents").pictures[0].figure
     assert "US\\$ and C\\$ fox face" in [text.get_text() for text in drawn.legends[0].texts]
+
+
+def test_arms_of_any_script_have_a_folder_each():
+    names = ["text teacher", "\u732b", "\u72ac", "\N{FOX FACE}", "\N{CAT FACE}", ".."]
+    folders = [run_folder("runs", name, 0) for name in names]
+    assert folders[0] == Path("runs/text-teacher/seed-0") and len(set(folders)) == len(names)
+    assert all(folder.parent.parent == Path("runs") for folder in folders)

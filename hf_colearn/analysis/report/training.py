@@ -137,6 +137,7 @@ def section_cost(results: MergedResults) -> Section:
         if any(of_arm.get(key) and of_arm[key] != of_arm.get("parameters") or key == name for of_arm in facts):
             columns[name] = [f"{of_arm[key]:,}" if of_arm.get(key) else "-" for of_arm in facts]
     columns[with_unit(results.metric)] = [mean_percent(runs, results.metric) for runs in results.arms.values()]
+    section.lead = section.lead.strip()
     rows = [[arm, *cells] for arm, *cells in zip(results.arms, *columns.values(), strict=True)]
     section.tables.append(Table(["arm", *columns], rows))
     return section

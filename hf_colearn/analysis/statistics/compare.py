@@ -96,7 +96,7 @@ class Comparison:
 
     def __repr__(self) -> str:
         arms = ", ".join(f"{arm.name!r}" for arm in self.arms)
-        return f"Comparison({arms}; {self.metric}, {self.n_seeds} seeds): {self.headline}"
+        return f"Comparison({arms}; {self.metric}, {self.n_seeds} seed{'s'[: self.n_seeds - 1]}): {self.headline}"
 
     @property
     def findings(self) -> dict[str, Finding]:
@@ -227,9 +227,10 @@ class Comparison:
         if arm.finding == "helped":
             return f"the {self.source}'s content helped: {over_baseline} and {over_null} ({seeds})."
         if arm.finding == "no more than a null control":
+            is_larger = "is not shown to be larger" if arm.to_null and arm.to_null.mean > 0 else "is not larger"
             return (
                 f"it helped no more than a null control does: {over_baseline}, but {over_null} ({seeds}); the "
-                f"{self.source}'s gain is not larger than a null control's."
+                f"{self.source}'s gain {is_larger} than a null control's."
             )
         if gain.is_gain:
             return (
