@@ -64,7 +64,6 @@ class Options(RecipeOptions):
     pooling: str = field(default="mean", metadata={"help": "Of a teacher's tokens: mean, cls or pooler."})
     template: str = field(default="a photo of {name}", metadata={"help": "What the teacher reads of a class alone."})
     language: str | None = field(default=None, metadata={"help": "ISO 639 code of texts or speech, for the card."})
-    tiny_learning_rate: float = field(default=3e-3, metadata={"help": "Of a tiny student, not --learning_rate."})
     teacher_check: bool = field(default=True, metadata={"help": "Ask first whether this teacher will help."})
 
 
@@ -97,7 +96,7 @@ def main() -> None:
         print(*found, sep="\n")
     rows = partner_rows(pairs)
     plans = pair_arms(pairs, rows, student, options.arms, options.labels_per_class, training["alpha"], options.seeds)
-    training = settled(training, pairs, plans, options.tiny_learning_rate if student.is_tiny else None)
+    training = settled(training, pairs, plans, student.is_tiny)
 
     # The teacher reads every partner once, and every arm gets a new student of the same kind.
     bank = pair_bank(pairs, encoder, options.template)

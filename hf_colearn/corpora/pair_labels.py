@@ -12,6 +12,7 @@ import numpy as np
 from datasets import ClassLabel, Dataset, List
 
 from hf_colearn.data.sample_ids import NO_LABEL
+from hf_colearn.utils.checks import check_choice
 
 
 SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
@@ -50,6 +51,8 @@ def read_labels(splits: Mapping[str, Dataset], column: str, problem_type: str | 
         ValueError: If a split lacks the column, the training split has fewer than two classes or no label, or another split
             has a class that it has not.
     """
+    if problem_type is not None:
+        check_choice("problem_type", problem_type, (SINGLE, MULTI, REGRESSION))
     for split, part in splits.items():
         if column not in part.column_names:
             raise ValueError(

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
+from transformers import TrainingArguments
 
 from hf_colearn.corpora.pair_labels import MULTI, REGRESSION, SINGLE
 from hf_colearn.corpora.pairs import CLASS_NAMES, Pairs
@@ -32,6 +33,7 @@ from hf_colearn.utils.hub_names import check_repo_id
 USUAL = ("labels alone", "FixMatch", "permuted pairs", "latent transfer", "teacher's soft labels")
 NEEDS_CLASSES = ("self-training", "FixMatch", "teacher's soft labels", "latent + soft labels")
 _LEAST_STEPS = 150
+_TINY_RATE, _PRETRAINED_RATE = 3e-3, TrainingArguments.__dataclass_fields__["learning_rate"].default
 
 
 def has_few_labels(pairs: Pairs, labels_per_class: Sequence[int] | None) -> bool:
@@ -138,7 +140,7 @@ def _few_labels(
     return [*swept, *(arm for arm in chosen if arm.method == ORACLE)]
 
 
-def settled(training: Mapping[str, Any], pairs: Pairs, plans: Sequence[ArmPlan], rate: float | None) -> dict[str, Any]:
+def settled(training: Mapping[str, Any], pairs: Pairs, plans: Sequence[ArmPlan], is_tiny: bool) -> dict[str, Any]:
     """The training arguments that follow from the data.
 
     `max_steps` are by default so many as `--num_train_epochs` takes, and 150 at least, for all arms alike; `labelled_per_batch`
@@ -148,7 +150,8 @@ def settled(training: Mapping[str, Any], pairs: Pairs, plans: Sequence[ArmPlan],
         training (`Mapping`): As [`~hf_colearn.experiments.options.parse_recipe`] returns it.
         pairs ([`Pairs`]): Without labels the pairs are all that is learned from: alpha is 1.
         plans (`Sequence[ArmPlan]`): The arms.
-        rate (`float`, *optional*): Instead of `learning_rate`.
+        is_tiny (`bool`): Whether the student is small and from scratch: transformers' default of `learning_rate`, which is
+            for pretrained models, then becomes 3e-3.
     """
     values = dict(training)
     if values.get("max_steps", -1) <= 0:
@@ -156,8 +159,8 @@ def settled(training: Mapping[str, Any], pairs: Pairs, plans: Sequence[ArmPlan],
         values["max_steps"] = max(_LEAST_STEPS, round(values["num_train_epochs"] * batches))
     if not any(isinstance(plan, SemiSupervisedArm) for plan in plans):
         values["labelled_per_batch"] = None
-    if rate is not None:
-        values["learning_rate"] = rate
+    if is_tiny and values["learning_rate"] == _PRETRAINED_RATE:
+        values["learning_rate"] = _TINY_RATE
     if pairs.problem_type is None:
         values["alpha"] = 1.0
     return values

@@ -380,6 +380,11 @@ def a_share_above_one(folder):
     yield from load(folder, features=VECTORS, text=TEXTS, options={"test_share": 1.5})
 
 
+@refusals.case(ValueError, "problem_type='classes' is unknown", "single_label_classification")
+def a_problem_of_no_known_type(folder):
+    yield from load(folder, features=VECTORS, text=TEXTS, label=CLASSES, options={"problem_type": "classes"})
+
+
 @pytest.mark.parametrize(Refusals.NAMES, refusals.cases)
 def test_data_that_cannot_be_pairs_are_refused(situation, error, texts, tmp_path):
     assert_refused(situation, error, texts, tmp_path)

@@ -16,7 +16,7 @@ import child_python
 from hf_colearn.analysis.runs import read_runs
 from hf_colearn.corpora.pairs import load_pairs
 from hf_colearn.evaluation.retrieval import retrieval_scores
-from hf_colearn.experiments.pairs_arms import pair_arms, without_pushing
+from hf_colearn.experiments.pairs_arms import pair_arms, settled, without_pushing
 from hf_colearn.experiments.pairs_students import pair_student
 from hf_colearn.experiments.pairs_teachers import pair_bank, pair_teacher, partner_rows, sentences, true_pairs
 from hub_double import HubDouble, hub_env
@@ -156,6 +156,16 @@ def test_samples_without_a_partner_have_no_target(tmp_path):
     assert torch.isnan(targets).all(dim=1).tolist() == [text is None for text in pairs.train["other"]]
     own = encoder.encode([text for text in pairs.train["other"] if text is not None])
     torch.testing.assert_close(targets[pairs.paired], own)
+
+
+def test_a_learning_rate_that_is_asked_for_holds_for_a_tiny_student_too(tmp_path):
+    pairs = load_pairs(table(tmp_path))
+    arms = pair_arms(pairs, np.arange(18), pair_student(pairs), None, None, None, seeds=1)
+    asked = {"per_device_train_batch_size": 4, "num_train_epochs": 40, "max_steps": -1}
+    # 18 samples are 5 batches of 4, and 40 epochs of them 200 steps; without labels alpha is 1.
+    for rate, is_tiny, expected in ((5e-5, True, 3e-3), (5e-5, False, 5e-5), (1e-2, True, 1e-2)):
+        found = settled({**asked, "learning_rate": rate}, pairs, arms, is_tiny)
+        assert (found["learning_rate"], found["max_steps"], found["alpha"]) == (expected, 200, 1.0)
 
 
 def test_recall_counts_a_partner_that_others_share_and_ties_are_no_hits():
