@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_colearn.analysis.statistics.compare import Kind, check_arm
+from hf_colearn.analysis.statistics.arm import Kind, check_arm
 from hf_colearn.utils.metric_names import is_count, written
 
 
@@ -49,7 +49,7 @@ class Run:
     """One arm trained with one seed.
 
     Args:
-        arm, kind (`str`), seed (`int`): As of [`~hf_colearn.analysis.statistics.compare.Arm`], and the run's.
+        arm, kind (`str`), seed (`int`): As of [`~hf_colearn.analysis.statistics.arm.Arm`], and the run's.
         metrics (`dict[str, float]`): On the test set, as fractions.
         history (`list[dict]`), seconds (`float`): `trainer.state.log_history`, and of training.
         labels, predictions (`np.ndarray` of shape `(N,)`): Class of every test sample that has a label, and the predicted

@@ -26,7 +26,7 @@ class ArmPlan:
 
     Args:
         name (`str`): Unique, as it stands in tables.
-        kind (`str`): Of [`~hf_colearn.analysis.statistics.compare.Arm`], such as `"baseline"`.
+        kind (`str`): Of [`~hf_colearn.analysis.statistics.arm.Arm`], such as `"baseline"`.
         pairing ([`Pairing`], *optional*): What its samples see of the teacher; none for the baseline.
         id_column (`str`, *optional*): What the pairing knows samples by, instead of `CoLearningArguments.id_column`: a copy
             of the labels, for a pairing by class in a stream.

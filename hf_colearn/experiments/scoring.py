@@ -16,7 +16,7 @@ from torch.utils.data import Subset
 from transformers import EvalPrediction, Trainer
 
 from hf_colearn.analysis.run import Run, Samples, check_folder, kept_rows
-from hf_colearn.analysis.statistics.compare import Kind, check_arm
+from hf_colearn.analysis.statistics.arm import Kind, check_arm
 from hf_colearn.analysis.statistics.target_variance import target_variance
 from hf_colearn.analysis.timing import training_time
 from hf_colearn.data.labels import is_labelled, label_column, labelled_rows
@@ -68,7 +68,7 @@ def save_run(
             same arm and seed is replaced there.
         arm (`str`): Its name in the report, any text of one line; the seed is the trainer's `args.seed`.
         kind (`str`): `"baseline"`, `"colearned"`, `"null"` or `"reference"`; see
-            [`~hf_colearn.analysis.statistics.compare.Arm`].
+            [`~hf_colearn.analysis.statistics.arm.Arm`].
         groups, more_tests (`Mapping`, *optional*): As of [`~hf_colearn.experiments.runner.run_arms`].
 
     Returns:

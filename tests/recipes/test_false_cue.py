@@ -99,7 +99,7 @@ def test_the_table_holds_means_and_the_intervals_of_what_differs_between_seeds()
     assert table_of(on).splitlines() == [
         "| arm   | test                  | cue\\|flipped |",
         "| ----- | --------------------- | ------------ |",
-        "| ce    | 85.00 [21.47, 148.53] | 25.00        |",
+        "| ce    | 85.00 [21.47, 100.00] | 25.00        |",
         "| alone | 50.00                 | 0.00         |",
     ]
 
