@@ -93,8 +93,12 @@ def loss_of_heads(
 def evaluation_loss(
     trainer: Any, inputs: dict[str, Any], of_trainer: Callable[[dict[str, Any]], tuple[torch.Tensor, Any]]
 ) -> tuple[torch.Tensor, Any]:
-    """Trainer's own loss of an evaluation batch with what the heads add to it, and the outputs."""
+    """The loss of an evaluation batch, Trainer's own where no head needs the user's function; and the outputs."""
     labels = next((inputs[name] for name in LABELS if name in inputs), None)
-    count = label_counts(trainer.model, labels, inputs)
+    count, function = label_counts(trainer.model, labels, inputs), own_function(trainer)
     loss, outputs = of_trainer(inputs)
-    return loss if count is None else loss + loss_of_heads(trainer, outputs, labels, count), outputs
+    if count is None or labels is None or function is None or not heads_need_function(trainer):
+        return loss, outputs
+    # Trainer multiplies the loss by the number of processes, for functions that divide by the labels of all of them.
+    loss = function(outputs, labels, count[0].clamp(min=1)).mean()
+    return loss + loss_of_heads(trainer, outputs, labels, count), outputs
