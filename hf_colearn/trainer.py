@@ -109,7 +109,7 @@ class CoLearningTrainer(Trainer):
         **trainer_kwargs: Any,
     ):
         args = CoLearningArguments("tmp_trainer") if args is None else args
-        argument_checks.model_and_arguments_fit(model, args)
+        argument_checks.model_and_arguments_fit(model, args, trainer_kwargs.get("compute_metrics"))
         self.teachers = self._unscaled_teachers = argument_checks.named_teachers(teachers, bank, pairing)
         given_objective = objective
         if objective is None and self.teachers:

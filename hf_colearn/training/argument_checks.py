@@ -9,6 +9,7 @@ from transformers.utils import logging
 
 from hf_colearn.alpha.alpha import Alpha, check_weights
 from hf_colearn.arguments import CoLearningArguments
+from hf_colearn.evaluation.compute_metrics import ComputeMetrics
 from hf_colearn.models.checkpoint import CheckedModel
 from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
 from hf_colearn.objectives.latent_matching import latent_term
@@ -22,8 +23,8 @@ logger = logging.get_logger(__name__)
 MULTI_LABEL = "multi_label_classification"
 
 
-def model_and_arguments_fit(model: Any, args: Any) -> None:
-    """A text names a model, and Trainer does not load it; the arguments have our fields."""
+def model_and_arguments_fit(model: Any, args: Any, compute_metrics: Any = None) -> None:
+    """A text names a model, and Trainer does not load it; the arguments have our fields, and options that fit."""
     if isinstance(model, str):
         raise TypeError(
             f"model='{model}' is a text: load the model, such as "
@@ -32,6 +33,11 @@ def model_and_arguments_fit(model: Any, args: Any) -> None:
     if not isinstance(args, CoLearningArguments):
         raise TypeError(f"args is a {type(args).__name__}: pass CoLearningArguments, which take the same fields.")
     options_fit(model, args)
+    if args.batch_eval_metrics and isinstance(compute_metrics, ComputeMetrics):
+        raise ValueError(
+            "batch_eval_metrics=True measures batches one by one, and metrics of ours are of whole evaluation sets: leave it "
+            "out; `eval_accumulation_steps=1` takes the predictions off the device after every batch."
+        )
 
 
 def options_fit(model: Any, args: CoLearningArguments, smooths: bool = False) -> None:

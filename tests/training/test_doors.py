@@ -223,6 +223,12 @@ def a_debugger_that_measures_masks(folder):
     trainer("multimodal", folder / "out", debug="underflow_overflow")
 
 
+@case(ValueError, "batch_eval_metrics=True", "whole evaluation sets", "`eval_accumulation_steps=1`")
+def metrics_of_one_batch_after_the_other(folder):
+    yield
+    trainer(folder=folder / "out", batch_eval_metrics=True)
+
+
 @case(ValueError, "label_smoothing_factor=0.1", "the labels are numbers", "leave it out")
 def smoothed_numbers(folder):
     yield
