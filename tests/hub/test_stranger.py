@@ -7,7 +7,6 @@ where the repository's tree is out of reach.
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -23,36 +22,22 @@ import child_python
 import families
 import tiny
 from hub_double import HubDouble, hub_env, run_child
+from wheels import AWAY_FROM_THE_TREE, ROOT, build_wheel, install_wheel
 
 
-ROOT = Path(__file__).parents[2]
 LABELS = {0: "cat", 1: "dog", 2: "owl"}
-
-
-def pip(*arguments, cwd):
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *map(str, arguments)]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """Built without isolation and without the network, from a copy of what is in the source tree."""
-    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for folder in ("hf_colearn", "recipes"):
-        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    pip("wheel", "--no-index", "--no-deps", "--no-build-isolation", "--wheel-dir", out, source, cwd=source)
-    (wheel,) = out.glob("hf_colearn-*.whl")
-    return wheel
+    return build_wheel(tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
 def site(wheel, tmp_path_factory):
     """Where the wheel is installed."""
     site = tmp_path_factory.mktemp("site")
-    pip("install", "--no-index", "--no-deps", "--no-compile", "--target", site, wheel, cwd=site)
+    install_wheel(wheel, site)
     return site
 
 
@@ -91,10 +76,8 @@ HfApi().upload_folder(repo_id="tester/student", folder_path=FOLDER)
 print(json.dumps(None))
 """
 
-# The editable installation of the working tree answers imports by a finder of its own: it is taken out of reach first.
 STRANGER = """
 import json, sys
-sys.meta_path[:] = [finder for finder in sys.meta_path if "__editable__" not in getattr(finder, "__module__", "")]
 
 CARD
 
@@ -140,7 +123,7 @@ def test_a_stranger_installs_the_wheel_and_classifies_a_picture(site, tmp_path):
         home = tmp_path / "stranger"
         home.mkdir()
         env = hub_env(hub, home) | {"PYTHONPATH": str(site)}
-        script = names + STRANGER.replace("CARD", card)
+        script = AWAY_FROM_THE_TREE + names + STRANGER.replace("CARD", card)
         done = subprocess.run([sys.executable, "-c", script], env=env, cwd=home, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert hub.unhandled == []
