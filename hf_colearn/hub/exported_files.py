@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from safetensors import safe_open
+import safetensors  # as a module: `datasets` could not hash its class `safe_open`, which an editable package takes along
 from safetensors.torch import save_file
 
 
@@ -72,7 +72,7 @@ def _saved_whole(config: dict) -> Iterable[str]:
 
 def _without_heads(path: Path) -> tuple[dict, dict[str, str]] | None:
     """The tensors of a file but those of training heads, read when they are written; None where it has no heads."""
-    with safe_open(path, framework="pt") as file:
+    with safetensors.safe_open(path, framework="pt") as file:
         names = list(file.keys())
         kept = [name for name in names if not _HEAD.search(name)]
         if len(kept) == len(names):
@@ -81,7 +81,7 @@ def _without_heads(path: Path) -> tuple[dict, dict[str, str]] | None:
 
 
 def _num_bytes(path: Path) -> int:
-    with safe_open(path, framework="pt") as file:
+    with safetensors.safe_open(path, framework="pt") as file:
         names = list(file.keys())
         return sum(file.get_tensor(name).nbytes for name in names)
 
