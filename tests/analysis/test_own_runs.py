@@ -393,6 +393,7 @@ def test_any_class_names_are_told_apart_and_drawn(tmp_path, recwarn):
     )  # fmt: skip
     assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]
     assert not [note for section in found.sections for note in section.notes if "No picture" in note]
+    assert "Figures spell the characters of 'US$ and C$ \N{FOX FACE}'" in found.sections[0].notes[0]
     drawn = next(section for section in found.sections if section.name == "latents").pictures[0].figure
     assert "US\\$ and C\\$ fox face" in [text.get_text() for text in drawn.legends[0].texts]
 
@@ -402,3 +403,10 @@ def test_arms_of_any_script_have_a_folder_each():
     folders = [run_folder("runs", name, 0) for name in names]
     assert folders[0] == Path("runs/text-teacher/seed-0") and len(set(folders)) == len(names)
     assert all(folder.parent.parent == Path("runs") for folder in folders)
+
+
+def test_classes_that_nobody_has_named_are_no_other_classes(tmp_path):
+    names = (["cat", "dog", "emu"], ["LABEL_0", "LABEL_1", "LABEL_2"], ["0", "1", "2"])
+    arms = (("plain", "baseline"), ("taught", "colearned"), ("noise", "null"))
+    runs = [made(*arm, class_names=of_arm) for arm, of_arm in zip(arms, names, strict=True)]
+    assert report(runs, tmp_path, methods=()).comparison is not None

@@ -10,9 +10,11 @@ import numpy as np
 
 from hf_colearn.analysis.plots.projection import Method
 from hf_colearn.analysis.plots.style import arm_styles
+from hf_colearn.analysis.plots.text import is_drawable
 from hf_colearn.analysis.report.arms import rows_of_each, section_arms, section_sweep, section_tests
 from hf_colearn.analysis.report.budget import section_budget
 from hf_colearn.analysis.report.by_modality import PartComparison, compare_parts, main_parts
+from hf_colearn.analysis.report.class_names import are_numbers
 from hf_colearn.analysis.report.fairness import section_fairness
 from hf_colearn.analysis.report.latents import section_latents
 from hf_colearn.analysis.report.merged_results import MergedResults, arms_to_show
@@ -155,6 +157,11 @@ def _write(
     sections = [section for make in SECTIONS if (section := make(results)) is not None]
     for section in sections[1 if results.levels else len(sections) :]:
         section.lead = f"At {results.level}. {section.lead}".rstrip()
+    named = [*by_arm(runs), *(runs[0].facts.get("class_names") or ())]
+    if spelled := [str(name) for name in named if not is_drawable(str(name))]:
+        notes.append(
+            f"Figures spell the characters of '{spelled[0]}' that no installed font has: install one, such as Noto Sans CJK."
+        )
     sections[0].notes = [*notes, *sections[0].notes]
     page = Page(
         title=str(info.get("title") or folder.resolve().name),
@@ -228,9 +235,10 @@ def _with_common_seeds(runs: Sequence[Run], notes: list[str]) -> list[Run]:
 
 def _check_same_test(runs: Sequence[Run]) -> None:
     """Refuses arms that were not scored on the same samples and classes, naming two and how they differ."""
-    first = runs[0]
+    named = [run for run in runs if not are_numbers(run.facts.get("class_names"))]  # others have no names to compare
+    first = named[0] if named else runs[0]
     for run in runs:
-        if run.facts.get("class_names") != first.facts.get("class_names"):
+        if not are_numbers(run.facts.get("class_names")) and run.facts["class_names"] != first.facts["class_names"]:
             raise ValueError(f"'{first.arm}' and '{run.arm}' have other classes, so their scores do not compare.")
         if not np.array_equal(run.labels, first.labels, equal_nan=True):
             raise ValueError(
