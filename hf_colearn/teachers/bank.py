@@ -27,7 +27,8 @@ from hf_colearn.teachers.encoding import DESCRIPTION, INDEX, LATENTS
 from hf_colearn.teachers.latent_scale import SCALINGS, first_zero, moments, standardization, unit_norm
 from hf_colearn.teachers.rows import StoredRows
 from hf_colearn.utils import distributed
-from hf_colearn.utils.checks import check_choice, check_path, check_repo_id
+from hf_colearn.utils.checks import check_choice, check_path
+from hf_colearn.utils.hub_names import check_repo_id
 
 
 _IN_MEMORY = 64 * 1024 * 1024  # bytes; a smaller bank is read whole

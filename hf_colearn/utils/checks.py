@@ -6,9 +6,6 @@ from collections.abc import Collection, Iterable
 from numbers import Integral, Real
 from typing import Any
 
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
-
 
 def is_number(value: Any) -> bool:
     """Whether a value is one real number, NaN and infinity among them, and no boolean."""
@@ -43,16 +40,3 @@ def check_names(name: str, value: Any, such_as: str) -> None:
     """Refuses what is no list of names, as a single name is none."""
     if isinstance(value, str) or not isinstance(value, Iterable) or not all(isinstance(v, str) for v in value):
         raise TypeError(f"{name}={value!r} is no list of names: pass a tuple, such as ('{such_as}',).")
-
-
-def check_repo_id(repo_id: Any) -> None:
-    """Refuses what cannot be the name of a repository of the Hub, before anything is asked of it."""
-    why = ""
-    if isinstance(repo_id, str) and repo_id.count("/") == 1:
-        try:
-            return validate_repo_id(repo_id)
-        except HFValidationError as error:
-            why = f" ({error})"
-    raise ValueError(
-        f"repo_id={repo_id!r} is not of the form 'owner/name', such as 'me/digits'{why}: choose another name."
-    )

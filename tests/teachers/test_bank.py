@@ -735,7 +735,7 @@ def a_hub_id_without_an_owner(folder):
     SMALL.push_to_hub("bank")  # of a user who is not logged in, and learns of the id first
 
 
-@case(ValueError, "repo_id='me/my bank' is not of the form", "choose another name")
+@case(ValueError, "repo_id='me/my bank' is not of the form", "letters, digits")
 def a_hub_id_with_a_space(folder):
     yield
     SMALL.scaled("l2").push_to_hub("me/my bank")
