@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
@@ -20,22 +19,22 @@ _CHECKING = {"__main__", "accelerate", "datasets", "hf_colearn", "huggingface_hu
 _PATIENCE_S = 5.0  # within which a launcher ends the other processes of a failed one
 
 
-_called_as: ContextVar[str | None] = ContextVar("called_as", default=None)
+_names: list[str | None] = []  # and no ContextVar: `datasets` could not hash it, which an editable package takes along
 
 
 @contextmanager
 def called_as(name: str | None) -> Iterator[None]:
     """What a script is called in its `--help` and errors, where it is not the name of its file."""
-    token = _called_as.set(name)
+    _names.append(name)
     try:
         yield
     finally:
-        _called_as.reset(token)
+        _names.pop()
 
 
 def program() -> str:
     """What the running script is called."""
-    return _called_as.get() or Path(sys.argv[0]).name
+    return (_names[-1] if _names else None) or Path(sys.argv[0]).name
 
 
 class CommandParser(argparse.ArgumentParser):
