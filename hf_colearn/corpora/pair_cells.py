@@ -8,12 +8,14 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow.compute as pc
 import xxhash
 from datasets import Dataset, Value
 
 from hf_colearn.corpora.pair_columns import PairColumns
 from hf_colearn.data.audio import read_waveform
 from hf_colearn.data.bad_samples import without_bad_samples
+from hf_colearn.data.columns import STORED_MEDIA
 from hf_colearn.data.images import as_rgb
 
 
@@ -34,11 +36,10 @@ def content(part: Dataset, column: str, kind: str, folder: Path, out: str) -> Da
         if isinstance(feature, datasets.ClassLabel):
             texts = [None if cell is None or cell < 0 else feature.int2str(cell) for cell in part[column]]
         return part.add_column(out, texts, feature=Value("string"))
-    cells = part[column][:]
-    if isinstance(feature, Value):
-        cells = [None if not cell else {"bytes": None, "path": str(folder / cell)} for cell in cells]
-    stored = {"bytes": Value("binary"), "path": Value("string")}
-    return part.add_column(out, cells, feature=stored).cast_column(out, MEDIA[kind])
+    if not isinstance(feature, Value):
+        return part.rename_column(column, out)  # and not a copy of all bytes
+    cells = [None if not cell else {"bytes": None, "path": str(folder / cell)} for cell in part[column]]
+    return part.add_column(out, cells, feature=STORED_MEDIA).cast_column(out, MEDIA[kind])
 
 
 def features(part: Dataset, columns: Sequence[str], split: str, may_miss: bool = False) -> list[Any]:
@@ -74,7 +75,7 @@ def readable(part: Dataset, columns: PairColumns, split: str, skip_bad_samples: 
             part, _ = without_bad_samples(part, partial(_read, kind, column == "other", split), column)
         return part
     for column, kind in kinds.items():
-        missing = [row for row, cell in enumerate(part[column]) if _is_absent(cell, kind)]
+        missing = _absent(part, column) if kind in MEDIA else []
         lacks = [row for row, has in enumerate(has_cell(part, column)) if not has] if column == "input" else []
         if missing:
             raise FileNotFoundError(
@@ -98,11 +99,13 @@ def _read(kind: str, may_miss: bool, split: str, cell: Any, row: int) -> None:
         _READERS[kind](cell, row)
 
 
-def _is_absent(cell: Any, kind: str) -> bool:
-    if kind not in MEDIA or cell is None or cell.get("bytes") is not None:
-        return False
-    path = str(cell["path"])
-    return "://" not in path and not Path(path).is_file()
+def _absent(part: Dataset, column: str) -> list[int]:
+    """The rows whose file is named and not there."""
+    cells = part.with_format("arrow").select_columns(column)[:][column]
+    has_bytes = pc.is_valid(pc.struct_field(cells, "bytes")).to_pylist()
+    paths = enumerate(pc.struct_field(cells, "path").to_pylist())
+    of_files = [(row, path) for row, path in paths if path and not has_bytes[row] and "://" not in path]
+    return [row for row, path in of_files if not Path(path).is_file()]
 
 
 def digests(part: Dataset, column: str) -> list[Hashable | None]:

@@ -124,7 +124,7 @@ def called(model: str) -> str:
 
 def _frozen(name: str, pairs: Dataset, _: Dataset) -> np.ndarray:
     """The features of a pretrained backbone before training."""
-    bank = TeacherBank.encode(FrozenEncoder.from_pretrained(name), list(pairs["input"]), show_progress=False)
+    bank = TeacherBank.encode(FrozenEncoder.from_pretrained(name), pairs["input"], show_progress=False)
     return bank.lookup(np.arange(len(bank))).numpy()
 
 

@@ -1,5 +1,6 @@
 """Teachers of anybody's pairs: a frozen model of the other modality, and the bank of what it says of the training samples."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -91,8 +92,8 @@ def sentences(pairs: Pairs, template: str) -> list[str]:
     return [template.format(name=pairs.names[label].replace("_", " ")) for label in sorted(pairs.names)]
 
 
-def _cells(pairs: Pairs) -> list[Any]:
-    return list(pairs.train.select(np.flatnonzero(pairs.paired))["other"])
+def _cells(pairs: Pairs) -> Sequence[Any]:
+    return pairs.train.select(np.flatnonzero(pairs.paired))["other"]  # read one at a time
 
 
 def partner_rows(pairs: Pairs) -> np.ndarray:
@@ -105,7 +106,7 @@ def partner_rows(pairs: Pairs) -> np.ndarray:
 def pair_bank(pairs: Pairs, encoder: FrozenEncoder | None, template: str) -> TeacherBank:
     """The latents of the partners of training samples, in their order, or of one sentence a class."""
     if encoder is None:
-        latents = np.asarray(_cells(pairs), dtype=np.float32)
+        latents = np.asarray(_cells(pairs)[:], dtype=np.float32)
         return TeacherBank.from_latents(latents, teacher=f"column '{pairs.columns.other}'")
     read = sentences(pairs, template) if pairs.other_kind == CLASS_NAMES else _cells(pairs)
     return TeacherBank.encode(encoder, read, show_progress=rank() == 0)
