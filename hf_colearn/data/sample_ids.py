@@ -14,7 +14,7 @@ NO_LABEL = -100  # of a class: what cross-entropy ignores
 TARGETS = "teacher_latents"  # the targets [B, D] of a single teacher, and the start of the names of several teachers'
 SAMPLE_IDS = "sample_ids"  # [B]
 VIEWS = "views"  # [B], which view of its sample a row is, where an augmentation makes several
-STEP_COUNTS = "step_counts"  # how many samples of the optimizer step count
+STEP_COUNTS = "hf_colearn.step_counts"  # how many samples of the optimizer step count
 _MAX_ID = 2**31  # sample ids number samples; those beyond are hashes or names
 
 

@@ -125,7 +125,9 @@ class Batches:
         return rng.permutation(np.concatenate(drawn))[:kept]
 
 
-_STEP = "step"  # the entry of a batch that leads to the others of its optimizer step
+_STEP = (
+    "hf_colearn.step"  # no column is called so: the entry of a batch that leads to the others of its optimizer step
+)
 
 
 class _Step:

@@ -26,8 +26,9 @@ class OfUser(PreTrainedModel):
         self.seen = []
         self.post_init()
 
-    def forward(self, x, labels=None, sample_id=None, views=None, teacher_latents=None):
-        self.seen.append({"sample_id": sample_id, "views": views, "teacher_latents": teacher_latents})
+    def forward(self, x, labels=None, sample_id=None, views=None, teacher_latents=None, step=None, step_counts=None):
+        columns = {"sample_id": sample_id, "views": views, "step": step, "step_counts": step_counts}
+        self.seen.append({**columns, "teacher_latents": teacher_latents})
         logits = self.layer(x)
         loss = None if labels is None else self.loss(logits, labels)
         return ModelOutput(loss=loss, logits=logits, latents=self.latent(x))
@@ -98,8 +99,8 @@ def test_a_models_own_targets_are_its_own_affair(loss, width, labels):
 
 
 def test_what_a_models_forward_names_reaches_it():
-    columns = {"sample_id": list(range(8)), "views": [[1, 2]] * 8, "teacher_latents": [[0.5]] * 8}
-    data = table([0.0] * 8, **columns)
+    columns = {"sample_id": list(range(8)), "views": [[1, 2]] * 8, "step": [3] * 8, "step_counts": [4] * 8}
+    data = table([0.0] * 8, **columns, teacher_latents=[[0.5]] * 8)
 
     def seen(cls, **kwargs):
         found = run(cls, lambda: OfUser(numbers), data, **kwargs).model.seen
@@ -112,7 +113,7 @@ def test_what_a_models_forward_names_reaches_it():
     assert seen(CoLearningTrainer) == plain
     with_teacher = seen(CoLearningTrainer, bank=tiny.bank(8))[-2:]  # before training a batch is looked at
     for batch, expected in zip(with_teacher, plain, strict=True):
-        assert batch["sample_id"] == expected["sample_id"] and batch["views"] == expected["views"]
+        assert {name: batch[name] for name in columns} == {name: expected[name] for name in columns}
 
 
 def test_outputs_named_latents_are_predicted_where_there_is_no_co_learning():
