@@ -9,6 +9,7 @@ import soundfile
 from datasets import Audio, ClassLabel, Dataset, DatasetDict, Features, List, Value
 from PIL import Image as Picture
 
+from docstrings import run_example
 from hf_colearn.corpora.pair_columns import find_columns
 from hf_colearn.corpora.pair_labels import read_labels
 from hf_colearn.corpora.pairs import CLASS_NAMES, load_pairs
@@ -114,6 +115,7 @@ def test_a_named_class_that_nobody_has_is_none_and_minus_one_is_no_label():
 
 # ---- splits ----
 def test_groups_are_joined_by_any_content():
+    run_example(content_groups)
     # 0-1 by input, 1-2 by partner, 4-5 by partner; nothing is shared by "nothing".
     assert content_groups(list("aabcde"), ["u", "x", "x", None, "z", "z"]).tolist() == [0, 0, 0, 1, 2, 2]
 

@@ -13,12 +13,14 @@ from PIL import Image
 from transformers import pipeline
 
 import child_python
+from docstrings import run_example
 from hf_colearn.analysis.runs import read_runs
 from hf_colearn.corpora.pairs import load_pairs
 from hf_colearn.evaluation.retrieval import retrieval_scores
 from hf_colearn.experiments.pairs_arms import pair_arms, settled, without_pushing
 from hf_colearn.experiments.pairs_students import pair_student
 from hf_colearn.experiments.pairs_teachers import pair_bank, pair_teacher, partner_rows, sentences, true_pairs
+from hf_colearn.teachers.where_paired import WherePaired
 from hub_double import HubDouble, hub_env
 from refusals import Refusals, assert_refused
 from tiny_recipes import main_of, write_vision_teacher
@@ -148,6 +150,7 @@ def test_subfolders_of_classes_learn_from_sentences_about_them(tmp_path):
 
 
 def test_samples_without_a_partner_have_no_target(tmp_path):
+    run_example(WherePaired)
     texts = [None if i % 3 == 0 else f"row {i}" for i in range(24)]
     pairs = load_pairs(table(tmp_path, text=texts, label=["a", "b"] * 12))
     encoder, _ = pair_teacher(pairs, "tiny")
@@ -169,6 +172,7 @@ def test_a_learning_rate_that_is_asked_for_holds_for_a_tiny_student_too(tmp_path
 
 
 def test_recall_counts_a_partner_that_others_share_and_ties_are_no_hits():
+    run_example(retrieval_scores)
     targets = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
     # Sample 0 finds a target of its own partner; 2 finds its own; 3 finds the other side, its own one last of three others.
     latents = np.array([[2.0, 0.0], [1.0, 0.1], [0.0, 3.0], [0.0, 1.0]])
