@@ -96,7 +96,9 @@ def find_columns(
     numbers = tuple(
         name
         for name, kind in free.items()
-        if kind in ("number", "integer") and name != other and name.lower() not in _LABELS  # which would tell the label
+        if kind in ("number", "integer")
+        and name != other
+        and name.lower() not in _LABELS  # which would tell the label
     )
     if input is not None and not has_all_numbers:
         chosen, kind = (input,), _content(kinds, input, "--input")

@@ -61,6 +61,9 @@ def written(folder, name="table.parquet", **columns):
         # the numbers of a table are one input; a number with a label's name is none of them
         ({"height": [1.5] * 8, "width": [2] * 8, "caption": TEXTS, "score": [0.5] * 8}, {},
          ("height+width", "features", "caption", "text", "score")),
+        # ... whether it is the label or not: it would tell it
+        ({"height": [1.5] * 8, "target": [2] * 8, "caption": TEXTS}, {"label": "none"},
+         ("height", "features", "caption", "text", None)),
         # words of pictures' files are pictures, whatever the column is called
         ({"file_path": [f"{i}.png" for i in range(8)], "words": TEXTS}, {}, ("file_path", "image", "words", "text", None)),
         # what is named goes first
