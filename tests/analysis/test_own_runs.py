@@ -1,7 +1,7 @@
 """Runs of one's own: any model that Trainer trains, saved, refused where it must be, timed by its log, and shown in a line."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -372,6 +372,16 @@ def test_chosen_arms_are_those_of_the_tables_of_classes_and_all_are_compared(tmp
         headers.append(next(s for s in found.sections if s.name == "fairness").tables[1].header[3:])
     assert headers[0] == ["strong [%]", "change [pp]", "noise [%]", "change [pp]"]  # the best of each kind
     assert headers[1] == ["arm [%]", "change [pp]"]
+
+
+def test_too_few_samples_for_the_bins_of_calibration_are_told_once(tmp_path):
+    labels, few = np.array(CLASSES[:12]), Samples(np.array(CLASSES[:12]))
+    arms = [made("plain", "baseline"), made("taught", "colearned"), made("noise", "null")]
+    changes = {"labels": labels, "predictions": labels, "confidences": np.full(12, 0.5), "test": few}
+    found = report([replace(run, **changes) for run in arms], tmp_path, methods=())
+    notes = next(section for section in found.sections if section.name == "fairness").notes
+    told = [note for note in notes if "alibration" in note]
+    assert told == ["No calibration: its 15 bins need as many test samples, and there are 12."]
 
 
 def test_any_class_names_are_told_apart_and_drawn(tmp_path, recwarn):

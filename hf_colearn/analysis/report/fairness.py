@@ -26,6 +26,7 @@ from hf_colearn.analysis.statistics.changes import (
 from hf_colearn.analysis.statistics.estimates import points
 
 
+BINS = 15  # of a reliability diagram
 MOST_OUTPUTS = 4  # of a regression that are drawn
 MOST_ROWS = 12  # of gains, and as many of losses, in a table of classes
 
@@ -133,11 +134,16 @@ def _add_changes(section: Section, found: dict[str, Changes], name: str, what: s
 
 
 def _add_calibration(section: Section, results: MergedResults) -> None:
+    counts = [np.size(run.confidences) for runs in results.arms.values() for run in runs if np.ndim(run.confidences)]
+    fewest = min(counts, default=BINS)
+    if fewest < BINS:
+        section.notes.append(f"No calibration: its {BINS} bins need as many test samples, and there are {fewest}.")
+        return
     curves: dict[str, Reliability] = {}
     rows = []
     for arm, runs in results.arms.items():
         with section.error_notes(f"Calibration of '{arm}'"):
-            each = [reliability(run.confidences, run.predictions == run.labels) for run in runs]
+            each = [reliability(run.confidences, run.predictions == run.labels, BINS) for run in runs]
             errors = [one.error for one in each]
             over = np.mean([one.confidence - one.accuracy for one in each])
             section.numbers.setdefault("calibration_error", {})[arm] = errors
@@ -145,7 +151,9 @@ def _add_calibration(section: Section, results: MergedResults) -> None:
             if arm in {run.arm for run in results.first_seed} and len(curves) < 4:
                 curves[arm] = each[0]
     if rows:
-        caption = "Expected calibration error, 15 bins (Guo et al., 2017), and how far confidence is above accuracy"
+        caption = (
+            f"Expected calibration error, {BINS} bins (Guo et al., 2017), and how far confidence is above accuracy"
+        )
         section.tables.append(Table(["arm", "ECE [pp]", "overconfidence [pp]"], rows, caption))
     if curves:
         alt = f"Accuracy against confidence of {', '.join(map(repr, curves))}, first seed"
