@@ -75,7 +75,9 @@ def test_a_file_that_one_process_lacks_stops_all_of_them(results):
     first, second = (result["missing on one process"] for result in results)
 
     assert second["error"].startswith("ValueError: teacher input 1 cannot be read")
-    assert first["error"].startswith("OtherProcessFailed: process 1 failed: ValueError: teacher input 1 cannot be read")
+    assert first["error"].startswith(
+        "OtherProcessFailed: process 1 failed: ValueError: teacher input 1 cannot be read"
+    )
     assert max(first["seconds"], second["seconds"]) < 10
 
 

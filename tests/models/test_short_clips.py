@@ -14,7 +14,13 @@ from tiny_teachers import sound
 
 
 NO_DROPOUT = {name: 0.0 for name in ("hidden_dropout", "activation_dropout", "attention_dropout", "feat_proj_dropout")}
-SIZES = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64, "layerdrop": 0.0}
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "layerdrop": 0.0,
+}
 
 BACKBONES = {
     "wav2vec2": lambda: tiny.wav2vec2(layerdrop=0.0, feat_extract_norm="layer", **NO_DROPOUT),
@@ -36,7 +42,11 @@ def test_the_first_frame_takes_the_samples_that_its_convolutions_see(name, sampl
 
     assert samples_of_first_frame(config) == samples
     first = 2 if name == "sew" else 1
-    assert [number_of_frames(config, n) for n in (samples - 1, samples, samples + 320)] == [first - 1, first, first + 1]
+    assert [number_of_frames(config, n) for n in (samples - 1, samples, samples + 320)] == [
+        first - 1,
+        first,
+        first + 1,
+    ]
 
 
 @pytest.mark.parametrize("name", ["wav2vec2", "data2vec", "sew"])
