@@ -96,6 +96,7 @@ def main() -> None:
         lambda: feature_student(features_NF, [options.hidden_dim], bank.dim, names, SCALES[options.student]),
         (features_NF / features_NF.std(dim=0).clamp(min=1e-6)).numpy(),
         TwoViews(strong=StoredViews(views_NVF[:, 1:].contiguous())),
+        optimizer=options.optimizer_for,
         compute_metrics=classification_metrics(("accuracy", "macro_f1")),
     )
     test_features = feature_dataset(test_NF, test["label"][:]).remove_columns("sample_id")

@@ -87,6 +87,7 @@ def main() -> None:
         avg_pool2d(pixels_N3HW, 2).flatten(1).numpy(),
         TwoViews(weak, strong),
         weak,
+        optimizer=options.optimizer_for,
         compute_metrics=classification_metrics(("accuracy", "macro_f1")),
     )
     if options.choose or options.check_teacher:

@@ -134,7 +134,8 @@ def _add_changes(section: Section, found: dict[str, Changes], name: str, what: s
 
 
 def _add_calibration(section: Section, results: MergedResults) -> None:
-    counts = [np.size(run.confidences) for runs in results.arms.values() for run in runs if np.ndim(run.confidences)]
+    found = [run.confidences for runs in results.arms.values() for run in runs]
+    counts = [len(one) for one in found if one is not None and one.ndim]
     fewest = min(counts, default=BINS)
     if fewest < BINS:
         section.notes.append(f"No calibration: its {BINS} bins need as many test samples, and there are {fewest}.")
