@@ -90,10 +90,11 @@ def main() -> None:
     bank = TeacherBank.encode(options.encoder(teacher), inputs(train, teacher))
 
     names = {digit: str(digit) for digit in range(10)}
+    scale = SCALES[options.student]
     semi = SemiSupervised(
         feature_dataset(features_NF, train["label"][:]),
         bank,
-        lambda: feature_student(features_NF, [options.hidden_dim], bank.dim, names, SCALES[options.student]),
+        lambda: options.adapted(feature_student(features_NF, [options.hidden_dim], bank.dim, names, scale)),
         (features_NF / features_NF.std(dim=0).clamp(min=1e-6)).numpy(),
         TwoViews(strong=StoredViews(views_NVF[:, 1:].contiguous())),
         optimizer=options.optimizer_for,

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch.nn.functional import avg_pool2d
+from transformers import PreTrainedModel
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from hf_colearn import CoLearningForImageClassification, TeacherBank, classification_metrics
@@ -69,11 +70,12 @@ def main() -> None:
     encoder = language_teacher(options.teacher or PACKAGED_LANGUAGE, pooling="mean")
     bank = TeacherBank.encode(encoder, raw["train"]["text"][:], show_progress=rank() == 0)
 
-    def make_student() -> CoLearningForImageClassification:
+    def make_student() -> PreTrainedModel:
         problem_type = "single_label_classification"
-        return CoLearningForImageClassification.from_backbone(
+        student = CoLearningForImageClassification.from_backbone(
             resnet_tiny(), bank.dim, id2label=names, latent_norm="none", problem_type=problem_type
         )
+        return options.adapted(student)
 
     pixels_N3HW = torch.stack(list(data["train"]["pixel_values"][:]))
     weak = FlipAndShift()

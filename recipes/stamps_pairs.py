@@ -88,7 +88,7 @@ def main() -> None:
     semi = SemiSupervised(
         feature_dataset(features_NF, train["label"][:]),
         bank,
-        lambda: feature_student(features_NF, [options.hidden_dim], bank.dim, names, scale),
+        lambda: options.adapted(feature_student(features_NF, [options.hidden_dim], bank.dim, names, scale)),
         (features_NF / features_NF.std(dim=0).clamp(min=1e-6)).numpy(),
         TwoViews(strong=StoredViews(views_NVF[:, 1:].contiguous())),
         optimizer=options.optimizer_for,
