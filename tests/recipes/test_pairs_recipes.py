@@ -4,6 +4,7 @@ import json
 
 import pytest
 import yaml
+from safetensors.torch import load_file
 from transformers import WhisperModel
 
 import tiny
@@ -38,9 +39,12 @@ def test_a_picture_learns_from_its_sentence_at_several_budgets(tmp_path):
     assert list(yaml.safe_load(settings.read_text())["image from text"]) == ["FixMatch"]
 
 
-def test_a_spoken_digit_learns_from_written_ones(tmp_path):
+def test_a_spoken_digit_learns_from_written_ones_with_adapters(tmp_path):
     WhisperModel(tiny.whisper()).save_pretrained(tmp_path / "whisper")
     tiny_teachers.whisper_extractor().save_pretrained(tmp_path / "whisper")
     models = ["--speech_model", tmp_path / "whisper", "--image_model", write_vision_teacher(tmp_path / "vision")]
     argv = [*QUICK, *ARMS, *models, "--max_samples", "40", "--labels_per_class", "1"]
+    argv += ["--lora", "true", "--optimizer", "sgd"]
     assert arms_of(main_of("digits_pairs", tmp_path, *argv)) == {f"{arm}, 1 label a class" for arm in ARMS[1:]}
+    adapter = load_file(next(tmp_path.rglob("student/adapter/adapter_model.safetensors")))
+    assert any("lora_A" in name for name in adapter)
