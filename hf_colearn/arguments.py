@@ -15,7 +15,7 @@ from hf_colearn.alpha.outer_loss import OUTER_LOSSES
 from hf_colearn.alpha.schedules import ConstantAlpha, FittedAlpha, HeuristicAlpha
 from hf_colearn.objectives.distances import LATENT_LOSSES, REDUCTIONS
 from hf_colearn.teachers.latent_scale import SCALINGS
-from hf_colearn.utils.checks import check_choice, check_positive
+from hf_colearn.utils.checks import as_number, check_choice, check_positive
 
 
 ALPHA_SCHEDULES = ("constant", "heuristic", "fitted", "learned")
@@ -119,7 +119,7 @@ class CoLearningArguments(TrainingArguments):
         """
         for name in ("alpha", *_SHARES, "alpha_learning_rate", "lr_step_epochs"):
             if getattr(self, name) is not None:
-                setattr(self, name, float(getattr(self, name)))  # YAML reads 5e-1 as text
+                setattr(self, name, as_number(name, getattr(self, name)))
         if self.alpha is not None:
             check_weights({"latent": self.alpha})
         check_choice("alpha_schedule", self.alpha_schedule, ALPHA_SCHEDULES)

@@ -19,13 +19,18 @@ from hf_colearn import FrozenEncoder, TeacherBank, classification_metrics
 from hf_colearn.corpora.av_digits import load_av_digits
 from hf_colearn.data.views import StoredViews, TwoViews
 from hf_colearn.experiments.chosen_settings import SemiSupervisedOptions, ask
-from hf_colearn.experiments.frozen_features import encoded_views, feature_dataset, feature_student, speech_encoder
+from hf_colearn.experiments.frozen_features import (
+    encoded_views,
+    encoder_in_words,
+    feature_dataset,
+    feature_student,
+    speech_encoder,
+)
 from hf_colearn.experiments.info import ExperimentInfo, named_data
 from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.packaged_models import PACKAGED_VISION, vision_teacher
 from hf_colearn.experiments.runner import quiet, run_recipe
 from hf_colearn.experiments.semi_supervised import SemiSupervised
-from hf_colearn.teachers.bank_card import without_folders
 from hf_colearn.utils.command_line import run_script
 
 
@@ -36,7 +41,9 @@ SCALES = {"speech": 1.0, "image": 0.1}  # of the standardised features, as in st
 @dataclass
 class Options(SemiSupervisedOptions):
     student: str = field(default="speech", metadata={"help": "What learns, speech or image; the other one teaches."})
-    speech_model: str = field(default="openai/whisper-tiny.en", metadata={"help": "Encoder of speech."})
+    speech_model: str = field(
+        default="openai/whisper-tiny.en", metadata={"help": "Encoder of speech; tiny: random weights."}
+    )
     image_model: str = field(default=PACKAGED_VISION, metadata={"help": "Encoder of pictures, a package's."})
     noise: float = field(
         default=0.0, metadata={"help": "Of a student of speech: the ratio of clip over noise, in dB."}
@@ -110,7 +117,7 @@ def main() -> None:
         title=f"Digits: {comparison}, few labels and many pairs by class",
         pipeline_tag="feature-classification",
         **named_data("AV-digits", {"train": train, "test": test}, "samples", f"handwritten and {sound}", hard),
-        teacher=f"{without_folders(options.image_model if is_speech else options.speech_model)} ({teacher}), frozen",
+        teacher=f"{encoder_in_words(options.image_model if is_speech else options.speech_model)} ({teacher}), frozen",
         pairing="by class, at random within a split: the pairing itself carries the label of unlabelled samples",
         language="en" if is_speech else None,
     )

@@ -56,6 +56,7 @@ def make_parser() -> CommandParser:
     parser.add_argument("--num_workers", type=int, default=2, help="processes that decode, beside each that computes")
     parser.add_argument("--max_samples", type=int, help="score only so many images of every set")
     parser.add_argument("--skip_bad_samples", action="store_true", help="count images that cannot be read, go on")
+    parser.add_argument("--background", default="white", help="a colour, behind transparent images")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"], help="of the model")
     parser.add_argument("--output_dir", default="runs/evaluate_robustness", help="where report.json goes")
     return parser
@@ -92,8 +93,9 @@ def main() -> None:
     model = AutoModelForImageClassification.from_pretrained(options.model, dtype=options.dtype).to(state.device)
     processor = AutoImageProcessor.from_pretrained(options.model)
     how = EvaluationOptions(
-        options.batch_size, options.num_workers, options.max_samples, options.skip_bad_samples, options.label_column
-    )
+        options.batch_size, options.num_workers, options.max_samples, options.skip_bad_samples,
+        options.label_column, options.background,
+    )  # fmt: skip
 
     def opened(source: Any, split: str | None = None) -> Any:
         with state.main_process_first():  # it downloads, the others find it

@@ -20,13 +20,18 @@ from hf_colearn import FrozenEncoder, TeacherBank, classification_metrics, with_
 from hf_colearn.corpora.stamps import load_stamps, needs_stamps
 from hf_colearn.data.views import StoredViews, TwoViews
 from hf_colearn.experiments.chosen_settings import SemiSupervisedOptions, ask
-from hf_colearn.experiments.frozen_features import encoded_views, feature_dataset, feature_student, speech_encoder
+from hf_colearn.experiments.frozen_features import (
+    encoded_views,
+    encoder_in_words,
+    feature_dataset,
+    feature_student,
+    speech_encoder,
+)
 from hf_colearn.experiments.info import ExperimentInfo, named_data
 from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.packaged_models import PACKAGED_LANGUAGE, PACKAGED_VISION, language_teacher, vision_teacher
 from hf_colearn.experiments.runner import quiet, run_recipe
 from hf_colearn.experiments.semi_supervised import SemiSupervised
-from hf_colearn.teachers.bank_card import without_folders
 from hf_colearn.utils.command_line import run_script
 
 
@@ -39,7 +44,9 @@ SCALES = {"speech": 1.0, "text": 0.1, "image": 0.1}
 class Options(SemiSupervisedOptions):
     student: str = field(default="speech", metadata={"help": "What learns: speech, text or image."})
     teacher: str = field(default="text", metadata={"help": "What it learns from: another of the three."})
-    speech_model: str = field(default="openai/whisper-tiny.en", metadata={"help": "Encoder of speech."})
+    speech_model: str = field(
+        default="openai/whisper-tiny.en", metadata={"help": "Encoder of speech; tiny: random weights."}
+    )
     text_model: str = field(default=PACKAGED_LANGUAGE, metadata={"help": "Encoder of sentences, a package's."})
     image_model: str = field(default=PACKAGED_VISION, metadata={"help": "Encoder of pictures, a package's."})
     seconds: int = field(default=4, metadata={"help": "Of speech; longer recordings lose their end."})
@@ -98,7 +105,7 @@ def main() -> None:
     if options.choose or options.check_teacher:
         return ask(options, training, plans, semi, test_features, __file__, comparison)
     models = {"speech": options.speech_model, "text": options.text_model, "image": options.image_model}
-    models = {name: without_folders(model) for name, model in models.items()}
+    models = {name: encoder_in_words(model) for name, model in models.items()}
     info = ExperimentInfo(
         recipe="stamps_pairs",
         title=f"Stamps: {comparison}, few labels and many pairs",

@@ -19,7 +19,7 @@ from hf_colearn.alpha.outer_split import split_outer
 from hf_colearn.alpha.solvers import AdamDiagonal, ConjugateGradient, Identity, Neumann, Solver, adam_diagonal
 from hf_colearn.alpha.training_hypergradient import owned_weights, training_hypergradient, try_outer_loss
 from hf_colearn.utils import distributed
-from hf_colearn.utils.checks import check_choice, check_positive
+from hf_colearn.utils.checks import as_number, check_choice, check_integer, check_names, check_positive
 
 
 logger = logging.get_logger(__name__)
@@ -105,14 +105,17 @@ class LearnedAlpha(Alpha):
         outer: OuterLoss = "fused",
     ):
         if isinstance(terms, Mapping):
-            self._weights = {term: float(alpha) for term, alpha in terms.items()}
+            self._weights = {term: as_number("terms", alpha) for term, alpha in terms.items()}
         else:
-            names = [terms] if isinstance(terms, str) else list(terms)
-            self._weights = {term: initial / len(names) for term in names}
+            names = [terms] if isinstance(terms, str) else terms
+            check_names("terms", names, "latent")
+            self._weights = {term: as_number("initial", initial) / len(names) for term in names}
         if not self._weights:
             raise ValueError(f"terms={terms!r} names no term to weigh: pass `objective.terms`.")
         check_weights(self._weights)
-        low, high = bounds
+        if not isinstance(bounds, Sequence) or len(bounds) != 2:
+            raise ValueError(f"bounds={bounds!r} are not two numbers: pass (low, high), such as (0.0, 0.95).")
+        low, high = (as_number("bounds", bound) for bound in bounds)
         if not 0 <= low < high <= 1 or low * len(self._weights) > 1:
             raise ValueError(
                 f"bounds={bounds} hold no alphas of {len(self._weights)} terms: pass 0 <= low < high <= 1, with lows that "
@@ -122,15 +125,15 @@ class LearnedAlpha(Alpha):
             if not low <= alpha <= high:
                 raise ValueError(f"initial alpha {alpha:g} of '{term}' is outside bounds={bounds}: move one of them.")
         check_positive("learning_rate", learning_rate)
-        if not max_step > 0:
+        if not as_number("max_step", max_step) > 0:
             raise ValueError(f"max_step={max_step} moves no alpha: pass one above 0, such as 0.1.")
-        if interval < 1:
-            raise ValueError(f"interval={interval}: alpha is updated every so many optimizer steps, at least 1.")
+        check_integer("interval", interval, 1)
+        check_integer("seed", seed)
         if isinstance(solver, str):
             check_choice("solver", solver, SOLVERS)
         check_choice("hessian", hessian, HESSIANS)
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"batch_size={batch_size} holds no sample: pass at least 1, or leave it out.")
+        if batch_size is not None:
+            check_integer("batch_size", batch_size, 1)
         check_outer(outer)
         self.learning_rate, self.interval, self.bounds, self.seed = learning_rate, interval, (low, high), seed
         self.solver, self.hessian, self.max_step = solver, hessian, max_step

@@ -1,12 +1,13 @@
 """Alphas that are the same throughout, or a function of the epoch."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from transformers.utils import logging
 
 from hf_colearn.alpha.alpha import Alpha, check_weights
+from hf_colearn.utils.checks import as_number
 
 
 logger = logging.get_logger(__name__)
@@ -22,7 +23,8 @@ class ConstantAlpha(Alpha):
     """
 
     def __init__(self, alpha: float | Mapping[str, float], term: str = "latent"):
-        self._weights = dict(alpha) if isinstance(alpha, Mapping) else {term: float(alpha)}
+        weights = alpha if isinstance(alpha, Mapping) else {term: alpha}
+        self._weights = {of: as_number("alpha", weight) for of, weight in weights.items()}
         check_weights(self._weights)
 
     def weights(self) -> dict[str, float]:
@@ -94,7 +96,9 @@ class FittedAlpha(ScheduledAlpha):
 
     def __init__(self, coefficients: Sequence[float], term: str = "latent"):
         super().__init__(term)
-        self.coefficients = [float(c) for c in coefficients]
+        if isinstance(coefficients, str) or not isinstance(coefficients, Iterable):
+            raise TypeError(f"coefficients={coefficients!r} are no list: pass numbers, the constant first.")
+        self.coefficients = [as_number("coefficients", c) for c in coefficients]
         if not self.coefficients or not all(map(math.isfinite, self.coefficients)):
             raise ValueError(
                 f"coefficients={list(coefficients)} do not define a polynomial: pass at least one finite number, "

@@ -13,15 +13,25 @@ from transformers import PreTrainedModel
 
 from hf_colearn.data.audio import read_waveform
 from hf_colearn.data.augmented_inputs import picture_copies, sentence_copies, waveform_copies
+from hf_colearn.experiments.tiny_models import TINY, untrained_speech_encoder
 from hf_colearn.models.configuration import FeatureBackboneConfig
 from hf_colearn.models.features import CoLearningForFeatureClassification
 from hf_colearn.teachers.bank import TeacherBank
+from hf_colearn.teachers.bank_card import without_folders
 from hf_colearn.teachers.encoder import FrozenEncoder
 
 
 def speech_encoder(name: str, seconds: float, pooling: str = "mean") -> FrozenEncoder:
-    """A speech encoder from the Hub or a folder for clips of so many seconds (`max_length_s` of [`FrozenEncoder`])."""
+    """A speech encoder from the Hub or a folder for clips of so many seconds (`max_length_s` of [`FrozenEncoder`]); or
+    `"tiny"`, a small one with random weights."""
+    if name == TINY:
+        return untrained_speech_encoder()
     return FrozenEncoder.from_pretrained(name, pooling=pooling, max_length_s=seconds)
+
+
+def encoder_in_words(name: str) -> str:
+    """What a card calls an encoder: its name, without a folder of this machine."""
+    return "a tiny network with random weights, not trained" if name == TINY else without_folders(name)
 
 
 def encoded_views(encoder: FrozenEncoder, inputs: Sequence[Any], views: int, mirror: bool = True) -> torch.Tensor:

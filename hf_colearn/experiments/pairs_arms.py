@@ -152,6 +152,9 @@ def settled(training: Mapping[str, Any], pairs: Pairs, plans: Sequence[ArmPlan],
         plans (`Sequence[ArmPlan]`): The arms.
         is_tiny (`bool`): Whether the student is small and from scratch: transformers' default of `learning_rate`, which is
             for pretrained models, then becomes 3e-3.
+
+    Raises:
+        ValueError: If a share of the loss is left for labels where there are none.
     """
     values = dict(training)
     if values.get("max_steps", -1) <= 0:
@@ -162,6 +165,10 @@ def settled(training: Mapping[str, Any], pairs: Pairs, plans: Sequence[ArmPlan],
     if is_tiny and values["learning_rate"] == _PRETRAINED_RATE:
         values["learning_rate"] = _TINY_RATE
     if pairs.problem_type is None:
+        if values.get("alpha") not in (None, 1):
+            raise ValueError(
+                f"--alpha {values['alpha']:g}: the data have no labels, so the pairs have the whole loss: leave it out."
+            )
         values["alpha"] = 1.0
     return values
 

@@ -30,7 +30,7 @@ from hf_colearn.data.sample_ids import NO_LABEL
 from hf_colearn.data.text import with_input_ids
 from hf_colearn.data.views import FlipAndShift, TwoViews
 from hf_colearn.experiments.frozen_features import feature_student
-from hf_colearn.experiments.tiny_models import bert_tiny, resnet_tiny, trained_tokenizer
+from hf_colearn.experiments.tiny_models import TINY, bert_tiny, resnet_tiny, trained_tokenizer
 from hf_colearn.models.spectrogram import SpectrogramFeatureExtractor
 from hf_colearn.models.student import (
     CoLearningForAudioClassification,
@@ -42,7 +42,6 @@ from hf_colearn.teachers.encoder import FrozenEncoder
 from hf_colearn.utils.extras import extra
 
 
-TINY = "tiny"
 _CLASSES: dict[str, Any] = {
     "image": CoLearningForImageClassification,
     "audio": CoLearningForAudioClassification,

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import BertModel, Wav2Vec2FeatureExtractor, Wav2Vec2Model
+from transformers import BertModel
 from transformers.models.resnet.modeling_resnet import ResNetModel
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
@@ -17,8 +17,14 @@ from hf_colearn.experiments.packaged_models import (
     language_teacher,
     vision_teacher,
 )
-from hf_colearn.experiments.pairs_students import TINY, called
-from hf_colearn.experiments.tiny_models import bert_tiny, resnet_tiny, trained_tokenizer, wav2vec2_tiny
+from hf_colearn.experiments.pairs_students import called
+from hf_colearn.experiments.tiny_models import (
+    TINY,
+    bert_tiny,
+    resnet_tiny,
+    trained_tokenizer,
+    untrained_speech_encoder,
+)
 from hf_colearn.teachers.bank import TeacherBank
 from hf_colearn.teachers.encoder import FrozenEncoder
 from hf_colearn.teachers.pairing import Paired, Pairing
@@ -78,8 +84,7 @@ def _tiny(pairs: Pairs, kind: str) -> FrozenEncoder:
         if kind == "image":
             processor = ViTImageProcessorPil(size={"height": _PIXELS, "width": _PIXELS})
             return FrozenEncoder(ResNetModel(resnet_tiny()).requires_grad_(False), processor)
-        extractor = Wav2Vec2FeatureExtractor(return_attention_mask=True)
-        return FrozenEncoder(Wav2Vec2Model(wav2vec2_tiny()).requires_grad_(False), extractor)
+    return untrained_speech_encoder()
 
 
 def sentences(pairs: Pairs, template: str) -> list[str]:

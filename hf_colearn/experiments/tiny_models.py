@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from transformers import (
     AutoModelForAudioClassification,
@@ -18,6 +19,7 @@ from transformers import (
     ViTConfig,
     Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
+    Wav2Vec2Model,
 )
 
 from hf_colearn.corpora.audio_visual import resnet18
@@ -25,8 +27,10 @@ from hf_colearn.data.audio import with_input_values
 from hf_colearn.experiments.packaged_models import pretrained_teacher
 from hf_colearn.teachers.encoder import FrozenEncoder
 from hf_colearn.utils import distributed
+from hf_colearn.utils.rng import preserve_rng_state
 
 
+TINY = "tiny"  # in the place of a model's name: one of random weights, with nothing to download
 _TRANSFORMER = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
 
 
@@ -80,6 +84,14 @@ def trained_tokenizer(texts: Sequence[str], vocab_size: int) -> BertTokenizer:
         if len(pieces) < vocab_size:
             pieces.setdefault(word)
     return BertTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, model_max_length=512)
+
+
+def untrained_speech_encoder() -> FrozenEncoder:
+    """A frozen tiny wav2vec2 with random weights, always the same ones."""
+    with preserve_rng_state(torch.device("cpu")):
+        torch.manual_seed(0)
+        model = Wav2Vec2Model(wav2vec2_tiny()).requires_grad_(False)
+    return FrozenEncoder(model, Wav2Vec2FeatureExtractor(return_attention_mask=True))
 
 
 def speech_teacher(

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from hf_colearn.teachers.pairing import Pairing, PairingWrapper
+from hf_colearn.teachers.pairing import Pairing, PairingWrapper, per_sample
 
 
 class WherePaired(PairingWrapper):
@@ -33,4 +33,5 @@ class WherePaired(PairingWrapper):
 
     def targets(self, bank, sample_ids, epoch, seed):
         t_BD = self.pairing.targets(bank, sample_ids, epoch, seed)
-        return torch.where(torch.from_numpy(self.is_paired[sample_ids])[:, None], t_BD, torch.nan)
+        is_paired_B = torch.from_numpy(per_sample(self.is_paired, sample_ids, "is_paired"))
+        return torch.where(is_paired_B[:, None], t_BD, torch.nan)

@@ -12,6 +12,16 @@ def is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
+def as_number(name: str, value: Any) -> float:
+    """A number as a float, also one that is written as text, as YAML reads 5e-1; refuses what is none."""
+    try:
+        if not isinstance(value, bool):
+            return float(value)
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"{name}={value!r} is no number: pass one, such as 0.5.")
+
+
 def check_choice(name: str, value: str, choices: Collection[str]) -> None:
     """Refuses a text that is none of the choices."""
     if not isinstance(value, str) or value not in choices:

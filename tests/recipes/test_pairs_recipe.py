@@ -216,6 +216,13 @@ def a_number_of_labels_where_there_are_none(folder):
     pair_arms(pairs, np.arange(18), pair_student(pairs), None, [5], None, 1)
 
 
+@refusals.case(ValueError, "--alpha 0.5: the data have no labels", "leave it out")
+def a_share_of_the_loss_for_labels_where_there_are_none(folder):
+    pairs = load_pairs(table(folder))
+    yield
+    settled({"alpha": 0.5, "max_steps": 5, "learning_rate": 1e-3}, pairs, [], is_tiny=True)
+
+
 @refusals.case(ValueError, "a sentence about its class, and without a label it has none", "add a column of texts")
 def few_labels_with_sentences_about_classes(folder):
     for name in ("cat", "dog"):
