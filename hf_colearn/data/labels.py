@@ -55,9 +55,13 @@ def labelled_rows(dataset: Dataset, column: str) -> np.ndarray:
         return is_labelled(label_array(dataset, column))
     entries = dataset.select_columns(column).with_format("arrow")[:][column].combine_chunks()
     rows = np.arange(len(entries))
-    while pa.types.is_nested(entries.type):
+    while _is_list(entries.type):
         rows, entries = rows[pc.list_parent_indices(entries).to_numpy()], pc.list_flatten(entries)
     return np.isin(np.arange(len(dataset)), rows[_known(entries.to_numpy(zero_copy_only=False), True)])
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
 def _known(labels: np.ndarray, is_one_of_several: bool) -> np.ndarray:

@@ -63,13 +63,13 @@ def table(labels, **columns):
     return Dataset.from_dict({"x": x.tolist(), "labels": labels, **columns}).with_format("torch")
 
 
-def run(cls, model, data, **kwargs):
+def run(cls, model, data, resume=None, **kwargs):
     torch.manual_seed(0)
     fields = kwargs.pop("fields", {})
     arguments = CoLearningArguments if cls is CoLearningTrainer else TrainingArguments
     args = tiny.arguments(cls=arguments, **{"max_steps": 2, "per_device_train_batch_size": 4, **fields})
     trainer = cls(model(), args, train_dataset=data, eval_dataset=data, **kwargs)
-    trainer.train()
+    trainer.train(resume_from_checkpoint=resume)
     return trainer
 
 
@@ -138,17 +138,27 @@ def test_labels_that_a_users_collator_makes_are_what_it_makes_them():
         run(CoLearningTrainer, lambda: tiny.student(num_labels=2), bad, data_collator=collate)
 
 
-def test_labels_of_a_form_that_the_model_alone_knows_train_with_a_teacher():
+@pytest.mark.parametrize("taught", [False, True])
+def test_labels_of_a_form_that_the_model_alone_knows_train_and_are_saved(taught, tmp_path):
     def boxes(logits, labels):
         return 0 * logits.mean() + sum(label["boxes"].sum() for label in labels)
 
     def collate(samples):
         batch = {"x": torch.stack([sample["x"] for sample in samples])}
-        return {**batch, "labels": [{"boxes": sample["labels"]} for sample in samples]}
+        stacked = [torch.stack([box["corner"] for box in sample["labels"]]) for sample in samples]
+        return {**batch, "labels": [{"boxes": boxes} for boxes in stacked]}
 
-    data = table([[1.0, 2.0]] * 8, sample_id=list(range(8)))
-    trained = run(CoLearningTrainer, lambda: OfUser(boxes), data, bank=tiny.bank(8), data_collator=collate)
-    assert trained.state.log_history[0]["loss_task"] == 12  # 4 samples a batch, 1 + 2 each
+    data = table([[{"corner": [1.0, 1.5], "class": 3}, {"corner": [0.0, 0.5], "class": 4}]] * 8)
+    data, teacher = (data.add_column("sample_id", range(8)), {"bank": tiny.bank(8)}) if taught else (data, {})
+    fields = {"output_dir": str(tmp_path), "save_strategy": "steps", "save_steps": 1}
+    trained = run(CoLearningTrainer, lambda: OfUser(boxes), data, data_collator=collate, fields=fields, **teacher)
+    loss = "loss_task" if taught else "loss"
+    assert trained.state.log_history[0][loss] == 12  # 4 samples a batch, 1 + 1.5 + 0 + 0.5 each
+    resumed = run(
+        CoLearningTrainer, lambda: OfUser(boxes), data, data_collator=collate, resume=str(tmp_path / "checkpoint-1"),
+        fields=fields, **teacher,
+    )  # fmt: skip
+    assert resumed.state.global_step == 2
 
 
 def test_what_is_the_best_checkpoint_is_for_the_user_to_say():
