@@ -43,12 +43,12 @@ def report_of(name, folder, *extra, world_size=1):
 # ---- spoken digits ----
 @pytest.fixture(scope="module")
 def spoken(tmp_path_factory):
-    """A tenth of FSDD: 4 takes of every digit and speaker to train on, one of the official test set."""
+    """A part of FSDD: 2 takes of every digit and speaker to train on, one of the official test set."""
     folder = tmp_path_factory.mktemp("fsdd")
     for path in FSDD.glob("*.wav"):
-        if int(path.stem.split("_")[2]) in (0, 5, 6, 7, 8):
+        if int(path.stem.split("_")[2]) in (0, 5, 6):
             (folder / path.name).symlink_to(path)
-    assert len(list(folder.iterdir())) == 300
+    assert len(list(folder.iterdir())) == 180
     return folder
 
 
