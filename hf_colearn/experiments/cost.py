@@ -22,6 +22,11 @@ class Cost:
     peak_memory: int | None = None
     of_device: bool = False
 
+    @property
+    def memory(self) -> dict[str, int | bool | None]:
+        """The memory as the facts of a run have it."""
+        return {"peak_memory": self.peak_memory, "peak_memory_of_device": self.of_device}
+
     def __enter__(self) -> "Cost":
         self._counts = self.of_device = torch.cuda.is_available()
         if self.of_device:

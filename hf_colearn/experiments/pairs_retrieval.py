@@ -18,12 +18,10 @@ from hf_colearn.evaluation.retrieval import retrieval_scores
 from hf_colearn.experiments.arms import ArmPlan
 from hf_colearn.experiments.cost import Cost
 from hf_colearn.experiments.predicting import predicted
-from hf_colearn.hub.record import public
-from hf_colearn.hub.training_samples import training_samples
+from hf_colearn.experiments.scoring import facts_of_training
 from hf_colearn.teachers.bank import TeacherBank
 from hf_colearn.teachers.encoder import FrozenEncoder
 from hf_colearn.trainer import CoLearningTrainer
-from hf_colearn.utils import distributed
 
 
 @dataclass(frozen=True)
@@ -82,21 +80,14 @@ class Retrieval:
         """The run of a trained student; its predictions are the latents, and its labels the teacher's, as of a regression."""
         latents_nD = self.latents(trainer, test_dataset, arm)
         kept = kept_rows(len(latents_nD))
-        weights = list(trainer.model.parameters())
         facts: dict[str, Any] = {
             "problem_type": "regression",
             "class_names": None,
             "num_test": len(latents_nD),
-            **training_samples(trainer),
-            "parameters": sum(weight.numel() for weight in weights),
-            "trained_parameters": sum(weight.numel() for weight in weights if weight.requires_grad),
-            "processes": distributed.world_size(),
-            "objective": repr(trainer.auxiliary_objective),
-            "alpha": repr(trainer.alpha),
-            "teacher": None if trainer.bank is None else public(trainer.bank.description),
+            **facts_of_training(trainer),
         }
         if cost is not None:
-            facts |= {"peak_memory": cost.peak_memory, "peak_memory_of_device": cost.of_device}
+            facts |= cost.memory
         return Run(
             arm=arm,
             kind=kind,

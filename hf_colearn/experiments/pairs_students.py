@@ -47,12 +47,8 @@ _CLASSES: dict[str, Any] = {
     "audio": CoLearningForAudioClassification,
     "text": CoLearningForSequenceClassification,
 }
-_PIXELS, _SECONDS, _WORDS, _HIDDEN = (
-    32,
-    10.0,
-    4096,
-    128,
-)  # of the tiny students: sides, longest clip, vocabulary, width
+# Of the tiny students: sides, longest clip, vocabulary, width.
+_PIXELS, _SECONDS, _WORDS, _HIDDEN = 32, 10.0, 4096, 128
 _CLIPS = 2000  # whose lengths are looked at
 
 
@@ -70,7 +66,7 @@ class PairStudent:
         pooled (`Callable[[Dataset, Dataset], np.ndarray]`): From pairs and their inputs to what linear probes see, `(N, F)`:
             frozen features of a pretrained backbone, pooled inputs of a tiny one.
         weak, strong (`Callable`, *optional*): Augmentations of a batch.
-        entry (`str`): The main entry of its batches.
+        is_tiny (`bool`): Whether it is a small network from scratch.
     """
 
     words: str

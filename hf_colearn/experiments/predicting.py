@@ -15,6 +15,7 @@ from transformers import Trainer
 from hf_colearn.data.labels import is_labelled, label_column
 from hf_colearn.hub.training_samples import problem_type_of
 from hf_colearn.models.checkpoint import CheckedModel
+from hf_colearn.training.counts import base_model
 
 
 MULTI_LABEL = "multi_label_classification"
@@ -76,7 +77,7 @@ def problem_of(model: Any, found: Predictions, arm: str) -> str:
     Raises:
         ValueError: If the labels are no classes of the logits.
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_model(model)
     if isinstance(base, CheckedModel) or getattr(getattr(base, "config", None), "problem_type", None):
         return problem_type_of(model)
     num_outputs = found.logits.shape[1]
@@ -102,7 +103,7 @@ def problem_of(model: Any, found: Predictions, arm: str) -> str:
 
 def class_names(model: Any, dataset: Any, num_outputs: int) -> list[str]:
     """By the model's configuration, or where nobody has named them there, by the data set, or else their numbers."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_model(model)
     id2label = getattr(getattr(base, "config", None), "id2label", None) or {}
     names = [str(id2label.get(i, f"LABEL_{i}")) for i in range(num_outputs)]
     if any(name != f"LABEL_{i}" for i, name in enumerate(names)):  # what transformers calls them

@@ -32,6 +32,7 @@ from hf_colearn.hub.training_samples import training_samples
 from hf_colearn.objectives.latent_matching import LatentMatching
 from hf_colearn.teachers import fingerprint
 from hf_colearn.trainer import CoLearningTrainer
+from hf_colearn.training.counts import base_model
 from hf_colearn.utils import distributed
 
 
@@ -97,7 +98,7 @@ def save_run(
 def identity_of(trainer: Trainer) -> dict[str, Any]:
     """What a run depends on, as far as it is known: the arguments, the terms, the teacher's latents, the student."""
     arguments = {name: value for name, value in trainer.args.to_dict().items() if name not in _OF_THE_SESSION}
-    config = getattr(_unadapted(trainer), "config", None)
+    config = getattr(base_model(trainer.model), "config", None)
     ours = trainer if isinstance(trainer, CoLearningTrainer) else None
     banks = {name: teacher.bank.fingerprint for name, teacher in (ours.teachers if ours else {}).items()}
     identity = {
@@ -139,7 +140,7 @@ def scored_run(
     if missing := {name: count for name, count in missing.items() if count}:
         facts["num_unlabelled"] = missing
     if cost is not None:
-        facts |= {"peak_memory": cost.peak_memory, "peak_memory_of_device": cost.of_device}
+        facts |= cost.memory
     if modality is not None:
         facts["modality"] = modality  # the only one that the arm is of
     if sweep is not None:
@@ -207,12 +208,21 @@ def _numbers(metrics: Mapping[str, Any], facts: dict[str, Any]) -> tuple[dict[st
 
 
 def _facts_of(trainer: Trainer, test_dataset: Any, scored: "_Scored") -> dict[str, Any]:
-    weights, (num_test, num_outputs) = list(_model(trainer).parameters()), scored.logits.shape
+    num_test, num_outputs = scored.logits.shape
     names = class_names(trainer.model, test_dataset, num_outputs)
-    facts = {
+    return {
         "problem_type": scored.problem,
         "class_names": None if scored.problem == "regression" else names,
         "num_test": num_test,
+        **facts_of_training(trainer),
+    }
+
+
+def facts_of_training(trainer: Trainer) -> dict[str, Any]:
+    """What a run keeps of its training: samples, weights, processes, objective, alpha and teacher."""
+    model: Any = trainer.model
+    weights = list(model.parameters())
+    facts = {
         **training_samples(trainer),
         "parameters": sum(weight.numel() for weight in weights),
         "trained_parameters": sum(weight.numel() for weight in weights if weight.requires_grad),
@@ -226,15 +236,6 @@ def _facts_of(trainer: Trainer, test_dataset: Any, scored: "_Scored") -> dict[st
         "alpha": None if trainer.alpha is None else repr(trainer.alpha),
         "teacher": None if trainer.bank is None else public(trainer.bank.description),
     }
-
-
-def _model(trainer: Trainer) -> Any:
-    return trainer.model
-
-
-def _unadapted(trainer: Trainer) -> Any:
-    model = _model(trainer)
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 @dataclass

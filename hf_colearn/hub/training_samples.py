@@ -12,6 +12,7 @@ from datasets import Dataset
 from hf_colearn.data.labels import label_column, labelled_rows
 from hf_colearn.teachers.pairing import Pairing
 from hf_colearn.teachers.teacher import Teacher
+from hf_colearn.training.counts import base_model
 from hf_colearn.training.data_checks import sample_ids
 
 
@@ -20,7 +21,7 @@ _AT_ONCE = 8192  # targets that are looked up together
 
 def problem_type_of(model: Any) -> str:
     """What a model's loss is of, as transformers infers it where the configuration does not say so before training."""
-    config = getattr(model.get_base_model() if hasattr(model, "get_base_model") else model, "config", None)
+    config = getattr(base_model(model), "config", None)
     known, num_labels = getattr(config, "problem_type", None), getattr(config, "num_labels", None)
     return known or ("regression" if num_labels == 1 else "single_label_classification")
 

@@ -31,7 +31,10 @@ class WherePaired(PairingWrapper):
         super().__init__(pairing)
         self.is_paired = np.asarray(is_paired, dtype=bool)
 
+    def have_partner(self, sample_ids: np.ndarray) -> np.ndarray:
+        """Which samples have a partner, `(B,)` booleans."""
+        return per_sample(self.is_paired, sample_ids, "`is_paired`")
+
     def targets(self, bank, sample_ids, epoch, seed):
         t_BD = self.pairing.targets(bank, sample_ids, epoch, seed)
-        is_paired_B = torch.from_numpy(per_sample(self.is_paired, sample_ids, "is_paired"))
-        return torch.where(is_paired_B[:, None], t_BD, torch.nan)
+        return torch.where(torch.from_numpy(self.have_partner(sample_ids))[:, None], t_BD, torch.nan)

@@ -1,12 +1,13 @@
 """Learning rates: by layer, and in steps of epochs."""
 
 import torch
-from peft import PeftModel
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.optim.lr_scheduler import StepLR
 from transformers import PreTrainedModel
 from transformers.utils import logging
+
+from hf_colearn.training.counts import base_model
 
 
 logger = logging.get_logger(__name__)
@@ -21,7 +22,7 @@ def layers_above(model: nn.Module) -> dict[nn.Parameter, int]:
     comes after the last, with every head, is the top. So the top has 0 layers above it, the last block 1, and the
     embeddings of a backbone with n blocks n + 1, as in BEiT and timm. A module that is not of transformers is all backbone.
     """
-    backbone = model.get_base_model() if isinstance(model, PeftModel) else model
+    backbone = base_model(model)
     while isinstance(backbone, PreTrainedModel) and backbone.base_model is not backbone:
         backbone = backbone.base_model
     lists = [

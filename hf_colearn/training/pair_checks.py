@@ -71,7 +71,7 @@ def _true_pairs(pairing: Pairing, ids: np.ndarray) -> tuple[Paired | None, np.nd
     paired = np.ones(len(ids), dtype=bool)
     while isinstance(pairing, (Noisy, PairedFraction, WherePaired)):
         if isinstance(pairing, WherePaired):
-            paired &= pairing.is_paired[ids]
+            paired &= pairing.have_partner(ids)
         pairing = pairing.pairing
     return pairing if type(pairing) is Paired else None, np.flatnonzero(paired)
 
