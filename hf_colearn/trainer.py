@@ -9,6 +9,7 @@ from transformers import Trainer
 
 from hf_colearn.alpha.alpha import Alpha
 from hf_colearn.arguments import CoLearningArguments
+from hf_colearn.balance.method import BalanceMethod
 from hf_colearn.hub.trainer_hub import HubRecord, check_hub_names
 from hf_colearn.objectives.latent_matching import LatentMatching
 from hf_colearn.objectives.objective import TEACHER, CoLearningBatch, Objective
@@ -70,6 +71,8 @@ class CoLearningTrainer(Trainer):
             teacher.
         alpha ([`Alpha`], *optional*): The terms' weights; by the arguments where it is not given. [`LearnedAlpha`]
             takes its outer split from the training set: `trainer.outer_dataset`.
+        balance ([`BalanceMethod`], *optional*): A method of modality balance, such as `OGM()`, for a
+            [`CoLearningForMultimodalClassification`]; see [`hf_colearn.balance`].
         augment (`Callable[[dict], dict]`, *optional*): Changes every training batch, on the device, before the loss: the
             student's inputs, `labels`, and `teacher_latents` `[B, D]` (`teacher_latents_text`, ... of several teachers).
             It draws from torch's generators, if a resumed run is to be the same.
@@ -105,6 +108,7 @@ class CoLearningTrainer(Trainer):
         teachers: Mapping[str, Teacher] | None = None,
         objective: Objective | None = None,
         alpha: Alpha | None = None,
+        balance: BalanceMethod | None = None,
         augment: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
         **trainer_kwargs: Any,
     ):
@@ -116,6 +120,7 @@ class CoLearningTrainer(Trainer):
             objective = self._latent_matching(args)
         argument_checks.objective_is_valid(objective)
         argument_checks.alpha_is_valid(alpha, args, objective)
+        argument_checks.balance_is_valid(balance)
         self.auxiliary_objective: Any = objective  # `objective` is a name of Trainer's hyperparameter search
         super().__init__(model, args, *trainer_args, **trainer_kwargs)
         argument_checks.arguments_fit(args, self.optimizer is not None, self.lr_scheduler is not None, self.sharded_by)
@@ -139,6 +144,8 @@ class CoLearningTrainer(Trainer):
         if self.teachers and self.model is not None:
             argument_checks.latent_widths_fit(self.model, self.teachers, objective)
             argument_checks.latent_head_learns(self.model)
+        if balance is not None:
+            self.add_callback(balance)
 
     def _latent_matching(self, args: CoLearningArguments) -> LatentMatching:
         names = () if list(self.teachers) == [TEACHER] else tuple(self.teachers)
@@ -161,6 +168,11 @@ class CoLearningTrainer(Trainer):
     def sharded_by(self) -> str | None:
         """What spreads the weights over the processes, `"FSDP"` or `"DeepSpeed"`; None where all hold them whole."""
         return "DeepSpeed" if self.is_deepspeed_enabled else "FSDP" if self.is_fsdp_enabled else None
+
+    @property
+    def balance(self) -> BalanceMethod | None:
+        """The balance method of the run, given as `balance` or among the callbacks."""
+        return self.hooks.balance
 
     @property
     def bank(self) -> TeacherBank | None:
@@ -298,14 +310,25 @@ class CoLearningTrainer(Trainer):
             return (loss, outputs) if return_outputs else loss
         losses, outputs, batch = self.losses(model, inputs)
         self.hooks.on_outputs(outputs, batch, model)
+        losses = self.hooks.on_terms(losses)
         loss = losses["task"]
         if self.auxiliary_objective is not None:
-            losses, alphas = self.hooks.on_terms(losses), self.alpha.weights()
+            alphas = self.alpha.weights()
             loss = (1 - sum(alphas.values())) * losses["task"] + sum(alphas[term] * losses[term] for term in alphas)
             self._term_log.add(losses, alphas, counts.of_terms(batch))
         if self.compute_loss_func is not None and not hasattr(Trainer, "loss_is_scaled_for_ga"):
             loss = loss / self.current_gradient_accumulation_steps  # older versions leave that to the user's function
         return (loss, outputs) if return_outputs else loss
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        # A balance method may need more than one forward, backward or step. Callbacks see the gradients before they are
+        # clipped, which Trainer does next.
+        step = partial(super().training_step, num_items_in_batch=num_items_in_batch)
+        balance = self.balance
+        loss = step(model, inputs) if balance is None else balance.training_step(self, model, inputs, step)
+        if self.accelerator.sync_gradients:
+            self.hooks.on_gradients(self.model)
+        return loss
 
     def losses(self, model: Any, inputs: dict[str, Any]) -> tuple[Mapping[str, torch.Tensor], Any, CoLearningBatch]:
         """The losses of a training batch, `"task"` and every term; the model's outputs; what the objective was given."""
@@ -356,12 +379,14 @@ class CoLearningTrainer(Trainer):
 
     # ---- learning rates ----
     def create_optimizer(self, model=None):
-        # Gives every layer its learning rate, in the groups that Trainer makes.
+        # Gives every layer its learning rate, in the groups that Trainer makes, and lets callbacks split them.
         is_made_here = self.optimizer is None
         optimizer = super().create_optimizer(model)
         if self.args.layer_decay is not None and is_made_here:
             whole = self.model if model is None else model
             learning_rates.decay_learning_rates(optimizer, whole, self.args.layer_decay)
+        if is_made_here:
+            self.hooks.group_parameters(optimizer, self.model if model is None else model)
         return optimizer
 
     def set_initial_training_values(self, args, dataloader):
@@ -422,6 +447,7 @@ class CoLearningTrainer(Trainer):
     def _save_optimizer_and_scheduler(self, output_dir):
         # The states of alpha and callbacks are a part of the run's, and the raw weights belong to the optimizer's.
         super()._save_optimizer_and_scheduler(output_dir)
+        self.hooks.before_save()
         if self.args.should_save:
             checkpoints.save_callback_states(self.hooks.callbacks, output_dir)
             self._averaged.save(output_dir)

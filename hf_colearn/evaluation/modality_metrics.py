@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from peft.utils import ModulesToSaveWrapper
 from torch import nn
 
 from hf_colearn.models.heads import label_mask
+from hf_colearn.models.lora import trained_layer
 from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
 from hf_colearn.models.student import CoLearningStudent
 from hf_colearn.utils import distributed
@@ -258,10 +258,7 @@ def _class_weights(student: CoLearningStudent, z_BD: torch.Tensor) -> torch.Tens
             f"LabelAlignment needs a classifier that reads the latent, and that of a student with "
             f"head='{student.config.head}' reads the backbone's features: use head='bottleneck', or leave the callback out."
         )
-    layer = student.classifier
-    if isinstance(layer, ModulesToSaveWrapper):
-        adapters = [] if layer.disable_adapters else layer.active_adapters  # of the first the copy that PEFT trains
-        layer = layer.modules_to_save[adapters[0]] if adapters else layer.original_module
+    layer = trained_layer(student.classifier)
     if not isinstance(layer, nn.Linear):
         kind = f"{type(layer).__module__.split('.')[0]}'s {type(layer).__name__}"
         kind = "two layers (classifier_dim)" if isinstance(layer, nn.Sequential) else kind

@@ -15,7 +15,7 @@ from transformers import Trainer
 from hf_colearn.data.labels import is_labelled, label_column
 from hf_colearn.hub.training_samples import problem_type_of
 from hf_colearn.models.checkpoint import CheckedModel
-from hf_colearn.training.counts import base_model
+from hf_colearn.models.lora import base_model
 
 
 MULTI_LABEL = "multi_label_classification"

@@ -29,10 +29,10 @@ from hf_colearn.experiments.cost import Cost
 from hf_colearn.experiments.predicting import MULTI_LABEL, Predictions, class_names, predicted, problem_of
 from hf_colearn.hub.record import public
 from hf_colearn.hub.training_samples import training_samples
+from hf_colearn.models.lora import base_model
 from hf_colearn.objectives.latent_matching import LatentMatching
 from hf_colearn.teachers import fingerprint
 from hf_colearn.trainer import CoLearningTrainer
-from hf_colearn.training.counts import base_model
 from hf_colearn.utils import distributed
 
 

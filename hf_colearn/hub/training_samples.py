@@ -10,9 +10,9 @@ import numpy as np
 from datasets import Dataset
 
 from hf_colearn.data.labels import label_column, labelled_rows
+from hf_colearn.models.lora import base_model
 from hf_colearn.teachers.pairing import Pairing
 from hf_colearn.teachers.teacher import Teacher
-from hf_colearn.training.counts import base_model
 from hf_colearn.training.data_checks import sample_ids
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft.utils import ModulesToSaveWrapper
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -64,7 +65,7 @@ def load_adapter(
     adapted = load_adapter(base, "student/adapter").eval()
     ```
     """
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    base = base_model(model)
     former = getattr(base, "_checkpoint_conversion_mapping", {})
     if isinstance(model, PeftModel):
         try:
@@ -87,6 +88,19 @@ def load_adapter(
         if isinstance(names, (list, set)):  # and not an expression
             setattr(config, field, [*current_names(dict.fromkeys(names), modules)])
     return PeftModel.from_pretrained(model, str(folder), is_trainable=is_trainable, config=config, **hub_kwargs)
+
+
+def base_model(model: Any) -> Any:
+    """The model within adapters."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def trained_layer(module: nn.Module) -> nn.Module:
+    """The copy of a module that PEFT trains in its place (`modules_to_save`), or the module itself."""
+    if not isinstance(module, ModulesToSaveWrapper):
+        return module
+    adapters = [] if module.disable_adapters else module.active_adapters
+    return module.modules_to_save[adapters[0]] if adapters else module.original_module
 
 
 def _heads(module: nn.Module, prefix: str = "") -> list[str]:

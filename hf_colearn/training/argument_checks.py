@@ -9,13 +9,15 @@ from transformers.utils import logging
 
 from hf_colearn.alpha.alpha import Alpha, check_weights
 from hf_colearn.arguments import CoLearningArguments
+from hf_colearn.balance.method import BalanceMethod
 from hf_colearn.evaluation.compute_metrics import ComputeMetrics
 from hf_colearn.models.checkpoint import CheckedModel
+from hf_colearn.models.lora import base_model
 from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
 from hf_colearn.objectives.latent_matching import latent_term
 from hf_colearn.objectives.objective import LABELLED, TEACHER, Objective
 from hf_colearn.teachers.teacher import Teacher
-from hf_colearn.training.counts import TASK, base_model
+from hf_colearn.training.counts import TASK
 
 
 logger = logging.get_logger(__name__)
@@ -162,6 +164,15 @@ def alpha_is_valid(alpha: Any, args: CoLearningArguments, objective: Objective |
     if objective is None and (idle := args.of_terms()):
         shown = ", ".join(f"{name}={value!r}" for name, value in idle.items())
         logger.info_once(f"There is no bank and no objective, so the task alone is trained, without {shown}.")
+
+
+def balance_is_valid(balance: Any) -> None:
+    """A balance method is an object of one."""
+    _refuse_class("balance", balance, "")
+    if balance is not None and not isinstance(balance, BalanceMethod):
+        raise TypeError(
+            f"balance={balance!r} is a {type(balance).__name__}: pass a balance method, such as `hf_colearn.balance.OGM()`."
+        )
 
 
 def search_is_read(

@@ -9,9 +9,10 @@ import torch
 
 from hf_colearn.data.labels import MissingLabels, label_column, labelled_rows
 from hf_colearn.data.sample_ids import SAMPLE_IDS, STEP_COUNTS, VIEWS
+from hf_colearn.models.lora import base_model
 from hf_colearn.objectives.objective import CoLearningBatch, target_key
 from hf_colearn.teachers.collator import EpochClock, TargetCollator
-from hf_colearn.training.counts import base_model, step_counts
+from hf_colearn.training.counts import step_counts
 from hf_colearn.utils import distributed
 from hf_colearn.utils.rng import preserve_rng_state
 
@@ -71,8 +72,10 @@ class Batches:
         """A training batch on the device after the user's augmentation, with the counts of its step.
 
         The counts are of all micro-batches, so the first one that is asked for augments them all: this is where a resumed
-        run has its random numbers back.
+        run has its random numbers back. A batch that has them already is left as it is.
         """
+        if STEP_COUNTS in batch:
+            return batch
         step, index = batch.pop(_STEP, (None, 0))
         return self.augmented(batch) if step is None else step.batch(index)
 
@@ -143,4 +146,4 @@ class _Step:
             augmented = [self._batches.augmented(trainer._prepare_input(batch)) for batch in self._raw]
             counts = step_counts(trainer.model, augmented)
             self._raw, self._prepared = [], [{**batch, STEP_COUNTS: counts} for batch in augmented]
-        return self._prepared[index]
+        return dict(self._prepared[index])  # what reads it takes entries out

@@ -4,22 +4,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from peft import PeftModel
 
 from hf_colearn.data.sample_ids import LABELS
 from hf_colearn.models.checkpoint import CheckedModel
 from hf_colearn.models.heads import label_mask
+from hf_colearn.models.lora import base_model
 from hf_colearn.objectives.latent_matching import latent_term
 from hf_colearn.objectives.objective import LABELLED, CoLearningBatch
 from hf_colearn.utils.distributed import mean_over_processes
 
 
 TASK = "labels"  # the labels that count, of a multimodal model also those of every modality's samples
-
-
-def base_model(model: Any) -> Any:
-    """The model within adapters."""
-    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def counts_its_labels(model: Any) -> bool:

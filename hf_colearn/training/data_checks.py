@@ -16,10 +16,11 @@ from hf_colearn.data.multimodal import check_modalities
 from hf_colearn.data.sample_ids import LABELS
 from hf_colearn.evaluation.compute_metrics import MADE_BY, ComputeMetrics
 from hf_colearn.models.checkpoint import CheckedModel
+from hf_colearn.models.lora import base_model
 from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
 from hf_colearn.teachers.collator import missing_ids
 from hf_colearn.teachers.teacher import Teacher
-from hf_colearn.training.counts import base_model, counts_its_labels
+from hf_colearn.training.counts import counts_its_labels
 from hf_colearn.utils.metric_names import is_error
 from hf_colearn.utils.rng import preserve_rng_state
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers.trainer_callback import CallbackHandler
 
+from hf_colearn.balance.method import BalanceMethod
 from hf_colearn.objectives.objective import CoLearningBatch
 from hf_colearn.utils.callback import CoLearningCallback
 
@@ -65,6 +66,26 @@ class Hooks:
         for callback in self.callbacks:
             losses = callback.on_terms(losses) or losses
         return losses
+
+    def on_gradients(self, model: Any) -> None:
+        """Before an optimizer step and before its clipping."""
+        for callback in self.callbacks:
+            callback.on_gradients(model)
+
+    def group_parameters(self, optimizer: Any, model: Any) -> None:
+        """After Trainer has made its optimizer."""
+        for callback in self.callbacks:
+            callback.group_parameters(optimizer, model)
+
+    def before_save(self) -> None:
+        """Before a checkpoint is written; a collective."""
+        for callback in self.callbacks:
+            callback.before_save()
+
+    @property
+    def balance(self) -> BalanceMethod | None:
+        """The balance method among the callbacks."""
+        return next((callback for callback in self.callbacks if isinstance(callback, BalanceMethod)), None)
 
     def metrics(self, training: bool, prefix: str = "") -> dict[str, float]:
         """What all callbacks add to a log; a collective."""

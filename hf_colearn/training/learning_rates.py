@@ -7,7 +7,7 @@ from torch.optim.lr_scheduler import StepLR
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from hf_colearn.training.counts import base_model
+from hf_colearn.models.lora import base_model
 
 
 logger = logging.get_logger(__name__)

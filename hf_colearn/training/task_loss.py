@@ -9,8 +9,9 @@ import torch
 from hf_colearn.data.sample_ids import LABELS
 from hf_colearn.models.head_losses import head_losses, heads_learn, own_function, share_of_heads
 from hf_colearn.models.heads import LEAST_COUNT
+from hf_colearn.models.lora import base_model
 from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
-from hf_colearn.training.counts import base_model, counts_its_labels, label_counts
+from hf_colearn.training.counts import counts_its_labels, label_counts
 from hf_colearn.utils.distributed import mean_over_processes
 
 

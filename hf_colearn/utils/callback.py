@@ -62,11 +62,24 @@ class CoLearningCallback(TrainerCallback):
         """
 
     def on_terms(self, terms: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor] | None:
-        """Called in training with the losses of a micro-batch, `"task"` and the objective's terms, before alpha weighs them.
+        """Called in training with the losses of a micro-batch, `"task"` and the objective's terms, before alpha weighs them;
+        without an objective the task's alone.
 
         Returns:
             `Mapping[str, torch.Tensor]` or None: Scalars of the same names to go on with; None for those given.
         """
+
+    def on_gradients(self, model: torch.nn.Module) -> None:
+        """Called once an optimizer step, when the gradients of all its micro-batches are there, averaged over the processes,
+        and before they are clipped; `model` is the one within wrappers."""
+
+    def group_parameters(self, optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> None:
+        """Called when Trainer has made its optimizer: the place to split its parameter groups, each of which a schedule of
+        learning rates then follows."""
+
+    def before_save(self) -> None:
+        """Called on all processes before a checkpoint is written, in which only the main process's state is kept: the place
+        of a collective that brings together what the processes know."""
 
     def metrics(self, training: bool) -> dict[str, float]:
         """What to add to a log of training, or of an evaluation, whose prefix is put before the names; a collective."""

@@ -55,7 +55,7 @@ def test_a_baseline_shows_its_outputs_too_and_trains_as_without_callbacks():
     seen, plain = Recorder(), trainer(with_bank=False)
     run = trainer(seen, with_bank=False)
     run.train(), plain.train()
-    assert [training for training, _, _ in seen.batches] == [True, True] and not seen.terms
+    assert [training for training, _, _ in seen.batches] == [True, True] and seen.terms == [["task"]] * 2
     assert all(map(torch.equal, run.model.parameters(), plain.model.parameters()))
 
 

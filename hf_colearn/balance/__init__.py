@@ -1,0 +1,1 @@
+"""Published cures for modality imbalance, one a file; what `CoLearningTrainer(balance=...)` takes."""
