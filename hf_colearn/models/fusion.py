@@ -4,32 +4,13 @@ This file travels with every multimodal checkpoint. Shapes: B samples, M modalit
 fusion's classifier reads, C classes, H_m width of a modality's pooled features.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
 
-
-class Fusion(nn.Module):
-    """Base of the fusions, made from H_m of every modality, D and C."""
-
-    def __init__(self, widths: list[int], latent_dim: int, num_labels: int):
-        super().__init__()
-        self.width = latent_dim  # F
-
-    def reset_parameters(self) -> None:
-        """Draws the parameters that are the fusion's own and in no layer of torch."""
-
-    def forward(self, latents, logits, mask_BM):
-        """
-        Args:
-            latents, logits (`list[torch.Tensor]`): M tensors `(B, D)`, and M `(B, C)` of the modalities' own heads.
-            mask_BM (`torch.Tensor` of shape `(B, M)`, bool): What the prediction may use; the rest is not read.
-
-        Returns:
-            `tuple[torch.Tensor, torch.Tensor]`: The fused latents `[B, F]` and logits `[B, C]`.
-        """
-        raise NotImplementedError
+from .fusion_base import Fusion, masked
 
 
 class ConcatFusion(Fusion):
@@ -117,10 +98,19 @@ class LSTMFusion(Fusion):
 class MMTMFusion(SumFusion):
     r"""Channel exchange between the modalities (MMTM, Joze et al., CVPR 2020), then the mean of their logits.
 
-    All encoders' pooled features are squeezed to a joint vector of sum(H_m) / 4 (the published ratio; zeros for an absent
+    All encoders' pooled features are squeezed to a joint vector of sum(H_m) / `ratio` (4, as published; zeros for an absent
     modality), from which each encoder gets gates \\(2 \sigma(\cdot)\\) on its channels. It acts once, on pooled features,
     so that any backbone works; the paper acts on the feature maps of several stages of a convolutional network.
     """
+
+    options = ("ratio",)
+
+    @classmethod
+    def check_options(cls, ratio: Any = 4) -> None:
+        if type(ratio) is not int or ratio < 1:
+            raise ValueError(
+                f"ratio={ratio!r}: the joint vector is the channels / ratio wide, so pass an integer from 1 on."
+            )
 
     def __init__(self, widths: list[int], latent_dim: int, num_labels: int, ratio: int = 4):
         super().__init__(widths, latent_dim, num_labels)
@@ -137,11 +127,6 @@ class MMTMFusion(SumFusion):
         ]
 
 
-def masked(values: Iterable[torch.Tensor], mask_BM: torch.Tensor) -> list[torch.Tensor]:
-    """Every modality's values `[B, ...]`, with 0 where it is absent: filled and not multiplied, as these may be anything."""
-    return [value.masked_fill(~mask_BM[:, i, None], 0) for i, value in enumerate(values)]
-
-
 FUSIONS: dict[str, type[Fusion]] = {
     "concat": ConcatFusion,
     "sum": SumFusion,
@@ -151,3 +136,17 @@ FUSIONS: dict[str, type[Fusion]] = {
     "lstm": LSTMFusion,
 }
 HEAD_FUSIONS = ("sum", "weighted", "mmtm")  # they predict by the modalities' own heads, the others by one classifier
+
+
+def check_fusion_options(fusion: str, options: Any) -> dict[str, Any]:
+    """The options of a fusion by name; an error that names those that it has."""
+    if options is not None and not isinstance(options, Mapping):
+        raise TypeError(
+            f"fusion_options={options!r} is a {type(options).__name__}: pass a dict by the options' names."
+        )
+    known = FUSIONS[fusion].options
+    if unknown := [name for name in options or {} if name not in known]:
+        way_out = f"its options are {', '.join(known)}" if known else "it has no options"
+        raise ValueError(f"fusion_options names {unknown}, and fusion='{fusion}' knows none of that name: {way_out}.")
+    FUSIONS[fusion].check_options(**(options or {}))
+    return dict(options or {})

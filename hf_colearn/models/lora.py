@@ -39,9 +39,16 @@ def with_lora(student: PreTrainedModel, rank: int) -> PeftModel:
         targets += linear or convolutions
         norms += batch_norms
     saved = [*_heads(student), *norms]
-    return get_peft_model(
-        student, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets, modules_to_save=saved)
-    )
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets, modules_to_save=saved)
+    return _with_one_head(get_peft_model(student, config))
+
+
+def _with_one_head(model: Any) -> Any:
+    """The model with adapters, of which PEFT gives a shared head a copy for every modality."""
+    base = model.get_base_model()
+    if getattr(base.config, "shared_classifier", False):
+        base.tie_classifiers()
+    return model
 
 
 def load_adapter(
@@ -87,7 +94,8 @@ def load_adapter(
         names = getattr(config, field)
         if isinstance(names, (list, set)):  # and not an expression
             setattr(config, field, [*current_names(dict.fromkeys(names), modules)])
-    return PeftModel.from_pretrained(model, str(folder), is_trainable=is_trainable, config=config, **hub_kwargs)
+    loaded = PeftModel.from_pretrained(model, str(folder), is_trainable=is_trainable, config=config, **hub_kwargs)
+    return _with_one_head(loaded)
 
 
 def base_model(model: Any) -> Any:

@@ -15,15 +15,15 @@ from torch import nn
 from transformers import AutoModel, CLIPConfig, PreTrainedConfig
 from transformers.utils import can_return_tuple
 
-from .backbones import backbone_width, class_names, read_backbone_config
+from .backbones import backbone_width
 from .checkpoint import CheckedModel
-from .configuration import CoLearningStudentConfig
 from .encoders import read_clip, student_class_for
 from .fusion import FUSIONS, HEAD_FUSIONS, Fusion, masked
 from .heads import label_mask, task_loss, zero_gradient
 from .modality_mask import Rows, batch_size, by_modality, drop_modalities, mask_and_rows, only, proper_subsets
-from .multimodal_configuration import MIN_LEARNED_TEMPERATURE, CoLearningMultimodalConfig
+from .multimodal_configuration import MIN_LEARNED_TEMPERATURE, CoLearningMultimodalConfig, modality_configs
 from .outputs import CoLearningMultimodalOutput
+from .shared_head import check_tied, tie_classifiers, tied_names
 from .student import CoLearningStudent
 from .training_heads import make_training_heads, training_outputs
 
@@ -56,10 +56,12 @@ class CoLearningForMultimodalClassification(CheckedModel):
             encoders[name] = student_class._from_config(student_config, dtype=config.dtype)
         self.encoders = nn.ModuleDict(encoders)
         widths = [backbone_width(encoder.backbone_config) for encoder in config.modalities.values()]
-        self.fusion = FUSIONS[config.fusion](widths, config.latent_dim, config.num_labels)
+        self.fusion = FUSIONS[config.fusion](widths, config.latent_dim, config.num_labels, **config.fusion_options)
         if config.learned_temperature:
             self.log_scale = nn.Parameter(torch.empty(1))
         self.modalities = tuple(encoders)
+        if config.shared_classifier:
+            self._tied_weights_keys = tied_names(self.modalities)
         self._subsets = proper_subsets(len(encoders))
         students = [*encoders.values()]
         self.main_input_name = f"{self.modalities[0]}_{students[0].main_input_name}"
@@ -77,6 +79,10 @@ class CoLearningForMultimodalClassification(CheckedModel):
         elif isinstance(module, (Fusion, nn.Linear, nn.LSTMCell)):
             module.reset_parameters()
 
+    def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict:
+        # transformers ties what it is told to where `tie_word_embeddings` is set, and these are heads.
+        return super().get_expanded_tied_weights_keys(all_submodels) | (self._tied_weights_keys or {})
+
     # ---- making one ----
     @classmethod
     def from_backbones(
@@ -86,6 +92,8 @@ class CoLearningForMultimodalClassification(CheckedModel):
         num_labels: int | None = None,
         *,
         fusion: str = "concat",
+        fusion_options: Mapping[str, Any] | None = None,
+        shared_classifier: bool = False,
         poolings: Mapping[str, str] | None = None,
         latent_norm: str = "none",
         modality_dropout: float = 0.0,
@@ -111,8 +119,8 @@ class CoLearningForMultimodalClassification(CheckedModel):
                 weights are kept, or a configuration (which is copied), for random ones.
             latent_dim (`int`): D, the common width of the latents.
             num_labels (`int`, *optional*): C; by default that of `id2label`.
-            fusion, modality_dropout, modality_loss_weight, learned_temperature, training_heads (*optional*): See
-                [`CoLearningMultimodalConfig`].
+            fusion, fusion_options, shared_classifier, modality_dropout, modality_loss_weight, learned_temperature,
+                training_heads (*optional*): See [`CoLearningMultimodalConfig`].
             temperature (`float`, *optional*, defaults to 0.07): Where the learned temperature begins.
             poolings (`dict[str, str]`, *optional*): By modality name; by default what suits the backbone.
             latent_norm (`str`, *optional*, defaults to `"none"`): `"none"` or `"layernorm"`, of every latent.
@@ -144,30 +152,22 @@ class CoLearningForMultimodalClassification(CheckedModel):
         ```
         """
         options = {name: dict((backbone_kwargs or {}).get(name, {})) for name in backbones}
-        attentions = attn_implementation if isinstance(attn_implementation, Mapping) else {}
-        named = {"poolings": poolings, "backbone_kwargs": backbone_kwargs, "attn_implementation": attentions}
-        for argument, by_name in named.items():
-            if unknown := sorted((by_name or {}).keys() - backbones.keys()):
-                raise ValueError(f"{argument} names {unknown}, and the modalities are {list(backbones)}.")
+        names, modalities = modality_configs(
+            backbones,
+            options,
+            {"poolings": poolings, "backbone_kwargs": backbone_kwargs, "attn_implementation": attn_implementation},
+            {"num_labels": num_labels, "id2label": id2label, "label2id": label2id},
+            latent_dim=latent_dim,
+            latent_norm=latent_norm,
+        )
         if dtype == "auto":
             raise ValueError("dtype='auto' would give every encoder another: name one, such as 'bfloat16'.")
-        if num_labels is None and id2label is None and label2id is None:
-            raise ValueError("the number of classes is missing: pass num_labels or id2label.")
-        names = class_names(num_labels, id2label, label2id)
-        modalities = {
-            name: CoLearningStudentConfig(
-                backbone_config=read_backbone_config(backbone, options[name]),
-                latent_dim=latent_dim,
-                latent_norm=latent_norm,
-                pooling=(poolings or {}).get(name),
-                **names,
-            )
-            for name, backbone in backbones.items()
-        }
         config = CoLearningMultimodalConfig(
             modalities=modalities,
             latent_dim=latent_dim,
             fusion=fusion,
+            fusion_options=fusion_options,
+            shared_classifier=shared_classifier,
             modality_dropout=modality_dropout,
             modality_loss_weight=modality_loss_weight,
             learned_temperature=learned_temperature,
@@ -236,6 +236,11 @@ class CoLearningForMultimodalClassification(CheckedModel):
         student.zero_grad()
         return student
 
+    def tie_classifiers(self) -> None:
+        """Makes the modalities' heads one again, after something like adapters has given each a copy of its own."""
+        if self.config.shared_classifier:
+            tie_classifiers(self.encoders)
+
     @property
     def input_names(self) -> tuple[str, ...]:
         """The columns of every modality that `forward` reads, such as `image_pixel_values`."""
@@ -244,9 +249,9 @@ class CoLearningForMultimodalClassification(CheckedModel):
     def probe_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The heads' parameters, by name, where they are probes, which the value of the loss does not depend on."""
         if self.heads_are_probes:
-            for name, encoder in self.encoders.items():
-                for key, parameter in encoder.classifier.named_parameters():
-                    yield f"encoders.{name}.classifier.{key}", parameter
+            for name, parameter in self.encoders.named_parameters(prefix="encoders"):  # a shared one once
+                if name.split(".")[2] == "classifier":
+                    yield name, parameter
 
     @property
     def heads_are_probes(self) -> bool:
@@ -323,6 +328,8 @@ class CoLearningForMultimodalClassification(CheckedModel):
 
     def _heads(self, pooled: list[torch.Tensor], mask_BM: torch.Tensor) -> tuple[list[Any], list[Any]]:
         """Every modality's latents `[B, D]` and logits `[B, C]`, 0 where it is absent."""
+        if self.config.shared_classifier and self.training:
+            check_tied(self.encoders)
         if self.config.fusion == "mmtm":
             pooled = self.fusion.exchange(pooled, mask_BM)
         pairs = [encoder.classify(x) for encoder, x in zip(self.encoders.values(), pooled, strict=True)]

@@ -6,8 +6,9 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
+from .backbones import class_names, read_backbone_config
 from .configuration import CheckedConfig, CoLearningStudentConfig
-from .fusion import FUSIONS
+from .fusion import FUSIONS, check_fusion_options
 from .heads import check_choice, check_width
 from .training_heads import check_training_heads
 
@@ -34,6 +35,9 @@ class CoLearningMultimodalConfig(CheckedConfig):
         learned_temperature (`bool`, *optional*, defaults to `False`): Learn the temperature of a contrastive objective.
         initial_temperature (`float`, *optional*, defaults to 0.07): Where that begins (transformers keeps the name
             `temperature` for generation).
+        fusion_options (`dict`, *optional*): The options of the fusion, by name, such as `{"ratio": 2}` of `"mmtm"`.
+        shared_classifier (`bool`, *optional*, defaults to `False`): Whether one linear layer on the latents is the head of all
+            modalities. Its weights are tied, and saved once; `student(name)` has a copy of its own.
         training_heads (`dict`, *optional*): As in [`CoLearningStudentConfig`]; they read the fused `"latents"`.
 
     Raises:
@@ -56,6 +60,8 @@ class CoLearningMultimodalConfig(CheckedConfig):
         learned_temperature: bool = False,
         initial_temperature: float = 0.07,
         training_heads: Mapping[str, Any] | None = None,
+        fusion_options: Mapping[str, Any] | None = None,
+        shared_classifier: bool = False,
         **kwargs,
     ):
         modalities = dict(modalities or {})  # a list of pairs in `config.json`
@@ -80,8 +86,17 @@ class CoLearningMultimodalConfig(CheckedConfig):
                     f"'{name}' has training heads {list(config.training_heads)}: those of a multimodal model read its fused "
                     "latents, so pass training_heads to the model's own configuration."
                 )
+        if not isinstance(shared_classifier, bool):
+            raise TypeError(
+                f"shared_classifier={shared_classifier!r} is a {type(shared_classifier).__name__}: pass a bool."
+            )
+        if shared_classifier:
+            _check_linear_heads(self.modalities)
+            self.tie_word_embeddings = False  # or PEFT would look for embeddings among the tied weights
         self.latent_dim: Any = latent_dim
         self.fusion = fusion
+        self.fusion_options = check_fusion_options(fusion, fusion_options)
+        self.shared_classifier = shared_classifier
         self.modality_dropout = modality_dropout
         self.modality_loss_weight = modality_loss_weight
         self.learned_temperature = learned_temperature
@@ -106,7 +121,53 @@ class CoLearningMultimodalConfig(CheckedConfig):
         output["modalities"] = [[name, config.to_dict()] for name, config in self.modalities.items()]
         for _, config in output["modalities"]:
             del config["transformers_version"]
+        # A model without these is described as to code that does not know them.
+        for name in ("fusion_options", "shared_classifier"):
+            if not output[name]:
+                del output[name]
         return output
+
+
+def modality_configs(
+    backbones: Mapping[str, Any],
+    options: Mapping[str, dict[str, Any]],
+    by_name: Mapping[str, Any],
+    classes: Mapping[str, Any],
+    *,
+    latent_dim: int,
+    latent_norm: str,
+) -> tuple[dict[str, Any], dict[str, CoLearningStudentConfig]]:
+    """What a configuration knows of the classes, and every modality's configuration.
+
+    `options` are of a backbone's checkpoint, `by_name` the other arguments that may name modalities, `classes` a number or
+    names.
+    """
+    for argument, values in by_name.items():
+        given = values.keys() if isinstance(values, Mapping) else set()
+        if unknown := sorted(given - backbones.keys()):
+            raise ValueError(f"{argument} names {unknown}, and the modalities are {list(backbones)}.")
+    if all(value is None for value in classes.values()):
+        raise ValueError("the number of classes is missing: pass num_labels or id2label.")
+    names = class_names(**classes)
+    return names, {
+        name: CoLearningStudentConfig(
+            backbone_config=read_backbone_config(backbone, options[name]),
+            latent_dim=latent_dim,
+            latent_norm=latent_norm,
+            pooling=(by_name["poolings"] or {}).get(name),
+            **names,
+        )
+        for name, backbone in backbones.items()
+    }
+
+
+def _check_linear_heads(modalities: Mapping[str, CoLearningStudentConfig]) -> None:
+    for name, config in modalities.items():
+        if config.classifier_dim is not None:
+            raise ValueError(
+                f"classifier_dim={config.classifier_dim} of '{name}': with shared_classifier=True one linear layer is the head "
+                "of all modalities. Leave classifier_dim out, or give every modality a head of its own."
+            )
 
 
 def _check_names(names: list[Any]) -> None:

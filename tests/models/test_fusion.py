@@ -4,8 +4,10 @@ import math
 
 import pytest
 import torch
+from transformers import AutoModel
 
-from hf_colearn.models.fusion import FUSIONS
+from hf_colearn import CoLearningForMultimodalClassification, FeatureBackboneConfig
+from hf_colearn.models.fusion import FUSIONS, check_fusion_options
 from hf_colearn.models.modality_mask import drop_modalities, proper_subsets
 
 
@@ -123,3 +125,34 @@ def test_subsets_are_all_of_a_few_modalities_and_singles_and_all_but_one_of_many
     assert proper_subsets(3) == [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2)]
     assert len(proper_subsets(5)) == 30
     assert [len(subset) for subset in proper_subsets(6)] == [1] * 6 + [5] * 6
+
+
+# ---- options ----
+def test_options_reach_the_fusion_and_come_back_with_the_checkpoint(tmp_path):
+    features = {name: FeatureBackboneConfig(feature_dim=6) for name in ("image", "text")}
+    make = CoLearningForMultimodalClassification.from_backbones
+    made = make(features, latent_dim=2, num_labels=2, fusion="mmtm", fusion_options={"ratio": 6})
+    assert made.fusion.squeeze.weight.shape == (2, 12)
+    made.save_pretrained(tmp_path)
+    loaded = AutoModel.from_pretrained(tmp_path)
+    assert loaded.config.fusion_options == {"ratio": 6} and loaded.fusion.squeeze.weight.shape == (2, 12)
+    assert "fusion_options" not in make(features, latent_dim=2, num_labels=2).config.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("fusion", "options", "error", "message"),
+    [
+        ("mmtm", {"rate": 4}, ValueError, r"names \['rate'\], and fusion='mmtm' knows none.*its options are ratio"),
+        ("sum", {"ratio": 4}, ValueError, r"names \['ratio'\].*fusion='sum'.*it has no options"),
+        ("mmtm", {"ratio": 0}, ValueError, "ratio=0: the joint vector is"),
+        ("mmtm", [4], TypeError, r"fusion_options=\[4\] is a list: pass a dict"),
+    ],
+)
+def test_options_that_a_fusion_does_not_know_are_refused(fusion, options, error, message):
+    with pytest.raises(error, match=message):
+        check_fusion_options(fusion, options)
+    modalities = {name: FeatureBackboneConfig(feature_dim=6) for name in ("image", "text")}
+    with pytest.raises(error, match=message):
+        CoLearningForMultimodalClassification.from_backbones(
+            modalities, latent_dim=2, num_labels=2, fusion=fusion, fusion_options=options
+        )
