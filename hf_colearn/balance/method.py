@@ -1,6 +1,7 @@
 """What the methods of modality balance are made of: the base class, and the parameters of the modalities."""
 
 from collections.abc import Callable, Iterable, Mapping
+from inspect import signature
 from typing import Any, ClassVar
 
 import torch
@@ -116,6 +117,10 @@ class BalanceMethod(CoLearningCallback):
         for name, value in values.items():
             total, count = self._curves.get(name, (0.0, 0))
             self._curves[name] = (total + torch.as_tensor(value).detach().float(), count + 1)
+
+    def __repr__(self) -> str:
+        given = {name: getattr(self, name) for name in signature(type(self)).parameters if hasattr(self, name)}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in given.items())})"
 
     # ---- how it is called ----
     def on_outputs(self, outputs, batch, model, training):

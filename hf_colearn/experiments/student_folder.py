@@ -43,7 +43,8 @@ def keep_student(trainer: CoLearningTrainer, processor: Any, folder: Path) -> No
             code.replace(folder / code.name)
     history, objective = trainer.state.log_history, trainer.auxiliary_objective
     known = {"training_samples": training_samples(trainer), **teachers_in_record(trainer.teachers)}
-    TrainingRecord.of(trainer.args, history, objective, trainer.alpha, trainer.model, **known).save(folder)
+    of_trainer = (objective, trainer.alpha, trainer.model, trainer.balance)
+    TrainingRecord.of(trainer.args, history, *of_trainer, **known).save(folder)
 
 
 def finish_student(

@@ -61,14 +61,15 @@ def training(record: TrainingRecord | None, is_encoder: bool = False) -> str:
     """What it learned from, beside labels; of an encoder without them."""
     if record is None:
         return "How it was trained is not recorded."
+    balanced = f" Its modalities were balanced by `{record.balance}`." if record.balance else ""
     if not record.terms:
-        return "It was trained with the label loss alone."
+        return balanced.strip() or "It was trained with the label loss alone."
     done = objectives_in_words(
         record.objective or "", "frozen teachers" if _has_several(record) else "a frozen teacher"
     )
     if is_encoder:
         return f"It was trained on pairs alone, without any label: {'; '.join(done)}."
-    return f"It was trained by co-learning: beside the label loss, {'; '.join(done)}."
+    return f"It was trained by co-learning: beside the label loss, {'; '.join(done)}.{balanced}"
 
 
 def objectives_in_words(objective: str, teacher: str = "a frozen teacher") -> list[str]:

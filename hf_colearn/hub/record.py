@@ -23,7 +23,7 @@ from hf_colearn.teachers.bank_card import without_folders
 
 RECORD = "colearning.json"
 HUB_ID = r"[\w.-]+(/[\w.-]+)?"
-_LATER = ("problem_type", "training_samples", "other_scores")  # which earlier records do not hold
+_LATER = ("problem_type", "training_samples", "other_scores", "balance")  # which earlier records do not hold
 # Of the machine and the session, not of the training.
 _OF_THE_MACHINE = {"output_dir", "logging_dir", "resume_from_checkpoint", "run_name"}
 
@@ -40,6 +40,7 @@ class TrainingRecord:
     base_model: list[str] = field(default_factory=list)  # Hub ids of the backbones that the training started from
     objective: str | None = None  # the auxiliary terms and, next, their weights, as `repr` shows them
     alpha: str | None = None
+    balance: str | None = None  # the method of modality balance, as `repr` shows it
     terms: list[str] = field(default_factory=list)  # their names
     alpha_history: list[dict[str, Any]] = field(default_factory=list)  # "epoch", "alpha" or "alpha_{term}" of several
     scores: dict[str, float] = field(default_factory=dict)  # as fractions, by our names of the metrics
@@ -63,6 +64,7 @@ class TrainingRecord:
         objective: Any = None,
         alpha: Any = None,
         model: nn.Module | None = None,
+        balance: Any = None,
         **known: Any,
     ) -> "TrainingRecord":
         """The record of a training that has just ended, on the machine where it ran.
@@ -73,6 +75,7 @@ class TrainingRecord:
             objective ([`Objective`], *optional*): `trainer.auxiliary_objective`.
             alpha ([`Alpha`], *optional*): `trainer.alpha`.
             model (*optional*): `trainer.model`, which knows the checkpoints of its backbones.
+            balance ([`BalanceMethod`], *optional*): `trainer.balance`.
             known: More fields of the record.
         """
         terms = [] if objective is None else list(objective.terms)
@@ -89,6 +92,7 @@ class TrainingRecord:
             arguments=args.to_dict(),
             objective=None if objective is None else in_words(objective),
             alpha=None if alpha is None else in_words(alpha),
+            balance=None if balance is None else in_words(balance),
             terms=terms,
             alpha_history=alphas,
             base_model=[] if model is None else base_models(model),

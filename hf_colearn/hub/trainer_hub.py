@@ -47,7 +47,7 @@ class HubRecord:
         history = trainer.state.log_history
         if self._samples is None:
             self._samples = training_samples(trainer)  # which may read every target: once
-        ours = (trainer.auxiliary_objective, trainer.alpha, model)
+        ours = (trainer.auxiliary_objective, trainer.alpha, model, trainer.balance)
         known = {"training_samples": self._samples, **teachers_in_record(trainer.teachers)}
         return TrainingRecord.of(trainer.args, history, *ours, **known)
 

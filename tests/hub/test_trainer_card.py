@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard
 from transformers import ViTForImageClassification
 
 import tiny
+import tiny_modalities
 from hf_colearn import (
     CoLearningForFeatureClassification,
     CoLearningForMultimodalClassification,
@@ -22,6 +23,7 @@ from hf_colearn import (
     regression_metrics,
     with_sample_ids,
 )
+from hf_colearn.balance.method import BalanceMethod
 from hf_colearn.hub.record import TrainingRecord
 from hf_colearn.hub.upload_manifest import upload_manifest
 
@@ -84,6 +86,20 @@ def test_a_multimodal_model_has_a_card_without_a_pipeline(tmp_path):
     assert card.data.pipeline_tag is None and "multimodal" in card.data.tags
     assert "CoLearningForMultimodalClassification.from_pretrained" in card.text
     assert "`HeuristicAlpha(" in card.text
+
+
+def test_a_card_names_the_method_of_modality_balance(tmp_path):
+    class Damped(BalanceMethod):
+        def __init__(self, alpha=0.8):
+            super().__init__()
+            self.alpha = alpha
+
+    trainer = CoLearningTrainer(tiny_modalities.model(), tiny.arguments(str(tmp_path)), balance=Damped(0.1))
+    trainer.save_model(str(tmp_path))
+    trainer.create_model_card(model_name="Balanced")
+    text = ModelCard.load(tmp_path / "README.md").text
+    assert "Its modalities were balanced by `Damped(alpha=0.1)`." in text
+    assert "- **Modality balance:** `Damped(alpha=0.1)`\n" in text and "the label loss alone" not in text
 
 
 def test_a_student_of_features_is_told_with_the_labels_that_it_had(tmp_path):
