@@ -1,0 +1,64 @@
+"""Runs of tiny models under a balance method, and what must hold for all methods that change gradients."""
+
+import copy
+
+import torch
+from transformers import TrainerCallback
+
+from hf_colearn import MultimodalCollator
+from hf_colearn.data.multimodal import without_modality
+from hf_colearn.data.splits import hide_labels
+from tiny_modalities import NAMES, data, trainer
+
+
+class _Gradients(TrainerCallback):
+    def __init__(self):
+        self.steps = []
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+        found = {name: parameter.grad for name, parameter in model.named_parameters()}
+        self.steps.append({name: grad.clone() for name, grad in found.items() if grad is not None})
+
+
+def gradients(balance, net=None, dataset=None, steps=1, **fields):
+    """What the optimizer is given in every step, by the parameters' names; not clipped."""
+    seen = _Gradients()
+    fields = {"max_steps": steps, "max_grad_norm": 0.0, **fields}
+    trainer(balance, net, dataset, callbacks=[seen], **fields).train()
+    return seen.steps
+
+
+def of_encoder(gradient, name):
+    """Those of a modality's encoder, without its classifier."""
+    return {key: value for key, value in gradient.items() if f"encoders.{name}." in key and ".classifier." not in key}
+
+
+def incomplete(samples=16, names=NAMES, unlabelled=2, share=0.5):
+    """Samples of which half lack the last modality, and some a label; with their collator, as keywords of a run."""
+    dataset = hide_labels(without_modality(data(samples, names), names[-1], share, seed=1), unlabelled, 0)
+    return {"dataset": dataset, "data_collator": MultimodalCollator(dict.fromkeys(names))}
+
+
+def assert_cut_makes_no_difference(make, samples=8, **fields):
+    """One micro-batch of 8 gives the gradients that 8 micro-batches of one give."""
+    whole, cut = (
+        gradients(make(), per_device_train_batch_size=size, gradient_accumulation_steps=samples // size,
+                  **copy.copy(fields))[0]
+        for size in (samples, 1)
+    )  # fmt: skip
+    assert list(whole) == list(cut)
+    for name, gradient in whole.items():
+        torch.testing.assert_close(
+            cut[name], gradient, atol=1e-6, rtol=1e-4, msg=lambda text, name=name: f"{name} {text}"
+        )
+
+
+def assert_resumes(make, folder, steps=6, save=3, **fields):
+    """From a checkpoint in the middle the weights come to be those of the uninterrupted run, to the last bit."""
+    fields = {"max_steps": steps, "save_strategy": "steps", "save_steps": save, "learning_rate": 0.01, **fields}
+    whole, resumed = (trainer(make(), fields.get("net") and copy.deepcopy(fields["net"]), folder=folder,
+                              **{k: v for k, v in fields.items() if k != "net"}) for _ in range(2))  # fmt: skip
+    whole.train()
+    resumed.train(resume_from_checkpoint=f"{folder}/checkpoint-{save}")
+    for (name, one), other in zip(whole.model.state_dict().items(), resumed.model.state_dict().values(), strict=True):
+        assert torch.equal(one, other), name
