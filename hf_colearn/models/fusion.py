@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from .dynamic_fusion import DynamicFusion
+from .entropy_fusion import EntropyFusion
+from .evidential_fusion import EvidentialFusion
 from .fusion_base import Fusion, masked
 
 
@@ -106,7 +109,8 @@ class MMTMFusion(SumFusion):
     options = ("ratio",)
 
     @classmethod
-    def check_options(cls, ratio: Any = 4) -> None:
+    def check_options(cls, options: Mapping[str, Any]) -> None:
+        ratio = options.get("ratio", 4)
         if type(ratio) is not int or ratio < 1:
             raise ValueError(
                 f"ratio={ratio!r}: the joint vector is the channels / ratio wide, so pass an integer from 1 on."
@@ -134,8 +138,12 @@ FUSIONS: dict[str, type[Fusion]] = {
     "film": FilmFusion,
     "mmtm": MMTMFusion,
     "lstm": LSTMFusion,
+    "entropy": EntropyFusion,
+    "evidential": EvidentialFusion,
+    "dynamic": DynamicFusion,
 }
-HEAD_FUSIONS = ("sum", "weighted", "mmtm")  # they predict by the modalities' own heads, the others by one classifier
+# They predict by the modalities' own heads (the last two by a classifier beside them), the others by one classifier.
+HEAD_FUSIONS = ("sum", "weighted", "mmtm", "entropy", "evidential", "dynamic")
 
 
 def check_fusion_options(fusion: str, options: Any) -> dict[str, Any]:
@@ -148,5 +156,14 @@ def check_fusion_options(fusion: str, options: Any) -> dict[str, Any]:
     if unknown := [name for name in options or {} if name not in known]:
         way_out = f"its options are {', '.join(known)}" if known else "it has no options"
         raise ValueError(f"fusion_options names {unknown}, and fusion='{fusion}' knows none of that name: {way_out}.")
-    FUSIONS[fusion].check_options(**(options or {}))
+    FUSIONS[fusion].check_options(options or {})
     return dict(options or {})
+
+
+def check_problem_type(fusion: str, problem_type: str | None) -> None:
+    """A ValueError where a fusion reads probabilities of classes, and the outputs are none."""
+    if FUSIONS[fusion].is_of_classes and problem_type not in (None, "single_label_classification"):
+        raise ValueError(
+            f"problem_type='{problem_type}' with fusion='{fusion}', which reads the probabilities of classes of which a sample "
+            "has one: choose another fusion, such as 'sum' or 'concat'."
+        )

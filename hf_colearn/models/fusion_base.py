@@ -4,7 +4,7 @@ Shapes: B samples, M modalities, D latent width, F width of what the fusion's cl
 modality's pooled features.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -16,9 +16,11 @@ class Fusion(nn.Module):
 
     options: tuple[str, ...] = ()  # the names of `fusion_options`, which the constructor takes
 
+    is_of_classes = False  # whether it reads probabilities of classes that exclude each other
+
     @classmethod
-    def check_options(cls, **options: Any) -> None:
-        """A ValueError or TypeError where an option has no such value."""
+    def check_options(cls, options: Mapping[str, Any]) -> None:
+        """A ValueError where an option has no such value."""
 
     def __init__(self, widths: list[int], latent_dim: int, num_labels: int):
         super().__init__()

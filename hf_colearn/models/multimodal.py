@@ -18,7 +18,8 @@ from transformers.utils import can_return_tuple
 from .backbones import backbone_width
 from .checkpoint import CheckedModel
 from .encoders import read_clip, student_class_for
-from .fusion import FUSIONS, HEAD_FUSIONS, Fusion, masked
+from .fusion import FUSIONS, HEAD_FUSIONS, check_problem_type
+from .fusion_base import Fusion, masked
 from .heads import label_mask, task_loss, zero_gradient
 from .modality_mask import Rows, batch_size, by_modality, drop_modalities, mask_and_rows, only, proper_subsets
 from .multimodal_configuration import MIN_LEARNED_TEMPERATURE, CoLearningMultimodalConfig, modality_configs
@@ -359,6 +360,7 @@ class CoLearningForMultimodalClassification(CheckedModel):
 
     def set_problem_type(self, problem_type: str) -> None:
         """Writes the problem type to the configuration, and to every modality's."""
+        check_problem_type(self.config.fusion, problem_type)
         self.config.problem_type = problem_type
         for encoder in self.encoders.values():
             encoder.set_problem_type(problem_type)

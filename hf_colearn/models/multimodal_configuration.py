@@ -8,7 +8,7 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from .backbones import class_names, read_backbone_config
 from .configuration import CheckedConfig, CoLearningStudentConfig
-from .fusion import FUSIONS, check_fusion_options
+from .fusion import FUSIONS, check_fusion_options, check_problem_type
 from .heads import check_choice, check_width
 from .training_heads import check_training_heads
 
@@ -28,14 +28,16 @@ class CoLearningMultimodalConfig(CheckedConfig):
             fusion see them. A name is an identifier that begins no other's columns (`image` and `image_rgb` do not go
             together).
         latent_dim (`int`): D, the common width of the latents.
-        fusion (`str`, *optional*, defaults to `"concat"`): `"concat"`, `"sum"`, `"weighted"`, `"film"`, `"mmtm"` or `"lstm"`.
+        fusion (`str`, *optional*, defaults to `"concat"`): `"concat"`, `"sum"`, `"weighted"`, `"film"`, `"mmtm"`, `"lstm"`,
+            `"entropy"`, `"evidential"` or `"dynamic"`.
         modality_dropout (`float`, *optional*, defaults to 0): Probability, below 1, that a training sample's fusion does
             not see a modality.
         modality_loss_weight (`float`, *optional*, defaults to 0): Weight of the mean of the heads' own task losses.
         learned_temperature (`bool`, *optional*, defaults to `False`): Learn the temperature of a contrastive objective.
         initial_temperature (`float`, *optional*, defaults to 0.07): Where that begins (transformers keeps the name
             `temperature` for generation).
-        fusion_options (`dict`, *optional*): The options of the fusion, by name, such as `{"ratio": 2}` of `"mmtm"`.
+        fusion_options (`dict`, *optional*): The options of the fusion, by name: `ratio` of `"mmtm"`, `weights` of
+            `"entropy"`, `gamma` and `tau` of `"dynamic"`; see their classes in `hf_colearn.models`.
         shared_classifier (`bool`, *optional*, defaults to `False`): Whether one linear layer on the latents is the head of all
             modalities. Its weights are tied, and saved once; `student(name)` has a copy of its own.
         training_heads (`dict`, *optional*): As in [`CoLearningStudentConfig`]; they read the fused `"latents"`.
@@ -102,6 +104,7 @@ class CoLearningMultimodalConfig(CheckedConfig):
         self.learned_temperature = learned_temperature
         self.initial_temperature = initial_temperature
         super().__init__(check_training_heads(training_heads, ("latents",)), **kwargs)
+        check_problem_type(fusion, self.problem_type)
 
     @property
     def sub_configs(self) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def test_gives_fused_and_modality_outputs_and_every_subset(fusion):
         )
     ]
     assert output.logits.shape == (4, 3)
-    assert output.latents.shape == (4, 18 if fusion == "concat" else 6)
+    assert output.latents.shape == (4, 18 if fusion in ("concat", "evidential", "dynamic") else 6)
     for name, values in output.modality_latents.items():
         assert values.shape == (4, 6) and output.modality_logits[name].shape == (4, 3)
         classifier = made.encoders[name].classifier
@@ -218,6 +218,8 @@ def test_every_weight_gets_a_gradient_in_one_backward_so_that_plain_ddp_works(fu
     assert [name for name, gradient in found.items() if gradient is None] == []
     idle = {name for name, gradient in found.items() if not gradient.any()}
     assert "log_scale" in idle  # nothing contrastive was asked for
+    if fusion == "dynamic" and not weight:  # the modalities agree, so that the classifier predicts alone
+        idle -= {f"encoders.{name}.classifier.weight" for name in NAMES}
     # A bias before a batch norm has none, and a softmax over keys knows no shift.
     assert not [name for name in idle - {"log_scale"} if not name.endswith(".bias") and "pooler" not in name]
 
@@ -266,7 +268,13 @@ def test_heads_that_nothing_reads_are_trained_as_probes_and_move_nothing_else(fu
         torch.testing.assert_close(parameter.grad, gradient)
 
 
-@pytest.mark.parametrize("options", [{"fusion": "sum"}, {"fusion": "concat", "modality_loss_weight": 0.1}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"fusion": name} for name in ("sum", "entropy", "evidential", "dynamic")),
+        {"fusion": "concat", "modality_loss_weight": 0.1},
+    ],
+)
 def test_heads_that_the_loss_reads_are_no_probes(options):
     assert list(model(**options).probe_parameters()) == []
 
@@ -669,6 +677,19 @@ def test_latents_that_do_not_meet_are_refused():
     parts["text"].latent_dim = 7
     with pytest.raises(ValueError, match="latent_dim=6, but the latents of 'text' are 7 wide"):
         CoLearningMultimodalConfig(modalities=parts, latent_dim=6)
+
+
+@pytest.mark.parametrize("fusion", ["entropy", "evidential", "dynamic"])
+def test_outputs_that_are_no_classes_are_refused_where_probabilities_of_classes_are_read(fusion):
+    message = f"problem_type='multi_label_classification' with fusion='{fusion}'.*such as 'sum'"
+    with pytest.raises(ValueError, match=message):
+        model(fusion, problem_type="multi_label_classification")
+    made = model(fusion)
+    with pytest.raises(ValueError, match=message):
+        made.set_problem_type("multi_label_classification")
+    assert made.config.problem_type is None and made.encoders["text"].config.problem_type is None
+    with pytest.raises(ValueError, match="problem_type='regression'"):
+        model(fusion, num_labels=1)
 
 
 def test_inputs_that_do_not_fit_are_refused():
