@@ -74,7 +74,7 @@ def plot_losses(
     """
     if target_variance and "loss_latent" not in terms:
         raise ValueError(f"a target variance is drawn in 'loss_latent', which is not among the terms {list(terms)}")
-    curves = _CurveFigure(histories, styles, len(terms))
+    curves = CurveFigure(histories, styles, len(terms))
     curves.last = last or curves.last
     names = {term: LOSSES.get(term, (_in_words(term), _in_words(term))) for term in terms}
     for axis, (term, (heading, ylabel)) in zip(curves.axes, names.items(), strict=True):
@@ -107,7 +107,7 @@ def plot_curves(
     Raises:
         `ValueError`: If no arm logged the key or none a finite value of it.
     """
-    curves = _CurveFigure(histories, styles)
+    curves = CurveFigure(histories, styles)
     curves.draw(curves.axes[0], key)
     curves.axes[0].set_ylabel(_in_words(key) if ylabel is None else ylabel)
     return curves.finish(_in_words(key), legend, path)
@@ -136,7 +136,7 @@ def plot_alphas(
         raise ValueError(f"no arm logged an alpha: the log histories hold {_logged_keys(histories)}")
     drawn = [arm for arm, runs in histories.items() if set(terms) & set(_logged_keys({arm: runs}))]
     widths = dict(zip(drawn, np.linspace(3.4, 1.2, len(drawn)), strict=True))
-    curves = _CurveFigure(histories, styles, len(terms))
+    curves = CurveFigure(histories, styles, len(terms))
     for axis, term in zip(curves.axes, terms, strict=True):
         curves.draw(axis, term, widths)
         axis.set_title(term.removeprefix("alpha").removeprefix("_") if len(terms) > 1 else "", fontsize=10)
@@ -175,7 +175,7 @@ def plot_head_gaps(
     for gap, (one, other) in pairs.items():
         if gap not in _logged_keys(gaps):
             raise ValueError(f"no arm logged '{one}' and '{other}': the log histories hold {_logged_keys(histories)}")
-    curves = _CurveFigure(gaps, styles, len(pairs))
+    curves = CurveFigure(gaps, styles, len(pairs))
     for axis, gap in zip(curves.axes, pairs, strict=True):
         curves.draw(axis, gap)
         axis.axhline(0, color="0.6", linewidth=0.8, zorder=1)
@@ -183,7 +183,7 @@ def plot_head_gaps(
     return curves.finish("Difference in accuracy of the heads", legend, path)
 
 
-class _CurveFigure:
+class CurveFigure:
     """Panels of curves side by side, which share styles, legend and subtitle."""
 
     def __init__(self, histories: Histories, styles: Mapping[str, ArmStyle] | None, panels: int = 1):
@@ -205,7 +205,7 @@ class _CurveFigure:
 
         The seeds are a band from the lowest to the highest, or with `widths` of the mean lines a thin line each.
         """
-        logged = {arm: _series(runs, key) for arm, runs in self.histories.items()}
+        logged = {arm: series(runs, key) for arm, runs in self.histories.items()}
         found = {arm: series for arm, series in logged.items() if len(series[0])}
         for arm, runs in self.histories.items():
             if arm not in found and all(any(key in entry for entry in run) for run in runs):
@@ -283,7 +283,7 @@ def _logged_keys(histories: Histories) -> list[str]:
     return list(dict.fromkeys(key for runs in histories.values() for run in runs for entry in run for key in entry))
 
 
-def _series(runs: list[list[dict[str, Any]]], key: str) -> tuple[np.ndarray, np.ndarray]:
+def series(runs: Sequence[Sequence[Mapping[str, Any]]], key: str) -> tuple[np.ndarray, np.ndarray]:
     """Steps (S,) that every seed logged, and the values (seeds, S) there, the first of several at one."""
     by_step = [{entry["step"]: entry[key] for entry in reversed(run) if key in entry} for run in runs]
     steps = sorted(set.intersection(*(set(values) for values in by_step)))

@@ -12,6 +12,7 @@ from hf_colearn.analysis.plots.projection import Method
 from hf_colearn.analysis.plots.style import arm_styles
 from hf_colearn.analysis.plots.text import is_drawable
 from hf_colearn.analysis.report.arms import rows_of_each, section_arms, section_sweep, section_tests
+from hf_colearn.analysis.report.balance import section_balance
 from hf_colearn.analysis.report.budget import section_budget
 from hf_colearn.analysis.report.by_modality import PartComparison, compare_parts, main_parts
 from hf_colearn.analysis.report.class_names import are_numbers
@@ -38,6 +39,7 @@ SECTIONS: tuple[Callable[[MergedResults], Section | None], ...] = (
     section_arms,
     section_tests,
     section_training,
+    section_balance,
     section_latents,
     section_modalities,
     section_sweep,
