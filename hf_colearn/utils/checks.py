@@ -50,3 +50,15 @@ def check_names(name: str, value: Any, such_as: str) -> None:
     """Refuses what is no list of names, as a single name is none."""
     if isinstance(value, str) or not isinstance(value, Iterable) or not all(isinstance(v, str) for v in value):
         raise TypeError(f"{name}={value!r} is no list of names: pass a tuple, such as ('{such_as}',).")
+
+
+def check_epochs(epochs: Any) -> tuple[int, int]:
+    """The first and the last epoch of a span, from 0; refuses what is none."""
+    if not isinstance(epochs, (tuple, list)) or len(epochs) != 2:
+        raise ValueError(f"epochs={epochs!r}: pass the first and the last one, such as (0, 50).")
+    first, last = epochs
+    check_integer("the first of epochs", first)
+    check_integer("the last of epochs", last)
+    if last < first:
+        raise ValueError(f"epochs={(first, last)} end before they begin: pass the first and the last one, as (0, 50).")
+    return first, last
