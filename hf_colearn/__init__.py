@@ -28,7 +28,10 @@ _LIVES_IN = {
     "HeuristicAlpha": "alpha.schedules",
     "FittedAlpha": "alpha.schedules",
     "LearnedAlpha": "alpha.learned",
+    "MMPareto": "balance.mm_pareto",
     "OGM": "balance.ogm",
+    "PMR": "balance.pmr",
+    "AGM": "balance.agm",
     "ModalityGap": "evaluation.modality_metrics",
     "ModalityAccuracy": "evaluation.modality_metrics",
     "ModalityF1": "evaluation.modality_metrics",
@@ -70,7 +73,10 @@ if TYPE_CHECKING:
     from hf_colearn.alpha.schedules import ConstantAlpha, FittedAlpha, HeuristicAlpha
     from hf_colearn.analysis.teacher_check import teacher_check
     from hf_colearn.arguments import CoLearningArguments
+    from hf_colearn.balance.agm import AGM
+    from hf_colearn.balance.mm_pareto import MMPareto
     from hf_colearn.balance.ogm import OGM
+    from hf_colearn.balance.pmr import PMR
     from hf_colearn.data.multimodal import MultimodalCollator
     from hf_colearn.data.sample_ids import with_sample_ids
     from hf_colearn.evaluation.metrics import classification_metrics

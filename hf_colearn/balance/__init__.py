@@ -1,9 +1,15 @@
 """Published cures for modality imbalance, one a file; what `CoLearningTrainer(balance=...)` takes."""
 
+from hf_colearn.balance.agm import AGM
+from hf_colearn.balance.mm_pareto import MMPareto
 from hf_colearn.balance.ogm import OGM, OGMGE
+from hf_colearn.balance.pmr import PMR
 
 
 __all__ = [
+    "AGM",
+    "MMPareto",
     "OGM",
     "OGMGE",
+    "PMR",
 ]
