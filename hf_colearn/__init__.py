@@ -30,6 +30,8 @@ _LIVES_IN = {
     "LearnedAlpha": "alpha.learned",
     "MMPareto": "balance.mm_pareto",
     "OGM": "balance.ogm",
+    "EarlyStopPerModality": "balance.early_stop",
+    "LearningRatePerModality": "balance.learning_rate",
     "PMR": "balance.pmr",
     "AGM": "balance.agm",
     "ModalityGap": "evaluation.modality_metrics",
@@ -74,6 +76,8 @@ if TYPE_CHECKING:
     from hf_colearn.analysis.teacher_check import teacher_check
     from hf_colearn.arguments import CoLearningArguments
     from hf_colearn.balance.agm import AGM
+    from hf_colearn.balance.early_stop import EarlyStopPerModality
+    from hf_colearn.balance.learning_rate import LearningRatePerModality
     from hf_colearn.balance.mm_pareto import MMPareto
     from hf_colearn.balance.ogm import OGM
     from hf_colearn.balance.pmr import PMR

@@ -1,6 +1,8 @@
 """Published cures for modality imbalance, one a file; what `CoLearningTrainer(balance=...)` takes."""
 
 from hf_colearn.balance.agm import AGM
+from hf_colearn.balance.early_stop import MSES, EarlyStopPerModality
+from hf_colearn.balance.learning_rate import MSLR, LearningRatePerModality
 from hf_colearn.balance.mm_pareto import MMPareto
 from hf_colearn.balance.ogm import OGM, OGMGE
 from hf_colearn.balance.pmr import PMR
@@ -12,4 +14,8 @@ __all__ = [
     "OGM",
     "OGMGE",
     "PMR",
+    "EarlyStopPerModality",
+    "MSES",
+    "LearningRatePerModality",
+    "MSLR",
 ]
