@@ -4,7 +4,7 @@ import copy
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class ArmPlan:
         modality (`str`, *optional*): The one that the arm is trained and tested with.
         late_ensemble (`bool`, *optional*, defaults to `False`): Whether its modalities are trained one at a time, and the
             mean of their logits is tested ([`~hf_colearn.experiments.late_ensemble.LateEnsembleTrainer`]).
+        ensemble_options (`Mapping`, *optional*): `mean` and `shares_steps` of that trainer.
         augment (`Callable`, *optional*): Of its training batches, as the trainer takes it.
     """
 
@@ -49,6 +50,7 @@ class ArmPlan:
     make_alpha: Callable[[int], Alpha] | None = None
     modality: str | None = None
     late_ensemble: bool = False
+    ensemble_options: Mapping[str, Any] = field(default_factory=dict)
     augment: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 
     def at(self, variable: str, level: float) -> "ArmPlan":
@@ -69,6 +71,31 @@ class ArmPlan:
         if self.id_column is not None:
             values["id_column"] = self.id_column
         return CoLearningArguments(**values)
+
+
+@dataclass(frozen=True)
+class TunedArm(ArmPlan):
+    """An arm with settings to choose from, see [`~hf_colearn.experiments.settings.choose_settings`].
+
+    Args:
+        method (`str`): What a file of settings knows it by, whatever its name is; its name by default.
+        grid (`tuple[Mapping[str, float], ...]`): The settings to choose from, as many in every arm.
+        setting (`Mapping[str, float]`, *optional*): The one to train with, by default the middle one of the grid. `rate` is
+            relative to the recipe's `learning_rate`, others are of the method.
+    """
+
+    method: str = ""
+    grid: tuple[Mapping[str, float], ...] = ({},)
+    setting: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self):
+        object.__setattr__(self, "method", self.method or self.name)
+        object.__setattr__(self, "setting", self.setting or self.grid[len(self.grid) // 2])
+
+    def arguments(self, training: Mapping[str, Any], seed: int) -> CoLearningArguments:
+        """Those of one run, with the arm's learning rate over the recipe's."""
+        rate = training["learning_rate"] * self.setting.get("rate", 1.0)
+        return super().arguments({**training, "learning_rate": rate}, seed)
 
 
 def run_folder(folder: str | Path, arm: str, seed: int) -> Path:

@@ -8,6 +8,7 @@ from hf_colearn.alpha.alpha import Alpha, check_weights
 from hf_colearn.alpha.learned import LearnedAlpha
 from hf_colearn.alpha.schedules import ConstantAlpha, FittedAlpha, HeuristicAlpha
 from hf_colearn.arguments import CoLearningArguments
+from hf_colearn.balance.method import BalanceMethod
 from hf_colearn.data.multimodal import MultimodalCollator, only_modality
 from hf_colearn.evaluation.metrics import classification_metrics
 from hf_colearn.evaluation.modality_metrics import LabelAlignment, ModalityAccuracy, ModalityGap
@@ -146,13 +147,14 @@ def multimodal_arms(
 
 
 def multimodal_trainer(
-    options: MultimodalOptions,
+    options: RecipeOptions,
     arm: ArmPlan,
     args: CoLearningArguments,
     model: CoLearningForMultimodalClassification,
     data: Mapping[str, Any],
     collators: Mapping[str, Callable | None],
     metrics: Sequence[str],
+    balance: BalanceMethod | None = None,
 ) -> CoLearningTrainer:
     """The trainer of an arm: of all modalities, of the one that the arm is of, or of each by itself for a late ensemble.
 
@@ -162,6 +164,7 @@ def multimodal_trainer(
         data (`Mapping`): `train` and `validation`, with columns `{modality}_{input}` and `labels`.
         collators (`Mapping`): By modality name; None stacks.
         metrics (`Sequence[str]`): Of [`classification_metrics`]; arms are compared on the first.
+        balance ([`BalanceMethod`], *optional*): The method of the joint model.
     """
     shared: dict[str, Any] = {"augment": arm.augment, "compute_metrics": classification_metrics(tuple(metrics))}
     whole = {
@@ -183,7 +186,7 @@ def multimodal_trainer(
         )
 
     if arm.late_ensemble:
-        return LateEnsembleTrainer(model, args, alone, **whole)
+        return LateEnsembleTrainer(model, args, alone, **arm.ensemble_options, **whole)
     if arm.modality is not None:
         return alone(arm.modality, args)
     return CoLearningTrainer(
@@ -191,6 +194,7 @@ def multimodal_trainer(
         args,
         objective=arm.objective,
         alpha=arm.alpha(args.seed),
+        balance=balance,
         callbacks=[ModalityGap(), ModalityAccuracy(), LabelAlignment()],
         optimizer_cls_and_kwargs=options.optimizer_for(args),
         **whole,

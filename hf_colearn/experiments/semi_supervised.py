@@ -22,7 +22,7 @@ from hf_colearn.arguments import CoLearningArguments
 from hf_colearn.data.labels import labelled_rows
 from hf_colearn.data.sample_ids import NO_LABEL
 from hf_colearn.data.splits import hide_labels
-from hf_colearn.experiments.arms import ArmPlan
+from hf_colearn.experiments.arms import ArmPlan, TunedArm
 from hf_colearn.objectives.combined import Combined
 from hf_colearn.objectives.consistency import Consistency
 from hf_colearn.objectives.latent_matching import LatentMatching
@@ -49,30 +49,21 @@ _FINE_TUNING = 1 / 3  # the rate of the second of two stages, relative to the fi
 
 
 @dataclass(frozen=True)
-class SemiSupervisedArm(ArmPlan):
+class SemiSupervisedArm(TunedArm):
     """One arm with few labels; the level of its sweep is the number of labels a class, and without one it has all of them.
 
+    `alpha` of its setting is that of [`CoLearningArguments`].
+
     Args:
-        method (`str`): Which of [`semi_supervised_arms`] it is, whatever its name is.
-        grid (`tuple[Mapping[str, float], ...]`): The settings to choose from, as many in every arm.
-        setting (`Mapping[str, float]`, *optional*): The one to train with, by default the middle one of the grid. `alpha` is
-            that of [`CoLearningArguments`], `rate` is relative to the recipe's `learning_rate`, others are of the method.
         two_streams (`bool`, *optional*, defaults to `False`): Whether `labelled_per_batch` samples of a batch are labelled;
             else the arm has labels for whatever it is trained on, or pairs for all.
     """
 
-    method: str = ""
-    grid: tuple[Mapping[str, float], ...] = ({},)
-    setting: Mapping[str, float] = field(default_factory=dict)
     two_streams: bool = False
-
-    def __post_init__(self):
-        object.__setattr__(self, "method", self.method or self.name)
-        object.__setattr__(self, "setting", self.setting or self.grid[len(self.grid) // 2])
 
     def arguments(self, training: Mapping[str, Any], seed: int) -> CoLearningArguments:
         """Those of one run, with the arm's setting over the recipe's."""
-        values = {**training, "learning_rate": training["learning_rate"] * self.setting.get("rate", 1.0)}
+        values = dict(training)
         if "alpha" in self.setting:
             values["alpha"] = self.setting["alpha"]
         if not self.two_streams:
