@@ -38,6 +38,8 @@ class OGM(BalanceMethod):
         noise (`bool`, *optional*, defaults to `True`): Generalization enhancement (GE); without it this is the paper's OGM.
         epochs (`tuple[int, int]`, *optional*, defaults to `(0, 50)`): The first and the last epoch, from 0, in which
             gradients change.
+        shuffled (`bool`, *optional*, defaults to `False`): A null control: every modality gets the factor of the one before
+            it, so that the slower one of two is damped.
         unimodal (`str`, *optional*): `"fused"` or `"heads"`, see [`~hf_colearn.balance.batch.unimodal_logits`]; by default
             `"fused"` under `concat` and `"heads"` under other fusions, whose heads have no slices.
 
@@ -59,11 +61,15 @@ class OGM(BalanceMethod):
         noise: bool = True,
         epochs: tuple[int, int] = (0, 50),
         unimodal: str | None = None,
+        shuffled: bool = False,
     ):
         super().__init__("heads" if unimodal is None else unimodal)
         check_positive("alpha", alpha)
         if not isinstance(noise, bool):
             raise ValueError(f"noise={noise!r}: pass True for OGM-GE, or False for OGM.")
+        if not isinstance(shuffled, bool):
+            raise ValueError(f"shuffled={shuffled!r}: pass True for the null control, or leave it out.")
+        self.shuffled = shuffled
         self.alpha, self.noise, self.epochs = alpha, noise, _checked(epochs)
         self._is_given = unimodal is not None
         self._sums = StepSums()
@@ -90,6 +96,7 @@ class OGM(BalanceMethod):
         first, last = self.epochs
         is_active = first <= self._epoch <= last
         factors_M = coefficients(means_M, self.alpha) if is_active else torch.ones_like(means_M)
+        factors_M = factors_M.roll(1) if self.shuffled else factors_M
         parameters = encoder_parameters(model)
         self.record(**{f"coefficient_{name}": k for name, k in zip(parameters, factors_M.unbind(), strict=True)})
         if not is_active:

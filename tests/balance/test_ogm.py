@@ -75,6 +75,16 @@ def expected_factor(net, dataset, alpha, unimodal):
     return [1 - math.tanh(alpha * r) if r > 1 else 1.0 for r in (ratio, 1 / ratio)]
 
 
+def test_the_null_control_gives_every_modality_the_factor_of_the_one_before_it():
+    factors = {}
+    for shuffled in (False, True):
+        run = trainer(OGM(noise=False, shuffled=shuffled), max_steps=1)
+        run.train()
+        entry = run.state.log_history[0]
+        factors[shuffled] = [entry[f"balance_coefficient_{name}"] for name in ("image", "audio")]
+    assert factors[True] == factors[False][::-1] and min(factors[True]) < 1
+
+
 @pytest.mark.parametrize("fusion, asked, unimodal", [("concat", None, "fused"), ("concat", "heads", "heads"),
                                                      ("film", None, "heads")])  # fmt: skip
 def test_without_noise_the_gradient_is_exactly_k_times_the_plain_one(fusion, asked, unimodal):
