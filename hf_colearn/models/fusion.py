@@ -1,7 +1,7 @@
 """How the modalities' latents and logits become one prediction; absent modalities count for nothing in any of them.
 
 This file travels with every multimodal checkpoint. Shapes: B samples, M modalities, D latent width, F width of what the
-fusion's classifier reads, C classes, H_m width of a modality's pooled features.
+fusion's classifier reads, C classes.
 """
 
 from collections.abc import Mapping
@@ -14,6 +14,8 @@ from .dynamic_fusion import DynamicFusion
 from .entropy_fusion import EntropyFusion
 from .evidential_fusion import EvidentialFusion
 from .fusion_base import Fusion, masked
+from .mmtm_fusion import MMTMFusion
+from .sum_fusion import SumFusion, WeightedFusion
 
 
 class ConcatFusion(Fusion):
@@ -26,37 +28,6 @@ class ConcatFusion(Fusion):
     def forward(self, latents, logits, mask_BM):
         fused_BF = torch.cat(masked(latents, mask_BM), dim=1)
         return fused_BF, self.classifier(fused_BF)
-
-
-class SumFusion(Fusion):
-    """The mean of the present modalities' logits (published as `sum`); F = D, the mean of their latents.
-
-    A sample without any modality gets logits of 0.
-    """
-
-    def weights(self, mask_BM: torch.Tensor) -> torch.Tensor:
-        """What each modality counts for in each sample, `[B, M]`, in float32; a row sums to 1, or to 0 without any."""
-        return mask_BM / mask_BM.sum(1, keepdim=True).clamp(min=1)
-
-    def forward(self, latents, logits, mask_BM):
-        weights_BM1 = self.weights(mask_BM).to(logits[0].dtype).unsqueeze(-1)
-        means = (torch.stack(masked(x, mask_BM), dim=1).mul(weights_BM1).sum(1) for x in (latents, logits))
-        return tuple(means)
-
-
-class WeightedFusion(SumFusion):
-    """As `SumFusion`, weighted by a learned softmax (uniform at first), renormalised over the modalities present."""
-
-    def __init__(self, widths: list[int], latent_dim: int, num_labels: int):
-        super().__init__(widths, latent_dim, num_labels)
-        self.scores_M = nn.Parameter(torch.empty(len(widths)))
-
-    def reset_parameters(self) -> None:
-        nn.init.zeros_(self.scores_M)
-
-    def weights(self, mask_BM: torch.Tensor) -> torch.Tensor:
-        shares_BM = self.scores_M.float().softmax(0) * mask_BM
-        return shares_BM / shares_BM.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
 
 
 class FilmFusion(Fusion):
@@ -96,39 +67,6 @@ class LSTMFusion(Fusion):
             hidden_BD = torch.where(is_here_B1, next_hidden_BD, hidden_BD)
             memory_BD = torch.where(is_here_B1, next_memory_BD, memory_BD)
         return hidden_BD, self.classifier(hidden_BD)
-
-
-class MMTMFusion(SumFusion):
-    r"""Channel exchange between the modalities (MMTM, Joze et al., CVPR 2020), then the mean of their logits.
-
-    All encoders' pooled features are squeezed to a joint vector of sum(H_m) / `ratio` (4, as published; zeros for an absent
-    modality), from which each encoder gets gates \\(2 \sigma(\cdot)\\) on its channels. It acts once, on pooled features,
-    so that any backbone works; the paper acts on the feature maps of several stages of a convolutional network.
-    """
-
-    options = ("ratio",)
-
-    @classmethod
-    def check_options(cls, options: Mapping[str, Any]) -> None:
-        ratio = options.get("ratio", 4)
-        if type(ratio) is not int or ratio < 1:
-            raise ValueError(
-                f"ratio={ratio!r}: the joint vector is the channels / ratio wide, so pass an integer from 1 on."
-            )
-
-    def __init__(self, widths: list[int], latent_dim: int, num_labels: int, ratio: int = 4):
-        super().__init__(widths, latent_dim, num_labels)
-        joint = max(1, sum(widths) // ratio)
-        self.squeeze = nn.Linear(sum(widths), joint)
-        self.excitations = nn.ModuleList(nn.Linear(joint, width) for width in widths)
-
-    def exchange(self, pooled: list[torch.Tensor], mask_BM: torch.Tensor) -> list[torch.Tensor]:
-        """Gates each modality's pooled features `[B, H_m]` by all that are present."""
-        joint_BJ = self.squeeze(torch.cat(masked(pooled, mask_BM), dim=1)).relu()
-        return [
-            features_BH * 2 * layer(joint_BJ).sigmoid()
-            for layer, features_BH in zip(self.excitations, pooled, strict=True)
-        ]
 
 
 FUSIONS: dict[str, type[Fusion]] = {

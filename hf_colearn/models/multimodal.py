@@ -18,11 +18,13 @@ from transformers.utils import can_return_tuple
 from .backbones import backbone_width
 from .checkpoint import CheckedModel
 from .encoders import read_clip, student_class_for
+from .encoding import begin, pooled_features, run_stages, stage_widths
 from .fusion import FUSIONS, HEAD_FUSIONS, check_problem_type
 from .fusion_base import Fusion, masked
-from .heads import label_mask, task_loss, zero_gradient
+from .heads import label_mask, zero_gradient
 from .modality_mask import Rows, batch_size, by_modality, drop_modalities, mask_and_rows, only, proper_subsets
 from .multimodal_configuration import MIN_LEARNED_TEMPERATURE, CoLearningMultimodalConfig, modality_configs
+from .multimodal_loss import multimodal_loss
 from .outputs import CoLearningMultimodalOutput
 from .shared_head import check_tied, tie_classifiers, tied_names
 from .student import CoLearningStudent
@@ -43,6 +45,8 @@ class CoLearningForMultimodalClassification(CheckedModel):
     config_class = CoLearningMultimodalConfig
     config: CoLearningMultimodalConfig
     base_model_prefix = "encoders"
+    _keys_to_ignore_on_load_missing = [r"^fusion\.gate_"]  # running means, which earlier versions did not keep
+    _keep_in_fp32_modules_strict = ["gate_mean"]  # in bfloat16 a mean would soon stand still
     _checkpoint_conversion_mapping = {r"^branches\.": "encoders."}
     encoders: Any  # by modality name
     fusion: Any
@@ -57,7 +61,10 @@ class CoLearningForMultimodalClassification(CheckedModel):
             encoders[name] = student_class._from_config(student_config, dtype=config.dtype)
         self.encoders = nn.ModuleDict(encoders)
         widths = [backbone_width(encoder.backbone_config) for encoder in config.modalities.values()]
-        self.fusion = FUSIONS[config.fusion](widths, config.latent_dim, config.num_labels, **config.fusion_options)
+        options = dict(config.fusion_options)
+        if "stages" in options:
+            options["stage_widths"] = stage_widths(config.modalities)
+        self.fusion = FUSIONS[config.fusion](widths, config.latent_dim, config.num_labels, **options)
         if config.learned_temperature:
             self.log_scale = nn.Parameter(torch.empty(1))
         self.modalities = tuple(encoders)
@@ -284,25 +291,22 @@ class CoLearningForMultimodalClassification(CheckedModel):
         given = by_modality(inputs, {name: encoder.input_names for name, encoder in self.encoders.items()})
         size = batch_size(given, labels=labels, modality_mask=modality_mask)
         mask_BM, rows = mask_and_rows(self.modalities, given, modality_mask, size, self.device)
-        pooled = [
-            self._pooled(self.encoders[name], given.get(name), index, size)
-            for name, index in zip(self.modalities, rows, strict=True)
-        ]
-        latents, logits = heads = self._heads(pooled, mask_BM)
+        features = self._encode(given, rows, size)
+        latents, logits = heads = self._heads(features, mask_BM)
         is_dropping = self.training and self.config.modality_dropout
         seen_BM = drop_modalities(mask_BM, self.config.modality_dropout) if is_dropping else mask_BM
-        fused_BF, logits_BC = self._fuse(pooled, heads, mask_BM, seen_BM)
+        fused_BF, logits_BC = self._fuse(features, heads, mask_BM, seen_BM)
         if self.training and torch.is_grad_enabled():
             logits_BC = zero_gradient(logits_BC, self._perhaps_unused(rows, labels))
         loss = None
         if labels is not None:
             if num_items_in_batch is None:
                 num_items_in_batch = self.label_counts(labels, modality_mask=mask_BM)
-            loss = self._loss(logits_BC, latents, logits, rows, labels, num_items_in_batch)
+            loss = multimodal_loss(self, logits_BC, latents, logits, rows, labels, num_items_in_batch)
         subset_logits: Any = None if self.training else {}
         for subset in () if self.training else self._subsets:
             name = "_".join(self.modalities[i] for i in subset)
-            subset_logits[name] = self._fuse(pooled, heads, mask_BM, only(subset, mask_BM))[1]
+            subset_logits[name] = self._fuse(features, heads, mask_BM, only(subset, mask_BM))[1]
         is_whole = modality_mask is None and len(given) == len(self.modalities)
         return CoLearningMultimodalOutput(
             loss=loss,
@@ -317,30 +321,37 @@ class CoLearningForMultimodalClassification(CheckedModel):
             training_outputs=training_outputs(self, latents=fused_BF),
         )
 
-    def _pooled(self, encoder: Any, inputs: Any, index: Rows, size: int) -> torch.Tensor:
-        """The backbone's pooled features `[B, H]`: run on the rows that are present, 0 in the others."""
-        if index is None:
-            return encoder.encode(**inputs)[0]
-        if not len(index):
-            width = backbone_width(encoder.config.backbone_config)
-            return torch.zeros(size, width, device=self.device, dtype=self.dtype)
-        pooled = encoder.encode(**{column: value[index] for column, value in inputs.items()})[0]
-        return pooled.new_zeros(size, pooled.shape[1]).index_copy(0, index, pooled)
+    def _encode(self, given: Mapping[str, Any], rows: list[Rows], size: int) -> list[Any]:
+        """Every modality's pooled features `[B, H]`; where channels are exchanged between stages, what precedes the first."""
+        parts = zip(self.encoders.items(), rows, strict=True)
+        if self._exchanges_between_stages:
+            stage = self.fusion.stages[0]
+            return [begin(encoder, given.get(name), index, stage) for (name, encoder), index in parts]
+        return [pooled_features(encoder, given.get(name), index, size) for (name, encoder), index in parts]
 
-    def _heads(self, pooled: list[torch.Tensor], mask_BM: torch.Tensor) -> tuple[list[Any], list[Any]]:
+    def _heads(
+        self, features: list[Any], mask_BM: torch.Tensor, is_tracked: bool = True
+    ) -> tuple[list[Any], list[Any]]:
         """Every modality's latents `[B, D]` and logits `[B, C]`, 0 where it is absent."""
+        encoders = [*self.encoders.values()]
         if self.config.shared_classifier and self.training:
             check_tied(self.encoders)
-        if self.config.fusion == "mmtm":
-            pooled = self.fusion.exchange(pooled, mask_BM)
-        pairs = [encoder.classify(x) for encoder, x in zip(self.encoders.values(), pooled, strict=True)]
+        if self._exchanges_between_stages:
+            features = run_stages(encoders, features, self.fusion, mask_BM, self.fusion.curated, is_tracked)
+        elif self.config.fusion == "mmtm":
+            features = self.fusion.exchange(features, mask_BM, self.fusion.curated, is_tracked)
+        pairs = [encoder.classify(x) for encoder, x in zip(encoders, features, strict=True)]
         latents, logits = (masked(values, mask_BM) for values in zip(*pairs, strict=True))
         return latents, logits
 
-    def _fuse(self, pooled: list[Any], heads: Any, mask_BM: torch.Tensor, seen_BM: torch.Tensor) -> tuple[Any, Any]:
+    @property
+    def _exchanges_between_stages(self) -> bool:
+        return "stages" in self.config.fusion_options
+
+    def _fuse(self, features: list[Any], heads: Any, mask_BM: torch.Tensor, seen_BM: torch.Tensor) -> tuple[Any, Any]:
         """Fused latents and logits from the modalities that are seen; channels are then exchanged among those alone."""
         if seen_BM is not mask_BM and self.config.fusion == "mmtm":
-            heads = self._heads(pooled, seen_BM)
+            heads = self._heads(features, seen_BM, is_tracked=False)
         return self.fusion(*heads, seen_BM)
 
     def _logit_scale(self) -> torch.Tensor:
@@ -365,37 +376,12 @@ class CoLearningForMultimodalClassification(CheckedModel):
         for encoder in self.encoders.values():
             encoder.set_problem_type(problem_type)
 
-    def _loss(
-        self,
-        logits_BC: Any,
-        latents: list[Any],
-        logits: list[Any],
-        rows: list[Rows],
-        labels: Any,
-        num_items: torch.Tensor,
-    ) -> torch.Tensor:
-        kind = self.config.problem_type
-        loss = task_loss(logits_BC, labels, kind, num_items[0])
-        if self.heads_are_probes and self.training:
-            logits = [
-                encoder.classifier(x.detach()) for encoder, x in zip(self.encoders.values(), latents, strict=True)
-            ]
-        elif not self.config.modality_loss_weight:
-            return loss
-        present = [
-            task_loss(x, labels, kind, count) if index is None else task_loss(x[index], labels[index], kind, count)
-            for x, index, count in zip(logits, rows, num_items[1:], strict=True)
-            if index is None or len(index)
-        ]
-        mean = torch.stack(present).sum() / (num_items[1:] > 0).sum().clamp(min=1)  # of the heads that have a label
-        if self.heads_are_probes:
-            return loss + (mean - mean.detach())  # 0 in value, the heads' gradient
-        return loss + self.config.modality_loss_weight * mean
-
     def _perhaps_unused(self, rows: list[Rows], labels: Any) -> list[nn.Parameter]:
         """The parameters that this batch, or an objective that reads no training head, may have no use for."""
         unused = [*self.training_heads.parameters()]
         unused += [self.log_scale] if self.config.learned_temperature else []
+        # A modality that is absent, or curated, has no use for its gates; without those of the last there is no exchange.
+        unused += self.fusion.parameters() if self.config.fusion == "mmtm" else []
         for name, index in zip(self.modalities, rows, strict=True):
             encoder = self.encoders[name]
             if index is not None and not len(index):

@@ -8,6 +8,7 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from .backbones import class_names, read_backbone_config
 from .configuration import CheckedConfig, CoLearningStudentConfig
+from .encoding import check_stages
 from .fusion import FUSIONS, check_fusion_options, check_problem_type
 from .heads import check_choice, check_width
 from .training_heads import check_training_heads
@@ -36,8 +37,8 @@ class CoLearningMultimodalConfig(CheckedConfig):
         learned_temperature (`bool`, *optional*, defaults to `False`): Learn the temperature of a contrastive objective.
         initial_temperature (`float`, *optional*, defaults to 0.07): Where that begins (transformers keeps the name
             `temperature` for generation).
-        fusion_options (`dict`, *optional*): The options of the fusion, by name: `ratio` of `"mmtm"`, `weights` of
-            `"entropy"`, `gamma` and `tau` of `"dynamic"`; see their classes in `hf_colearn.models`.
+        fusion_options (`dict`, *optional*): The options of the fusion, by name: `ratio` and `stages` of
+            `"mmtm"`, `weights` of `"entropy"`, `gamma` and `tau` of `"dynamic"`; see their classes in `hf_colearn.models`.
         shared_classifier (`bool`, *optional*, defaults to `False`): Whether one linear layer on the latents is the head of all
             modalities. Its weights are tied, and saved once; `student(name)` has a copy of its own.
         training_heads (`dict`, *optional*): As in [`CoLearningStudentConfig`]; they read the fused `"latents"`.
@@ -98,6 +99,8 @@ class CoLearningMultimodalConfig(CheckedConfig):
         self.latent_dim: Any = latent_dim
         self.fusion = fusion
         self.fusion_options = check_fusion_options(fusion, fusion_options)
+        if "stages" in self.fusion_options:
+            check_stages(self.fusion_options["stages"], self.modalities)
         self.shared_classifier = shared_classifier
         self.modality_dropout = modality_dropout
         self.modality_loss_weight = modality_loss_weight

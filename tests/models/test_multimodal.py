@@ -531,7 +531,8 @@ with torch.no_grad():
 
 
 def test_a_saved_model_gives_identical_outputs_in_a_process_without_hf_colearn(tmp_path):
-    made = model("film", training_heads={"projector": {"out_features": 4, "hidden_features": 5}})
+    projector = {"projector": {"out_features": 4, "hidden_features": 5}}
+    made = model("evidential", shared_classifier=True, training_heads=projector)
     made.save_pretrained(tmp_path / "model")
     code = "\n".join(path.read_text() for path in (tmp_path / "model").glob("*.py"))
     assert "import hf_colearn" not in code and "\nfrom hf_colearn" not in code

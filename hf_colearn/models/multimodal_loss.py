@@ -1,0 +1,47 @@
+"""The loss of a multimodal model; travels with every multimodal checkpoint.
+
+Shapes: B samples, M modalities, D latent width, C classes.
+"""
+
+from typing import Any
+
+import torch
+
+from .heads import task_loss
+from .modality_mask import Rows
+
+
+def multimodal_loss(
+    model: Any,
+    logits_BC: torch.Tensor,
+    latents: list[torch.Tensor],
+    logits: list[torch.Tensor],
+    rows: list[Rows],
+    labels: torch.Tensor,
+    num_items: torch.Tensor,
+) -> torch.Tensor:
+    """The fused prediction's task loss, and the share of the heads' that the configuration has.
+
+    Args:
+        model ([`~hf_colearn.models.multimodal.CoLearningForMultimodalClassification`]): Whose outputs these are.
+        logits_BC (`torch.Tensor` of shape `(B, C)`): Of the fusion.
+        latents, logits (`list[torch.Tensor]`): Of every modality, `(B, D)` and `(B, C)`.
+        rows (`list`): Which samples have each modality, None for all.
+        num_items (`torch.Tensor` of shape `(1 + M,)`): What the sums are divided by.
+    """
+    kind, is_probing = model.config.problem_type, model.heads_are_probes
+    loss = task_loss(logits_BC, labels, kind, num_items[0])
+    if is_probing and model.training:
+        parts = zip(model.encoders.values(), latents, strict=True)
+        logits = [encoder.classifier(x.detach()) for encoder, x in parts]
+    elif not model.config.modality_loss_weight:
+        return loss
+    present = [
+        task_loss(x, labels, kind, count) if index is None else task_loss(x[index], labels[index], kind, count)
+        for x, index, count in zip(logits, rows, num_items[1:], strict=True)
+        if index is None or len(index)
+    ]
+    mean = torch.stack(present).sum() / (num_items[1:] > 0).sum().clamp(min=1)  # of the heads that have a label
+    if is_probing:
+        return loss + (mean - mean.detach())  # 0 in value, the heads' gradient
+    return loss + model.config.modality_loss_weight * mean
