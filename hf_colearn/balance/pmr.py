@@ -129,14 +129,14 @@ class PMR(BalanceMethod):
         return self.prototypes.state_dict()
 
     def load_state_dict(self, state):
-        self.prototypes.load_state_dict(state)
+        self.prototypes.load_state_dict(state, self._trainer.args.device)
 
     def _losses(self, seen: ModalityBatch) -> torch.Tensor:
         """CE(q_m) of every modality, `(M,)`; the scores go to the step's sums."""
         scores, counts, losses = [], [], []
         for index, name in enumerate(seen.modalities):
             targets_BC = targets_of(seen, name)
-            c_CD = self.prototypes.means[name].to(targets_BC.device)
+            c_CD = self.prototypes.means[name]
             targets_BC = torch.where(has_prototype(c_CD), targets_BC, 0)
             log_q_BC = prototype_logits(seen.latents[name], c_CD).log_softmax(dim=1)
             scores.append((log_q_BC.detach().exp() * targets_BC).sum())
@@ -191,7 +191,7 @@ class Prototypes:
             self.share()
             for name, sums in self._sums.items():
                 new_CD = sums[:, 1:] / sums[:, :1]  # NaN without a sample
-                old_CD = self.means.get(name, torch.full_like(new_CD, torch.nan)).to(new_CD.device)
+                old_CD = self.means.get(name, torch.full_like(new_CD, torch.nan))
                 mixed_CD = (1 - self.momentum) * new_CD + self.momentum * old_CD
                 only_CD = torch.where(has_prototype(new_CD)[:, None], new_CD, old_CD)
                 self.means[name] = torch.where(mixed_CD.isnan(), only_CD, mixed_CD)
@@ -203,8 +203,7 @@ class Prototypes:
         with torch.autocast(latents_BD.device.type, enabled=False):
             ones_B1 = latents_BD.new_ones(len(latents_BD), 1, dtype=torch.float32)
             sums = targets_BC.T @ torch.cat([ones_B1, latents_BD.float()], dim=1)
-        before = self._sums.get(name)
-        self._sums[name] = sums if before is None else before.to(sums.device) + sums
+        self._sums[name] = self._sums[name] + sums if name in self._sums else sums
 
     def share(self) -> None:
         """Gives all processes the mean of their sums, which have the same ratios and may be given again; a collective."""
@@ -216,9 +215,12 @@ class Prototypes:
         on_cpu = {part: {name: value.cpu() for name, value in values.items()} for part, values in parts.items()}
         return {"epoch": self.epoch, **on_cpu}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores what `state_dict` returned."""
-        self.epoch, self.means, self._sums = state["epoch"], dict(state["means"]), dict(state["sums"])
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Restores what `state_dict` returned, on the device of the latents."""
+        self.epoch = state["epoch"]
+        self.means, self._sums = (
+            {name: value.to(device) for name, value in state[part].items()} for part in ("means", "sums")
+        )
 
 
 def has_prototype(c_CD: torch.Tensor) -> torch.Tensor:
