@@ -7,7 +7,7 @@ Shapes: N training samples, C classes, D dimensions of a latent, F features of t
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
