@@ -28,6 +28,7 @@ _LIVES_IN = {
     "HeuristicAlpha": "alpha.schedules",
     "FittedAlpha": "alpha.schedules",
     "LearnedAlpha": "alpha.learned",
+    "AlternatingAdaptation": "balance.mla",
     "MMPareto": "balance.mm_pareto",
     "OGM": "balance.ogm",
     "EarlyStopPerModality": "balance.early_stop",
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
     from hf_colearn.balance.agm import AGM
     from hf_colearn.balance.early_stop import EarlyStopPerModality
     from hf_colearn.balance.learning_rate import LearningRatePerModality
+    from hf_colearn.balance.mla import AlternatingAdaptation
     from hf_colearn.balance.mm_pareto import MMPareto
     from hf_colearn.balance.ogm import OGM
     from hf_colearn.balance.pmr import PMR

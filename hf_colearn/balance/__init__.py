@@ -3,6 +3,7 @@
 from hf_colearn.balance.agm import AGM
 from hf_colearn.balance.early_stop import MSES, EarlyStopPerModality
 from hf_colearn.balance.learning_rate import MSLR, LearningRatePerModality
+from hf_colearn.balance.mla import MLA, AlternatingAdaptation
 from hf_colearn.balance.mm_pareto import MMPareto
 from hf_colearn.balance.ogm import OGM, OGMGE
 from hf_colearn.balance.pmr import PMR
@@ -10,6 +11,8 @@ from hf_colearn.balance.pmr import PMR
 
 __all__ = [
     "AGM",
+    "MLA",
+    "AlternatingAdaptation",
     "MMPareto",
     "OGM",
     "OGMGE",
