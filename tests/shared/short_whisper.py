@@ -17,12 +17,13 @@ from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 FRAMES = 50  # of the encoder, a second
 
 
-def write_short_whisper(source: str, folder: str, seconds: int = 2) -> str:
-    """Writes the model with its first positions only, and the feature extractor that fits it; returns the folder."""
+def write_short_whisper(source: str, folder: str, seconds: int = 2, layers: int = 4) -> str:
+    """Writes the model with its first positions and layers, and the feature extractor that fits it; returns the folder."""
     model = AutoModelForAudioClassification.from_pretrained(source, dtype="float32")
     positions = model.encoder.embed_positions
     positions.weight = torch.nn.Parameter(positions.weight[: seconds * FRAMES].clone(), requires_grad=False)
     positions.num_embeddings = model.config.max_source_positions = seconds * FRAMES
+    model.encoder.layers, model.config.encoder_layers = model.encoder.layers[:layers], layers
     model.save_pretrained(folder)
     AutoFeatureExtractor.from_pretrained(source, chunk_length=seconds).save_pretrained(folder)
     return folder
