@@ -100,7 +100,8 @@ def run_stages(
 ) -> list[torch.Tensor]:
     """Every modality's pooled features `[B, H]`, from where [`begin`] has left them: an exchange of channels
     ([`~hf_colearn.models.mmtm_fusion.MMTMFusion`]) among those of the mask after each of the fusion's stages."""
-    size, count = len(mask_BM), len(encoders[0].config.backbone_config.hidden_sizes)
+    # `shape[0]` and not `len`, which would make the batch size of an exported program a constant
+    size, count = mask_BM.shape[0], len(encoders[0].config.backbone_config.hidden_sizes)
     for exchange, stage, following in zip(fusion.exchanges, fusion.stages, [*fusion.stages[1:], count], strict=True):
         squeezed = [
             layer.weight.new_zeros(size, layer.out_features)

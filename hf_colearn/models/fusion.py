@@ -1,5 +1,17 @@
 """How the modalities' latents and logits become one prediction; absent modalities count for nothing in any of them.
 
+| fusion | the prediction | `fusion_options` |
+|---|---|---|
+| `concat` | a classifier on the concatenated latents | |
+| `sum` | the mean of the heads' logits | |
+| `weighted` | their mean with learned weights | |
+| `film` | a classifier on the first latent, scaled and shifted by the others | |
+| `lstm` | a classifier on the last state of an LSTM over the latents | |
+| `mmtm` | as `sum`, after an exchange of channels between the encoders | `ratio` (4), `stages` (none: pooled features) |
+| `entropy` | the heads' logits, weighted by each head's certainty of the sample | `weights` (`"entropy"`, or `"fixed"`) |
+| `evidential` | the heads' and a pseudo view's evidence, combined by Dempster's rule | |
+| `dynamic` | as `concat` where the heads agree, else the logits of the most confident head | `gamma` (0.8), `tau` (1.0) |
+
 This file travels with every multimodal checkpoint. Shapes: B samples, M modalities, D latent width, F width of what the
 fusion's classifier reads, C classes.
 """

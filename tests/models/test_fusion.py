@@ -6,7 +6,13 @@ import pytest
 import torch
 from transformers import AutoModel
 
+import tiny
+from docstrings import run_example
 from hf_colearn import CoLearningForMultimodalClassification, FeatureBackboneConfig
+from hf_colearn.hub.export import export_program
+from hf_colearn.models.dynamic_fusion import disagreement
+from hf_colearn.models.entropy_fusion import entropy_weights
+from hf_colearn.models.evidential_fusion import combine
 from hf_colearn.models.fusion import FUSIONS, check_fusion_options
 from hf_colearn.models.modality_mask import drop_modalities, proper_subsets
 
@@ -127,6 +133,11 @@ def test_subsets_are_all_of_a_few_modalities_and_singles_and_all_but_one_of_many
     assert [len(subset) for subset in proper_subsets(6)] == [1] * 6 + [5] * 6
 
 
+@pytest.mark.parametrize("function", [entropy_weights, disagreement, combine])
+def test_the_examples_of_the_functions_run(function):
+    run_example(function)
+
+
 # ---- options ----
 def test_options_reach_the_fusion_and_come_back_with_the_checkpoint(tmp_path):
     features = {name: FeatureBackboneConfig(feature_dim=6) for name in ("image", "text")}
@@ -156,3 +167,29 @@ def test_options_that_a_fusion_does_not_know_are_refused(fusion, options, error,
         CoLearningForMultimodalClassification.from_backbones(
             modalities, latent_dim=2, num_labels=2, fusion=fusion, fusion_options=options
         )
+
+
+# ---- export ----
+@pytest.mark.parametrize(
+    ("fusion", "backbone", "shape", "options"),
+    [
+        ("dynamic", lambda: FeatureBackboneConfig(feature_dim=4), (4,), {"tau": 0.1}),
+        ("mmtm", tiny.resnet, (1, 8, 8), {"stages": [1]}),  # of which the example has one modality
+    ],
+)
+def test_an_exported_program_predicts_the_same_for_other_batch_sizes(fusion, backbone, shape, options, tmp_path):
+    torch.manual_seed(0)
+    names, column = ("one", "two"), "features" if fusion == "dynamic" else "pixel_values"
+    made = CoLearningForMultimodalClassification.from_backbones(
+        {name: backbone() for name in names},
+        latent_dim=4,
+        num_labels=3,
+        fusion=fusion,
+        fusion_options=options,
+        shared_classifier=True,
+    ).eval()
+    batch = {f"{name}_{column}": torch.randn(5, *shape) for name in names[: 1 if fusion == "mmtm" else 2]}
+    path = export_program(made, tmp_path / "model.pt2", {name: value[:2] for name, value in batch.items()})
+    with torch.no_grad():
+        found = torch.export.load(path).module()(**batch)
+        torch.testing.assert_close(found, made(**batch).logits, atol=1e-5, rtol=1e-5)
