@@ -35,6 +35,8 @@ _LIVES_IN = {
     "LearningRatePerModality": "balance.learning_rate",
     "PMR": "balance.pmr",
     "AGM": "balance.agm",
+    "ARL": "balance.arl",
+    "DisentangledGradients": "balance.dgl",
     "ModalityGap": "evaluation.modality_metrics",
     "ModalityAccuracy": "evaluation.modality_metrics",
     "ModalityF1": "evaluation.modality_metrics",
@@ -77,6 +79,8 @@ if TYPE_CHECKING:
     from hf_colearn.analysis.teacher_check import teacher_check
     from hf_colearn.arguments import CoLearningArguments
     from hf_colearn.balance.agm import AGM
+    from hf_colearn.balance.arl import ARL
+    from hf_colearn.balance.dgl import DisentangledGradients
     from hf_colearn.balance.early_stop import EarlyStopPerModality
     from hf_colearn.balance.learning_rate import LearningRatePerModality
     from hf_colearn.balance.mla import AlternatingAdaptation

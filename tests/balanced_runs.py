@@ -33,9 +33,10 @@ def of_encoder(gradient, name):
     return {key: value for key, value in gradient.items() if f"encoders.{name}." in key and ".classifier." not in key}
 
 
-def incomplete(samples=16, names=NAMES, unlabelled=2, share=0.5):
-    """Samples of which half lack the last modality, and some a label; with their collator, as keywords of a run."""
-    dataset = hide_labels(without_modality(data(samples, names), names[-1], share, seed=1), unlabelled, 0)
+def incomplete(samples=16, names=NAMES, labels_per_class=2, share=0.5):
+    """Samples of which a share lacks the last modality, and some a label; with their collator, as keywords of a run."""
+    dataset = without_modality(data(samples, names), names[-1], share, seed=1)
+    dataset = dataset if labels_per_class is None else hide_labels(dataset, labels_per_class, 0)
     return {"dataset": dataset, "data_collator": MultimodalCollator(dict.fromkeys(names))}
 
 

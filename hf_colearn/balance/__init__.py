@@ -1,6 +1,8 @@
 """Published cures for modality imbalance, one a file; what `CoLearningTrainer(balance=...)` takes."""
 
 from hf_colearn.balance.agm import AGM
+from hf_colearn.balance.arl import ARL
+from hf_colearn.balance.dgl import DGL, DisentangledGradients
 from hf_colearn.balance.early_stop import MSES, EarlyStopPerModality
 from hf_colearn.balance.learning_rate import MSLR, LearningRatePerModality
 from hf_colearn.balance.mla import MLA, AlternatingAdaptation
@@ -11,14 +13,17 @@ from hf_colearn.balance.pmr import PMR
 
 __all__ = [
     "AGM",
-    "MLA",
+    "ARL",
     "AlternatingAdaptation",
+    "DGL",
+    "DisentangledGradients",
+    "EarlyStopPerModality",
+    "LearningRatePerModality",
+    "MLA",
     "MMPareto",
+    "MSES",
+    "MSLR",
     "OGM",
     "OGMGE",
     "PMR",
-    "EarlyStopPerModality",
-    "MSES",
-    "LearningRatePerModality",
-    "MSLR",
 ]

@@ -1,13 +1,11 @@
 """OGM-GE: the encoder of the modality that learns faster gets a smaller gradient, and noise. Shapes: M modalities."""
 
-from typing import Any
-
 import numpy as np
 import torch
 
 from hf_colearn.balance.method import BalanceMethod, encoder_parameters
 from hf_colearn.balance.scores import StepSums, means_of, score_sums
-from hf_colearn.utils.checks import check_integer, check_positive
+from hf_colearn.utils.checks import check_epochs, check_positive
 from hf_colearn.utils.draws import draw_bits
 
 
@@ -30,7 +28,7 @@ class OGM(BalanceMethod):
     The released code changes the weights of convolutions alone, and with equal scores (rho = 1) it damps the audio encoder.
     It reads the slices of the fused head (`unimodal="fused"`) under `concat`.
 
-    A step costs 2 M softmaxes over a batch, a reduction of 2 M numbers, and one draw and sum for every encoder's weight.
+    A step costs M softmaxes over a batch, a reduction of 2 M numbers, and one draw and sum for every encoder's weight.
     The noise is a function of the seed and the step: all processes and a resumed run draw the same.
 
     Args:
@@ -70,7 +68,7 @@ class OGM(BalanceMethod):
         if not isinstance(shuffled, bool):
             raise ValueError(f"shuffled={shuffled!r}: pass True for the null control, or leave it out.")
         self.shuffled = shuffled
-        self.alpha, self.noise, self.epochs = alpha, noise, _checked(epochs)
+        self.alpha, self.noise, self.epochs = alpha, noise, check_epochs(epochs)
         self._is_given = unimodal is not None
         self._sums = StepSums()
         self._seed = self._step = self._epoch = 0
@@ -133,16 +131,3 @@ def _modulate(gradient: torch.Tensor, factor: torch.Tensor, generator: torch.Gen
 def _generator(device: torch.device, seed: int, step: int) -> torch.Generator:
     bits = int(draw_bits(np.array([step]), epoch=0, seed=seed)[0] >> np.uint64(1))
     return torch.Generator(device).manual_seed(bits)
-
-
-def _checked(epochs: Any) -> tuple[int, int]:
-    if not isinstance(epochs, (tuple, list)) or len(epochs) != 2:
-        raise ValueError(f"epochs={epochs!r}: pass the first and the last one, such as (0, 50).")
-    first, last = epochs
-    check_integer("the first of epochs", first)
-    check_integer("the last of epochs", last)
-    if last < first:
-        raise ValueError(
-            f"epochs={tuple(epochs)} end before they begin: pass the first and the last one, such as (0, 50)."
-        )
-    return first, last
