@@ -191,7 +191,7 @@ def an_alpha_of_nothing(folder):
     OGM(alpha=0)
 
 
-@refusals.case(ValueError, "epochs=(50, 0)", "such as (0, 50)")
+@refusals.case(ValueError, "epochs=(50, 0)", "as (0, 50)")
 def epochs_that_end_before_they_begin(folder):
     yield
     OGM(epochs=(50, 0))
