@@ -5,11 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from hf_colearn.balance.method import BalanceMethod, ModalityBatch, inner_model
 from hf_colearn.balance.scores import StepSums, means_of
-from hf_colearn.models.heads import LEAST_COUNT, label_mask
+from hf_colearn.balance.targets import class_targets, step_mean
 from hf_colearn.utils.checks import check_epochs, check_positive, is_number
 from hf_colearn.utils.distributed import mean_over_processes
 
@@ -94,7 +93,7 @@ class PMR(BalanceMethod):
     def observe(self, seen):
         self.prototypes.begin(seen.batch.epoch)
         for name in seen.modalities:
-            self.prototypes.add(name, seen.latents[name].detach(), targets_of(seen, name))
+            self.prototypes.add(name, seen.latents[name].detach(), class_targets(seen, name))
 
     def loss(self, seen, task):
         first, last = self.epochs
@@ -135,13 +134,13 @@ class PMR(BalanceMethod):
         """CE(q_m) of every modality, `(M,)`; the scores go to the step's sums."""
         scores, counts, losses = [], [], []
         for index, name in enumerate(seen.modalities):
-            targets_BC = targets_of(seen, name)
+            targets_BC = class_targets(seen, name)
             c_CD = self.prototypes.means[name]
             targets_BC = torch.where(has_prototype(c_CD), targets_BC, 0)
             log_q_BC = prototype_logits(seen.latents[name], c_CD).log_softmax(dim=1)
             scores.append((log_q_BC.detach().exp() * targets_BC).sum())
             counts.append(targets_BC.sum())
-            losses.append(-(log_q_BC * targets_BC).sum() / seen.counts[1 + index].clamp(min=LEAST_COUNT))
+            losses.append(step_mean(-(log_q_BC * targets_BC).sum(1), seen.counts[1 + index]))
         self._scores.add(torch.stack([*scores, *counts]))
         return torch.stack(losses)
 
@@ -236,16 +235,6 @@ def prototype_logits(h_BD: torch.Tensor, c_CD: torch.Tensor) -> torch.Tensor:
     exact = "donot_use_mm_for_euclid_dist"
     distances_BC = torch.cdist(h_BD.float(), c_CD.nan_to_num(), compute_mode=exact)
     return torch.where(has_prototype(c_CD), -distances_BC, torch.finfo(torch.float32).min)
-
-
-def targets_of(seen: ModalityBatch, name: str) -> torch.Tensor:
-    """The labels as probabilities of classes `(B, C)`; 0 for samples without a label or without the modality."""
-    labels, counted_B = seen.labels, seen.counted_BM[:, seen.modalities.index(name)]
-    if labels.ndim == 1:
-        labels = F.one_hot(labels.clamp(min=0), seen.outputs["logits"].shape[1])
-    else:
-        counted_B = counted_B & label_mask(labels, "single_label_classification")
-    return torch.where(counted_B[:, None], labels, 0).float()
 
 
 def coefficients(means_M: torch.Tensor, alpha: float, graded: bool = False) -> torch.Tensor:
