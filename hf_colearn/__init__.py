@@ -29,6 +29,8 @@ _LIVES_IN = {
     "FittedAlpha": "alpha.schedules",
     "LearnedAlpha": "alpha.learned",
     "AlternatingAdaptation": "balance.mla",
+    "DynamicFusion": "balance.dynamic",
+    "EvidentialFusion": "balance.evidential",
     "MMPareto": "balance.mm_pareto",
     "OGM": "balance.ogm",
     "EarlyStopPerModality": "balance.early_stop",
@@ -81,7 +83,9 @@ if TYPE_CHECKING:
     from hf_colearn.balance.agm import AGM
     from hf_colearn.balance.arl import ARL
     from hf_colearn.balance.dgl import DisentangledGradients
+    from hf_colearn.balance.dynamic import DynamicFusion
     from hf_colearn.balance.early_stop import EarlyStopPerModality
+    from hf_colearn.balance.evidential import EvidentialFusion
     from hf_colearn.balance.learning_rate import LearningRatePerModality
     from hf_colearn.balance.mla import AlternatingAdaptation
     from hf_colearn.balance.mm_pareto import MMPareto

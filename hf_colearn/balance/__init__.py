@@ -3,7 +3,9 @@
 from hf_colearn.balance.agm import AGM
 from hf_colearn.balance.arl import ARL
 from hf_colearn.balance.dgl import DGL, DisentangledGradients
+from hf_colearn.balance.dynamic import DOMFN, DynamicFusion
 from hf_colearn.balance.early_stop import MSES, EarlyStopPerModality
+from hf_colearn.balance.evidential import ETMC, EvidentialFusion
 from hf_colearn.balance.learning_rate import MSLR, LearningRatePerModality
 from hf_colearn.balance.mla import MLA, AlternatingAdaptation
 from hf_colearn.balance.mm_pareto import MMPareto
@@ -16,8 +18,12 @@ __all__ = [
     "ARL",
     "AlternatingAdaptation",
     "DGL",
+    "DOMFN",
     "DisentangledGradients",
+    "DynamicFusion",
+    "ETMC",
     "EarlyStopPerModality",
+    "EvidentialFusion",
     "LearningRatePerModality",
     "MLA",
     "MMPareto",
