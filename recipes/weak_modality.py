@@ -11,20 +11,15 @@ alphas. Beside them stand each modality alone, trained as long, and the late ens
 
 from dataclasses import dataclass, field
 
-import numpy as np
-from datasets import Dataset
-
-from hf_colearn import CoLearningArguments, CoLearningTrainer, FeatureBackboneConfig, TeacherBank
+from hf_colearn import CoLearningArguments, CoLearningTrainer, FeatureBackboneConfig
 from hf_colearn.corpora.stamps import load_stamps, needs_stamps
-from hf_colearn.data.audio import read_waveform
 from hf_colearn.data.splits import hide_labels
 from hf_colearn.experiments.arms import ArmPlan, chosen_arms
+from hf_colearn.experiments.frozen_features import stamp_features
 from hf_colearn.experiments.info import ExperimentInfo, named_data
 from hf_colearn.experiments.multimodal import MultimodalOptions, multimodal_arms, multimodal_trainer
 from hf_colearn.experiments.options import parse_recipe
-from hf_colearn.experiments.packaged_models import PACKAGED_LANGUAGE, PACKAGED_VISION, language_teacher, vision_teacher
 from hf_colearn.experiments.runner import quiet, run_recipe
-from hf_colearn.models.spectrogram import SpectrogramFeatureExtractor
 from hf_colearn.utils.command_line import run_script
 
 
@@ -47,25 +42,7 @@ def main() -> None:
     needs_stamps(options.data_dir)
     raw = load_stamps(options.data_dir)
     names = dict(enumerate(raw["train"].features["label"].names))
-    encoders = {
-        "image": vision_teacher(PACKAGED_VISION, "pooler"),
-        "text": language_teacher(PACKAGED_LANGUAGE, "mean"),
-    }
-    mel = SpectrogramFeatureExtractor(size=(64, 96), seconds=options.seconds)
-
-    def heard(cell: dict) -> np.ndarray:
-        waveform, _ = read_waveform(cell, "a recording", mel.sampling_rate)
-        bands_MT = np.asarray(mel(waveform, sampling_rate=mel.sampling_rate)["pixel_values"][0])[0]
-        return np.concatenate([bands_MT.mean(axis=1), bands_MT.std(axis=1)])
-
-    def features(part: Dataset) -> Dataset:
-        columns = {"labels": part["label"][:], "speech_features": np.stack([heard(cell) for cell in part["audio"]])}
-        for name, encoder in encoders.items():
-            bank = TeacherBank.encode(encoder, part[name], show_progress=False)
-            columns[f"{name}_features"] = bank.lookup(np.arange(len(part))).numpy()
-        return Dataset.from_dict(columns).with_format("torch")
-
-    data = {split: features(part) for split, part in raw.items()}
+    data = stamp_features(raw, options.seconds)
     train = {name: data["train"][f"{name}_features"][:] for name in MODALITIES}
 
     def make_trainer(arm: ArmPlan, args: CoLearningArguments) -> CoLearningTrainer:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -98,13 +98,16 @@ class TunedArm(ArmPlan):
         return super().arguments({**training, "learning_rate": rate}, seed)
 
 
+Plan = TypeVar("Plan", bound=ArmPlan)
+
+
 def run_folder(folder: str | Path, arm: str, seed: int) -> Path:
     """Where one run keeps its checkpoints and, once it is finished, what [`~hf_colearn.analysis.run.Run`] holds."""
     words = re.sub(r"[\W_]+", "-", arm.lower()).strip("-")  # letters of any script, since arms must not share a folder
     return Path(folder) / (words or f"arm-{hashlib.sha256(arm.encode()).hexdigest()[:8]}") / f"seed-{seed}"
 
 
-def pick(plans: Sequence[ArmPlan], names: Sequence[str] | None) -> list[ArmPlan]:
+def pick(plans: Sequence[Plan], names: Sequence[str] | None) -> list[Plan]:
     """The arms of these names, or all of them; a name that is none of theirs is refused."""
     known = [plan.name for plan in plans]
     for name in names or []:

@@ -13,9 +13,16 @@ from transformers import PreTrainedModel
 
 from hf_colearn.data.audio import read_waveform
 from hf_colearn.data.augmented_inputs import picture_copies, sentence_copies, waveform_copies
+from hf_colearn.experiments.packaged_models import (
+    PACKAGED_LANGUAGE,
+    PACKAGED_VISION,
+    language_teacher,
+    vision_teacher,
+)
 from hf_colearn.experiments.tiny_models import TINY, untrained_speech_encoder
 from hf_colearn.models.configuration import FeatureBackboneConfig
 from hf_colearn.models.features import CoLearningForFeatureClassification
+from hf_colearn.models.spectrogram import SpectrogramFeatureExtractor
 from hf_colearn.teachers.bank import TeacherBank
 from hf_colearn.teachers.bank_card import without_folders
 from hf_colearn.teachers.encoder import FrozenEncoder
@@ -60,6 +67,35 @@ def encoded_views(encoder: FrozenEncoder, inputs: Sequence[Any], views: int, mir
         TeacherBank.encode(encoder, copies[encoder.modality](view) if view else inputs) for view in range(1 + views)
     ]
     return torch.stack([bank.lookup(np.arange(len(bank))) for bank in banks], dim=1)
+
+
+def stamp_features(raw: Mapping[str, Dataset], seconds: float = 3.0) -> dict[str, Dataset]:
+    """The features of Tux Paint's stamps: `image_features` by EfficientNet-Lite0 and `text_features` by MiniLM, both frozen and
+    of packages; `speech_features`, the mean and the deviation of every mel band; and `labels`. As torch tensors.
+
+    Args:
+        raw (`Mapping[str, Dataset]`): What [`~hf_colearn.corpora.stamps.load_stamps`] returns.
+        seconds (`float`, *optional*, defaults to 3): Of speech; longer recordings lose their end.
+    """
+    encoders = {
+        "image": vision_teacher(PACKAGED_VISION, "pooler"),
+        "text": language_teacher(PACKAGED_LANGUAGE, "mean"),
+    }
+    mel = SpectrogramFeatureExtractor(size=(64, 96), seconds=seconds)
+
+    def heard(cell: dict) -> np.ndarray:
+        waveform, _ = read_waveform(cell, "a recording", mel.sampling_rate)
+        bands_MT = np.asarray(mel(waveform, sampling_rate=mel.sampling_rate)["pixel_values"][0])[0]
+        return np.concatenate([bands_MT.mean(axis=1), bands_MT.std(axis=1)])
+
+    def features(part: Dataset) -> Dataset:
+        columns = {"labels": part["label"][:], "speech_features": np.stack([heard(cell) for cell in part["audio"]])}
+        for name, encoder in encoders.items():
+            bank = TeacherBank.encode(encoder, part[name], show_progress=False)
+            columns[f"{name}_features"] = bank.lookup(np.arange(len(part))).numpy()
+        return Dataset.from_dict(columns).with_format("torch")
+
+    return {str(split): features(part) for split, part in raw.items()}
 
 
 def feature_dataset(features_NF: torch.Tensor, labels: Sequence[int]) -> Dataset:

@@ -88,7 +88,7 @@ Options = TypeVar("Options", bound=RecipeOptions)
 
 
 def parse_recipe(
-    options_class: type[Options], script: str, argv: Sequence[str] | None = None
+    options_class: type[Options], script: str, argv: Sequence[str] | None = None, by: str | None = None
 ) -> tuple[Options, dict[str, Any]]:
     """The recipe's options and the fields of its [`CoLearningArguments`]: of the YAML beside the recipe (or `--config FILE`),
     over them those of its section `small` with `--small`, and over both the command line.
@@ -97,6 +97,8 @@ def parse_recipe(
         options_class (`type`): [`RecipeOptions`] or a subclass.
         script (`str`): The recipe's `__file__`.
         argv (`Sequence[str]`, *optional*): The command line, `sys.argv` by default.
+        by (`str`, *optional*): An option that has a YAML for some of its values: with `"data"` and `--data stamps`,
+            `{recipe}_stamps.yaml` takes the place of `{recipe}.yaml` where it is there.
 
     Returns:
         `tuple`: The options, and a dictionary for `CoLearningArguments(**training)`.
@@ -112,7 +114,7 @@ def parse_recipe(
         formatter_class=_Help,
         allow_abbrev=False,  # `--small` must be seen before the rest is parsed
     )
-    config = Path(script).with_suffix(".yaml")
+    config = _own_config(Path(script), by, argv)
     parser.add_argument("--config", type=Path, help=f"A YAML file of options instead of {config.name}.")
     known = {f.name for of in (options_class, CoLearningArguments) for f in fields(of) if f.init}
 
@@ -185,6 +187,17 @@ def _group(title: str, of: type, chosen: Sequence[Field]) -> type:
 
 
 # ---- YAML ----
+def _own_config(script: Path, by: str | None, argv: Sequence[str] | None) -> Path:
+    """The recipe's YAML, or that of the option's value."""
+    parser = CommandParser(add_help=False, allow_abbrev=False)
+    if by is not None:
+        parser.add_argument(f"--{by}", dest="value")
+        value = parser.parse_known_args(argv)[0].value
+        if value is not None and (of_value := script.with_name(f"{script.stem}_{value}.yaml")).is_file():
+            return of_value
+    return script.with_suffix(".yaml")
+
+
 def _config_file(asked: Path | None, own: Path) -> Path:
     """The file that `--config` names; one of that name beside the recipe, where there is none; else the recipe's own."""
     if asked is None:

@@ -47,7 +47,7 @@ def run_recipe(
     training: Mapping[str, Any],
     info: ExperimentInfo,
     plans: Sequence[ArmPlan],
-    make_trainer: Callable[[ArmPlan, CoLearningArguments], CoLearningTrainer],
+    make_trainer: Callable[[Any, CoLearningArguments], CoLearningTrainer],
     data: Mapping[str, Any],
     processor: Any = None,
     *,
