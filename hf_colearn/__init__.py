@@ -36,6 +36,7 @@ _LIVES_IN = {
     "EarlyStopPerModality": "balance.early_stop",
     "LearningRatePerModality": "balance.learning_rate",
     "PMR": "balance.pmr",
+    "ReconBoost": "balance.recon_boost",
     "AGM": "balance.agm",
     "ARL": "balance.arl",
     "DisentangledGradients": "balance.dgl",
@@ -91,6 +92,7 @@ if TYPE_CHECKING:
     from hf_colearn.balance.mm_pareto import MMPareto
     from hf_colearn.balance.ogm import OGM
     from hf_colearn.balance.pmr import PMR
+    from hf_colearn.balance.recon_boost import ReconBoost
     from hf_colearn.data.multimodal import MultimodalCollator
     from hf_colearn.data.sample_ids import with_sample_ids
     from hf_colearn.evaluation.metrics import classification_metrics

@@ -11,6 +11,7 @@ from hf_colearn.balance.mla import MLA, AlternatingAdaptation
 from hf_colearn.balance.mm_pareto import MMPareto
 from hf_colearn.balance.ogm import OGM, OGMGE
 from hf_colearn.balance.pmr import PMR
+from hf_colearn.balance.recon_boost import ReconBoost
 
 
 __all__ = [
@@ -32,4 +33,5 @@ __all__ = [
     "OGM",
     "OGMGE",
     "PMR",
+    "ReconBoost",
 ]
