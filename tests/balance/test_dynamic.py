@@ -89,6 +89,26 @@ def test_eta_weighs_the_gradient_of_the_disagreement():
     torch.testing.assert_close(two - none, 2 * (one - none), rtol=1e-3, atol=1e-7)
 
 
+def test_a_modality_that_a_sample_lacks_has_no_part_in_its_loss():
+    # Three of eight samples have the image alone: d = 0, the gate is open, l + l^2 / 2 + l_z.
+    dataset, mask_BM = data(8), torch.ones(8, 2).bool()
+    mask_BM[:3, 1] = False
+    trained = net(tau=1e-9)  # closed for the others: l_image + l_audio
+    samples = dataset[:]
+    outputs = trained(**samples, modality_mask=mask_BM)
+    image_B, audio_B, z_B = (
+        cross_entropy(logits, samples["labels"], reduction="none")
+        for logits in (*outputs.modality_logits.values(), outputs.logits)
+    )
+    expected_B = torch.cat([(image_B + image_B**2 / 2 + z_B)[:3], (image_B + audio_B)[3:]])
+    with_mask = dataset.add_column("modality_mask", mask_BM.tolist())
+    run = trainer(DynamicFusion(), trained, with_mask, max_steps=1)
+    run.train()
+    log = run.state.log_history[0]
+    assert log["loss"] == pytest.approx(expected_B.mean().item(), rel=1e-5)
+    assert log["balance_gate_open"] == pytest.approx(3 / 8)
+
+
 @pytest.mark.parametrize("missing", [False, True])
 def test_a_step_is_the_same_however_it_is_cut(missing):
     fields = incomplete(8) if missing else {"dataset": data(8)}
