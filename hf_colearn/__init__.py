@@ -40,6 +40,7 @@ _LIVES_IN = {
     "AGM": "balance.agm",
     "ARL": "balance.arl",
     "DisentangledGradients": "balance.dgl",
+    "InfoReg": "balance.info_reg",
     "ModalityGap": "evaluation.modality_metrics",
     "ModalityAccuracy": "evaluation.modality_metrics",
     "ModalityF1": "evaluation.modality_metrics",
@@ -87,6 +88,7 @@ if TYPE_CHECKING:
     from hf_colearn.balance.dynamic import DynamicFusion
     from hf_colearn.balance.early_stop import EarlyStopPerModality
     from hf_colearn.balance.evidential import EvidentialFusion
+    from hf_colearn.balance.info_reg import InfoReg
     from hf_colearn.balance.learning_rate import LearningRatePerModality
     from hf_colearn.balance.mla import AlternatingAdaptation
     from hf_colearn.balance.mm_pareto import MMPareto

@@ -40,18 +40,19 @@ def incomplete(samples=16, names=NAMES, labels_per_class=2, share=0.5):
     return {"dataset": dataset, "data_collator": MultimodalCollator(dict.fromkeys(names))}
 
 
-def assert_cut_makes_no_difference(make, samples=8, **fields):
-    """One micro-batch of 8 gives the gradients that 8 micro-batches of one give."""
+def assert_cut_makes_no_difference(make, steps=1, **fields):
+    """Micro-batches of 8 samples give in every step the gradients that 8 micro-batches of one sample give."""
     whole, cut = (
-        gradients(make(), per_device_train_batch_size=size, gradient_accumulation_steps=samples // size,
-                  **copy.copy(fields))[0]
-        for size in (samples, 1)
+        gradients(make(), steps=steps, optim="sgd", learning_rate=0.1, per_device_train_batch_size=size,
+                  gradient_accumulation_steps=8 // size, **fields)
+        for size in (8, 1)
     )  # fmt: skip
-    assert list(whole) == list(cut)
-    for name, gradient in whole.items():
-        torch.testing.assert_close(
-            cut[name], gradient, atol=1e-6, rtol=1e-4, msg=lambda text, name=name: f"{name} {text}"
-        )
+    for of_whole, of_cut in zip(whole, cut, strict=True):
+        assert of_whole.keys() == of_cut.keys()
+        for name, gradient in of_whole.items():
+            torch.testing.assert_close(
+                of_cut[name], gradient, atol=1e-6, rtol=1e-4, msg=lambda text, at=name: f"{at}: {text}"
+            )
 
 
 def assert_resumes(make, folder, steps=6, save=3, **fields):
