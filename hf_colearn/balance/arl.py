@@ -25,8 +25,8 @@ class ARL(BalanceMethod):
     all its weights; here it is put on these once a step, before clipping, whatever the gradient is of.
 
     Of more than two modalities (the paper has two) the others' a is their mean, and the least share is 0.6 / M. The
-    statistics are means over all samples of a step that have the modality, in all micro-batches and processes. Where fewer
-    than two modalities are there, every w is 1 / M.
+    statistics are means over all samples of a step that have the modality, unlabelled ones too, in all micro-batches and
+    processes. Where fewer than two modalities are there, every w is 1 / M.
 
     In the released code the weights are computed and have no effect: the encoders get a constant 1.5, which is
     `weights="constant"` here (1 + 1/M), an ablation. Up to epoch 5 it has neither factors nor gamma, which are both 1.
