@@ -34,9 +34,8 @@ class PMR(BalanceMethod):
 
     The released code makes prototypes in a pass of its own over a tenth of the training samples in evaluation mode, also
     before the first epoch, for two data sets of the validation samples, one of which are the test samples; it divides by 0
-    where a class has none there, and by the root of 0 where a latent is its prototype. The paper's graded coefficient is
-    `graded=True`; it is not in the released code. The paper's entropy term of the first epochs, which is not there either, is
-    left out.
+    where a class has none there, and by the root of 0 where a latent is its prototype. Two parts of the paper are not in it:
+    a coefficient that is graded by \\(\rho_m\\), here `graded=True`, and an entropy term in the first epochs, left out here.
 
     A step costs M distances `(B, C)`, and a reduction of 2M numbers; an epoch one reduction of M tensors `(C, 1 + D)`. With
     gradient accumulation it is known after the last micro-batch alone which modality is slower: the gradients of CE(q_m) are
@@ -155,6 +154,8 @@ class PMR(BalanceMethod):
         parameters = [parameter for parameter in seen.model.parameters() if parameter.requires_grad]
         self._kept = self._kept or [[None] * len(parameters) for _ in losses_M]
         for kept, loss in zip(self._kept, losses_M.unbind(), strict=True):
+            if not loss.requires_grad:  # of an encoder that is frozen
+                continue
             found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
             for index, gradient in enumerate(found):
                 if gradient is not None:
