@@ -33,6 +33,7 @@ _LIVES_IN = {
     "EvidentialFusion": "balance.evidential",
     "MMPareto": "balance.mm_pareto",
     "OGM": "balance.ogm",
+    "GradientBlending": "balance.gradient_blending",
     "EarlyStopPerModality": "balance.early_stop",
     "LearningRatePerModality": "balance.learning_rate",
     "PMR": "balance.pmr",
@@ -88,6 +89,7 @@ if TYPE_CHECKING:
     from hf_colearn.balance.dynamic import DynamicFusion
     from hf_colearn.balance.early_stop import EarlyStopPerModality
     from hf_colearn.balance.evidential import EvidentialFusion
+    from hf_colearn.balance.gradient_blending import GradientBlending
     from hf_colearn.balance.info_reg import InfoReg
     from hf_colearn.balance.learning_rate import LearningRatePerModality
     from hf_colearn.balance.mla import AlternatingAdaptation

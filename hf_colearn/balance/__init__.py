@@ -6,6 +6,7 @@ from hf_colearn.balance.dgl import DGL, DisentangledGradients
 from hf_colearn.balance.dynamic import DOMFN, DynamicFusion
 from hf_colearn.balance.early_stop import MSES, EarlyStopPerModality
 from hf_colearn.balance.evidential import ETMC, EvidentialFusion
+from hf_colearn.balance.gradient_blending import GBlend, GradientBlending
 from hf_colearn.balance.info_reg import InfoReg
 from hf_colearn.balance.learning_rate import MSLR, LearningRatePerModality
 from hf_colearn.balance.mla import MLA, AlternatingAdaptation
@@ -36,4 +37,6 @@ __all__ = [
     "OGMGE",
     "PMR",
     "ReconBoost",
+    "GBlend",
+    "GradientBlending",
 ]

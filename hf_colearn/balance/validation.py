@@ -100,13 +100,15 @@ def _sums(logits_BC: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return torch.stack([loss, hits.float(), counts_B.sum().float()])
 
 
-def scores(sums_K3: torch.Tensor, modalities: tuple[str, ...]) -> dict[str, Score]:
+def scores(
+    sums_K3: torch.Tensor, modalities: tuple[str, ...], split: str = "the validation split"
+) -> dict[str, Score]:
     """The means over all processes by name; a collective that waits for the device."""
     rows = mean_over_processes(sums_K3).tolist()
     names = (FUSED, *modalities)
     if without := [name for name, (_, _, count) in zip(names, rows, strict=True) if not count]:
         raise ValueError(
-            f"the validation split has no labelled sample with {', '.join(without)}, so how well that is learned is unknown: "
-            "pass an `eval_dataset` with some."
+            f"{split} has no labelled sample with {', '.join(without)}, so how well that is learned is unknown: pass one with "
+            "some."
         )
     return {name: Score(loss / count, hits / count) for name, (loss, hits, count) in zip(names, rows, strict=True)}

@@ -112,7 +112,7 @@ def test_they_go_with_adapters_half_precision_accumulation_a_contrastive_term_an
 refusals = Refusals()
 
 
-@refusals.case(ValueError, "no labelled sample with audio", "pass an `eval_dataset` with some")
+@refusals.case(ValueError, "no labelled sample with audio", "pass one with some")
 def a_modality_that_no_validation_sample_has(folder):
     yield
     nobody = without_modality(data(12), "audio", 1.0, seed=0)
