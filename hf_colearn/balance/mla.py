@@ -29,9 +29,9 @@ class AlternatingAdaptation(BalanceMethod):
     $$ P \leftarrow P - \frac{k k^\top}{\lambda + r^\top k}, \qquad k = P r, \qquad \lambda = 0.1^{1 + t}, $$
 
     where r is the modality's mean latent of the batch `(D,)`, unlabelled samples among them, over all processes, and t the
-    share of the epoch that is over. The head's bias is not projected. P goes on through the whole run and is saved in checkpoints, so that the head moves less
-    and less along the latents that it has seen; with `"rls_normalised"` it is divided by its Frobenius norm after every
-    update, as in the released code.
+    share of the epoch that is over. The head's bias is not projected. P goes on through the whole run and is saved in
+    checkpoints, so that the head moves less and less along the latents that it has seen; with `"rls_normalised"` it is
+    divided by its Frobenius norm after every update, as in the released code.
 
     Build the model with `shared_classifier=True` and `fusion="entropy"`, by which it predicts: each head's logits weighted by
     their certainty, or with `fusion_options={"weights": "fixed"}` all alike.
