@@ -133,7 +133,7 @@ def fused_weight(fused: Gradients, unimodal: Gradients) -> tuple[torch.Tensor, t
     """
     dot, of_fused, of_unimodal = _dot(fused, unimodal), _dot(fused, fused), _dot(unimodal, unimodal)
     apart = of_fused + of_unimodal - 2 * dot  # above 0 under a conflict, unless both are 0
-    shortest = (of_unimodal - dot) / torch.where(apart > 0, apart, 1)
+    shortest = (of_unimodal - dot) / apart
     is_conflict = (dot <= 0) & (apart > 0)
     return torch.where(is_conflict, shortest.clamp(LEAST_WEIGHT, 1 - LEAST_WEIGHT), 0.5), is_conflict.float()
 

@@ -82,7 +82,7 @@ class ReconBoost(BalanceMethod):
         self.stage_epochs, self.joint_epochs, self.decay_stages = stage_epochs, joint_epochs, decay_stages
         self.weights, self.agreement = (float(weights[0]), float(weights[1])), float(agreement)
         self._modalities: tuple[str, ...] = ()
-        self._frozen = FrozenEncoders(heads=True)
+        self._frozen = FrozenEncoders()
         self._stage, self._turn = 0, ""  # of modality `_turn`; of all where it is empty
 
     def setup(self, trainer):
@@ -129,20 +129,16 @@ class ReconBoost(BalanceMethod):
         factors_BC = boosting_factors(others_OBC.sum(0), targets_BC, *self.weights_of(self._stage))
         agreement_B = disagreement(logits_BC, others_OBC, here_OB)
         loss_B = boosting_loss(logits_BC, factors_BC) + self.agreement * agreement_B
-        self._record(seen, factors_BC, agreement_B, counted_B)
-        return torch.where(counted_B, loss_B, 0).sum() / seen.counts[1 + index].clamp(min=LEAST_COUNT)
+        count = seen.counts[1 + index].clamp(min=LEAST_COUNT)
+        loss, factor, agreement = (
+            torch.where(counted_B, x_B, 0).sum() / count for x_B in (loss_B, factors_BC.sum(1), agreement_B)
+        )
+        factors = {f"coefficient_{name}": factor if name == self._turn else 0.0 for name in seen.modalities}
+        self.record(agreement=agreement, **factors)
+        return loss
 
     def on_gradients(self, model):
         self._frozen.take_gradients(model)
-
-    def _record(self, seen: ModalityBatch, factors_BC: Any, agreement_B: Any, counted_B: torch.Tensor) -> None:
-        count = counted_B.sum().clamp(min=1)
-        factor = torch.where(counted_B, factors_BC.sum(1), 0).sum() / count
-        found = {name: factor if name == self._turn else 0.0 for name in seen.modalities}
-        self.record(
-            agreement=torch.where(counted_B, agreement_B, 0).sum() / count,
-            **{f"coefficient_{name}": value for name, value in found.items()},
-        )
 
     def _check_epochs(self, trainer: Any) -> None:
         if not hasattr(trainer.train_dataset, "__len__"):
