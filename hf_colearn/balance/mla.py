@@ -36,8 +36,9 @@ class AlternatingAdaptation(BalanceMethod):
     Build the model with `shared_classifier=True` and `fusion="entropy"`, by which it predicts: each head's logits weighted by
     their certainty, or with `fusion_options={"weights": "fixed"}` all alike.
 
-    The released code never applies the projection: it asks for a name that no weight has. Were it applied, P would hold the
-    modality's own latents before its own gradient is projected, against the paper's purpose; here they come after the step.
+    The released code never applies the projection: it asks for a name that no weight has. What it trains is `"off"`. Were the
+    projection applied there, P would hold the modality's own latents before its own gradient is projected, so that a step
+    would undo itself; here they come after the step.
 
     A batch costs a forward and a backward of each encoder, as a plain one, and M optimizer steps, reductions of gradients and
     updates of P (D^2). Each step is clipped by `max_grad_norm`. Learning rates, averaged weights and `global_step` move once a

@@ -143,6 +143,17 @@ def test_logits_may_be_slices_of_the_fused_head():
         torch.testing.assert_close(found[name], gradient, atol=1e-6, rtol=1e-4)
 
 
+def test_an_encoder_that_does_not_train_is_left_out():
+    net = model()
+    for parameter in encoder_parameters(net)["audio"]:
+        parameter.requires_grad_(False)
+    expected = expected_gradients(model(), data(8)[:])
+    (found,) = gradients(MMPareto(), net, data(8))
+    assert not of_encoder(found, "audio")
+    for name, gradient in of_encoder(found, "image").items():
+        torch.testing.assert_close(gradient, expected[name], atol=1e-6, rtol=1e-4)
+
+
 def test_coefficients_and_conflicts_are_logged():
     run = trainer(MMPareto(), in_conflict(model()), max_steps=1)
     run.train()

@@ -18,7 +18,6 @@ from tiny_modalities import model as any_model
 
 
 THREE = ("image", "audio", "text")
-LONG = {"num_train_epochs": 9, "max_steps": -1}
 
 
 def model(names=NAMES, **kwargs):
