@@ -38,13 +38,14 @@ class AlternatingAdaptation(BalanceMethod):
 
     The released code never applies the projection: it asks for a name that no weight has. What it trains is `"off"`. Were the
     projection applied there, P would hold the modality's own latents before its own gradient is projected, so that a step
-    would undo itself; here they come after the step.
+    could not learn along them; here they come after the step.
 
     A batch costs a forward and a backward of each encoder, as a plain one, and M optimizer steps, reductions of gradients and
     updates of P (D^2). Each step is clipped by `max_grad_norm`. Learning rates, averaged weights and `global_step` move once a
     batch, with the last modality's step. A modality that no sample of the batch has takes no step; where there is a
     `modality_mask`, finding that out waits for the device, as the model does. The loss in the logs is the sum over modalities.
-    Logged is `balance_coefficient_{modality}`: what the projection leaves of the length of the head's gradient.
+    Logged is `balance_coefficient_{modality}`: what the projection leaves of the length of the head's gradient. Mean latents
+    are much alike from batch to batch, so that it may soon be a few hundredths.
 
     Accumulation, auxiliary terms and a learned alpha are refused: a step sees one modality.
 
