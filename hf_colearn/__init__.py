@@ -23,6 +23,7 @@ _LIVES_IN = {
     "Objective": "objectives.objective",
     "CoLearningBatch": "objectives.objective",
     "CoLearningCallback": "utils.callback",
+    "BalanceMethod": "balance.method",
     "Alpha": "alpha.alpha",
     "ConstantAlpha": "alpha.schedules",
     "HeuristicAlpha": "alpha.schedules",
@@ -33,6 +34,7 @@ _LIVES_IN = {
     "EvidentialFusion": "balance.evidential",
     "MMPareto": "balance.mm_pareto",
     "OGM": "balance.ogm",
+    "GreedyCuration": "balance.greedy",
     "GradientBlending": "balance.gradient_blending",
     "EarlyStopPerModality": "balance.early_stop",
     "LearningRatePerModality": "balance.learning_rate",
@@ -90,8 +92,10 @@ if TYPE_CHECKING:
     from hf_colearn.balance.early_stop import EarlyStopPerModality
     from hf_colearn.balance.evidential import EvidentialFusion
     from hf_colearn.balance.gradient_blending import GradientBlending
+    from hf_colearn.balance.greedy import GreedyCuration
     from hf_colearn.balance.info_reg import InfoReg
     from hf_colearn.balance.learning_rate import LearningRatePerModality
+    from hf_colearn.balance.method import BalanceMethod
     from hf_colearn.balance.mla import AlternatingAdaptation
     from hf_colearn.balance.mm_pareto import MMPareto
     from hf_colearn.balance.ogm import OGM

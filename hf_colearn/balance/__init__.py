@@ -1,4 +1,7 @@
-"""Published cures for modality imbalance, one a file; what `CoLearningTrainer(balance=...)` takes."""
+"""Published cures for modality imbalance, one a file; what `CoLearningTrainer(balance=...)` takes.
+
+.. include:: README.md
+"""
 
 from hf_colearn.balance.agm import AGM
 from hf_colearn.balance.arl import ARL
@@ -7,6 +10,7 @@ from hf_colearn.balance.dynamic import DOMFN, DynamicFusion
 from hf_colearn.balance.early_stop import MSES, EarlyStopPerModality
 from hf_colearn.balance.evidential import ETMC, EvidentialFusion
 from hf_colearn.balance.gradient_blending import GBlend, GradientBlending
+from hf_colearn.balance.greedy import Greedy, GreedyCuration
 from hf_colearn.balance.info_reg import InfoReg
 from hf_colearn.balance.learning_rate import MSLR, LearningRatePerModality
 from hf_colearn.balance.mla import MLA, AlternatingAdaptation
@@ -39,4 +43,6 @@ __all__ = [
     "ReconBoost",
     "GBlend",
     "GradientBlending",
+    "Greedy",
+    "GreedyCuration",
 ]
