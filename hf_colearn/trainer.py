@@ -217,6 +217,8 @@ class CoLearningTrainer(Trainer):
         self._scale_teachers()
         if self.train_dataset is not None and not self.is_plain:
             check_before_training(self)
+        if self.balance is not None:
+            self.balance.setup(self)  # the labels may have told only now what the problem is
 
     def _scale_teachers(self) -> None:
         if self._unscaled_teachers and self.train_dataset is not None:

@@ -309,6 +309,14 @@ def a_regression(folder):
     trainer(Recorder(), model(classes=1))
 
 
+@refusals.case(ValueError, "Recorder is defined for single_label_classification", "multi_label_classification")
+def several_labels_that_only_the_data_tell(folder):
+    several = data().remove_columns("labels").add_column("labels", [[1.0, 0.0, 1.0]] * 16).with_format("torch")
+    run = trainer(Recorder(), dataset=several, folder=folder / "out")
+    yield
+    run.train()
+
+
 class Strict(BalanceMethod):
     fusions, most_modalities, accumulates, takes_objective, needs_validation = ("sum",), 2, False, False, True
 
