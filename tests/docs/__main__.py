@@ -2,8 +2,9 @@
 
 pdoc renders them, because it reads Markdown, Google's sections and names that are loaded on first use, needs no
 configuration file, and its pages open offline. Two forms of Hugging Face's docstrings are translated for it: references
-such as [`Name`] and [`~module.Name`] become links, and LaTeX between \\( and \\) becomes MathML. The exit status is 1
-where anything warns, such as a reference to a name that does not exist.
+such as [`Name`] and [`~module.Name`] become links, and LaTeX between \\( and \\) becomes MathML; a line
+`.. include:: FILE` becomes the Markdown file beside the module. The exit status is 1 where anything warns, such as a
+reference to a name that does not exist.
 """
 
 import argparse
@@ -29,6 +30,7 @@ import hf_colearn
 
 EXTERNAL = ("transformers", "datasets", "peft", "torch", "huggingface_hub")  # a short name may be one of theirs
 REFERENCE = re.compile(r"\[`(~?)([\w.]+)(\(\))?`\](?!\()")
+INCLUDE = re.compile(r"^\.\. include:: (\S+)$", flags=re.MULTILINE)
 MATHS = re.compile(r"\\\\\((.+?)\\\\\)", flags=re.DOTALL)
 
 
@@ -64,9 +66,16 @@ def build(output: Path) -> list[str]:
 @pass_context
 def as_markdown(context: Any, doc: pdoc.doc.Doc) -> str:
     """The docstring of what pdoc found, from the form of Hugging Face."""
-    text = MATHS.sub(lambda found: mathml(" ".join(found[1].split())), doc.docstring)
+    text = INCLUDE.sub(lambda found: _beside(doc, found[1]), doc.docstring)
+    text = MATHS.sub(lambda found: mathml(" ".join(found[1].split())), text)
     text = REFERENCE.sub(lambda found: link(*found.groups(""), doc, context["module"], context["all_modules"]), text)
     return pdoc.docstrings.google(text)
+
+
+def _beside(doc: pdoc.doc.Doc, name: str) -> str:
+    """The Markdown file beside a module, whose headings go below the page's own."""
+    assert isinstance(doc, pdoc.doc.Module) and doc.source_file is not None
+    return re.sub(r"^#", "##", (doc.source_file.parent / name).read_text(encoding="utf-8"), flags=re.MULTILINE)
 
 
 def link(

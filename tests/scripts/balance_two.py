@@ -1,0 +1,43 @@
+"""Every balance method on the processes of a torchrun, one after another: `balance_two.py FOLDER`."""
+
+import sys
+import traceback
+from pathlib import Path
+
+import hf_colearn  # noqa: F401  (before transformers: the torchaudio guard)
+
+
+# isort: split
+
+import torch
+
+from balance_cases import CASES, Fit, incomplete
+from hf_colearn.utils.distributed import destroy_process_group, rank, world_size
+
+
+SAMPLES = 8  # of an optimizer step, on all processes together
+UNLABELLED = (0, 6, 11)
+
+
+def train(name, folder, processes=1):
+    """What the method came to, on samples of which some lack a modality or a label, unequally many on the processes."""
+    batch = SAMPLES // processes
+    fit = Fit(CASES[name], folder, **incomplete(UNLABELLED), per_device_train_batch_size=batch).train()
+    assert world_size() == processes
+    return {"weights": fit.weights, "logs": [fit.curves(step) for step in range(len(fit.logs))]}
+
+
+def main():
+    folder = Path(sys.argv[1])
+    found = {}
+    for name in CASES:
+        try:
+            found[name] = train(name, folder, processes=2)
+        except Exception:  # told by the test, method by method
+            found[name] = {"error": traceback.format_exc()}
+    torch.save({"world_size": world_size(), "found": found}, folder / f"result-{rank()}.pt")
+    destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
