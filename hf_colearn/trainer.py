@@ -326,8 +326,11 @@ class CoLearningTrainer(Trainer):
         # A balance method may need more than one forward, backward or step. Callbacks see the gradients before they are
         # clipped, which Trainer does next.
         step = partial(super().training_step, num_items_in_batch=num_items_in_batch)
-        balance = self.balance
-        loss = step(model, inputs) if balance is None else balance.training_step(self, model, inputs, step)
+        if (balance := self.balance) is None:
+            loss = step(model, inputs)
+        else:
+            model.train()  # as Trainer's own step begins: batches of training are augmented
+            loss = balance.training_step(self, model, inputs, step)
         if self.accelerator.sync_gradients:
             self.hooks.on_gradients(self.model)
         return loss

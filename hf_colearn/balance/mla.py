@@ -94,7 +94,6 @@ class AlternatingAdaptation(BalanceMethod):
         self._frozen.detach()
 
     def training_step(self, trainer, model, inputs, step):
-        model.train()  # as Trainer's own, before the batch is augmented
         inputs = trainer._prepare_inputs(inputs)
         inner = inner_model(model)
         assert inner is not None
