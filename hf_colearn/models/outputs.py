@@ -36,8 +36,8 @@ class CoLearningMultimodalOutput(ModelOutput):
     Args:
         loss (`torch.FloatTensor` of shape `(1,)`, *optional*): The task loss, where labels were given.
         logits (`torch.FloatTensor` of shape `(B, C)`): The fused prediction, before the softmax.
-        latents (`torch.FloatTensor` of shape `(B, F)`): What the fusion gives its classifier; of `sum`, `weighted` and
-            `mmtm` the mean latent, with the weights of the logits.
+        latents (`torch.FloatTensor` of shape `(B, F)`): What the fusion gives its classifier; of `sum`, `weighted`,
+            `entropy` and `mmtm` the mean latent, with the weights of the logits.
         modality_logits (`dict[str, torch.FloatTensor]`): Of every modality's own head, `(B, C)`; 0 where it is absent.
         modality_latents (`dict[str, torch.FloatTensor]`): Of every modality, `(B, D)`; 0 where it is absent.
         modality_mask (`torch.BoolTensor` of shape `(B, M)`, *optional*): What was there; None in training on all modalities.
