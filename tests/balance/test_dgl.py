@@ -86,6 +86,13 @@ def test_a_sample_that_lacks_a_modality_teaches_its_encoder_nothing():
         torch.testing.assert_close(found[f"encoders.audio.{name}"], gradient, atol=1e-6, rtol=1e-4)
 
 
+def test_modalities_are_dropped_for_the_fusion_alone():
+    (whole,), (dropping,) = (gradients(DGL(), model(modality_dropout=p), data(8)) for p in (0.0, 0.9))
+    for key in of_encoder(whole, "image").keys() | of_encoder(whole, "audio").keys():
+        assert torch.equal(whole[key], dropping[key])
+    assert not torch.allclose(whole["fusion.classifier.weight"], dropping["fusion.classifier.weight"])
+
+
 # ---- runs ----
 
 
