@@ -25,9 +25,9 @@ class GreedyCuration(BalanceMethod):
     d_m = \log_{10} \frac{\mu'_m}{\mu_m}$$
 
     Where \\(d_0\\) and \\(d_1\\) differ by more than \\(\epsilon\\), the modality with the larger one is curated for the
-    next steps: its gates are the running mean that they had in training, which says nothing of the sample, and the weights
-    that make them stay as they are. Then comes a step without curation, and the next decision. Of more modalities the largest
-    d is compared with the smallest (ours; the paper has two).
+    next steps: its gates are the running mean that they had in training, over unlabelled samples too, which says nothing of
+    the sample, and the weights that make them stay as they are. Then comes a step without curation, and the next decision.
+    Of more modalities the largest d is compared with the smallest (ours; the paper has two).
 
     Source: Wu et al., "Characterizing and Overcoming the Greedy Nature of Learning in Multi-modal Deep Neural Networks",
     ICML 2022. The released code decides after every step without curation; here a decision is made once in
