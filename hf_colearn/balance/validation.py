@@ -69,10 +69,12 @@ class ValidatedMethod(BalanceMethod):
 
     def on_evaluate(self, args, state, control, metrics=None, model=None, **kwargs):
         sums_K3, self._sums_K3 = self._sums_K3, None
-        if sums_K3 is None or self._run is not state or "eval_runtime" not in (metrics or {}):
+        if self._run is not state or "eval_runtime" not in (metrics or {}):
             return
         inner = inner_model(model)
         assert inner is not None
+        if sums_K3 is None:  # no batch of it has come to this process
+            sums_K3 = torch.zeros(1 + len(inner.modalities), 3, device=args.device)
         self.validated(scores(sums_K3, inner.modalities), model, control)
 
     def _samples(self, size: int) -> int:

@@ -119,6 +119,12 @@ def a_modality_that_no_validation_sample_has(folder):
     trainer(Reader(), data_collator=COLLATOR, **{**EVALUATED, "eval_dataset": nobody}).train()
 
 
+@refusals.case(ValueError, "the validation split has no labelled sample with fused, image, audio")
+def an_evaluation_whose_only_batch_is_dropped(folder):
+    yield
+    trainer(Reader(), dataloader_drop_last=True, per_device_eval_batch_size=16, **EVALUATED).train()
+
+
 @refusals.case(ValueError, "EarlyStopPerModality needs a validation split", "pass `eval_dataset`")
 def no_validation_split(folder):
     yield
