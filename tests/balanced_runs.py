@@ -56,7 +56,7 @@ def assert_cut_makes_no_difference(make, steps=1, **fields):
 
 
 def assert_resumes(make, folder, steps=6, save=3, **fields):
-    """From a checkpoint in the middle the weights come to be those of the uninterrupted run, to the last bit."""
+    """From a checkpoint in the middle the weights come to be those of the uninterrupted run, to the last bit; both methods."""
     fields = {"max_steps": steps, "save_strategy": "steps", "save_steps": save, "learning_rate": 0.01, **fields}
     whole, resumed = (trainer(make(), fields.get("net") and copy.deepcopy(fields["net"]), folder=folder,
                               **{k: v for k, v in fields.items() if k != "net"}) for _ in range(2))  # fmt: skip
@@ -64,3 +64,4 @@ def assert_resumes(make, folder, steps=6, save=3, **fields):
     resumed.train(resume_from_checkpoint=f"{folder}/checkpoint-{save}")
     for (name, one), other in zip(whole.model.state_dict().items(), resumed.model.state_dict().values(), strict=True):
         assert torch.equal(one, other), name
+    return whole.balance, resumed.balance

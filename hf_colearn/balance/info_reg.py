@@ -72,7 +72,8 @@ class InfoReg(BalanceMethod):
         self._traces: list[list[float]] = []  # of epochs that have ended, of every modality
         self._squares_M: torch.Tensor | None = None  # of the steps of this one
         self._steps = 0
-        self._epoch: int | None = None
+        self._epoch: int | None = None  # the number of the one that has begun
+        self._is_resumed = False  # until the first epoch begins, which may be the rest of one
         self._start: dict[
             str, list[torch.Tensor]
         ] = {}  # the encoders' weights when it began; none where nothing grows
@@ -83,13 +84,14 @@ class InfoReg(BalanceMethod):
         self._sums.clear()
 
     def on_epoch_begin(self, args, state, control, model=None, **kwargs):
-        parameters, epoch = encoder_parameters(model), int(state.epoch or 0)
-        if self._epoch != epoch and self._squares_M is not None:
+        parameters = encoder_parameters(model)
+        goes_on, self._is_resumed = self._is_resumed and int(state.epoch or 0) == self._epoch, False
+        if not goes_on and self._squares_M is not None:
             self._traces.append((mean_over_processes(self._squares_M) / self._steps).tolist())
             self._squares_M, self._steps = None, 0
         grows = [growth([trace[m] for trace in self._traces]) > self.threshold for m in range(len(parameters))]
-        if self._epoch != epoch:  # a resumed run may begin within the epoch whose start it knows
-            self._epoch = epoch
+        if not goes_on:
+            self._epoch = 0 if self._epoch is None else self._epoch + 1
             kept = parameters if any(grows) else {}
             self._start = {name: [x.detach().clone() for x in of_encoder] for name, of_encoder in kept.items()}
         device = next(iter(parameters.values()))[0].device
@@ -127,6 +129,7 @@ class InfoReg(BalanceMethod):
     def load_state_dict(self, state):
         self._traces, self._squares_M, self._steps = state["traces"], state["squares"], state["steps"]
         self._epoch, self._start, self._grows_M = state["epoch"], state["start"], None
+        self._is_resumed = self._epoch is not None
 
 
 def coefficients(

@@ -125,6 +125,15 @@ def test_the_trace_is_the_mean_squared_gradient_of_an_epoch_without_the_term():
             assert method._traces[epoch][place] == pytest.approx(sum(found) / 2, rel=1e-5)
 
 
+def test_every_pass_over_a_stream_is_an_epoch():
+    method = Watched()
+    stream = data(8).to_iterable_dataset()
+    trainer(method, dataset=stream, max_steps=4, per_device_train_batch_size=4, learning_rate=0.02).train()
+    first, second = (starts["image"][0] for starts in method.beginnings)
+    assert len(method._traces) == 1 and not torch.equal(first, second)
+    assert torch.equal(method.state_dict()["start"]["image"][0], second)
+
+
 def test_it_ends_where_nothing_grows_and_keeps_no_weights_then():
     method, logs = watched(steps=6, threshold=0.9)  # of the second of two traces the growth is about a half
     assert [max(beta.values()) > 0 for beta in logs] == [True] * 4 + [False] * 2
@@ -152,7 +161,8 @@ def test_a_step_is_the_same_however_it_is_cut(missing):
 
 def test_a_run_resumed_within_an_epoch_is_drawn_to_where_the_epoch_began(tmp_path):
     fields = {"dataset": data(24), "steps": 7, "save": 5}  # an epoch has 3 steps
-    assert_resumes(lambda: InfoReg(beta=5.0), tmp_path, **fields)
+    whole, resumed = assert_resumes(lambda: InfoReg(beta=5.0), tmp_path, **fields)
+    assert len(whole._traces) == 2 and whole._traces == resumed._traces
 
     class Forgets(InfoReg):
         def load_state_dict(self, state):
