@@ -23,7 +23,11 @@ import shutil  # noqa: E402
 import pytest  # noqa: E402
 
 import hf_colearn  # noqa: E402, F401
+import processes  # noqa: E402
 import tiny  # noqa: E402
+
+
+processes.brief_maps()
 
 
 def pytest_collection_modifyitems(items):

@@ -7,10 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist, pdist
+from sklearn.manifold import TSNE
 
 import child_python
 from hf_colearn.analysis.plots.projection import class_styles, perplexities, plot_map, project
 from hf_colearn.analysis.run import kept_rows
+
+
+@pytest.fixture(autouse=True)
+def all_iterations_of_tsne(monkeypatch):
+    monkeypatch.setitem(TSNE.__init__.__kwdefaults__, "max_iter", 1000)  # fewer in other tests: processes.brief_maps
 
 
 def cloud(n=30, d=8, seed=0):
