@@ -26,9 +26,11 @@ class EarlyStopPerModality(ValidatedMethod):
     `load_best_model_at_end` the model is that checkpoint's in the end.
 
     Source: MSES of Fujimori et al., "Modality-Specific Learning Rate Control for Multimodal Classification", ACPR 2019, as it
-    is compared against in Li et al. (AGM, ICCV 2023). Patience and smoothing of the paper are not known to us. A
-    learning rate or a gradient of 0 freezes nothing where the optimizer has momentum or decay: weights here have no gradient.
-    It is defined for any number of modalities. The logs get `balance_coefficient_{modality}`, 1 while it learns and 0 after.
+    is compared against in Li et al. (AGM, ICCV 2023). The paper trains the heads' losses beside the fused one, as
+    `modality_loss_weight` above 0 does; at 0 the heads are probes under most fusions, and their losses are read all the same.
+    Its patience and smoothing are not known to us. A learning rate or a gradient of 0 freezes nothing where the optimizer has
+    momentum or decay: weights here have no gradient. It is defined for any number of modalities. The logs get
+    `balance_coefficient_{modality}`, 1 while it learns and 0 after.
 
     Cost: nothing in a step, less once a modality is frozen; sums over the batches of every evaluation, and a copy of a
     modality's trained weights and buffers at each of its minima, in the main memory and in checkpoints.

@@ -23,12 +23,12 @@ class LearningRatePerModality(ValidatedMethod):
 
     The rate stands in parameter groups, where it also acts under Adam, in which a scaled gradient cancels. It is multiplied
     before the optimizer's step and put back after it, so that any schedule goes on from its own value, and the logged
-    `learning_rate` stays the schedule's. With weight decay, the decay is scaled with the rate, as in AdamW.
+    `learning_rate` stays the schedule's. The decay of AdamW, which is multiplied by the rate, changes with it.
 
     Source: Yao and Mihalcea, "Modality-specific Learning Rates for Effective Multimodal Additive Late-fusion", Findings of
-    ACL 2022, as it is compared against in Li et al. (AGM, ICCV 2023); no code of its authors was read. It is defined for any
-    number of modalities. The logs get `balance_coefficient_{modality}`, the factor. With `ema_decay` the accuracies are those
-    of the averaged weights.
+    ACL 2022, whose models are `fusion="sum"`, as it is compared against in Li et al. (AGM, ICCV 2023); no code of its authors
+    was read. It is defined for any number of modalities. The logs get `balance_coefficient_{modality}`, the factor. With
+    `ema_decay` the accuracies are those of the averaged weights.
 
     Cost: nothing in a step; sums over the batches of every evaluation.
 
@@ -38,6 +38,7 @@ class LearningRatePerModality(ValidatedMethod):
         unimodal (`str`, *optional*, defaults to `"heads"`): See [`~hf_colearn.balance.batch.unimodal_logits`].
 
     Raises:
+        TypeError: If the factors are no mapping.
         ValueError: If a factor is not above 0 or of no modality of the model, or the optimizer is the user's own.
 
     Example:
