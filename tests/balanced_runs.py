@@ -55,11 +55,10 @@ def assert_cut_makes_no_difference(make, steps=1, **fields):
             )
 
 
-def assert_resumes(make, folder, steps=6, save=3, **fields):
+def assert_resumes(make, folder, steps=6, save=3, net=None, **fields):
     """From a checkpoint in the middle the weights come to be those of the uninterrupted run, to the last bit; both methods."""
     fields = {"max_steps": steps, "save_strategy": "steps", "save_steps": save, "learning_rate": 0.01, **fields}
-    whole, resumed = (trainer(make(), fields.get("net") and copy.deepcopy(fields["net"]), folder=folder,
-                              **{k: v for k, v in fields.items() if k != "net"}) for _ in range(2))  # fmt: skip
+    whole, resumed = (trainer(make(), copy.deepcopy(net), folder=folder, **fields) for _ in range(2))
     whole.train()
     resumed.train(resume_from_checkpoint=f"{folder}/checkpoint-{save}")
     for (name, one), other in zip(whole.model.state_dict().items(), resumed.model.state_dict().values(), strict=True):
