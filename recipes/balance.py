@@ -15,9 +15,10 @@ small budget, and confirmed on other seeds.
 
 from hf_colearn import CoLearningArguments, CoLearningTrainer
 from hf_colearn.experiments.arms import check_comparable, pick
-from hf_colearn.experiments.balance import BalanceArm, balance_arms
+from hf_colearn.experiments.balance import BalanceArm, balance_arms, epochs_of
 from hf_colearn.experiments.balance_data import BalanceOptions, load_balance_data
 from hf_colearn.experiments.balance_table import BalanceTable
+from hf_colearn.experiments.cost import StepCost
 from hf_colearn.experiments.multimodal import multimodal_trainer
 from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.runner import quiet, run_recipe
@@ -25,21 +26,21 @@ from hf_colearn.experiments.settings import choose_settings, with_chosen
 from hf_colearn.utils.command_line import run_script
 
 
-METRICS = ("accuracy", "macro_f1")
-
-
 def main() -> None:
     options, training = parse_recipe(BalanceOptions, __file__, by="data")
     quiet()
     options.check_settings_file(__file__)
     data = load_balance_data(options)
-    arms, notes = balance_arms(options.methods, data.modalities, options.fusions)
+    epochs = epochs_of(training, len(data.inputs["train"]))
+    arms, notes = balance_arms(options.methods, data.modalities, options.fusions, epochs)
     plans = pick(arms, options.arms)
 
     def make_trainer(arm: BalanceArm, args: CoLearningArguments) -> CoLearningTrainer:
         model = data.make_model(options, **arm.model)
         collators = dict.fromkeys(data.modalities)
-        return multimodal_trainer(options, arm, args, model, data.inputs, collators, METRICS, balance=arm.balance())
+        return multimodal_trainer(
+            options, arm, args, model, data.inputs, collators, ("accuracy",), arm.balance(), lambda: [StepCost()]
+        )
 
     file, first = options.settings_file(__file__), training.get("seed") or 0
     if options.choose:

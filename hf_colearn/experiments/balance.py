@@ -3,6 +3,7 @@
 Each has four settings to choose from: four learning rates, or two of them and two strengths of the method.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,19 +11,29 @@ from typing import Any
 
 from hf_colearn.balance import (
     AGM,
+    ARL,
     OGM,
     PMR,
     AlternatingAdaptation,
+    DisentangledGradients,
+    DynamicFusion,
     EarlyStopPerModality,
+    EvidentialFusion,
+    GradientBlending,
+    GreedyCuration,
+    InfoReg,
     LearningRatePerModality,
     MMPareto,
+    ReconBoost,
 )
 from hf_colearn.balance.method import BalanceMethod
 from hf_colearn.experiments.arms import TunedArm
+from hf_colearn.utils import distributed
 
 
 SIX_FUSIONS = ("concat", "sum", "weighted", "film", "mmtm", "lstm")  # of Yang et al. (NeurIPS 2024)
 LABEL_LOSS, LATE = "ce", "late ensemble"
+SHORT = 50  # epochs
 Setting = Mapping[str, float]
 
 # Relative to the recipe's learning rate.
@@ -74,8 +85,8 @@ class Method:
         grid (`tuple[Mapping[str, float], ...]`): The settings to choose from, arguments of the method among them.
         fixed (`Mapping`): Other arguments of it.
         model (`Mapping`): What its model needs, such as `modality_loss_weight`; a `fusion` where it works with one alone.
-        nulls (`Mapping[str, Mapping]`): By name its null controls and ablations: the arguments that make them of it. They have
-            the same settings to choose from.
+        variants, nulls (`Mapping[str, Mapping]`): By name other forms of it, and its null controls and ablations: the arguments
+            that make them of it. They have the same settings to choose from.
     """
 
     name: str
@@ -83,6 +94,7 @@ class Method:
     grid: tuple[Setting, ...] = RATES
     fixed: Mapping[str, Any] = field(default_factory=dict)
     model: Mapping[str, Any] = field(default_factory=dict)
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     nulls: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def fusions(self, asked: Sequence[str]) -> list[str]:
@@ -93,22 +105,71 @@ class Method:
         return able or list(self.kind.fusions or asked)[:1]
 
 
-def methods() -> dict[str, Method]:
-    """By the name that `--methods` takes."""
+def methods(epochs: float = 200) -> dict[str, Method]:
+    """By the name that `--methods` takes, as published; in runs of fewer than 50 epochs, what is counted in epochs is shorter.
+
+    Args:
+        epochs (`float`, *optional*, defaults to 200): Of a run.
+    """
+    is_short = epochs < SHORT
+    stages = {"stage_epochs": 1, "joint_epochs": 1} if is_short else {}
+    annealing = {"annealing_epochs": math.ceil(epochs / 5)} if is_short else {}
     return {
         "ogm": Method("OGM-GE", OGM, strengths("alpha", 0.8, 0.1), nulls={"OGM-GE, shuffled": {"shuffled": True}}),
         "agm": Method("AGM", AGM, strengths("alpha", 1.0, 0.3)),
         "pmr": Method("PMR", PMR, strengths("alpha", 1.0, 0.3)),
         "mmpareto": Method("MMPareto", MMPareto),
+        "g_blend": Method(
+            "G-Blend",
+            GradientBlending,
+            variants={"G-Blend, online": {"super_epoch": max(1, round(epochs / 4))}},
+        ),
+        "etmc": Method("ETMC", EvidentialFusion, fixed=annealing, model={"fusion": "evidential"}),
         "mses": Method("MSES", EarlyStopPerModality, strengths("patience", 5, 2)),
-        "mslr": Method("MSLR", LearningRatePerModality),
+        "mslr": Method("MSLR", LearningRatePerModality, strengths("memory", 5, 2)),
+        "greedy": Method(
+            "Greedy",
+            GreedyCuration,
+            strengths("epsilon", 0.01, 0.1),
+            model={"fusion": "mmtm"},
+            nulls={"Greedy, random curation": {"random": True}},
+        ),
+        "domfn": Method(
+            "DOMFN",
+            DynamicFusion,
+            strengths("eta", 0.5, 0.1),
+            fixed={"pretraining_epochs": round(epochs / 5)},
+            model={"fusion": "dynamic"},
+        ),
         "mla": Method(
             "MLA",
             AlternatingAdaptation,
             model={"fusion": "entropy", "shared_classifier": True},
             nulls={"MLA, no projection": {"projection": "off"}},
         ),
+        "reconboost": Method(
+            "ReconBoost", ReconBoost, strengths("agreement", 0.5, 0.1), fixed=stages, model={"fusion": "sum"}
+        ),
+        "arl": Method(
+            "ARL",
+            ARL,
+            strengths("gamma", 4.0, 1.0),
+            fixed={"start": 0} if is_short else {},
+            nulls={"ARL, constant": {"weights": "constant"}},
+        ),
+        "dgl": Method("DGL", DisentangledGradients, strengths("alpha", 4.0, 1.0)),
+        "info_reg": Method(
+            "InfoReg", InfoReg, strengths("beta", 0.95, 0.3), nulls={"InfoReg, weaker": {"on": "weaker"}}
+        ),
     }
+
+
+def epochs_of(training: Mapping[str, Any], num_samples: int) -> float:
+    """How many epochs a run of these arguments has."""
+    if (steps := training.get("max_steps") or -1) < 0:
+        return float(training["num_train_epochs"])
+    batch = training["per_device_train_batch_size"] * (training.get("gradient_accumulation_steps") or 1)
+    return steps * batch * distributed.world_size() / num_samples
 
 
 def check_methods(names: Sequence[str] | None) -> list[str]:
@@ -129,7 +190,10 @@ def named(name: str, fusion: str) -> str:
 
 
 def balance_arms(
-    names: Sequence[str] | None, modalities: Sequence[str], fusions: Sequence[str] = ("concat",)
+    names: Sequence[str] | None,
+    modalities: Sequence[str],
+    fusions: Sequence[str] = ("concat",),
+    epochs: float = 200,
 ) -> tuple[list[BalanceArm], list[str]]:
     """The label loss (`ce`), the methods, their null controls and the references, and notes on what is different with them.
 
@@ -142,11 +206,12 @@ def balance_arms(
         names (`Sequence[str]`, *optional*): As of [`check_methods`].
         modalities (`Sequence[str]`): Those of the data.
         fusions (`Sequence[str]`, *optional*, defaults to `("concat",)`): Some of the six.
+        epochs (`float`, *optional*, defaults to 200): As of [`methods`].
 
     Raises:
         ValueError: If a name is unknown, or a method that was asked for is not defined for so many modalities.
     """
-    chosen = {name: methods()[name] for name in check_methods(names)}
+    chosen = {name: methods(epochs)[name] for name in check_methods(names)}
     asked_by_name = names is not None and list(names) != ["all"]
     if unknown := [fusion for fusion in fusions if fusion not in SIX_FUSIONS]:
         raise ValueError(f"--fusions {' '.join(unknown)}: choose among {', '.join(SIX_FUSIONS)}.")
@@ -183,7 +248,7 @@ def balance_arms(
 
 def _of_method(method: Method, fusion: str) -> list[BalanceArm]:
     """Its arm and its null controls, with one fusion."""
-    model, variants = {**method.model, "fusion": fusion}, {method.name: {}, **method.nulls}
+    model, variants = {**method.model, "fusion": fusion}, {method.name: {}, **method.variants, **method.nulls}
     return [
         BalanceArm(
             named(name, fusion),

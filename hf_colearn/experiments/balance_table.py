@@ -13,8 +13,8 @@ from hf_colearn.analysis.report.by_modality import modality_rows
 from hf_colearn.analysis.runs import Run, by_arm, finite
 from hf_colearn.analysis.statistics.compare import Arm, Comparison, Estimate, compare, compare_levels
 from hf_colearn.analysis.statistics.estimates import beyond_what_is_possible, points
-from hf_colearn.analysis.timing import training_time
 from hf_colearn.experiments.balance import LATE, BalanceArm
+from hf_colearn.experiments.cost import step_seconds
 from hf_colearn.experiments.settings import words_of
 from hf_colearn.utils.tables import markdown_table, text_table
 
@@ -72,11 +72,11 @@ class BalanceTable:
         return _differences({"": compare([self._arm(self.late, "baseline"), *others], metric=self.metric)})
 
     def steps(self) -> dict[str, float]:
-        """What a training step costs beside the baseline's: the median over seeds of the ratios of seconds a step."""
+        """What a training step costs beside the baseline's: the median over seeds of the ratios."""
         baseline = next(plan.name for plan in self.plans if plan.kind == "baseline")
-        plain = {run.seed: _seconds_a_step(run) for run in by_arm(self.runs)[baseline]}
+        plain = {run.seed: step_seconds(run.history) for run in by_arm(self.runs)[baseline]}
         return {
-            arm: float(np.median([_seconds_a_step(run) / plain[run.seed] for run in runs]))
+            arm: float(np.median([step_seconds(run.history) / plain[run.seed] for run in runs]))
             for arm, runs in by_arm(self.runs).items()
         }
 
@@ -111,9 +111,9 @@ class BalanceTable:
         """What the table says, and what a reader of it must know."""
         seeds = len({run.seed for run in self.runs})
         notes = [
-            f"{seeds} seed{'s' if seeds > 1 else ''}. A modality's column is its own head's accuracy; of an arm of that modality "
-            "alone, its model's. 'step' is what a training step takes beside the baseline's: the median over seeds of the "
-            "ratios. A rate is relative to the recipe's learning rate.",
+            f"{seeds} seed{'s' if seeds > 1 else ''}. A modality's column is its own head's accuracy; of an arm of that "
+            "modality alone, its model's. 'step' is what a training step takes beside the baseline's: the median over seeds "
+            "of the ratios. A rate is relative to the recipe's learning rate.",
             "'vs ce' is against the label loss with the arm's own fusion where that was trained, or else the baseline's.",
         ]
         if self.late is not None:
@@ -178,9 +178,3 @@ def _differences(comparisons: Mapping[Any, Comparison]) -> dict[str, Estimate]:
 
 def _plain(differences: Mapping[str, Estimate]) -> dict[str, dict[str, Any]]:
     return {name: vars(estimate) for name, estimate in differences.items()}
-
-
-def _seconds_a_step(run: Run) -> float:
-    time = training_time(run.history)
-    assert time is not None
-    return time.seconds / max(time.steps, 1)

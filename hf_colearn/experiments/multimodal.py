@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from transformers import TrainerCallback
+
 from hf_colearn.alpha.alpha import Alpha, check_weights
 from hf_colearn.alpha.learned import LearnedAlpha
 from hf_colearn.alpha.schedules import ConstantAlpha, FittedAlpha, HeuristicAlpha
@@ -155,6 +157,7 @@ def multimodal_trainer(
     collators: Mapping[str, Callable | None],
     metrics: Sequence[str],
     balance: BalanceMethod | None = None,
+    callbacks: Callable[[], list[TrainerCallback]] = list,
 ) -> CoLearningTrainer:
     """The trainer of an arm: of all modalities, of the one that the arm is of, or of each by itself for a late ensemble.
 
@@ -165,6 +168,7 @@ def multimodal_trainer(
         collators (`Mapping`): By modality name; None stacks.
         metrics (`Sequence[str]`): Of [`classification_metrics`]; arms are compared on the first.
         balance ([`BalanceMethod`], *optional*): The method of the joint model.
+        callbacks (`Callable`, *optional*): Makes more callbacks, of every trainer.
     """
     shared: dict[str, Any] = {"augment": arm.augment, "compute_metrics": classification_metrics(tuple(metrics))}
     whole = {
@@ -182,6 +186,7 @@ def multimodal_trainer(
             train_dataset=only_modality(data["train"], modality),
             eval_dataset=only_modality(data["validation"], modality),
             optimizer_cls_and_kwargs=options.optimizer_for(args),
+            callbacks=callbacks(),
             **shared,
         )
 
@@ -195,7 +200,7 @@ def multimodal_trainer(
         objective=arm.objective,
         alpha=arm.alpha(args.seed),
         balance=balance,
-        callbacks=[ModalityGap(), ModalityAccuracy(), LabelAlignment()],
+        callbacks=[*callbacks(), ModalityGap(), ModalityAccuracy(), LabelAlignment()],
         optimizer_cls_and_kwargs=options.optimizer_for(args),
         **whole,
     )
