@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 
 import tiny
 from balanced_runs import assert_resumes, gradients, incomplete
+from docstrings import run_example
 from hf_colearn import (
     AGM,
     CoLearningForMultimodalClassification,
@@ -303,3 +304,7 @@ def smoothed_labels(folder):
 @pytest.mark.parametrize(Refusals.NAMES, refusals.cases)
 def test_it_is_refused(situation, error, texts, tmp_path):
     assert_refused(situation, error, texts, tmp_path)
+
+
+def test_its_example_runs():
+    run_example(AGM)

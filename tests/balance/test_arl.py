@@ -7,6 +7,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from balanced_runs import assert_cut_makes_no_difference, assert_resumes, gradients, incomplete, of_encoder
+from docstrings import run_example
 from hf_colearn import ARL, ConstantAlpha, ContrastiveAlignment, LearnedAlpha
 from hf_colearn.balance.arl import asymmetric_weights
 from hf_colearn.models.lora import with_lora
@@ -172,3 +173,7 @@ def an_alpha_that_is_learned(folder):
 @pytest.mark.parametrize(Refusals.NAMES, refusals.cases)
 def test_it_is_refused(situation, error, texts, tmp_path):
     assert_refused(situation, error, texts, tmp_path)
+
+
+def test_its_example_runs():
+    run_example(ARL)

@@ -5,6 +5,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from balanced_runs import assert_cut_makes_no_difference, assert_resumes, gradients, incomplete, of_encoder
+from docstrings import run_example
 from hf_colearn import ConstantAlpha, ContrastiveAlignment, DisentangledGradients
 from hf_colearn.balance.dgl import DGL
 from hf_colearn.models.lora import with_lora
@@ -166,3 +167,7 @@ def test_it_is_refused(situation, error, texts, tmp_path):
 
 def test_the_acronym_is_the_same_class():
     assert DGL is DisentangledGradients
+
+
+def test_its_example_runs():
+    run_example(DisentangledGradients)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from balanced_runs import assert_cut_makes_no_difference, assert_resumes, incomplete
+from docstrings import run_example
 from hf_colearn import ConstantAlpha, ContrastiveAlignment, InfoReg, LearnedAlpha
 from hf_colearn.balance.info_reg import coefficients, growth
 from hf_colearn.balance.method import encoder_parameters
@@ -240,3 +241,7 @@ def an_alpha_that_is_learned(folder):
 @pytest.mark.parametrize(Refusals.NAMES, refusals.cases)
 def test_it_is_refused(situation, error, texts, tmp_path):
     assert_refused(situation, error, texts, tmp_path)
+
+
+def test_its_example_runs():
+    run_example(InfoReg)

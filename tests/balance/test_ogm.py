@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from balanced_runs import assert_cut_makes_no_difference, assert_resumes, gradients, incomplete, of_encoder
+from docstrings import run_example
 from hf_colearn import OGM, ConstantAlpha, ContrastiveAlignment
 from hf_colearn.balance.ogm import OGMGE, coefficients
 from hf_colearn.balance.scores import means_of, true_class_probability
@@ -224,3 +225,7 @@ def test_it_is_refused(situation, error, texts, tmp_path):
 
 def test_the_acronym_is_the_same_class():
     assert OGMGE is OGM
+
+
+def test_its_example_runs():
+    run_example(OGM)
