@@ -11,7 +11,7 @@ from torch.nn.utils import get_total_norm
 from hf_colearn.balance.method import BalanceMethod, inner_model, no_gradient
 from hf_colearn.models.lora import trained_layer
 from hf_colearn.utils.checks import check_integer, is_number
-from hf_colearn.utils.distributed import mean_over_processes
+from hf_colearn.utils.distributed import is_distributed, mean_over_processes, world_size
 
 
 class GreedyCuration(BalanceMethod):
@@ -33,7 +33,7 @@ class GreedyCuration(BalanceMethod):
     ICML 2022. The released code decides after every step without curation; here a decision is made once in
     `steps` + 1 steps, so that the host waits for the device no more often. Its curation, too, begins after the first epoch. Its
     running means are not in checkpoints, and the second modality's is fed by the first one's gates; see
-    [`~hf_colearn.models.mmtm_fusion.MMTMFusion`] for ours.
+    [`~hf_colearn.models.mmtm_fusion.MMTMFusion`] for ours, which are over the samples of all processes here.
 
     `random=True` is the null control: as many curated steps by the same rule, of a modality that is drawn at random. (The
     released one draws one of the modalities or none in every step.)
@@ -41,7 +41,8 @@ class GreedyCuration(BalanceMethod):
     The logs get `balance_coefficient_{modality}`, the share of the steps in which it is curated, and `balance_difference`,
     the difference at each decision. The rule reads the gradient of a whole step, which is the same however it is cut.
 
-    Cost: the norms of all weights and gradients in a step that is not curated; one wait for the device in `steps` + 1 steps.
+    Cost: the norms of all weights and gradients in a step that is not curated, and of several processes a reduction of the
+    gates' sums in a forward; one wait for the device in `steps` + 1 steps.
 
     Args:
         epsilon (`float`, *optional*, defaults to 0.01): \\(\epsilon\\).
@@ -73,9 +74,22 @@ class GreedyCuration(BalanceMethod):
         self.curated: int | None = None  # the number of the modality that is curated now
         self._left = 0  # steps until the next one that decides
         self._speeds_M2: torch.Tensor | None = None  # of the bypasses and of the main branches
+        self._gate_sums: list[torch.Tensor] = []  # of every exchange, over all processes
 
     def on_step_begin(self, args, state, control, model=None, **kwargs):
-        _fusion(model).curated = self.curated
+        fusion = _fusion(model)
+        fusion.curated = self.curated
+        if is_distributed():
+            self._gate_sums = [_gate_sums(exchange) for exchange in _exchanges(fusion)]
+
+    def observe(self, seen):
+        # A process knows its own samples' gates, and DDP would keep those of process 0.
+        if is_distributed() and self.curated is None:
+            for i, exchange in enumerate(_exchanges(_fusion(seen.model))):
+                before_S = self._gate_sums[i]
+                added_S = mean_over_processes(_gate_sums(exchange) - before_S) * world_size()
+                self._gate_sums[i] = before_S + added_S
+                _keep_gates(exchange, self._gate_sums[i])
 
     def on_gradients(self, model):
         inner = inner_model(model)
@@ -134,6 +148,26 @@ def bypass_difference(speeds_M2: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
     bypass_M, main_M = speeds_M2.clamp(min=torch.finfo(torch.float32).tiny).log10().unbind(1)
     ratios_M = bypass_M - main_M
     return ratios_M.max() - ratios_M.min(), ratios_M.argmax()
+
+
+def _exchanges(fusion: Any) -> list[Any]:
+    return [*fusion.exchanges] if fusion.stages else [fusion]
+
+
+def _gate_sums(exchange: Any) -> torch.Tensor:
+    """How many samples an exchange's running means are of, by modality, and the sums that they are made of, `(S,)`."""
+    counts_M = exchange.gate_counts.double()
+    sums = [getattr(exchange, f"gate_mean_{i}").double() * count for i, count in enumerate(counts_M.unbind())]
+    return torch.cat([counts_M, *sums])
+
+
+def _keep_gates(exchange: Any, sums_S: torch.Tensor) -> None:
+    """Makes the running means those of such sums."""
+    means = [getattr(exchange, f"gate_mean_{i}") for i in range(len(exchange.gate_counts))]
+    counts_M, *sums = sums_S.split([len(means), *map(len, means)])
+    exchange.gate_counts.copy_(counts_M.round())
+    for mean_H, sum_H, count in zip(means, sums, counts_M.unbind(), strict=True):
+        mean_H.copy_(torch.where(count > 0, sum_H / count.clamp(min=1), mean_H))
 
 
 def _fusion(model: Any) -> Any:
