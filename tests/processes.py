@@ -4,6 +4,7 @@ Importing torch, transformers and datasets takes 6 seconds of a core, and a laun
 """
 
 import gc
+import json
 import multiprocessing
 import os
 import runpy
@@ -66,16 +67,9 @@ def start(*command, folder, expect=0, timeout=240) -> Done:
     return done
 
 
-def torchrun(script, *argv, folder, processes=2) -> Done:
-    """`torchrun --nproc_per_node`, as a user starts it."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes]
-    return start(sys.executable, *launcher, script, *argv, folder=folder)
-
-
-def accelerate(script, *argv, folder, processes=1) -> Done:
+def accelerate(script, *argv, folder, processes=2) -> Done:
     """`accelerate launch`, as a user starts it."""
-    several = ["--multi_gpu"] if processes > 1 else []
-    launcher = ["-m", "accelerate.commands.launch", *several, "--num_processes", processes]
+    launcher = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", processes]
     return start(sys.executable, *launcher, script, *argv, folder=folder)
 
 
@@ -83,8 +77,7 @@ def forked(script, *argv, folder, processes=1, expect=0, timeout=240) -> Done:
     """Runs a script as `python script` or, with several processes, in the environment that torchrun gives each.
 
     The processes are fresh but for their imports: they are forked from a server of `multiprocessing` that has done
-    nothing else, and t-SNE takes a quarter of its iterations, since nobody looks at a report's maps. All of them must end
-    with `expect`; after `timeout` seconds they are killed.
+    nothing else. All of them must end with `expect`; after `timeout` seconds they are killed.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
@@ -116,15 +109,27 @@ def forked(script, *argv, folder, processes=1, expect=0, timeout=240) -> Done:
     return done
 
 
-def _run(script, argv, folder, output, environment, start_method):
-    """In the forked process."""
+def checked(student, *options, recipes, folder, expect=0) -> Done:
+    """What `hf-colearn card --check` starts, without that command."""
+    record = json.loads(Path(student, "colearning.json").read_text())
+    asked = [*record["argv"], "--output_dir", folder / "scratch", *options, "--check", student]
+    return forked(recipes / f"{record['recipe']}.py", *asked, folder=folder, expect=expect)
+
+
+def brief_maps():
+    """t-SNE with a quarter of its iterations, the fewest that scikit-learn takes: a map of 500 points took 2 seconds."""
     from sklearn.manifold import TSNE
 
+    TSNE.__init__.__kwdefaults__["max_iter"] = 250
+
+
+def _run(script, argv, folder, output, environment, start_method):
+    """In the forked process."""
     for stream, suffix in ((1, ".out"), (2, ".err")):
         file = os.open(output.with_suffix(suffix), os.O_WRONLY | os.O_CREAT)
         os.dup2(file, stream)
     gc.freeze()  # as in conftest.py
-    TSNE.__init__.__kwdefaults__["max_iter"] = 250  # scikit-learn takes no fewer; each map of 500 points took 2 s
+    brief_maps()
     multiprocessing.set_start_method(start_method, force=True)  # or data loaders' workers would import everything anew
     os.chdir(folder)
     os.environ.update(environment)

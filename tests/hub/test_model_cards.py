@@ -9,6 +9,7 @@ from huggingface_hub import ModelCard
 from transformers import AutoConfig
 
 import hf_colearn
+import processes
 from hf_colearn.cli import main
 from hf_colearn.hub.check import check_card
 from hf_colearn.hub.record import TrainingRecord
@@ -56,11 +57,10 @@ def test_the_digits_student_scores_what_its_card_says(monkeypatch, capfd):
     assert "The card says what was measured" in capfd.readouterr().out
 
 
-def test_a_number_that_was_made_up_is_found(tmp_path, monkeypatch, capfd):
-    monkeypatch.chdir(ROOT)
+def test_a_number_that_was_made_up_is_found(tmp_path):
     student = shutil.copytree(ROOT / "model_cards" / "digits_l2v", tmp_path / "student")
     accuracy = json.loads((student / "colearning.json").read_text())["scores"]["accuracy"]
     card = (student / "README.md").read_text()
     (student / "README.md").write_text(card.replace(f"value: {accuracy}", "value: 0.9"))
-    assert main(["card", str(student), "--check"]) == 1
-    assert f"accuracy: the model-index says 0.9, and {accuracy:.6g} was measured." in capfd.readouterr().out
+    done = processes.checked(student, recipes=ROOT / "recipes", folder=tmp_path, expect=1)
+    assert f"accuracy: the model-index says 0.9, and {accuracy:.6g} was measured." in done.stdout

@@ -16,7 +16,6 @@ from hf_colearn.hub.record import TrainingRecord
 RECIPE = Path(__file__).parents[2] / "recipes" / "digits_l2v.py"
 QUICK = ["--seeds", "2", "--max_steps", "4", "--labels_per_class", "2"]
 ARMS = ["baseline", "random prompts", "paired prompts", "constant target", "class vectors"]
-ONCE = [*QUICK, "--seeds", "1", "--no_report", "--arms", "baseline", "random prompts"]
 
 
 def scores(folder):
@@ -95,18 +94,16 @@ print(sorted(entry["label"] for entry in found), round(sum(entry["score"] for en
     assert done.stdout.splitlines()[-1] == f"{[str(i) for i in range(10)]} 1.0"
 
 
-def test_accelerate_launch_gives_the_scores_of_plain_python(finished, tmp_path):
-    processes.accelerate(RECIPE, *ONCE, folder=tmp_path)
-    expected = {(arm, 0): scores(finished[0])[arm, 0] for arm in ("baseline", "random prompts")}
-    assert scores(tmp_path) == pytest.approx(expected)
-
-
-def test_two_processes_report_once(tmp_path):
-    done = processes.accelerate(RECIPE, *ONCE, folder=tmp_path, processes=2)
+def test_accelerate_launch_on_two_processes_reports_once_with_the_scores_of_plain_python(finished, tmp_path):
+    arms = ["baseline", "random prompts"]
+    asked = [*QUICK, "--seeds", "1", "--no_report", "--arms", *arms]
+    done = processes.accelerate(RECIPE, *asked, folder=tmp_path, processes=2)
     assert done.stdout.count("Written:") == 1
     report = json.loads((tmp_path / "runs/digits_l2v/report.json").read_text())
     assert report["processes"] == 2
     assert len(report["runs"]) == 2
+    # Batch norm is over half a batch each, which moves 8 of 899 samples; the arms are 90 apart.
+    assert scores(tmp_path) == pytest.approx({(arm, 0): scores(finished[0])[arm, 0] for arm in arms}, abs=0.03)
 
 
 def test_an_arm_that_does_not_exist_is_refused_before_training_in_one_line_a_process(tmp_path):

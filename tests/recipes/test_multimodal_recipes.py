@@ -164,7 +164,7 @@ def test_finished_runs_are_read_back_and_others_are_refused_by_name(digits, phon
 
 def test_two_processes_train_adapters_and_report_once(phones, tmp_path):
     asked = [*DIGITS, "--audio_dir", phones, "--arms", "ce", "learned", "--lora", "--alpha_outer_split", "0.1"]
-    done = processes.torchrun(ROOT / "recipes" / "av_digits.py", *asked, folder=tmp_path)  # as a user starts it
+    done = processes.forked(ROOT / "recipes" / "av_digits.py", *asked, folder=tmp_path, processes=2)
     assert done.stdout.count("Written:") == 1
     report = json.loads((tmp_path / "runs" / "av_digits" / "report.json").read_text())
     assert report["processes"] == 2 and [run["arm"] for run in report["runs"]] == ["ce", "learned"]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_colearn.cli import main
+import processes
 
 
 ROOT = Path(__file__).parents[2]
@@ -17,7 +17,7 @@ OPTIONS = {
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")
 @pytest.mark.parametrize("recipe", OPTIONS)
-def test_a_multimodal_model_scores_what_its_card_says(recipe, capfd):
-    command = ["card", str(ROOT / "model_cards" / recipe), "--check", "--recipes", str(ROOT / "recipes"), "--"]
-    assert main([*command, *map(str, OPTIONS[recipe])]) == 0
-    assert "The card says what was measured" in capfd.readouterr().out
+def test_a_multimodal_model_scores_what_its_card_says(recipe, tmp_path):
+    model, options = ROOT / "model_cards" / recipe, OPTIONS[recipe]
+    done = processes.checked(model, *options, recipes=ROOT / "recipes", folder=tmp_path)
+    assert "The card says what was measured" in done.stdout
