@@ -44,6 +44,9 @@ _OTHERS: dict[str, Case] = {
     ),
     "EvidentialFusion": Case(lambda: balance.EvidentialFusion(annealing_epochs=1), {"fusion": "evidential"}),
     "GradientBlending": Case(lambda: balance.GradientBlending(super_epoch=1, split=tiny.data(6, THREE))),
+    "GreedyCuration": Case(
+        lambda: balance.GreedyCuration(epsilon=0, steps=2, start_epoch=0), {"fusion": "mmtm"}, {"max_steps": 4}
+    ),
     "LearningRatePerModality": Case(
         lambda: balance.LearningRatePerModality({"image": 0.9, "audio": 1.1}), fields=_VALIDATED
     ),
