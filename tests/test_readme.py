@@ -1,5 +1,6 @@
 """The README's snippets run as they stand."""
 
+import ast
 import re
 import shlex
 from pathlib import Path
@@ -10,6 +11,7 @@ from datasets import Dataset
 from transformers import AutoModelForImageClassification
 
 import tiny
+from balance_cases import CLASSES
 from hf_colearn import TeacherBank
 from hf_colearn.analysis.run import Run
 from hf_colearn.analysis.runs import find_runs
@@ -68,8 +70,10 @@ def test_the_snippets_of_few_labels_and_of_scales_run_after_the_first(tmp_path, 
     assert scaling == {"text": "standardized", "classes": "none"} and names["args"].latent_scaling == "none"
 
 
-def test_the_snippet_of_several_modalities_runs():
-    snippet = next(snippet for snippet in snippets() if "from_backbones(" in snippet)
+def test_the_snippets_of_several_modalities_and_of_their_balance_run(capsys):
+    snippet, balanced = (
+        next(snippet for snippet in snippets() if text in snippet) for text in ("ModalityGap()", "balance=OGM")
+    )
     digits = tiny.digits(160).with_format("numpy")
     columns = {f"{name}_pixel_values": digits["pixel_values"][:] for name in ("image", "audio")}
     both = Dataset.from_dict({**columns, "labels": digits["labels"][:]})
@@ -82,6 +86,14 @@ def test_the_snippet_of_several_modalities_runs():
         "eval_modality_gap_image_audio",
     } <= set(names["trainer"].state.log_history[-1])
     assert names["trainer"].alpha.updates == 4
+    exec(balanced, names)
+    coefficients = ast.literal_eval(capsys.readouterr().out.splitlines()[-1])
+    assert len(coefficients) == 4 and all(0 <= factor <= 1 for factor in coefficients)
+
+
+def test_every_balance_method_is_in_the_readme():
+    table = re.search(r"## Modality balance\n(.*?)\n## ", README, flags=re.DOTALL)[1]
+    assert set(re.findall(r"^\| `(\w+)\(\)`", table, flags=re.MULTILINE)) == set(CLASSES)
 
 
 def test_every_file_and_section_that_the_readme_links_to_exists():
