@@ -21,6 +21,7 @@ from hf_colearn.experiments.packaged_models import vision_teacher
 ROOT = Path(__file__).parents[2]
 QUICK = ["--small", "--num_train_epochs", "1", "--max_steps", "3", "--eval_strategy", "no", "--save_strategy", "no"]
 QUICK += ["--report", "false", "--load_best_model_at_end", "false", "--per_device_train_batch_size", "16"]
+QUICK += ["--per_device_eval_batch_size", "32"]  # two processes fill up their last batch, with the same samples again
 # Recipe: its co-learned arms, the test samples, and what stands in for a teacher that takes long on a CPU.
 RECIPES = {
     "imagenet_l2v": (["random prompts", "paired prompts"], 899, None),
