@@ -139,7 +139,8 @@ def methods(epochs: float = 200) -> dict[str, Method]:
             DynamicFusion,
             strengths("eta", 0.5, 0.1),
             fixed={"pretraining_epochs": round(epochs / 5)},
-            model={"fusion": "dynamic"},
+            # With the published gamma .8 and tau 1 the gate of two modalities never closes: d is at most (1 - 1/M)^2.
+            model={"fusion": "dynamic", "fusion_options": {"tau": 0.1}},
         ),
         "mla": Method(
             "MLA",
