@@ -27,7 +27,7 @@ import processes  # noqa: E402
 import tiny  # noqa: E402
 
 
-processes.brief_maps()
+processes.brief()
 
 
 def pytest_collection_modifyitems(items):

@@ -116,11 +116,17 @@ def checked(student, *options, recipes, folder, expect=0) -> Done:
     return forked(recipes / f"{record['recipe']}.py", *asked, folder=folder, expect=expect)
 
 
-def brief_maps():
-    """t-SNE with a quarter of its iterations, the fewest that scikit-learn takes: a map of 500 points took 2 seconds."""
+def brief():
+    """What other packages take time for without a difference to a test.
+
+    t-SNE takes a quarter of its iterations, the fewest that scikit-learn accepts: a map of 500 points took 2 seconds. A
+    data loader that is left before its end waits half a second for each of its workers, instead of 5.
+    """
     from sklearn.manifold import TSNE
+    from torch.utils.data import _utils
 
     TSNE.__init__.__kwdefaults__["max_iter"] = 250
+    _utils.MP_STATUS_CHECK_INTERVAL = 0.5
 
 
 def _run(script, argv, folder, output, environment, start_method):
@@ -129,7 +135,7 @@ def _run(script, argv, folder, output, environment, start_method):
         file = os.open(output.with_suffix(suffix), os.O_WRONLY | os.O_CREAT)
         os.dup2(file, stream)
     gc.freeze()  # as in conftest.py
-    brief_maps()
+    brief()
     multiprocessing.set_start_method(start_method, force=True)  # or data loaders' workers would import everything anew
     os.chdir(folder)
     os.environ.update(environment)
