@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import child_python
 import tiny
 from broken_torchaudio import copy_torchaudio, needs_torchaudio
 from hf_colearn import doctor
@@ -59,7 +60,7 @@ print("hf_colearn" in sys.modules)
 import hf_colearn
 print(type(AutoModelForImageClassification.from_pretrained({str(tmp_path)!r})).__module__)
 """
-    done = python("-c", code, path=[ROOT])
+    done = child_python.run(code, env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=tmp_path)
     assert done.stdout.split() == ["False", "hf_colearn.models.student"], done.stderr
 
 

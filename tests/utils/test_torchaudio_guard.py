@@ -1,4 +1,4 @@
-"""The guard in fresh processes, against copies of the installed torchaudio that are broken in a known way."""
+"""The guard in processes of their own, against copies of the installed torchaudio that are broken in a known way."""
 
 import importlib.util
 import os
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import child_python
 from broken_torchaudio import copy_torchaudio, needs_torchaudio
 
 
@@ -32,10 +33,13 @@ torch.version.cuda = "13.0"
 """
 
 
-def run(code: str, *path: Path) -> str:
-    """Runs `code` in a fresh process with `path` in front of the installed packages."""
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, path))}
-    done = subprocess.run([sys.executable, "-c", code], env=env, cwd=path[0], capture_output=True, text=True)
+def run(code: str, path: Path, fresh: bool = False) -> str:
+    """Runs `code` with `path` in front of the installed packages; in a fresh process torch is not imported yet."""
+    env = os.environ | {"PYTHONPATH": str(path)}
+    if fresh:
+        done = subprocess.run([sys.executable, "-c", code], env=env, cwd=path, capture_output=True, text=True)
+    else:
+        done = child_python.run(code, env=env, cwd=path)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -90,12 +94,12 @@ print(sys.modules["torchaudio._extension.utils"]._load_lib.__module__)
 @pytest.mark.parametrize("name", ["torch", "torchaudio"])
 def test_a_missing_package_raises_nothing(tmp_path, name):
     code = f"import sys; sys.modules[{name!r}] = None  # makes `import {name}` a ModuleNotFoundError\n"
-    assert run(code + GUARD + "print(import_torchaudio())", tmp_path) == "missing"
+    assert run(code + GUARD + "print(import_torchaudio())", tmp_path, fresh=True) == "missing"
 
 
 def test_a_torch_that_cannot_be_imported_raises_nothing(tmp_path):
     (tmp_path / "torch.py").write_text("raise OSError('libcudart.so.13: cannot open shared object file')")
-    assert run(GUARD + "print(import_torchaudio())", tmp_path) == "missing"
+    assert run(GUARD + "print(import_torchaudio())", tmp_path, fresh=True) == "missing"
 
 
 @needs_torchaudio
@@ -110,4 +114,4 @@ for error in (ValueError, OSError):
     except error as raised:
         print(raised)
 """
-    assert run(GUARD + code, tmp_path).splitlines() == ["not the compiled part"] * 2
+    assert run(GUARD + code, tmp_path, fresh=True).splitlines() == ["not the compiled part"] * 2
