@@ -30,9 +30,14 @@ import tiny  # noqa: E402
 processes.brief()
 
 
+LONG = ({"processes"}, {"child_python", "main_of", "report", "subprocess"})  # what the modules of long tests import
+
+
 def pytest_collection_modifyitems(items):
     """What takes longest comes first, so that no process waits for it at the end: real data, then started processes."""
-    items.sort(key=lambda item: (item.path.parent.name != "shared", not hasattr(item.module, "processes")))
+    items.sort(
+        key=lambda item: (item.path.parent.name != "shared", *(not names & vars(item.module).keys() for names in LONG))
+    )
 
 
 def pytest_collection_finish(session):
