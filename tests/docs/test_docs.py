@@ -36,7 +36,18 @@ def test_every_public_name_has_its_place_and_its_constructor(pages):
     anchors = set(re.findall(r'<section id="([^"]+)"', page))
     assert set(hf_colearn.__all__) <= anchors
     assert 'id="CoLearningTrainer.__init__"' in page and 'id="TeacherBank.encode"' in page
-    for room in ("alpha", "analysis", "corpora", "data", "evaluation", "hub", "models", "objectives", "teachers"):
+    for room in (
+        "alpha",
+        "analysis",
+        "balance",
+        "corpora",
+        "data",
+        "evaluation",
+        "hub",
+        "models",
+        "objectives",
+        "teachers",
+    ):
         assert f'href="hf_colearn/{room}.html"' in page
     assert "url=./hf_colearn.html" in (pages / "index.html").read_text()
 
@@ -48,6 +59,8 @@ def test_references_are_links_sections_are_lists_and_formulas_are_mathml(pages):
     bank = (pages / "hf_colearn" / "teachers" / "bank.html").read_text()
     assert "Arguments:" in bank and "Returns:" in bank and "Raises:" in bank
     assert 'src="http' not in text  # opens offline
+    balance = (pages / "hf_colearn" / "balance.html").read_text()  # with the table that lies beside the module
+    assert "<th>gradient accumulation</th>" in balance and ".. include::" not in text
 
 
 def test_no_docstring_refers_to_a_design_that_a_user_has_not():
