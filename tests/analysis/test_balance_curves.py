@@ -83,7 +83,9 @@ def made(tmp_path_factory):
         low = 0.25 + 0.5 * seed
         curves = {"coefficient_image": [low, low], "coefficient_fast_audio": [1.0, 1.0], "score_image": [3.0, 5.0]}
         runs.append(run("ogm", "colearned", seed, logged(**curves, conflicts=[0.0, 1.0])))
-        runs.append(run("g-blend", "colearned", seed, logged(coefficient_fused=[0.5, None, 0.7])))
+        curves = {"coefficient_fused": [0.5, None, 0.7], "gain_fused": [2.0, None, None]}  # measured once
+        runs.append(run("g-blend", "colearned", seed, logged(**curves)))
+        runs.append(run("late", "reference", seed, [{"step": 900, "loss": 1.0}]))
     found = report(runs, folder, methods=())
     return found, json.loads((folder / "report.json").read_text()), folder
 
@@ -98,6 +100,7 @@ def test_the_report_tells_the_numbers_of_every_arm_that_logged_some(made):
         ["g-blend", "coefficient", "-", "-", "0.6 [0.5, 0.7]", "-"],
         ["ogm", "score", "4 [3, 5]", "-", "-", "-"],
         ["ogm", "conflicts", "-", "-", "-", "0.5 [0, 1]"],
+        ["g-blend", "gain", "-", "-", "2", "-"],
     ]
     assert balance["curves"]["ogm"]["score_image"]["mean"] == [3.0, 5.0] and "ce" not in balance["curves"]
     assert balance["curves"]["g-blend"]["coefficient_fused"]["steps"] == [10, 30]
@@ -114,6 +117,8 @@ def test_coefficients_come_first_and_every_arm_has_a_panel(made):
         ("What else was measured", ["score of 'ogm'", "conflicts of 'ogm'"]),
     ]
     assert (folder / "figures" / "balance_coefficient_ogm.png").is_file() and not section.notes
+    # They have one axis, to the last step of an arm that is drawn, 30, and a margin of 2 %.
+    assert {picture.figure.axes[0].get_xlim()[1] for picture in section.pictures} == {1.02 * 30}
 
 
 def test_a_report_without_a_balance_method_has_no_such_section(tmp_path):
@@ -123,10 +128,10 @@ def test_a_report_without_a_balance_method_has_no_such_section(tmp_path):
 
 def test_a_curve_without_a_common_step_is_noted_and_the_others_are_drawn(tmp_path):
     histories = [
-        logged(coefficient_image=[0.5, None], lost=[1.0, None]),
-        logged(coefficient_image=[0.5, None], lost=[None, 1.0]),
+        logged(coefficient_image=[0.5, 0.4], lost=[1.0, None]),
+        logged(coefficient_image=[0.5, 0.4], lost=[None, 1.0]),
     ]
     runs = [run("ogm", "baseline", seed, history) for seed, history in enumerate(histories)]
     section = next(section for section in report(runs, tmp_path, methods=()).sections if section.name == "balance")
     assert [picture.name for picture in section.pictures] == ["balance_coefficient_ogm"]
-    assert section.notes[0] == "'ogm': its seeds logged 'balance_lost' at no common step, so that no curve has a mean"
+    assert section.notes[-1] == "'ogm': its seeds logged 'balance_lost' at no common step, so that no curve has a mean"

@@ -1,6 +1,6 @@
 """Section of a report: what did the methods of modality balance do?"""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -25,7 +25,7 @@ def section_balance(results: MergedResults) -> Section | None:
         "learning rate, as the method's docstring says."
     )
     modalities = _modalities(results, logged)
-    styles = modality_styles(modalities)
+    styles, last = modality_styles(modalities), _last(results, logged)
     quantities = {arm: _quantities(names, modalities) for arm, names in logged.items()}
     columns = (
         [*modalities, ""]
@@ -36,13 +36,15 @@ def section_balance(results: MergedResults) -> Section | None:
     # The coefficients of all arms first, side by side; then what else they logged.
     found = [(arm, quantity, keys) for arm, by_name in quantities.items() for quantity, keys in by_name.items()]
     for arm, quantity, keys in sorted(found, key=lambda one: one[1] != COEFFICIENT):
-        what, cells = quantity.replace("_", " "), dict[str, str]()
+        what, curves = quantity.replace("_", " "), dict[str, Any]()
         for part, key in keys.items():
             with section.error_notes(f"'{arm}'"):
-                curve = numbers.setdefault(arm, {})[key.removeprefix(PREFIX)] = balance_curve(results.logs[arm], key)
-                cells[part] = _cell(curve)
-        rows.append([arm, what, *(cells.get(part, "-") for part in columns)])
-        draw = partial(plot_balance, results.logs[arm], keys, what, styles=styles, heading=arm, last=_last(results))
+                curves[part] = balance_curve(results.logs[arm], key)
+        numbers.setdefault(arm, {}).update({keys[part].removeprefix(PREFIX): curve for part, curve in curves.items()})
+        rows.append([arm, what, *(_cell(curves[part]) if part in curves else "-" for part in columns)])
+        if all(len(curve["steps"]) < 2 for curve in curves.values()):
+            continue  # the table says it all
+        draw = partial(plot_balance, results.logs[arm], keys, what, styles=styles, heading=arm, last=last)
         row = "Coefficients" if quantity == COEFFICIENT else "What else was measured"
         section.add_picture(f"balance_{quantity}_{arm}", draw, f"{what} of '{arm}' over the optimizer steps", row=row)
     header = ["arm", "quantity", *(part or "of no modality" for part in columns)]
@@ -83,6 +85,6 @@ def _cell(curve: dict[str, list[float]]) -> str:
     return mean if high - low < 1e-6 else f"{mean} [{low:.3g}, {high:.3g}]"
 
 
-def _last(results: MergedResults) -> int:
-    """The last step of any arm, so that all figures have one axis."""
-    return max(entry["step"] for runs in results.logs.values() for run in runs for entry in run if "step" in entry)
+def _last(results: MergedResults, arms: Iterable[str]) -> int:
+    """The last step of these arms, so that their figures have one axis."""
+    return max(entry["step"] for arm in arms for run in results.logs[arm] for entry in run if "step" in entry)
