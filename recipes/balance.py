@@ -13,6 +13,8 @@ small budget, and confirmed on other seeds.
     python recipes/balance.py --features FOLDER --seeds 10                     # train.npz, test.npz: {modality}, label
 """
 
+from dataclasses import dataclass
+
 from hf_colearn import CoLearningArguments, CoLearningTrainer
 from hf_colearn.experiments.arms import check_comparable, pick
 from hf_colearn.experiments.balance import BalanceArm, balance_arms, epochs_of
@@ -26,8 +28,13 @@ from hf_colearn.experiments.settings import choose_settings, with_chosen
 from hf_colearn.utils.command_line import run_script
 
 
+@dataclass
+class Options(BalanceOptions):
+    pass
+
+
 def main() -> None:
-    options, training = parse_recipe(BalanceOptions, __file__, by="data")
+    options, training = parse_recipe(Options, __file__, by="data")
     quiet()
     options.check_settings_file(__file__)
     data = load_balance_data(options)

@@ -96,3 +96,34 @@ def test_a_run_of_it_is_scored_by_modality_subset_and_fused(data, tmp_path):
     assert late.metrics["accuracy_text"] == late.metrics["accuracy_given_text"]
     assert late.facts["trained_parameters"] > text.facts["trained_parameters"]
     assert set(late.test.modality_latents) == set(WIDTHS)
+
+
+def test_the_mean_of_probabilities_is_that_of_the_students_softmaxes(data, trained, tmp_path):
+    options = {"mean": "probabilities"}
+    late = trainer(
+        data, tmp_path, ArmPlan("p", "reference", late_ensemble=True, ensemble_options=options), max_steps=5
+    )
+    late.train()
+    rows = data["test"][:]
+    inputs = {f"{name}_features": rows[f"{name}_features"] for name in WIDTHS}
+    trained.model.eval()
+    with torch.no_grad():
+        outputs, alone = late.model.eval()(**inputs), trained.model(**inputs).modality_logits
+        only_text = late.model(text_features=inputs["text_features"])
+    wanted = (alone["audio"].softmax(1) + alone["text"].softmax(1)) / 2
+    torch.testing.assert_close(outputs.logits.softmax(1), wanted)
+    torch.testing.assert_close(only_text.logits.softmax(1), alone["text"].softmax(1))
+    assert not torch.allclose(outputs.logits, (alone["audio"] + alone["text"]) / 2, atol=1e-3)
+
+
+def test_each_modality_may_have_all_steps(data, tmp_path):
+    plan = ArmPlan("l", "reference", late_ensemble=True, ensemble_options={"shares_steps": False})
+    late = trainer(data, tmp_path, plan, max_steps=1)  # fewer than there are modalities
+    late.train()
+    assert [entry["step"] for entry in late.state.log_history if "loss" in entry] == [1, 2]
+
+
+def test_a_mean_of_something_else_is_refused(data, tmp_path):
+    plan = ArmPlan("l", "reference", late_ensemble=True, ensemble_options={"mean": "votes"})
+    with pytest.raises(ValueError, match="mean='votes' is unknown: choose one of logits, probabilities"):
+        trainer(data, tmp_path, plan)

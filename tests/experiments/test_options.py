@@ -12,6 +12,7 @@ import yaml
 from hf_colearn import CoLearningArguments
 from hf_colearn.experiments import options
 from hf_colearn.experiments.options import RecipeOptions, parse_recipe
+from hf_colearn.utils.recipe_files import recipe_names, recipe_script
 
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -205,8 +206,17 @@ def test_avmnist_has_the_published_protocol(name):
     assert {key: protocol(name)[key] for key in published} == published
 
 
+@pytest.mark.parametrize("name", ["cremad", "kinetics_sounds"])
+def test_balance_methods_have_the_protocol_of_the_recipe_of_their_data(name):
+    theirs, ours = protocol(f"{name}_av"), protocol(f"balance_{name}")
+    assert ours.pop("data") == name
+    assert {**theirs, **ours} == theirs
+    assert set(theirs) - set(ours) == {"fusion", "alpha", "alpha_interval", "alpha_learning_rate", "alpha_solver"}
+
+
 # Their students are those of the last step: with few labels there is no validation split to choose on.
 LAST_STEP = ("digits_pairs", "emoji_l2v", "pairs", "stamps_pairs", "weak_modality")
+LAST_STEP += ("balance", "balance_stamps")  # methods that put back weights of their own are compared there
 YAMLS = [path for path in sorted(RECIPES.glob("*.yaml")) if not path.stem.endswith("_settings")]
 
 
@@ -214,7 +224,8 @@ YAMLS = [path for path in sorted(RECIPES.glob("*.yaml")) if not path.stem.endswi
 @pytest.mark.parametrize("path", YAMLS, ids=lambda path: path.stem)
 def test_every_yaml_fits_its_recipe(path, small, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    script = RECIPES / f"{path.stem.removesuffix('_resnet50')}.py"
+    recipe = next(name for name in reversed(recipe_names()) if f"{path.stem}_".startswith(f"{name}_"))
+    script = recipe_script(recipe)
     options_class = runpy.run_path(str(script), run_name="recipe")["Options"]
     argv = ["--config", str(path), "--use_cpu", "true", *(["--small"] if small else [])]
     options, training = parse_recipe(options_class, str(script), argv)
@@ -223,3 +234,19 @@ def test_every_yaml_fits_its_recipe(path, small, tmp_path, monkeypatch):
     if path.stem not in LAST_STEP:
         assert args.load_best_model_at_end and args.metric_for_best_model == "accuracy"
     assert not args.dataloader_drop_last  # Trainer would drop test samples, too
+
+
+def test_an_option_may_have_a_yaml_for_its_value(script):
+    Path(script).with_name("fits_tiny.yaml").write_text("student: of tiny\n")
+    students = {
+        value: parse_recipe(Options, script, argv, by="student")[0].student
+        for value, argv in {
+            "": [],
+            "tiny": ["--student=tiny", "--student", "tiny"],
+            "other": ["--student", "other"],
+        }.items()
+    }
+    assert students == {"": "big", "tiny": "tiny", "other": "other"}
+    options, training = parse_recipe(Options, script, ["--student", "tiny"], by="student")
+    assert (options.size, training["output_dir"]) == (224, "runs/fits_tiny")  # and nothing of the other YAML
+    assert parse_recipe(Options, script, ["--student", "tiny"])[1]["output_dir"] == "runs/fits"
