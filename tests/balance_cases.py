@@ -107,10 +107,10 @@ class Fit:
         return {key: value for key, value in self.logs[step].items() if key.startswith("balance_")}
 
 
-def incomplete(unlabelled=()):
-    """Of the samples of `samples` three lack the image, five the audio, and those named their label; with the collator."""
+def incomplete(unlabelled=(), absent=ABSENT):
+    """The samples of `samples`, of which some rows lack a modality or their label; with the collator."""
     columns = samples().with_format(None)[:]
-    for name, rows in ABSENT.items():
+    for name, rows in absent.items():
         for row in rows:
             columns[f"{name}_features"][row] = None
     columns["labels"] = [-100 if row in unlabelled else label for row, label in enumerate(columns["labels"])]
