@@ -5,12 +5,14 @@ import json
 import numpy as np
 import pytest
 import yaml
+from datasets import Dataset, Video
 
 from hf_colearn.corpora.av_digits import load_av_digits
 from hf_colearn.corpora.image_audio import av_processors, with_av_inputs
 from hf_colearn.experiments.balance_data import BalanceOptions, load_balance_data
 from tiny_corpora import write_dtmf_digits
 from tiny_recipes import main_of
+from tiny_videos import needs_ffmpeg, ramp, tone, write_video
 
 
 QUICK = ["--max_steps", "8", "--eval_steps", "4", "--logging_steps", "1", "--report", "false"]
@@ -111,3 +113,27 @@ def test_digits_are_the_pixels_of_pictures_and_spectrograms(digits):
     assert shapes == {"image_features": (784,), "audio_features": (64,), "labels": ()}
     assert len(data.groups["speaker"]) == len(data.inputs["test"]) == 899
     assert data.make_model(BalanceOptions(latent_dim=8), fusion="mmtm").fusion.stages == ()  # of pooled features
+
+
+@needs_ffmpeg
+def test_clips_are_trained_by_the_protocol_of_their_data(tmp_path):
+    clips = []
+    for label in (0, 1):
+        file = tmp_path / f"{label}.mp4"
+        write_video(file, ramp(12) // 2 + 100 * label, tone(300 + 500 * label, 0.5))
+        clips.append({"bytes": file.read_bytes(), "path": "clip.mp4"})
+    for split, count in (("train", 10), ("test", 2)):
+        cells = {"video": clips * count, "label": ["NEU", "ANG"] * count}
+        mirror = Dataset.from_dict(cells).cast_column("video", Video(decode=False))
+        mirror.to_parquet(tmp_path / "mirror" / f"{split}-00000-of-00001.parquet")
+    asked = ["--data", "cremad", "--hub_id", tmp_path / "mirror", "--small", "--image_size", "32", "--max_steps", "2"]
+    asked += ["--eval_strategy", "steps", "--eval_steps", "2", "--save_steps", "2", "--save_strategy", "steps"]
+    asked += ["--dataloader_num_workers", "0", "--per_device_train_batch_size", "4", "--report", "false"]
+    asked += ["--methods", "greedy", "--settings", "none.yaml", "--arms", "ce", "Greedy, mmtm"]
+    with pytest.raises(FileNotFoundError, match="balance/report.json"):  # of the helper, which knows one name
+        main_of("balance", tmp_path, *asked)
+    report = json.loads((tmp_path / "runs" / "balance_cremad" / "report.json").read_text())
+    assert [run["arm"] for run in report["runs"]] == ["ce", "Greedy, mmtm"]
+    assert report["options"]["optimizer"] == "sgd" and report["options"]["learning_rate"] == 1e-2
+    assert report["samples"] == {"train": 18, "validation": 2, "test": 4}
+    assert report["dataset"].startswith("mirror (6 classes; 18 training, 2 validation and 4 test clips")
