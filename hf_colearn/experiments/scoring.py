@@ -96,7 +96,8 @@ def save_run(
 
 
 def identity_of(trainer: Trainer) -> dict[str, Any]:
-    """What a run depends on, as far as it is known: the arguments, the terms, the teacher's latents, the student."""
+    """What a run depends on, as far as it is known: the arguments, the terms, the balance method, the teacher's latents, the
+    student."""
     arguments = {name: value for name, value in trainer.args.to_dict().items() if name not in _OF_THE_SESSION}
     config = getattr(base_model(trainer.model), "config", None)
     ours = trainer if isinstance(trainer, CoLearningTrainer) else None
@@ -105,6 +106,7 @@ def identity_of(trainer: Trainer) -> dict[str, Any]:
         **arguments,
         "objective": repr(ours.auxiliary_objective if ours else None),
         "weights of terms": repr(ours.alpha if ours else None),
+        "balance": repr(ours.balance if ours else None),
         "bank": banks if len(banks) > 1 else next(iter(banks.values()), None),
         "student": fingerprint.of_json({} if config is None else config.to_dict()),
     }

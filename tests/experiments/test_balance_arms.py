@@ -9,6 +9,7 @@ from hf_colearn import FeatureBackboneConfig
 from hf_colearn.balance import OGM
 from hf_colearn.experiments.balance import RATES, balance_arms, check_methods, epochs_of, methods
 from hf_colearn.experiments.balance_data import BalanceData, BalanceOptions
+from hf_colearn.experiments.scoring import identity_of
 from hf_colearn.experiments.tiny_models import resnet_tiny
 
 
@@ -87,6 +88,12 @@ def test_every_method_takes_the_model_of_its_arm(data, fusion, tmp_path):
         for key, weight in plain.items():  # whatever the fusion, the seed's encoders are the same
             if "classifier" not in key or not model.config.shared_classifier:
                 assert torch.equal(model.encoders.state_dict()[key], weight), (arm.name, key)
+
+
+def test_a_finished_run_is_not_that_of_another_setting_of_the_method(tmp_path):
+    known = [identity_of(tiny.trainer(balance, folder=tmp_path)) for balance in (None, OGM(alpha=0.1), OGM(alpha=0.8))]
+    starts = ("None", "OGM(alpha=0.1,", "OGM(alpha=0.8,")
+    assert all(one["balance"].startswith(start) for one, start in zip(known, starts, strict=True))
 
 
 def test_channels_are_exchanged_between_the_stages_of_convolutional_encoders():
