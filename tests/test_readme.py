@@ -94,6 +94,8 @@ def test_the_snippets_of_several_modalities_and_of_their_balance_run(capsys):
 def test_every_balance_method_is_in_the_readme():
     table = re.search(r"## Modality balance\n(.*?)\n## ", README, flags=re.DOTALL)[1]
     assert set(re.findall(r"^\| `(\w+)\(\)`", table, flags=re.MULTILINE)) == set(CLASSES)
+    for control in re.findall(r"`(\w+\([a-z]+=[\w\"]+\))`", table):
+        eval(control, {**CLASSES})
 
 
 def test_every_file_and_section_that_the_readme_links_to_exists():
