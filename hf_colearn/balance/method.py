@@ -90,8 +90,8 @@ class BalanceMethod(CoLearningCallback):
     def loss(self, seen: ModalityBatch, task: torch.Tensor) -> torch.Tensor:
         """The loss of a micro-batch, a scalar; by default the task's own.
 
-        It is the mean over the labels that count in the optimizer step, as [`~hf_colearn.balance.batch.ModalityBatch`] gives losses; auxiliary terms
-        are added to it with their alpha.
+        It is the mean over the labels that count in the optimizer step, as [`~hf_colearn.balance.batch.ModalityBatch`] gives
+        losses; auxiliary terms are added to it with their alpha.
         """
         return task
 
