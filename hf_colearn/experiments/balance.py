@@ -113,7 +113,6 @@ def methods(epochs: float = 200) -> dict[str, Method]:
     """
     is_short = epochs < SHORT
     stages = {"stage_epochs": 1, "joint_epochs": 1} if is_short else {}
-    annealing = {"annealing_epochs": math.ceil(epochs / 5)} if is_short else {}
     return {
         "ogm": Method("OGM-GE", OGM, strengths("alpha", 0.8, 0.1), nulls={"OGM-GE, shuffled": {"shuffled": True}}),
         "agm": Method("AGM", AGM, strengths("alpha", 1.0, 0.3)),
@@ -124,7 +123,12 @@ def methods(epochs: float = 200) -> dict[str, Method]:
             GradientBlending,
             variants={"G-Blend, online": {"super_epoch": max(1, round(epochs / 4))}},
         ),
-        "etmc": Method("ETMC", EvidentialFusion, fixed=annealing, model={"fusion": "evidential"}),
+        "etmc": Method(
+            "ETMC",
+            EvidentialFusion,
+            strengths("annealing_epochs", 10, math.ceil(epochs / 5)),
+            model={"fusion": "evidential"},
+        ),
         "mses": Method("MSES", EarlyStopPerModality, strengths("patience", 5, 2)),
         "mslr": Method("MSLR", LearningRatePerModality, strengths("memory", 5, 2)),
         "greedy": Method(
