@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from hf_colearn.balance.frozen import FrozenEncoders
-from hf_colearn.balance.method import inner_model
+from hf_colearn.balance.method import inner_model, no_gradient
 from hf_colearn.balance.validation import ValidatedMethod
 from hf_colearn.utils.checks import check_integer, is_number
 
@@ -104,8 +104,14 @@ class EarlyStopPerModality(ValidatedMethod):
 
     def on_gradients(self, model):
         self._frozen.take_gradients(model)
+        if self._has_ended(model):
+            no_gradient(model.parameters())  # a run that is resumed after its end takes one step, which moves nothing
         for name, _ in _encoders(model):
             self.record(**{f"coefficient_{name}": float(name not in self._frozen.names)})
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        if self._has_ended(model):
+            control.should_training_stop = True
 
     def validated(self, scores, model, control):
         for name, encoder in _encoders(model):
@@ -121,8 +127,11 @@ class EarlyStopPerModality(ValidatedMethod):
             if self._waited[name] >= self.patience:
                 self._frozen.names.add(name)
                 self._to_go_back.add(name)
-        if all(name in self._frozen.names for name, _ in _encoders(model)):
+        if self._has_ended(model):
             control.should_training_stop = True
+
+    def _has_ended(self, model: Any) -> bool:
+        return all(name in self._frozen.names for name, _ in _encoders(model))
 
     @torch.no_grad()
     def _go_back(self, model: Any) -> None:

@@ -94,7 +94,7 @@ class InfoReg(BalanceMethod):
             self._epoch = 0 if self._epoch is None else self._epoch + 1
             kept = parameters if any(grows) else {}
             self._start = {name: [x.detach().clone() for x in of_encoder] for name, of_encoder in kept.items()}
-        device = next(iter(parameters.values()))[0].device
+        device = next(model.parameters()).device
         self._start = {name: [x.to(device) for x in weights] for name, weights in self._start.items()}
         self._grows_M = torch.tensor(grows, device=device)
 

@@ -147,6 +147,18 @@ def test_a_resumed_run_is_the_same_and_a_second_run_begins_anew():
     assert whole.state.log_history[0]["balance_coefficient_audio"] == 1.0
 
 
+def test_a_run_that_has_ended_stays_as_it_is_when_it_is_resumed():
+    # With a learning rate of 3 both losses have their minimum at the first of six evaluations.
+    fields = {"learning_rate": 3.0, "save_strategy": "steps", "save_steps": 1}
+    whole, _ = run_with(EarlyStopPerModality(1, 0.0), **fields)
+    last = whole.state.global_step
+    assert last < 6 and set(whole.balance.stopped) == {"image", "audio"}
+    resumed = trainer(EarlyStopPerModality(1, 0.0), model(fusion="concat"), **{**EVALUATED, **fields})
+    concat, _ = run_with(EarlyStopPerModality(1, 0.0), net=model(fusion="concat"), **fields)
+    resumed.train(resume_from_checkpoint=f"out/checkpoint-{concat.state.global_step}")
+    assert same(resumed.model.state_dict(), concat.model.state_dict())  # the fusion's weights, too
+
+
 refusals = Refusals()
 
 
