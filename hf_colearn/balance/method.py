@@ -5,6 +5,7 @@ from inspect import signature
 from typing import Any, ClassVar
 
 import torch
+from accelerate.utils import extract_model_from_parallel
 from torch import nn
 
 from hf_colearn.alpha.learned import LearnedAlpha
@@ -261,7 +262,7 @@ def _no_model(method: BalanceMethod, model: Any) -> str:
 
 def inner_model(model: Any) -> CoLearningForMultimodalClassification | None:
     """The multimodal model within wrappers of processes and adapters; None where there is none."""
-    model = base_model(getattr(model, "module", model))
+    model = base_model(extract_model_from_parallel(model, keep_torch_compile=False))
     return model if isinstance(model, CoLearningForMultimodalClassification) else None
 
 

@@ -74,7 +74,7 @@ class PMR(BalanceMethod):
             raise ValueError(f"momentum={momentum!r}: pass the weight of the former prototypes, from 0 to below 1.")
         if not isinstance(graded, bool):
             raise ValueError(f"graded={graded!r}: pass True for the paper's graded coefficient, or False.")
-        self.alpha, self.epochs, self.graded = alpha, check_epochs(epochs), graded
+        self.alpha, self.momentum, self.graded, self.epochs = alpha, momentum, graded, check_epochs(epochs)
         self.prototypes = Prototypes(momentum)
         self._trainer: Any = None
         self._scores = StepSums()

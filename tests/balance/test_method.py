@@ -145,6 +145,13 @@ def test_encoders_have_adapters_and_no_classifier():
         assert all(f"encoders.{modality}." in name and ".classifier." not in name for name in of_modality)
 
 
+def test_the_model_is_found_within_adapters_and_compilation():
+    net = model()
+    assert inner_model(torch.compile(net, backend="eager")) is net
+    adapted = with_lora(net, 2)
+    assert inner_model(torch.compile(adapted, backend="eager")) is net and inner_model(torch.nn.Linear(1, 1)) is None
+
+
 # ---- what it changes ----
 
 
