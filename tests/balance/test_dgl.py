@@ -6,9 +6,8 @@ from torch.nn.functional import cross_entropy
 
 from balanced_runs import assert_cut_makes_no_difference, assert_resumes, gradients, incomplete, of_encoder
 from docstrings import run_example
-from hf_colearn import ConstantAlpha, ContrastiveAlignment, DisentangledGradients
+from hf_colearn import DisentangledGradients
 from hf_colearn.balance.dgl import DGL
-from hf_colearn.models.lora import with_lora
 from refusals import Refusals, assert_refused
 from tiny_modalities import data, model, trainer
 
@@ -106,29 +105,6 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     assert_resumes(DGL, tmp_path, net=model(modality_dropout=0.3))
 
 
-@pytest.mark.parametrize("kind", ["three", "lora", "bf16", "contrastive", "absent", "clipped"])
-def test_it_trains(kind):
-    net, fields = None, {"max_steps": 2}
-    if kind == "three":
-        net, fields = model(THREE), fields | {"dataset": data(names=THREE)}
-    elif kind == "lora":
-        net = with_lora(model(), 2)
-    elif kind == "bf16":
-        fields |= {"bf16": True}
-    elif kind == "clipped":
-        fields |= {"max_grad_norm": 1e-3}
-    elif kind == "contrastive":
-        fields |= {"objective": ContrastiveAlignment(0.5), "alpha": ConstantAlpha(0.25, "contrastive")}
-    elif kind == "absent":  # steps of one sample, some without the second modality, some without a label
-        fields |= {**incomplete(), "max_steps": 8, "per_device_train_batch_size": 1}
-    run = trainer(DGL(), net, **fields)
-    before = [parameter.clone() for parameter in run.model.parameters()]
-    run.train()
-    assert all(parameter.isfinite().all() for parameter in run.model.parameters())
-    assert not all(map(torch.equal, before, run.model.parameters()))
-    assert all(parameter.requires_grad for parameter in run.model.parameters()) or kind == "lora"
-
-
 # ---- what is refused ----
 
 refusals = Refusals()
@@ -163,10 +139,6 @@ def smoothed_labels(folder):
 @pytest.mark.parametrize(Refusals.NAMES, refusals.cases)
 def test_it_is_refused(situation, error, texts, tmp_path):
     assert_refused(situation, error, texts, tmp_path)
-
-
-def test_the_acronym_is_the_same_class():
-    assert DGL is DisentangledGradients
 
 
 def test_its_example_runs():

@@ -7,10 +7,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from balanced_runs import assert_resumes, gradients, incomplete
-from hf_colearn import ConstantAlpha, ContrastiveAlignment, DynamicFusion
-from hf_colearn.balance.dynamic import DOMFN, sample_losses
+from hf_colearn import DynamicFusion
+from hf_colearn.balance.dynamic import sample_losses
 from hf_colearn.models.dynamic_fusion import disagreement
-from hf_colearn.models.lora import with_lora
 from refusals import Refusals, assert_refused
 from tiny_modalities import data, model, trainer
 
@@ -134,25 +133,6 @@ def test_it_resumes_in_its_pretraining(tmp_path):
     assert_resumes(lambda: DynamicFusion(pretraining_epochs=2), tmp_path, save=3, net=net())  # two steps an epoch
 
 
-@pytest.mark.parametrize("kind", ["lora", "bf16", "contrastive", "absent"])
-def test_it_trains(kind):
-    trained, fields = net(), {"max_steps": 2, "dataset": data(8)}
-    if kind == "lora":
-        trained = with_lora(trained, 2)
-    elif kind == "bf16":
-        fields |= {"bf16": True}
-    elif kind == "contrastive":
-        fields |= {"objective": ContrastiveAlignment(0.5), "alpha": ConstantAlpha(0.25, "contrastive")}
-    elif kind == "absent":  # steps of one sample, some without the second modality, some without a label
-        fields |= {**incomplete(8), "max_steps": 8, "per_device_train_batch_size": 1}
-    before = copy.deepcopy(trained.state_dict())
-    run = trainer(DynamicFusion(), trained, **fields)
-    run.train()
-    moved = {name for name, weight in run.model.state_dict().items() if not torch.equal(weight, before[name])}
-    assert any("encoders.audio" in name for name in moved) and any("fusion" in name for name in moved)
-    assert all(parameter.isfinite().all() for parameter in run.model.parameters())
-
-
 # ---- what is refused ----
 
 refusals = Refusals()
@@ -194,7 +174,3 @@ def half_an_epoch(folder):
 @pytest.mark.parametrize(Refusals.NAMES, refusals.cases)
 def test_it_is_refused(situation, error, texts, tmp_path):
     assert_refused(situation, error, texts, tmp_path)
-
-
-def test_the_acronym_is_the_same_class():
-    assert DOMFN is DynamicFusion

@@ -7,9 +7,8 @@ import torch
 from torch.distributions import Dirichlet, kl_divergence
 
 from balanced_runs import assert_resumes, gradients, incomplete
-from hf_colearn import ConstantAlpha, ContrastiveAlignment, EvidentialFusion
-from hf_colearn.balance.evidential import ETMC, dirichlet_loss, divergence_from_uniform, expected_cross_entropy
-from hf_colearn.models.lora import with_lora
+from hf_colearn import EvidentialFusion
+from hf_colearn.balance.evidential import dirichlet_loss, divergence_from_uniform, expected_cross_entropy
 from refusals import Refusals, assert_refused
 from tiny_modalities import data, model, trainer
 
@@ -136,25 +135,6 @@ def test_it_resumes_with_its_annealing(tmp_path):
     assert_resumes(lambda: EvidentialFusion(2), tmp_path, save=3, net=net())  # two steps an epoch
 
 
-@pytest.mark.parametrize("kind", ["lora", "bf16", "contrastive", "absent", "dropout"])
-def test_it_trains(kind):
-    trained, fields = net(modality_dropout=0.5 if kind == "dropout" else 0.0), {"max_steps": 2, "dataset": data(8)}
-    if kind == "lora":
-        trained = with_lora(trained, 2)
-    elif kind == "bf16":
-        fields |= {"bf16": True}
-    elif kind == "contrastive":
-        fields |= {"objective": ContrastiveAlignment(0.5), "alpha": ConstantAlpha(0.25, "contrastive")}
-    elif kind == "absent":  # steps of one sample, some without the second modality, some without a label
-        fields |= {**incomplete(8), "max_steps": 8, "per_device_train_batch_size": 1}
-    before = copy.deepcopy(trained.state_dict())
-    run = trainer(EvidentialFusion(1), trained, **fields)
-    run.train()
-    moved = {name for name, weight in run.model.state_dict().items() if not torch.equal(weight, before[name])}
-    assert any("pseudo" in name for name in moved) and any("encoders.audio" in name for name in moved)
-    assert all(parameter.isfinite().all() for parameter in run.model.parameters())
-
-
 # ---- what is refused ----
 
 refusals = Refusals()
@@ -189,7 +169,3 @@ def a_number(folder):
 @pytest.mark.parametrize(Refusals.NAMES, refusals.cases)
 def test_it_is_refused(situation, error, texts, tmp_path):
     assert_refused(situation, error, texts, tmp_path)
-
-
-def test_the_acronym_is_the_same_class():
-    assert ETMC is EvidentialFusion

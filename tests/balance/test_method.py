@@ -7,6 +7,7 @@ import torch
 from datasets import Dataset
 from torch.nn.functional import cross_entropy
 
+import hf_colearn
 import tiny
 from hf_colearn import (
     CoLearningForMultimodalClassification,
@@ -14,6 +15,7 @@ from hf_colearn import (
     ContrastiveAlignment,
     LearnedAlpha,
     MultimodalCollator,
+    balance,
 )
 from hf_colearn.balance.batch import ModalityBatch, unimodal_logits
 from hf_colearn.balance.frozen import FrozenEncoders
@@ -150,6 +152,16 @@ def test_the_model_is_found_within_adapters_and_compilation():
     assert inner_model(torch.compile(net, backend="eager")) is net
     adapted = with_lora(net, 2)
     assert inner_model(torch.compile(adapted, backend="eager")) is net and inner_model(torch.nn.Linear(1, 1)) is None
+
+
+@pytest.mark.parametrize(
+    "acronym, name",
+    [("OGMGE", "OGM"), ("GBlend", "GradientBlending"), ("ETMC", "EvidentialFusion"), ("MSES", "EarlyStopPerModality"),
+     ("MSLR", "LearningRatePerModality"), ("Greedy", "GreedyCuration"), ("DOMFN", "DynamicFusion"),
+     ("MLA", "AlternatingAdaptation"), ("DGL", "DisentangledGradients")],
+)  # fmt: skip
+def test_the_acronym_is_the_same_class(acronym, name):
+    assert getattr(balance, acronym) is getattr(hf_colearn, name)
 
 
 # ---- what it changes ----

@@ -11,7 +11,6 @@ from hf_colearn import ConstantAlpha, ContrastiveAlignment, LearnedAlpha, MMPare
 from hf_colearn.balance.method import encoder_parameters
 from hf_colearn.balance.mm_pareto import combined_gradient, fused_weight
 from hf_colearn.data.multimodal import without_modality
-from hf_colearn.models.lora import with_lora
 from refusals import Refusals, assert_refused
 from tiny_modalities import NAMES, data, model, trainer
 
@@ -204,23 +203,6 @@ def test_steps_without_a_modality_give_finite_gradients_and_zeros_to_its_encoder
 
 def test_a_resumed_run_is_the_same(tmp_path):
     assert_resumes(MMPareto, tmp_path)
-
-
-def test_bf16_and_adapters():
-    net = with_lora(model(), 2)
-    before = {name: weight.clone() for name, weight in net.state_dict().items()}
-    run = trainer(
-        MMPareto(),
-        net,
-        max_steps=2,
-        bf16=True,
-        objective=ContrastiveAlignment(),
-        alpha=ConstantAlpha(0.5, "contrastive"),
-    )
-    run.train()
-    moved = {name for name, weight in net.state_dict().items() if not torch.equal(weight, before[name])}
-    assert all(weight.isfinite().all() for weight in net.state_dict().values())
-    assert any("image" in name and "lora_B" in name for name in moved) and not any("base_layer" in n for n in moved)
 
 
 # ---- what is refused ----

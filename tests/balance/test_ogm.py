@@ -8,10 +8,9 @@ from torch import nn
 
 from balanced_runs import assert_cut_makes_no_difference, assert_resumes, gradients, incomplete, of_encoder
 from docstrings import run_example
-from hf_colearn import OGM, ConstantAlpha, ContrastiveAlignment
-from hf_colearn.balance.ogm import OGMGE, coefficients
+from hf_colearn import OGM
+from hf_colearn.balance.ogm import coefficients
 from hf_colearn.balance.scores import means_of, true_class_probability
-from hf_colearn.models.lora import with_lora
 from refusals import Refusals, assert_refused
 from tiny_modalities import data, model, trainer
 
@@ -160,27 +159,6 @@ def test_the_next_step_draws_other_noise():
     assert not torch.allclose(first["encoders.image.latent_head.weight"], second["encoders.image.latent_head.weight"])
 
 
-@pytest.mark.parametrize("kind", ["three", "lora", "bf16", "contrastive", "absent"])
-def test_it_trains(kind):
-    net, fields = None, {"max_steps": 2}
-    if kind == "three":
-        net, fields = model(THREE), fields | {"dataset": data(names=THREE)}
-    elif kind == "lora":
-        net = with_lora(model(), 2)
-    elif kind == "bf16":
-        fields |= {"bf16": True}
-    elif kind == "contrastive":
-        fields |= {"objective": ContrastiveAlignment(0.5), "alpha": ConstantAlpha(0.25, "contrastive")}
-    elif kind == "absent":  # steps of one sample, some without the second modality, some without a label
-        fields |= {**incomplete(), "max_steps": 8, "per_device_train_batch_size": 1}
-    run = trainer(OGM(), net, **fields)
-    run.train()
-    names = THREE if kind == "three" else ("image", "audio")
-    for log in run.state.log_history[:-1]:
-        assert all(0 <= log[f"balance_coefficient_{name}"] <= 1 for name in names)
-    assert all(parameter.isfinite().all() for parameter in run.model.parameters())
-
-
 # ---- what is refused ----
 
 refusals = Refusals()
@@ -221,10 +199,6 @@ def several_labels(folder):
 @pytest.mark.parametrize(Refusals.NAMES, refusals.cases)
 def test_it_is_refused(situation, error, texts, tmp_path):
     assert_refused(situation, error, texts, tmp_path)
-
-
-def test_the_acronym_is_the_same_class():
-    assert OGMGE is OGM
 
 
 def test_its_example_runs():
