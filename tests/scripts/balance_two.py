@@ -24,6 +24,7 @@ def train(name, folder, processes=1):
     """What the method came to, on samples of which some lack a modality or a label, unequally many on the processes."""
     batch = SAMPLES // processes
     sizes = {"per_device_train_batch_size": batch, "train_sampling_strategy": "sequential"}
+    sizes["ddp_find_unused_parameters"] = False  # every parameter must have a gradient, if only of 0
     fit = Fit(CASES[name], folder, **incomplete(UNLABELLED, ABSENT), **sizes).train()
     assert world_size() == processes
     return {"weights": fit.weights, "logs": [fit.curves(step) for step in range(len(fit.logs))]}
