@@ -221,7 +221,7 @@ def _facts_of(trainer: Trainer, test_dataset: Any, scored: "_Scored") -> dict[st
 
 
 def facts_of_training(trainer: Trainer) -> dict[str, Any]:
-    """What a run keeps of its training: samples, weights, processes, objective, alpha and teacher."""
+    """What a run keeps of its training: samples, weights, processes, objective, alpha, balance method and teacher."""
     model: Any = trainer.model
     weights = list(model.parameters())
     facts = {
@@ -231,11 +231,12 @@ def facts_of_training(trainer: Trainer) -> dict[str, Any]:
         "processes": distributed.world_size(),
     }
     if not isinstance(trainer, CoLearningTrainer):
-        return {**facts, "objective": None, "alpha": None, "teacher": None}
+        return {**facts, "objective": None, "alpha": None, "balance": None, "teacher": None}
     return {
         **facts,
         "objective": None if trainer.auxiliary_objective is None else repr(trainer.auxiliary_objective),
         "alpha": None if trainer.alpha is None else repr(trainer.alpha),
+        "balance": None if trainer.balance is None else repr(trainer.balance),
         "teacher": None if trainer.bank is None else public(trainer.bank.description),
     }
 

@@ -58,6 +58,8 @@ def test_every_arm_is_trained_with_its_setting_and_reported_by_modality(compared
     _, report = compared
     assert {run["arm"]: run["kind"] for run in report["runs"]} == ARMS and len(report["runs"]) == 2 * len(ARMS)
     logs = {run["arm"]: run["history"] for run in report["runs"]}
+    methods = {run["arm"]: run["balance"] for run in report["runs"]}
+    assert methods["ce"] is None and methods["OGM-GE"].startswith("OGM(alpha=0.1, noise=True")
     rates = {arm: max(entry.get("learning_rate", 0) for entry in log) for arm, log in logs.items()}
     assert rates["ce"] == pytest.approx(0.3 * 6e-3) and rates["OGM-GE"] == rates["MLA"] == pytest.approx(6e-3)
     assert all({"accuracy", "accuracy_image", "accuracy_audio"} <= set(run["metrics"]) for run in report["runs"][:4])
