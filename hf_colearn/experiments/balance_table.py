@@ -36,14 +36,15 @@ class BalanceTable:
     metric: str = "accuracy"
 
     @property
-    def late(self) -> str | None:
-        """The late ensemble with the highest mean; None where there is none."""
+    def late(self) -> list[str]:
+        """The late ensembles to compare with: that of equal total updates, and the one with the highest mean."""
         means = {
             arm: np.mean([run.metrics[self.metric] for run in runs])
             for arm, runs in by_arm(self.runs).items()
             if arm.startswith(LATE)
         }
-        return max(means, key=lambda arm: means[arm], default=None)
+        best = max(means, key=lambda arm: means[arm], default=LATE)
+        return [arm for arm in dict.fromkeys([LATE, best]) if arm in means]
 
     def to_label_loss(self) -> dict[str, Estimate]:
         """Of every arm but the label losses the difference to that of its own fusion where it was trained, or else to the
@@ -60,16 +61,14 @@ class BalanceTable:
         levels = {against: arms for against, arms in levels.items() if len(arms) > 1}
         return _differences(compare_levels(levels, metric=self.metric)) if levels else {}
 
-    def to_late_ensemble(self) -> dict[str, Estimate]:
-        """Of every other arm the difference to the best late ensemble; those of the methods are corrected together."""
-        if self.late is None:
-            return {}
+    def to_late_ensemble(self, late: str) -> dict[str, Estimate]:
+        """Of every other arm the difference to a late ensemble; those of the methods are corrected together."""
         others = [
             self._arm(plan.name, "reference" if plan.kind == "baseline" else plan.kind)
             for plan in self.plans
-            if plan.name != self.late
+            if plan.name != late
         ]
-        return _differences({"": compare([self._arm(self.late, "baseline"), *others], metric=self.metric)})
+        return _differences({"": compare([self._arm(late, "baseline"), *others], metric=self.metric)})
 
     def steps(self) -> dict[str, float]:
         """What a training step costs beside the baseline's: the median over seeds of the ratios."""
@@ -85,14 +84,14 @@ class BalanceTable:
         heads, *by_modality = modality_rows(self.runs, self.metric)
         shown = [i for i, name in enumerate(heads) if i and name != "fused" and not name.startswith("given ")]
         cells = {row[0]: [row[i] for i in shown] for row in by_modality}
-        to_loss, to_late, steps = self.to_label_loss(), self.to_late_ensemble(), self.steps()
-        late = [] if self.late is None else [f"vs {self.late} [pp]"]
+        to_loss, to_late, steps = self.to_label_loss(), [*map(self.to_late_ensemble, self.late)], self.steps()
+        late = [f"vs {name} [pp]" for name in self.late]
         header = ["arm", "kind", f"{self.metric} [%]", *(heads[i] for i in shown), "vs ce [pp]", *late]
         rows = [[*header, "step", "setting"]]
         for plan in self.plans:
             scores = [run.metrics[self.metric] for run in by_arm(self.runs)[plan.name]]
             fused = "-" if plan.modality is not None else f"{100 * np.mean(scores):.2f}"
-            against = [points(to_late.get(plan.name))] if late else []
+            against = [points(differences.get(plan.name)) for differences in to_late]
             rows.append(
                 [
                     plan.name,
@@ -116,14 +115,14 @@ class BalanceTable:
             "of the ratios. A rate is relative to the recipe's learning rate.",
             "'vs ce' is against the label loss with the arm's own fusion where that was trained, or else the baseline's.",
         ]
-        if self.late is not None:
+        if len(self.late) > 1:
             notes.append(
-                f"'{self.late}' is the late ensemble with the highest mean; picking it afterwards favours the reference."
+                f"'{self.late[-1]}' is the late ensemble with the highest mean; picking it afterwards favours the reference."
             )
         if seeds > 1:
             notes.append(
                 "Brackets are t-intervals of differences paired by seed; those of the methods are corrected for their number "
-                "(Holm), once in each of the two columns."
+                "(Holm), once in each column."
             )
             notes += self._verdicts()
         return [*notes, *self.notes]
@@ -131,7 +130,8 @@ class BalanceTable:
     def _verdicts(self) -> list[str]:
         methods = [plan.name for plan in self.plans if plan.kind == "colearned"]
         found = []
-        columns = {"the label loss (ce)": self.to_label_loss(), "the late ensemble": self.to_late_ensemble()}
+        columns = {"the label loss (ce)": self.to_label_loss()}
+        columns |= {f"'{late}'": self.to_late_ensemble(late) for late in self.late}
         for what, differences in columns.items():
             known = [name for name in methods if name in differences]
             if not known:
@@ -156,8 +156,7 @@ class BalanceTable:
         numbers = {
             "settings": {plan.name: dict(plan.setting) for plan in self.plans},
             "to_label_loss": _plain(self.to_label_loss()),
-            "late_ensemble": self.late,
-            "to_late_ensemble": _plain(self.to_late_ensemble()),
+            "to_late_ensemble": {late: _plain(self.to_late_ensemble(late)) for late in self.late},
             "steps": self.steps(),
         }
         files[1].write_text(json.dumps(finite(numbers), indent=1))

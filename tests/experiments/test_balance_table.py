@@ -63,9 +63,11 @@ def test_an_arm_is_held_against_the_label_loss_with_its_own_fusion(table):
     assert "ce" not in gains and "ce, mmtm" not in gains
 
 
-def test_the_best_late_ensemble_is_the_reference_and_methods_are_corrected_for_their_number(table):
-    assert table.late == "late ensemble, as long"
-    gains = table.to_late_ensemble()
+def test_late_ensembles_of_equal_updates_and_the_best_are_references_and_methods_are_corrected(table):
+    assert table.late == ["late ensemble", "late ensemble, as long"]
+    # OGM-GE at equal total updates: (.05 + .08 + .05) / 3
+    assert table.to_late_ensemble("late ensemble")["OGM-GE"].mean == pytest.approx(0.06)
+    gains = table.to_late_ensemble("late ensemble, as long")
     assert gains["OGM-GE"].mean == pytest.approx(0.0) and gains["Greedy, mmtm"].mean == pytest.approx(-0.32 / 3)
     # Holm with two methods: the smaller p is held against .05 / 2, a bracket of 97.5 %.
     assert gains["Greedy, mmtm"].confidence == pytest.approx(0.975) and gains["Greedy, mmtm"].is_loss
@@ -82,17 +84,18 @@ def test_what_a_step_costs_is_the_median_of_ratios_by_seed(table):
 def test_the_table_has_all_arms_by_modality_and_says_which_are_better(table, tmp_path):
     header, *rows = table.rows()
     assert header[:5] == ["arm", "kind", "accuracy [%]", "image", "audio"]
-    assert header[5:] == ["vs ce [pp]", "vs late ensemble, as long [pp]", "step", "setting"]
+    late = ["vs late ensemble [pp]", "vs late ensemble, as long [pp]"]
+    assert header[5:] == ["vs ce [pp]", *late, "step", "setting"]
     by_name = {row[0]: row for row in rows}
     assert by_name["ce"][2:6] == ["52.00", "42.00", "30.00", "-"]
     assert by_name["image alone"][2:5] == ["-", "45.33", "-"]  # in the column of its modality
     said = table.text()
     assert "Of 2 methods better than the label loss (ce): OGM-GE +10.00" in said
-    assert "Of 2 methods better than the late ensemble: none." in said and "Greedy has another fusion." in said
+    assert "Of 2 methods better than 'late ensemble, as long': none." in said and "Greedy has another fusion." in said
     page, numbers = table.write(tmp_path, "Balance")
     assert page.read_text().startswith("# Balance\n") and "\n| OGM-GE  " in page.read_text()
     written = json.loads(numbers.read_text())
-    assert written["late_ensemble"] == "late ensemble, as long" and written["steps"]["OGM-GE"] == pytest.approx(1.2)
+    assert list(written["to_late_ensemble"]) == table.late and written["steps"]["OGM-GE"] == pytest.approx(1.2)
 
 
 def test_one_seed_claims_nothing():
