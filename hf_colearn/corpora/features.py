@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
@@ -183,15 +184,15 @@ def _column(file: Path, name: str, column: pa.Array) -> np.ndarray:
             row = column.is_null().to_pylist().index(True)
             raise ValueError(f"`{name}` of '{file}' is null in row {row}: complete it, or leave the sample out.")
         return np.asarray(column.to_pylist())
-    rows = column.to_pylist()
-    widths = {len(row) for row in rows if row is not None}
-    if len(widths) != 1:
+    widths = pc.list_value_length(column).drop_null().unique().to_pylist()
+    if len(widths) != 1 or not widths[0]:
         raise ValueError(
             f"`{name}` of '{file}' has rows of {sorted(widths) or 'no'} numbers: a modality has as many in every row."
         )
-    width = widths.pop()
-    cells = [[np.nan] * width if row is None else [np.nan if x is None else x for x in row] for row in rows]
-    return np.asarray(cells)
+    given = column.flatten().to_numpy(zero_copy_only=False)  # of the rows that are there; a null among numbers is NaN
+    rows = np.full((len(column), widths[0]), np.nan, given.dtype if given.dtype.kind == "O" else np.float64)
+    rows[column.is_valid().to_numpy(zero_copy_only=False)] = given.reshape(-1, widths[0])
+    return rows
 
 
 def _checked(file: Path, name: str, array: np.ndarray) -> np.ndarray:
