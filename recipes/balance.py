@@ -5,9 +5,9 @@ features of any data set. Settings of all arms, the baseline and the references 
 small budget, and confirmed on other seeds.
 
     python recipes/balance.py --small                                          # a smoke test: handwritten and DTMF digits
-    R="recipes/balance.py --data stamps --data_dir STAMPS"
-    python $R --choose true --seed 0 --seeds 2                                 # into balance_settings.yaml
-    python $R --seed 100 --seeds 10 --methods all                              # confirms them
+    python recipes/balance.py --audio_dir FSDD --choose --seed 0 --seeds 2     # into balance_settings.yaml
+    python recipes/balance.py --audio_dir FSDD --seed 100 --seeds 10           # confirms them, all methods
+    python recipes/balance.py --data stamps --data_dir STAMPS --seeds 10
     python recipes/balance.py --audio_dir FSDD --seeds 5 --methods ogm agm mla --fusions concat film
     python recipes/balance.py --data cremad --data_dir CREMA-D --seeds 5       # the protocol of Yang et al. (NeurIPS 2024)
     python recipes/balance.py --features FOLDER --seeds 10                     # train.npz, test.npz: {modality}, label
