@@ -14,7 +14,7 @@ from torch import nn
 
 from hf_colearn.balance.batch import ModalityBatch
 from hf_colearn.balance.method import BalanceMethod
-from hf_colearn.balance.scores import means_of, true_class_probability
+from hf_colearn.balance.scores import mean_of_others, means_of, true_class_probability
 from hf_colearn.utils.checks import check_positive
 from hf_colearn.utils.distributed import mean_over_processes
 
@@ -201,9 +201,8 @@ def coefficients(scores_M: torch.Tensor, means_M: torch.Tensor, alpha: float) ->
 
 def _ratios(scores_M: torch.Tensor) -> torch.Tensor:
     """exp of the mean of the others' scores less one's own; 1 where either is not known."""
-    known_M, scores_M = ~scores_M.isnan(), scores_M.nan_to_num()
-    others_M = (scores_M.sum() - scores_M) / (known_M.sum() - 1).clamp(min=1)
-    return torch.where(known_M & (known_M.sum() > 1), (others_M - scores_M).exp(), 1)
+    ratios_M = (mean_of_others(scores_M) - scores_M).exp()
+    return torch.where(ratios_M.isnan(), 1, ratios_M)
 
 
 def scale_gradient(tensor: torch.Tensor, factor: torch.Tensor) -> None:

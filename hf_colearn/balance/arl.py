@@ -75,7 +75,7 @@ class ARL(BalanceMethod):
 
     def loss(self, seen, task):
         gamma = self.gamma if self._epoch >= self.start else 1.0
-        return seen.fused_loss + gamma * torch.stack([*seen.unimodal_losses.values()]).sum()
+        return seen.fused_loss + gamma * seen.sum_of_unimodal_losses
 
     def on_gradients(self, model):
         magnitudes_M, entropies_M, counts_M = self._sums.take().chunk(3)

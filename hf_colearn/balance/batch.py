@@ -79,6 +79,11 @@ class ModalityBatch:
         """Of every modality, `(B, C)`, see [`unimodal_logits`]; they mean nothing where it is absent."""
         return unimodal_logits(self.model, self.outputs, self.unimodal)
 
+    @property
+    def all_logits(self) -> list[torch.Tensor]:
+        """The fused logits and those of every head, which all parameters have a part in."""
+        return [self.outputs["logits"], *self.outputs["modality_logits"].values()]
+
     def labels_of(self, name: str) -> torch.Tensor:
         """The labels, with those of samples that lack the modality as ones that do not count."""
         present_B = self.present_BM[:, self.modalities.index(name)]
@@ -100,6 +105,11 @@ class ModalityBatch:
     def unimodal_losses(self) -> dict[str, torch.Tensor]:
         """l(u_m) of every modality."""
         return {name: self.loss_of(logits_BC, name) for name, logits_BC in self.unimodal_logits.items()}
+
+    @property
+    def sum_of_unimodal_losses(self) -> torch.Tensor:
+        r"""\\(\sum_m l(u_m)\\)."""
+        return torch.stack([*self.unimodal_losses.values()]).sum()
 
 
 def unimodal_logits(

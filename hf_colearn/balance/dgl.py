@@ -65,9 +65,9 @@ class DisentangledGradients(BalanceMethod):
     def loss(self, seen, task):
         fused = seen.loss_of(_fused_alone(seen))
         if self.unimodal == "heads":
-            return fused + self.alpha * _sum(seen.unimodal_losses)
+            return fused + self.alpha * seen.sum_of_unimodal_losses
         with without_gradient(seen.model.fusion):
-            of_encoders = _sum(seen.unimodal_losses)
+            of_encoders = seen.sum_of_unimodal_losses
         # The heads have no part in this: what is left of the task's loss are theirs.
         return fused + self.alpha * of_encoders + (task - seen.fused_loss)
 
@@ -85,10 +85,6 @@ def _fused_alone(seen: ModalityBatch) -> torch.Tensor:
         for values in (seen.latents, seen.outputs["modality_logits"])
     )
     return model.fusion(latents, logits, mask_BM)[1]
-
-
-def _sum(losses: dict[str, torch.Tensor]) -> torch.Tensor:
-    return torch.stack([*losses.values()]).sum()
 
 
 @contextmanager

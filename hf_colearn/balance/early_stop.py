@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from hf_colearn.balance.frozen import FrozenEncoders
-from hf_colearn.balance.method import inner_model, no_gradient
+from hf_colearn.balance.method import balanced_model, no_gradient
 from hf_colearn.balance.validation import ValidatedMethod
 from hf_colearn.utils.checks import check_integer, is_number
 
@@ -164,9 +164,7 @@ def smoothed(loss: float, before: float | None, share: float) -> float:
 
 
 def _encoders(model: Any) -> list[tuple[str, nn.Module]]:
-    inner = inner_model(model)
-    assert inner is not None
-    return list(inner.encoders.items())
+    return list(balanced_model(model).encoders.items())
 
 
 def _moving(encoder: nn.Module) -> Mapping[str, torch.Tensor]:

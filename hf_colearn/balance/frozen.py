@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from hf_colearn.balance.method import inner_model, no_gradient
+from hf_colearn.balance.method import balanced_model, no_gradient
 
 
 class FrozenEncoders:
@@ -23,8 +23,7 @@ class FrozenEncoders:
     def attach(self, model: nn.Module) -> None:
         """Before a run: from now on frozen encoders of the model run in evaluation mode."""
         self.detach()
-        inner = inner_model(model)
-        assert inner is not None
+        inner = balanced_model(model)
 
         def evaluate(module: nn.Module, *_: Any) -> None:
             if module.training:
@@ -45,8 +44,7 @@ class FrozenEncoders:
 
     def parameters(self, model: nn.Module) -> Iterable[nn.Parameter]:
         """Those that are frozen now."""
-        inner = inner_model(model)
-        assert inner is not None
+        inner = balanced_model(model)
         for name in self.names:
             for key, parameter in inner.encoders[name].named_parameters():
                 if self.heads or not key.startswith("classifier"):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.utils import get_total_norm
 
-from hf_colearn.balance.method import BalanceMethod, inner_model, no_gradient
+from hf_colearn.balance.method import BalanceMethod, balanced_model, no_gradient
 from hf_colearn.models.lora import trained_layer
 from hf_colearn.utils.checks import check_integer, is_number
 from hf_colearn.utils.distributed import is_distributed, mean_over_processes, world_size
@@ -92,8 +92,7 @@ class GreedyCuration(BalanceMethod):
                 _keep_gates(exchange, self._gate_sums[i])
 
     def on_gradients(self, model):
-        inner = inner_model(model)
-        assert inner is not None
+        inner = balanced_model(model)
         fusion = _fusion(model)
         if self.curated is not None:
             others = [i for i in range(len(inner.modalities)) if i != self.curated]
@@ -171,9 +170,7 @@ def _keep_gates(exchange: Any, sums_S: torch.Tensor) -> None:
 
 
 def _fusion(model: Any) -> Any:
-    inner = inner_model(model)
-    assert inner is not None
-    return trained_layer(inner.fusion)
+    return trained_layer(balanced_model(model).fusion)
 
 
 Greedy = GreedyCuration

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from hf_colearn.balance.method import BalanceMethod, encoder_parameters
-from hf_colearn.balance.scores import StepSums, means_of, score_sums
+from hf_colearn.balance.scores import StepSums, mean_of_others, means_of, score_sums
 from hf_colearn.utils.checks import check_choice, check_positive, is_number
 from hf_colearn.utils.distributed import mean_over_processes, world_size
 
@@ -102,7 +102,7 @@ class InfoReg(BalanceMethod):
         self._sums.add(score_sums(seen))
 
     def loss(self, seen, task):
-        return seen.fused_loss + torch.stack([*seen.unimodal_losses.values()]).sum()
+        return seen.fused_loss + seen.sum_of_unimodal_losses
 
     def on_gradients(self, model):
         assert self._grows_M is not None
@@ -144,12 +144,10 @@ def coefficients(
         beta (`float`): The largest is e times it.
         on (`str`, *optional*, defaults to `"dominant"`): Or `"weaker"`.
     """
-    known_M = ~means_M.isnan()
     dominant = means_M.nan_to_num(-torch.inf).argmax()
     weaker = means_M.nan_to_num(torch.inf).argmin()
-    others = (means_M.nan_to_num().sum() - means_M[dominant]) / (known_M.sum() - 1)
-    gap = counts_M[dominant] * (means_M[dominant] - others)
-    is_on = grows_M[dominant] & (known_M.sum() > 1) & (gap > 0)
+    gap = counts_M[dominant] * (means_M[dominant] - mean_of_others(means_M)[dominant])
+    is_on = grows_M[dominant] & (gap > 0)  # NaN where there is none to compare with
     regulated = dominant if on == "dominant" else weaker
     is_regulated_M = torch.arange(len(means_M), device=means_M.device) == regulated
     return torch.where(is_regulated_M & is_on, beta * gap.tanh().exp(), 0)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hf_colearn.balance.method import inner_model
+from hf_colearn.balance.method import balanced_model
 from hf_colearn.balance.validation import ValidatedMethod
 from hf_colearn.utils.checks import check_integer, check_positive
 
@@ -94,7 +94,7 @@ class LearningRatePerModality(ValidatedMethod):
         optimizer.param_groups[:] = groups
 
     def validated(self, scores, model, control):
-        for name in _inner_modalities(model):
+        for name in balanced_model(model).modalities:
             accuracy, before = scores[name].accuracy, self._accuracies.setdefault(name, [])
             self._speeds[name] = speed(accuracy, before)
             self._accuracies[name] = [*before, accuracy][-self.memory :]
@@ -108,7 +108,7 @@ class LearningRatePerModality(ValidatedMethod):
     def on_optimizer_step(self, args, state, control, model=None, optimizer=None, **kwargs):
         for group, rate in zip(optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate
-        self.record(**{f"coefficient_{name}": self.coefficient(name) for name in _inner_modalities(model)})
+        self.record(**{f"coefficient_{name}": self.coefficient(name) for name in balanced_model(model).modalities})
 
     def state_dict(self):
         return {
@@ -126,18 +126,10 @@ def speed(accuracy: float, before: Sequence[float]) -> float:
     return accuracy * len(before) / sum(before) if sum(before) else 1.0
 
 
-def _inner_modalities(model: Any) -> tuple[str, ...]:
-    inner = inner_model(model)
-    assert inner is not None
-    return inner.modalities
-
-
 def _owners(model: Any) -> dict[Any, str]:
     """Whose encoder or head a parameter is, where it is of one modality alone."""
-    inner = inner_model(model)
-    assert inner is not None
     owners: dict[Any, set[str]] = {}
-    for name, encoder in inner.encoders.items():
+    for name, encoder in balanced_model(model).encoders.items():
         for parameter in encoder.parameters():
             owners.setdefault(parameter, set()).add(name)
     return {parameter: next(iter(names)) for parameter, names in owners.items() if len(names) == 1}

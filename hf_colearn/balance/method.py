@@ -10,6 +10,7 @@ from torch import nn
 
 from hf_colearn.alpha.learned import LearnedAlpha
 from hf_colearn.balance.batch import UNIMODAL, ModalityBatch, unimodal_logits
+from hf_colearn.models.heads import zero_gradient
 from hf_colearn.models.lora import base_model
 from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
 from hf_colearn.utils.callback import CoLearningCallback
@@ -141,9 +142,7 @@ class BalanceMethod(CoLearningCallback):
         if type(self).loss is BalanceMethod.loss:
             return terms
         # Plain DDP waits for a gradient of every parameter, and a method's loss may leave some out.
-        every = [seen.outputs["logits"], *seen.outputs["modality_logits"].values()]
-        nothing = torch.stack([0 * logits_BC.flatten()[:1].float().sum() for logits_BC in every]).sum()
-        return {**terms, "task": self.loss(seen, terms["task"]) + nothing}
+        return {**terms, "task": zero_gradient(self.loss(seen, terms["task"]), seen.all_logits)}
 
     def on_train_begin(self, args, state, control, **kwargs):
         self._curves, self._seen = {}, None
@@ -266,11 +265,24 @@ def inner_model(model: Any) -> CoLearningForMultimodalClassification | None:
     return model if isinstance(model, CoLearningForMultimodalClassification) else None
 
 
+def balanced_model(model: Any) -> CoLearningForMultimodalClassification:
+    """The multimodal model within wrappers and adapters, which `setup` has made sure of."""
+    inner = inner_model(model)
+    assert inner is not None
+    return inner
+
+
+def task_share(trainer: Any) -> float:
+    """What the trainer multiplies the task's loss with, beside auxiliary terms."""
+    if trainer.auxiliary_objective is None:
+        return 1.0
+    return 1.0 - sum(trainer.alpha.weights().values())
+
+
 def encoder_parameters(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     r"""The trainable parameters of every modality's encoder, \\(\theta_m\\): backbone and latent head, adapters among them,
     and not its classifier."""
-    inner = inner_model(model)
-    assert inner is not None
+    inner = balanced_model(model)
     return {
         name: [
             parameter

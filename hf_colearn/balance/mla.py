@@ -7,15 +7,15 @@ import torch
 
 from hf_colearn.balance.batch import ModalityBatch
 from hf_colearn.balance.frozen import FrozenEncoders
-from hf_colearn.balance.method import BalanceMethod, inner_model
+from hf_colearn.balance.method import BalanceMethod, balanced_model
 from hf_colearn.data.sample_ids import STEP_COUNTS
+from hf_colearn.models.heads import LEAST_COUNT
 from hf_colearn.models.lora import trained_layer
 from hf_colearn.utils.checks import check_choice
 from hf_colearn.utils.distributed import mean_over_processes
 
 
 PROJECTIONS = ("off", "rls", "rls_normalised")
-LEAST_COUNT = 1e-9  # of samples: a mean over none is 0
 
 
 class AlternatingAdaptation(BalanceMethod):
@@ -95,8 +95,7 @@ class AlternatingAdaptation(BalanceMethod):
 
     def training_step(self, trainer, model, inputs, step):
         inputs = trainer._prepare_inputs(inputs)
-        inner = inner_model(model)
-        assert inner is not None
+        inner = balanced_model(model)
         names = _to_train(inner.modalities, inputs)
         total = torch.zeros((), device=trainer.args.device)
         for name in names:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from hf_colearn.balance.batch import ModalityBatch
-from hf_colearn.balance.method import BalanceMethod, encoder_parameters
+from hf_colearn.balance.method import BalanceMethod, encoder_parameters, task_share
 from hf_colearn.utils.checks import check_positive
 from hf_colearn.utils.distributed import mean_over_processes
 
@@ -86,7 +86,7 @@ class MMPareto(BalanceMethod):
         self._forget()
 
     def loss(self, seen: ModalityBatch, task: torch.Tensor) -> torch.Tensor:
-        unimodal = torch.stack([*seen.unimodal_losses.values()]).sum()
+        unimodal = seen.sum_of_unimodal_losses
         parameters = encoder_parameters(seen.model)
         self._fused = _added(self._fused, _gradients(seen.fused_loss, parameters))
         self._unimodal = _added(self._unimodal, _gradients(unimodal, parameters))
@@ -94,7 +94,7 @@ class MMPareto(BalanceMethod):
         return seen.fused_loss + unimodal
 
     def on_gradients(self, model):
-        share = self._share_of_task()
+        share = task_share(self._trainer)
         for name, parameters in encoder_parameters(model).items():
             fused, unimodal = (self._of_step(sums[name]) for sums in (self._fused, self._unimodal))
             if not parameters:
@@ -112,10 +112,6 @@ class MMPareto(BalanceMethod):
     @property
     def _has_terms(self) -> bool:
         return self._trainer.auxiliary_objective is not None
-
-    def _share_of_task(self) -> float:
-        """What the task's loss is multiplied by beside the auxiliary terms."""
-        return 1 - sum(self._trainer.alpha.weights().values()) if self._has_terms else 1.0
 
     def _of_step(self, sums: Gradients) -> Gradients:
         """The mean over micro-batches and processes, by one reduction for the encoder."""

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from hf_colearn.balance.method import BalanceMethod, encoder_parameters
-from hf_colearn.balance.scores import StepSums, means_of, score_sums
+from hf_colearn.balance.scores import StepSums, mean_of_others, means_of, score_sums
 from hf_colearn.utils.checks import check_epochs, check_positive
 from hf_colearn.utils.draws import draw_bits
 
@@ -111,11 +111,8 @@ OGMGE = OGM
 
 def coefficients(means_M: torch.Tensor, alpha: float) -> torch.Tensor:
     """k of every modality, `(M,)`, of their mean scores; 1 where a score is NaN, or there is none to compare with."""
-    known_M = ~means_M.isnan()
-    scores_M = means_M.nan_to_num()
-    others_M = (scores_M.sum() - scores_M) / (known_M.sum() - 1)  # of those that are known; NaN or infinity without
-    ratios_M = scores_M / others_M
-    return torch.where(known_M & (ratios_M > 1), 1 - torch.tanh(alpha * ratios_M), 1)
+    ratios_M = means_M / mean_of_others(means_M)
+    return torch.where(ratios_M > 1, 1 - torch.tanh(alpha * ratios_M), 1)
 
 
 def _modulate(gradient: torch.Tensor, factor: torch.Tensor, generator: torch.Generator | None) -> None:

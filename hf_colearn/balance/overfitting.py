@@ -13,8 +13,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from hf_colearn.balance.batch import ModalityBatch
-from hf_colearn.balance.method import inner_model
+from hf_colearn.balance.method import balanced_model
 from hf_colearn.balance.validation import FUSED, score_sums, scores
+from hf_colearn.models.heads import zero_gradient
 from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
 from hf_colearn.utils.distributed import (
     is_distributed,
@@ -56,8 +57,7 @@ def learned(
     Returns:
         `dict[str, Learned]`: Of `"fused"` and of every modality.
     """
-    inner = inner_model(trainer.model)
-    assert inner is not None
+    inner = balanced_model(trainer.model)
     splits = {"the training set": trainer.train_dataset, "the split of held-out samples": held_out}
     found: dict[str, Learned] = {}
     before: dict[str, dict[str, float]] = {}
@@ -104,8 +104,7 @@ def _train(
     trainer: Any, model: nn.Module, names: Sequence[str], epochs: int, rng: np.random.Generator, unimodal: str
 ) -> None:
     optimizer = fresh_optimizer(trainer.optimizer, trainer.model, model)
-    inner = inner_model(model)
-    assert inner is not None
+    inner = balanced_model(model)
     # Losses that share a copy are clipped apart, as if each had its own.
     parts = [model] if len(names) == 1 else [inner.encoders[name] for name in names]
     model.train()
@@ -128,10 +127,8 @@ def _train(
 
 def _loss(seen: ModalityBatch, names: Sequence[str]) -> torch.Tensor:
     """The sum of the losses; every parameter has a gradient, or processes would average different ones."""
-    every = [seen.outputs["logits"], *seen.outputs["modality_logits"].values()]
-    nothing = torch.stack([0 * logits_BC.flatten()[:1].float().sum() for logits_BC in every]).sum()
     wanted = [seen.fused_loss if name == FUSED else seen.unimodal_losses[name] for name in names]
-    return torch.stack(wanted).sum() + nothing
+    return zero_gradient(torch.stack(wanted).sum(), seen.all_logits)
 
 
 def _steps(trainer: Any, rng: np.random.Generator) -> Iterator[list[dict[str, Any]]]:
@@ -149,8 +146,7 @@ def _steps(trainer: Any, rng: np.random.Generator) -> Iterator[list[dict[str, An
 @torch.no_grad()
 def _losses(trainer: Any, model: nn.Module, dataset: Any, unimodal: str, where: str) -> dict[str, float]:
     """The means of the losses over all samples of a split, by name; a collective."""
-    inner = inner_model(model)
-    assert inner is not None
+    inner = balanced_model(model)
     model.eval()
     sums = torch.zeros(1 + len(inner.modalities), 3, device=trainer.args.device)
     rows = np.arange(len(dataset))[rank() :: world_size()]

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from hf_colearn.balance.method import BalanceMethod, ModalityBatch, inner_model
-from hf_colearn.balance.scores import StepSums, means_of
+from hf_colearn.balance.method import BalanceMethod, ModalityBatch, balanced_model, task_share
+from hf_colearn.balance.scores import StepSums, mean_of_others, means_of
 from hf_colearn.balance.targets import class_targets, step_mean
 from hf_colearn.utils.checks import check_epochs, check_positive, is_number
 from hf_colearn.utils.distributed import mean_over_processes
@@ -109,10 +109,9 @@ class PMR(BalanceMethod):
         if not self._kept:
             return
         kept, self._kept = self._kept, []
-        inner = inner_model(model)
-        assert inner is not None
+        inner = balanced_model(model)
         parameters = [parameter for parameter in inner.parameters() if parameter.requires_grad]
-        share = self._share_of_task() / self._trainer.current_gradient_accumulation_steps
+        share = task_share(self._trainer) / self._trainer.current_gradient_accumulation_steps
         weights = (share * self._weights(inner.modalities)).unbind()
         flat = torch.cat([_weighted(weights, *of_one) for of_one in zip(parameters, *kept, strict=True)])
         extras = mean_over_processes(flat).split([parameter.numel() for parameter in parameters])
@@ -161,12 +160,6 @@ class PMR(BalanceMethod):
                 if gradient is not None:
                     before = kept[index]
                     kept[index] = gradient if before is None else before + gradient
-
-    def _share_of_task(self) -> float:
-        """What the trainer multiplies the task's loss with, beside auxiliary terms."""
-        if self._trainer.auxiliary_objective is None:
-            return 1.0
-        return 1.0 - sum(self._trainer.alpha.weights().values())
 
 
 class Prototypes:
@@ -240,12 +233,10 @@ def prototype_logits(h_BD: torch.Tensor, c_CD: torch.Tensor) -> torch.Tensor:
 
 def coefficients(means_M: torch.Tensor, alpha: float, graded: bool = False) -> torch.Tensor:
     """The weights of the second losses by the mean scores, `(M,)`; 0 where a score is NaN, or there is none to compare with."""
-    known_M = ~means_M.isnan()
-    scores_M = means_M.nan_to_num()
-    others_M = (scores_M.sum() - scores_M) / (known_M.sum() - 1)  # of those that are known; NaN or infinity without
-    ratios_M = others_M / scores_M
+    others_M = mean_of_others(means_M)
+    ratios_M = others_M / means_M
     weights_M = (ratios_M - 1).clamp(max=1) if graded else torch.ones_like(ratios_M)
-    return torch.where(known_M & (scores_M < others_M), alpha * weights_M, 0)
+    return torch.where(means_M < others_M, alpha * weights_M, 0)
 
 
 def _weighted(

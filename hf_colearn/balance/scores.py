@@ -49,6 +49,13 @@ def score_sums(seen: ModalityBatch) -> torch.Tensor:
     return torch.cat([scores_M, seen.counted_BM.sum(0)])
 
 
+def mean_of_others(scores_M: torch.Tensor) -> torch.Tensor:
+    """Of every modality that has a score the mean over the others that have one, `(M,)`; NaN where fewer than two have, and of
+    no meaning for one without (NaN)."""
+    count, known_M = (~scores_M.isnan()).sum(), scores_M.nan_to_num()
+    return torch.where(count > 1, (known_M.sum() - known_M) / (count - 1), torch.nan)
+
+
 def means_of(sums_2M: torch.Tensor) -> torch.Tensor:
     """The means of [`score_sums`], `(M,)`; NaN of a modality that no sample has."""
     sums_M, counts_M = sums_2M.chunk(2)

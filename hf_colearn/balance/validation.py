@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from accelerate.data_loader import DataLoaderStateMixin
 
-from hf_colearn.balance.method import BalanceMethod, ModalityBatch, inner_model
+from hf_colearn.balance.method import BalanceMethod, ModalityBatch, balanced_model
 from hf_colearn.models.heads import label_mask, task_loss
 from hf_colearn.utils.distributed import mean_over_processes, rank
 
@@ -71,8 +71,7 @@ class ValidatedMethod(BalanceMethod):
         sums_K3, self._sums_K3 = self._sums_K3, None
         if self._run is not state or "eval_runtime" not in (metrics or {}):
             return
-        inner = inner_model(model)
-        assert inner is not None
+        inner = balanced_model(model)
         if sums_K3 is None:  # no batch of it has come to this process
             sums_K3 = torch.zeros(1 + len(inner.modalities), 3, device=args.device)
         self.validated(scores(sums_K3, inner.modalities), model, control)

@@ -88,8 +88,9 @@ def task_loss(
 LEAST_COUNT = 1e-9  # a mean count of a micro-batch may be below 1, and where nothing counts the sum is 0
 
 
-def zero_gradient(logits_BC: torch.Tensor, parameters: Iterable[nn.Parameter]) -> torch.Tensor:
-    """The logits, with a gradient of 0 for parameters that may have no other: plain DDP waits for every parameter's."""
+def zero_gradient(logits_BC: torch.Tensor, parameters: Iterable[torch.Tensor]) -> torch.Tensor:
+    """The logits, or a loss, with a gradient of 0 for parameters that may have no other, or for all that these tensors depend on:
+    plain DDP waits for every parameter's."""
     # One element of each: a sum over all of them could overflow, and infinity times 0 is not 0.
     zeros = [0 * x.flatten()[:1].sum() for x in parameters if x.requires_grad]
     return logits_BC + torch.stack(zeros).sum() if zeros else logits_BC
