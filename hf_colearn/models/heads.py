@@ -89,8 +89,8 @@ LEAST_COUNT = 1e-9  # a mean count of a micro-batch may be below 1, and where no
 
 
 def zero_gradient(logits_BC: torch.Tensor, parameters: Iterable[torch.Tensor]) -> torch.Tensor:
-    """The logits, or a loss, with a gradient of 0 for parameters that may have no other, or for all that these tensors depend on:
-    plain DDP waits for every parameter's."""
+    """The logits, or a loss, with a gradient of 0 for parameters that may have no other, or for all that these tensors
+    depend on: plain DDP waits for every parameter's."""
     # One element of each: a sum over all of them could overflow, and infinity times 0 is not 0.
     zeros = [0 * x.flatten()[:1].sum() for x in parameters if x.requires_grad]
     return logits_BC + torch.stack(zeros).sum() if zeros else logits_BC
