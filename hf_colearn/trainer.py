@@ -26,7 +26,7 @@ from hf_colearn.training import (
     learning_rates,
     streams,
 )
-from hf_colearn.training.batches import Batches
+from hf_colearn.training.batches import Batches, decoder_inputs
 from hf_colearn.training.before_training import check_before_training
 from hf_colearn.training.hooks import Hooks, set_up
 from hf_colearn.training.sampler import labelled_sampler
@@ -142,7 +142,7 @@ class CoLearningTrainer(Trainer):
             self._term_log = TermLog(objective.terms)
             self._set_alpha(alpha or args.make_alpha(objective.terms))
         if self.teachers and self.model is not None:
-            argument_checks.latent_widths_fit(self.model, self.teachers, objective)
+            argument_checks.objective_fits(self.model, self.teachers, objective)
             argument_checks.latent_head_learns(self.model)
         if balance is not None:
             self.add_callback(balance)
@@ -338,10 +338,11 @@ class CoLearningTrainer(Trainer):
     def losses(self, model: Any, inputs: dict[str, Any]) -> tuple[Mapping[str, torch.Tensor], Any, CoLearningBatch]:
         """The losses of a training batch, `"task"` and every term; the model's outputs; what the objective was given."""
         batch = self.batches.taken_from(inputs)
+        inputs = {**inputs, **decoder_inputs(self.model, batch)}
         task, outputs = self.task_loss(model, inputs, batch.step_counts.get(counts.TASK))
         if self.auxiliary_objective is None:
             return {"task": task}, outputs, batch
-        batch_checks.outputs_fit(outputs, batch.targets, type(model).__name__)
+        batch_checks.outputs_fit(outputs, batch.targets, type(model).__name__, self.auxiliary_objective.terms)
         terms = self.auxiliary_objective(outputs, batch)
         batch_checks.terms_fit(terms, self.auxiliary_objective)
         return {"task": task, **terms}, outputs, batch

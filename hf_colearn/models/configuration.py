@@ -7,10 +7,11 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from .heads import check_choice, check_width
 from .pooling import POOLINGS
+from .prototypes import check_prototypes
 from .training_heads import check_training_heads
 
 
-HEADS = ("bottleneck", "auxiliary")
+HEADS = ("bottleneck", "auxiliary", "prototypes")
 LATENT_NORMS = ("layernorm", "none")
 
 
@@ -54,7 +55,12 @@ class CoLearningStudentConfig(CheckedConfig):
         num_labels (`int`, *optional*, defaults to 2): C; 1 means regression, as in transformers.
         head (`str`, *optional*, defaults to `"bottleneck"`): `"bottleneck"`: pool -> Linear(D) -> norm -> classifier,
             so that the classifier reads the latent (as published). `"auxiliary"`: the stock classification model of
-            transformers with its own classifier, and the latent as a side branch.
+            transformers with its own classifier, and the latent as a side branch. `"prototypes"`: pool -> Linear(D) ->
+            norm, and logits that are scaled cosines between the latent and one vector a class.
+        learned_class_vectors (`bool`, *optional*, defaults to `False`): Whether the class vectors of `"prototypes"` are
+            trained.
+        logit_scale (`float`, *optional*, defaults to 10): What its cosines are multiplied by, 1 / temperature.
+        learned_logit_scale (`bool`, *optional*, defaults to `False`): Whether `logit_scale` is where learning begins.
         latent_norm (`str`, *optional*, defaults to `"layernorm"`): `"layernorm"` (published for ViT) or `"none"`
             (published for ResNet; needed to export a bottleneck student to a stock checkpoint).
         pooling (`str`, *optional*): `"cls"`, `"mean"` (without padding, where an attention mask is given),
@@ -63,10 +69,14 @@ class CoLearningStudentConfig(CheckedConfig):
             and causal language models (the first token sees itself alone); else the first token.
         classifier_dim (`int`, *optional*): Width of a hidden layer with GELU in a bottleneck's classifier (published
             for IEMOCAP's audio student: 128); a single Linear layer by default.
+        dense (`bool`, *optional*, defaults to `False`): Whether the student returns `dense_latents` `[B, T, D]`, the latent
+            head's of every token, frame or patch, beside those of the whole input.
         training_heads (`dict`, *optional*): Heads that only training needs, by name: `{"out_features": int,
             "hidden_features": int, "reads": str}`, or `out_features` alone. A hidden layer has GELU; by default there is
-            none. They read the `"latents"` (by default) or the pooled `"features"`, and give `outputs.training_outputs`;
-            exports leave them out.
+            none. They read the `"latents"` (by default), the pooled `"features"`, the `"dense_latents"` or another head's
+            output by its name, and give `outputs.training_outputs`; exports leave them out. `{"vocab_size": int,
+            "hidden_size": 128, "teacher": str}` is a decoder of captions, whose token ids are those of a teacher (by default
+            of the head's name), see [`CaptionGeneration`].
 
     Raises:
         ValueError: Naming the value that is none of the above.
@@ -75,7 +85,7 @@ class CoLearningStudentConfig(CheckedConfig):
     model_type = "colearning_student"
     sub_configs = {"backbone_config": AutoConfig}
     has_no_defaults_at_init = True
-    keys_to_ignore_at_inference = ["latents", "training_outputs"]
+    keys_to_ignore_at_inference = ["latents", "dense_latents", "dense_mask", "training_outputs"]
     content, kind = "backbone_config", "co-learning student"
     way_out = "CoLearningFor...Classification.from_backbone(checkpoint, latent_dim=...)"
 
@@ -88,6 +98,10 @@ class CoLearningStudentConfig(CheckedConfig):
         pooling: str | None = None,
         classifier_dim: int | None = None,
         training_heads: Mapping[str, Any] | None = None,
+        learned_class_vectors: bool = False,
+        logit_scale: float = 10.0,
+        learned_logit_scale: bool = False,
+        dense: bool = False,
         **kwargs,
     ):
         if isinstance(backbone_config, dict):
@@ -104,13 +118,44 @@ class CoLearningStudentConfig(CheckedConfig):
                 raise ValueError(
                     f"classifier_dim={classifier_dim} belongs to head='bottleneck': '{head}' has its own."
                 )
+        check_prototypes(head, learned_class_vectors, logit_scale, learned_logit_scale)
+        if not isinstance(dense, bool):
+            raise TypeError(f"dense={dense!r} is a {type(dense).__name__}: pass a bool.")
+        self.learned_class_vectors = learned_class_vectors
+        self.logit_scale = logit_scale
+        self.learned_logit_scale = learned_logit_scale
+        self.dense = dense
         self.backbone_config: Any = backbone_config
         self.latent_dim = latent_dim
         self.head = head
         self.latent_norm = latent_norm
         self.pooling: Any = pooling
         self.classifier_dim = classifier_dim
-        super().__init__(check_training_heads(training_heads, ("latents", "features")), **kwargs)
+        readable = ("latents", "features", "dense_latents") if dense else ("latents", "features")
+        super().__init__(check_training_heads(training_heads, readable, decoders=True), **kwargs)
+        if head == "prototypes" and self.problem_type == "regression":
+            raise ValueError(
+                "head='prototypes' has a vector a class, and a regression has no classes: use 'bottleneck'."
+            )
+
+    @property
+    def prototypes(self) -> dict[str, Any]:
+        """The options of `head="prototypes"`."""
+        return {
+            "learned": self.learned_class_vectors,
+            "scale": self.logit_scale,
+            "learned_scale": self.learned_logit_scale,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        # A student without these is described as to code that does not know them.
+        output = super().to_dict()
+        if self.head != "prototypes":
+            for name in ("learned_class_vectors", "logit_scale", "learned_logit_scale"):
+                output.pop(name, None)
+        if not self.dense:
+            output.pop("dense", None)
+        return output
 
 
 class FeatureBackboneConfig(PreTrainedConfig):

@@ -11,7 +11,8 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import can_return_tuple
 
 from .configuration import CoLearningStudentConfig, FeatureBackboneConfig
-from .student import CoLearningStudent, CoLearningStudentOutput
+from .outputs import CoLearningStudentOutput
+from .student_base import CoLearningStudent
 
 
 class FeatureBackbone(PreTrainedModel):
@@ -85,8 +86,8 @@ class CoLearningForFeatureClassification(CoLearningStudent):
     input_names = ("features", "attention_mask")
 
     def __init__(self, config: CoLearningStudentConfig):
-        if config.head != "bottleneck":
-            raise ValueError(f"head='{config.head}': a student of features has head='bottleneck' alone.")
+        if config.head == "auxiliary":
+            raise ValueError("head='auxiliary': a student of features has head='bottleneck' or 'prototypes'.")
         if not isinstance(config.backbone_config, FeatureBackboneConfig):
             # With trust_remote_code the configuration's code is loaded apart from the model's, as other classes.
             config.backbone_config = FeatureBackboneConfig.from_dict(config.backbone_config.to_dict())
@@ -104,6 +105,7 @@ class CoLearningForFeatureClassification(CoLearningStudent):
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         num_items_in_batch: torch.Tensor | None = None,
+        training_inputs: dict[str, torch.Tensor] | None = None,
     ) -> CoLearningStudentOutput:
         """
         Args:
@@ -112,8 +114,9 @@ class CoLearningForFeatureClassification(CoLearningStudent):
             labels (`torch.Tensor` of shape `(B,)` or `(B, C)`, *optional*): See [`~hf_colearn.models.heads.task_loss`].
             num_items_in_batch (`torch.Tensor` of shape `()` or `(1,)`, *optional*): What the sum of the losses is divided
                 by; by default the labels that count.
+            training_inputs (`dict[str, torch.LongTensor]`, *optional*): As of other students.
         """
-        options = (output_hidden_states, output_attentions, num_items_in_batch)
+        options = (output_hidden_states, output_attentions, num_items_in_batch, training_inputs)
         return self._forward(labels, attention_mask, *options, features=features)
 
     def to_transformers(self) -> PreTrainedModel:

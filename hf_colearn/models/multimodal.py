@@ -22,9 +22,10 @@ from .encoding import begin, pooled_features, run_stages, stage_widths
 from .fusion import FUSIONS, HEAD_FUSIONS, check_problem_type
 from .fusion_base import Fusion, masked
 from .heads import label_mask, zero_gradient
+from .imputation import CentroidImputation, check_some_present, filled
 from .modality_mask import Rows, batch_size, by_modality, drop_modalities, mask_and_rows, only, proper_subsets
 from .multimodal_configuration import MIN_LEARNED_TEMPERATURE, CoLearningMultimodalConfig, modality_configs
-from .multimodal_loss import multimodal_loss
+from .multimodal_loss import multimodal_loss, perhaps_unused
 from .outputs import CoLearningMultimodalOutput
 from .shared_head import check_tied, tie_classifiers, tied_names
 from .student import CoLearningStudent
@@ -78,13 +79,16 @@ class CoLearningForMultimodalClassification(CheckedModel):
         self.post_init()
         # Last, so that a seed gives the other weights the same values without them.
         self.training_heads = make_training_heads(config.training_heads, latents=self.fusion.width)
+        self.imputation: Any = None
+        if config.imputation is not None:
+            self.imputation = CentroidImputation(len(encoders), config.latent_dim, **config.imputation_options)
 
     def _init_weights(self, module):
-        # Fusion and temperature; an encoder initialises itself.
+        # Fusion, imputation and temperature; an encoder initialises itself.
         if module is self:
             if self.config.learned_temperature:
                 nn.init.constant_(self.log_scale, -math.log(self.config.initial_temperature))
-        elif isinstance(module, (Fusion, nn.Linear, nn.LSTMCell)):
+        elif isinstance(module, (Fusion, CentroidImputation, nn.Linear, nn.LSTMCell)):
             module.reset_parameters()
 
     def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict:
@@ -111,6 +115,8 @@ class CoLearningForMultimodalClassification(CheckedModel):
         id2label: dict[int, str] | None = None,
         label2id: dict[str, int] | None = None,
         training_heads: Mapping[str, Any] | None = None,
+        imputation: str | None = None,
+        imputation_options: Mapping[str, Any] | None = None,
         problem_type: str | None = None,
         dtype: str | torch.dtype = "float32",
         attn_implementation: str | dict[str, str] | None = None,
@@ -128,7 +134,7 @@ class CoLearningForMultimodalClassification(CheckedModel):
             latent_dim (`int`): D, the common width of the latents.
             num_labels (`int`, *optional*): C; by default that of `id2label`.
             fusion, fusion_options, shared_classifier, modality_dropout, modality_loss_weight, learned_temperature,
-                training_heads (*optional*): See [`CoLearningMultimodalConfig`].
+                training_heads, imputation, imputation_options (*optional*): See [`CoLearningMultimodalConfig`].
             temperature (`float`, *optional*, defaults to 0.07): Where the learned temperature begins.
             poolings (`dict[str, str]`, *optional*): By modality name; by default what suits the backbone.
             latent_norm (`str`, *optional*, defaults to `"none"`): `"none"` or `"layernorm"`, of every latent.
@@ -181,6 +187,8 @@ class CoLearningForMultimodalClassification(CheckedModel):
             learned_temperature=learned_temperature,
             initial_temperature=temperature,
             training_heads=training_heads,
+            imputation=imputation,
+            imputation_options=imputation_options,
             problem_type=problem_type,
             **names,
         )
@@ -291,13 +299,15 @@ class CoLearningForMultimodalClassification(CheckedModel):
         given = by_modality(inputs, {name: encoder.input_names for name, encoder in self.encoders.items()})
         size = batch_size(given, labels=labels, modality_mask=modality_mask)
         mask_BM, rows = mask_and_rows(self.modalities, given, modality_mask, size, self.device)
+        if self.imputation is not None and modality_mask is not None:
+            check_some_present(mask_BM)
         features = self._encode(given, rows, size)
         latents, logits = heads = self._heads(features, mask_BM)
         is_dropping = self.training and self.config.modality_dropout
         seen_BM = drop_modalities(mask_BM, self.config.modality_dropout) if is_dropping else mask_BM
         fused_BF, logits_BC = self._fuse(features, heads, mask_BM, seen_BM)
         if self.training and torch.is_grad_enabled():
-            logits_BC = zero_gradient(logits_BC, self._perhaps_unused(rows, labels))
+            logits_BC = zero_gradient(logits_BC, perhaps_unused(self, rows, labels))
         loss = None
         if labels is not None:
             if num_items_in_batch is None:
@@ -307,6 +317,7 @@ class CoLearningForMultimodalClassification(CheckedModel):
         for subset in () if self.training else self._subsets:
             name = "_".join(self.modalities[i] for i in subset)
             subset_logits[name] = self._fuse(features, heads, mask_BM, only(subset, mask_BM))[1]
+        imputed = None if self.imputation is None else self.imputation(latents, mask_BM)[0]
         is_whole = modality_mask is None and len(given) == len(self.modalities)
         return CoLearningMultimodalOutput(
             loss=loss,
@@ -315,6 +326,7 @@ class CoLearningForMultimodalClassification(CheckedModel):
             modality_logits=dict(zip(self.modalities, logits, strict=True)),
             modality_latents=dict(zip(self.modalities, latents, strict=True)),
             modality_mask=None if self.training and is_whole else mask_BM,
+            imputed_latents=None if imputed is None else dict(zip(self.modalities, imputed, strict=True)),
             subset_logits=subset_logits,
             logit_scale=self._logit_scale() if self.config.learned_temperature else None,
             labels=labels,
@@ -352,6 +364,8 @@ class CoLearningForMultimodalClassification(CheckedModel):
         """Fused latents and logits from the modalities that are seen; channels are then exchanged among those alone."""
         if seen_BM is not mask_BM and self.config.fusion == "mmtm":
             heads = self._heads(features, seen_BM, is_tracked=False)
+        if self.imputation is not None:
+            return self.fusion(*filled(self, *heads, seen_BM))
         return self.fusion(*heads, seen_BM)
 
     def _logit_scale(self) -> torch.Tensor:
@@ -375,20 +389,6 @@ class CoLearningForMultimodalClassification(CheckedModel):
         self.config.problem_type = problem_type
         for encoder in self.encoders.values():
             encoder.set_problem_type(problem_type)
-
-    def _perhaps_unused(self, rows: list[Rows], labels: Any) -> list[nn.Parameter]:
-        """The parameters that this batch, or an objective that reads no training head, may have no use for."""
-        unused = [*self.training_heads.parameters()]
-        unused += [self.log_scale] if self.config.learned_temperature else []
-        # A modality that is absent, or curated, has no use for its gates; without those of the last there is no exchange.
-        unused += self.fusion.parameters() if self.config.fusion == "mmtm" else []
-        for name, index in zip(self.modalities, rows, strict=True):
-            encoder = self.encoders[name]
-            if index is not None and not len(index):
-                unused += encoder.parameters()
-            elif self.heads_are_probes and labels is None:
-                unused += encoder.classifier.parameters()
-        return unused
 
 
 AutoModel.register(CoLearningMultimodalConfig, CoLearningForMultimodalClassification)

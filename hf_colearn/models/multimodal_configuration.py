@@ -11,13 +11,14 @@ from .configuration import CheckedConfig, CoLearningStudentConfig
 from .encoding import check_stages
 from .fusion import FUSIONS, check_fusion_options, check_problem_type
 from .heads import check_choice, check_width
+from .imputation import check_imputation
 from .training_heads import check_training_heads
 
 
 MIN_LEARNED_TEMPERATURE = 0.01  # CLIP keeps its scale at 100 or below
 _RESERVED = (
     *("label", "labels", "modality", "sample"),  # beginnings of the other columns of a batch
-    *("fusion", "modalities", "training_heads"),  # of this configuration's own
+    *("fusion", "imputation", "modalities", "training_heads"),  # of this configuration's own
 )
 
 
@@ -42,6 +43,9 @@ class CoLearningMultimodalConfig(CheckedConfig):
         shared_classifier (`bool`, *optional*, defaults to `False`): Whether one linear layer on the latents is the head of all
             modalities. Its weights are tied, and saved once; `student(name)` has a copy of its own.
         training_heads (`dict`, *optional*): As in [`CoLearningStudentConfig`]; they read the fused `"latents"`.
+        imputation (`str`, *optional*): `"centroids"`: the latent of an absent modality is imputed from those that are there
+            before the fusion, which sees it as present; see [`~hf_colearn.models.imputation.CentroidImputation`].
+        imputation_options (`dict`, *optional*): `num_centroids` (8) and `modulation` (`True`), noise in training.
 
     Raises:
         ValueError: Naming the value that does not fit.
@@ -49,7 +53,9 @@ class CoLearningMultimodalConfig(CheckedConfig):
 
     model_type = "colearning_multimodal"
     has_no_defaults_at_init = True
-    keys_to_ignore_at_inference = ["latents", "modality_latents", "logit_scale", "labels", "training_outputs"]
+    keys_to_ignore_at_inference = [
+        *("latents", "modality_latents", "imputed_latents", "logit_scale", "labels", "training_outputs"),
+    ]
     content, kind = "modalities", "multimodal model"
     way_out = "CoLearningForMultimodalClassification.from_backbones({'image': checkpoint, ...}, ...)"
 
@@ -65,6 +71,8 @@ class CoLearningMultimodalConfig(CheckedConfig):
         training_heads: Mapping[str, Any] | None = None,
         fusion_options: Mapping[str, Any] | None = None,
         shared_classifier: bool = False,
+        imputation: str | None = None,
+        imputation_options: Mapping[str, Any] | None = None,
         **kwargs,
     ):
         modalities = dict(modalities or {})  # a list of pairs in `config.json`
@@ -102,6 +110,8 @@ class CoLearningMultimodalConfig(CheckedConfig):
         if "stages" in self.fusion_options:
             check_stages(self.fusion_options["stages"], self.modalities)
         self.shared_classifier = shared_classifier
+        self.imputation_options = check_imputation(imputation, imputation_options)
+        self.imputation = imputation
         self.modality_dropout = modality_dropout
         self.modality_loss_weight = modality_loss_weight
         self.learned_temperature = learned_temperature
@@ -128,7 +138,7 @@ class CoLearningMultimodalConfig(CheckedConfig):
         for _, config in output["modalities"]:
             del config["transformers_version"]
         # A model without these is described as to code that does not know them.
-        for name in ("fusion_options", "shared_classifier"):
+        for name in ("fusion_options", "shared_classifier", "imputation", "imputation_options"):
             if not output[name]:
                 del output[name]
         return output

@@ -1,4 +1,4 @@
-"""The loss of a multimodal model; travels with every multimodal checkpoint.
+"""The loss of a multimodal model, and what may have no part in it; travels with every multimodal checkpoint.
 
 Shapes: B samples, M modalities, D latent width, C classes.
 """
@@ -6,6 +6,7 @@ Shapes: B samples, M modalities, D latent width, C classes.
 from typing import Any
 
 import torch
+from torch import nn
 
 from .heads import task_loss
 from .modality_mask import Rows
@@ -45,3 +46,20 @@ def multimodal_loss(
     if is_probing:
         return loss + (mean - mean.detach())  # 0 in value, the heads' gradient
     return loss + model.config.modality_loss_weight * mean
+
+
+def perhaps_unused(model: Any, rows: list[Rows], labels: Any) -> list[nn.Parameter]:
+    """The parameters that this batch, or an objective that reads neither training heads nor imputed latents, may have no use
+    for."""
+    unused = [*model.training_heads.parameters()]
+    unused += [model.log_scale] if model.config.learned_temperature else []
+    # A modality that is absent, or curated, has no use for its gates; without those of the last there is no exchange.
+    unused += model.fusion.parameters() if model.config.fusion == "mmtm" else []
+    unused += model.imputation.parameters() if model.imputation is not None else []
+    for name, index in zip(model.modalities, rows, strict=True):
+        encoder = model.encoders[name]
+        if index is not None and not len(index):
+            unused += encoder.parameters()
+        elif model.heads_are_probes and labels is None:
+            unused += encoder.classifier.parameters()
+    return unused

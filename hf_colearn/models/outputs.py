@@ -17,13 +17,18 @@ class CoLearningStudentOutput(ModelOutput):
         loss (`torch.FloatTensor` of shape `(1,)`, *optional*): The task loss, where labels were given.
         logits (`torch.FloatTensor` of shape `(B, C)`): Before the softmax.
         latents (`torch.FloatTensor` of shape `(B, D)`): Where student and teacher meet.
+        dense_latents (`torch.FloatTensor` of shape `(B, T, D)`, *optional*): Those of every position, of a dense student.
+        dense_mask (`torch.BoolTensor` of shape `(B, T)`, *optional*): Which positions are no padding.
         hidden_states, attentions (`tuple[torch.FloatTensor]`, *optional*): The backbone's, where they are asked for.
-        training_outputs (`dict[str, torch.FloatTensor]`, *optional*): Of every training head, `(B, out_features)`.
+        training_outputs (`dict[str, torch.FloatTensor]`, *optional*): Of every training head, `(B, out_features)`, or
+            `(B, T, out_features)` where it reads the dense latents; of a decoder its tokens' logits `(B, T - 1, V)`.
     """
 
     loss: torch.Tensor | None = None
     logits: torch.FloatTensor | None = None
     latents: torch.FloatTensor | None = None
+    dense_latents: torch.FloatTensor | None = None
+    dense_mask: torch.Tensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
     training_outputs: dict[str, torch.Tensor] | None = None
@@ -41,6 +46,8 @@ class CoLearningMultimodalOutput(ModelOutput):
         modality_logits (`dict[str, torch.FloatTensor]`): Of every modality's own head, `(B, C)`; 0 where it is absent.
         modality_latents (`dict[str, torch.FloatTensor]`): Of every modality, `(B, D)`; 0 where it is absent.
         modality_mask (`torch.BoolTensor` of shape `(B, M)`, *optional*): What was there; None in training on all modalities.
+        imputed_latents (`dict[str, torch.FloatTensor]`, *optional*): Of a model with an imputation: what every modality is imputed
+            as from the others of the sample, `(B, D)`, without noise, whether it is there or not.
         subset_logits (`dict[str, torch.FloatTensor]`, *optional*): In evaluation mode the fused prediction `(B, C)` from
             every proper subset, such as `"image_audio"` of three; of more than 5 modalities from each and all but one.
         logit_scale (`torch.FloatTensor` of shape `()`, *optional*): 1 / the learned temperature, at most 100.
@@ -54,6 +61,7 @@ class CoLearningMultimodalOutput(ModelOutput):
     modality_logits: dict[str, torch.Tensor] | None = None
     modality_latents: dict[str, torch.Tensor] | None = None
     modality_mask: torch.Tensor | None = None
+    imputed_latents: dict[str, torch.Tensor] | None = None
     subset_logits: dict[str, torch.Tensor] | None = None
     logit_scale: torch.Tensor | None = None
     labels: torch.Tensor | None = None

@@ -39,5 +39,11 @@ class Combined:
     def __call__(self, outputs: Mapping[str, Any], batch: CoLearningBatch) -> dict[str, torch.Tensor]:
         return {term: loss for each in self.objectives for term, loss in each(outputs, batch).items()}
 
+    def check(self, model: Any, teachers: Mapping[str, Any]) -> None:
+        """That of every objective which has one."""
+        for objective in self.objectives:
+            if hasattr(objective, "check"):
+                objective.check(model, teachers)
+
     def __repr__(self) -> str:
         return f"Combined({', '.join(map(repr, self.objectives))})"

@@ -60,9 +60,29 @@ class LatentMatching:
             )
         return losses
 
+    def check(self, model: Any, teachers: Mapping[str, Any]) -> None:
+        """Refuses a teacher whose latents are as wide as neither the student's nor a training head of the term's name."""
+        config = getattr(model, "config", None)
+        heads = getattr(config, "training_heads", None) or {}
+        names = self.teachers or (tuple(teachers) if len(teachers) == 1 else ())
+        for term, name in zip(self.terms, names, strict=False):
+            if name in teachers:
+                width = heads[term]["out_features"] if term in heads else getattr(config, "latent_dim", None)
+                widths_fit(width, teachers[name].dim, term)
+
     def __repr__(self) -> str:
         teachers = f", teachers={self.teachers}" if self.teachers else ""
         return f"LatentMatching(loss='{self.loss}', reduction='{self.reduction}'{teachers})"
+
+
+def widths_fit(student: int | None, teacher: int, term: str) -> None:
+    """Latents and targets of a term must be of one width; None is not known yet."""
+    if student is not None and student != teacher:
+        raise ValueError(
+            f"the student's latents are {student} wide, the teacher's {teacher}: build the student with "
+            f"`latent_dim={teacher}` (`latent_dim=bank.dim`), or give it a training head for the term '{term}', "
+            f"`training_heads={{'{term}': {teacher}}}`."
+        )
 
 
 def latent_term(teacher: str) -> str:

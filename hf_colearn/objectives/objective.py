@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import torch
 
-from hf_colearn.data.sample_ids import LABELS, SAMPLE_IDS, STEP_COUNTS, TARGETS, VIEWS, is_target
+from hf_colearn.data.sample_ids import LABELS, NO_LABEL, SAMPLE_IDS, STEP_COUNTS, TARGETS, VIEWS, is_target
 from hf_colearn.models.heads import LEAST_COUNT, label_mask
 from hf_colearn.utils.distributed import is_distributed, mean_over_processes
 
@@ -28,8 +28,9 @@ class CoLearningBatch:
 
     Args:
         labels (`torch.Tensor`, *optional*): As the model gets them: classes `(B,)`, soft or several labels `(B, C)`.
-        targets (`dict[str, torch.Tensor]`, *optional*): Every teacher's latents `(B, D)` by the teacher's name; a row of
-            NaN is no target. A single teacher, given as `bank=` and `pairing=`, has the name `"teacher"`.
+        targets (`dict[str, torch.Tensor]`, *optional*): Every teacher's latents `(B, D)` by the teacher's name, or of
+            sequences `(B, T, D)` or ids `(B, T)`; what is NaN, or of ids -100, is no target. A single teacher, given as
+            `bank=` and `pairing=`, has the name `"teacher"`.
         sample_ids (`torch.Tensor` of shape `(B,)`, *optional*): Where the training set has a column of ids.
         epoch (`int`, *optional*, defaults to 0): The current one.
         other (`dict`, *optional*): The batch of another modality, in training without pairs.
@@ -139,8 +140,12 @@ def target_key(teacher: str) -> str:
 
 
 def have_target(targets: torch.Tensor) -> torch.Tensor:
-    """Which samples have a target, `(B,)` booleans: one that is NaN throughout is none; one with some NaN is a broken one."""
-    return ~targets.isnan().flatten(1).all(dim=1)
+    """Which samples have a target, `(B,)` booleans: latents that are NaN throughout are none, nor are ids that are all -100.
+
+    Of a sequence, targets `(B, T, D)` or ids `(B, T)`, such positions are padding; a vector with some NaN is a broken one.
+    """
+    is_none = targets.isnan() if targets.is_floating_point() else targets == NO_LABEL
+    return ~is_none.flatten(1).all(dim=1)
 
 
 class Objective(Protocol):
@@ -149,6 +154,9 @@ class Objective(Protocol):
     Any object with `terms` and a call is one, there is no base class. Each term is a scalar tensor, a mean over the samples
     that count; alpha weighs the terms by name. An objective has no weights of its own: what it needs to learn is a
     training head of the student (`training_heads`), so that it is saved, resumed and the same on all processes.
+
+    It may have a method `check(model, teachers)`, which the trainer calls when it is built: a ValueError where a training
+    head is missing, or a width does not fit. Without one, a single teacher's latents must be as wide as the student's.
 
     Attributes:
         terms (`tuple[str, ...]`): The names of what a call returns.

@@ -70,6 +70,13 @@ def per_sample(values: np.ndarray, sample_ids: np.ndarray, what: str) -> np.ndar
     return values[sample_ids]
 
 
+def without_target(targets: torch.Tensor, has_target_B: np.ndarray) -> torch.Tensor:
+    """Targets `(B, ...)` with none (NaN, of ids -100) for the samples that are not to have one."""
+    none = torch.nan if targets.is_floating_point() else NO_LABEL
+    has_B = torch.from_numpy(has_target_B).view(-1, *[1] * (targets.ndim - 1))
+    return torch.where(has_B, targets, none)
+
+
 def as_integers(values: Sequence[int] | np.ndarray, what: str) -> np.ndarray:
     """A list, column or tensor of integers as an int64 array of one dimension."""
     array = np.asarray(values)
@@ -251,6 +258,8 @@ class Noisy(PairingWrapper):
 
     def targets(self, bank, sample_ids, epoch, seed):
         t_BD = self.pairing.targets(bank, sample_ids, epoch, seed)
+        if not t_BD.is_floating_point():
+            raise ValueError("Noisy adds noise to latents, and the bank holds ids: leave it out.")
         noise_BD = np.empty(t_BD.shape, dtype=np.float32)
         for noise_D, bits in zip(noise_BD, draw_bits(sample_ids, epoch, seed, _PER_SAMPLE_NOISE), strict=True):
             np.random.Generator(np.random.Philox(key=int(bits))).standard_normal(out=noise_D, dtype=np.float32)
@@ -312,6 +321,5 @@ class PairedFraction(_Share):
     """
 
     def targets(self, bank, sample_ids, epoch, seed):
-        t_BD = self.pairing.targets(bank, sample_ids, epoch, seed)
-        has_B = torch.from_numpy(self._drawn(sample_ids, seed, _IS_PAIRED))
-        return torch.where(has_B[:, None], t_BD, torch.nan)
+        targets = self.pairing.targets(bank, sample_ids, epoch, seed)
+        return without_target(targets, self._drawn(sample_ids, seed, _IS_PAIRED))

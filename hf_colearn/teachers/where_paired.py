@@ -1,9 +1,8 @@
 """Samples without a partner among others that have one. Shapes: B sample ids of a batch, N samples."""
 
 import numpy as np
-import torch
 
-from hf_colearn.teachers.pairing import Pairing, PairingWrapper, per_sample
+from hf_colearn.teachers.pairing import Pairing, PairingWrapper, per_sample, without_target
 
 
 class WherePaired(PairingWrapper):
@@ -36,5 +35,5 @@ class WherePaired(PairingWrapper):
         return per_sample(self.is_paired, sample_ids, "`is_paired`")
 
     def targets(self, bank, sample_ids, epoch, seed):
-        t_BD = self.pairing.targets(bank, sample_ids, epoch, seed)
-        return torch.where(torch.from_numpy(self.have_partner(sample_ids))[:, None], t_BD, torch.nan)
+        targets = self.pairing.targets(bank, sample_ids, epoch, seed)
+        return without_target(targets, self.have_partner(sample_ids))

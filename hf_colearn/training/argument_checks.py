@@ -14,7 +14,7 @@ from hf_colearn.evaluation.compute_metrics import ComputeMetrics
 from hf_colearn.models.checkpoint import CheckedModel
 from hf_colearn.models.lora import base_model
 from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
-from hf_colearn.objectives.latent_matching import latent_term
+from hf_colearn.objectives.latent_matching import LatentMatching
 from hf_colearn.objectives.objective import LABELLED, TEACHER, Objective
 from hf_colearn.teachers.teacher import Teacher
 from hf_colearn.training.counts import TASK
@@ -232,25 +232,12 @@ def arguments_fit(args: CoLearningArguments, has_optimizer: bool, has_scheduler:
         )
 
 
-def latent_widths_fit(model: Any, teachers: Mapping[str, Teacher], objective: Objective | None) -> None:
-    """A student of ours knows the widths of its latent and its training heads, and a bank the teacher's."""
-    config = getattr(model, "config", None)
-    width, heads = getattr(config, "latent_dim", None), getattr(config, "training_heads", None) or {}
-    for name, teacher in teachers.items():
-        term = latent_term(name)
-        if name != TEACHER and term not in getattr(objective, "terms", ()):
-            continue  # an objective of the user's own, which knows what to do with it
-        widths_fit(heads[term]["out_features"] if term in heads else width, teacher.dim, term)
-
-
-def widths_fit(student: int | None, teacher: int, term: str) -> None:
-    """Latents and targets of a term must be of one width; None is not known yet."""
-    if student is not None and student != teacher:
-        raise ValueError(
-            f"the student's latents are {student} wide, the teacher's {teacher}: build the student with "
-            f"`latent_dim={teacher}` (`latent_dim=bank.dim`), or give it a training head for the term '{term}', "
-            f"`training_heads={{'{term}': {teacher}}}`."
-        )
+def objective_fits(model: Any, teachers: Mapping[str, Teacher], objective: Any) -> None:
+    """An objective says what does not fit it; of one that does not, a single teacher's latents are as wide as the student's."""
+    if hasattr(objective, "check"):
+        objective.check(model, teachers)
+    elif TEACHER in teachers:
+        LatentMatching().check(model, teachers)
 
 
 def latent_head_learns(model: Any) -> None:

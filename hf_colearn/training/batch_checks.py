@@ -1,13 +1,13 @@
 """What the trainer refuses in a batch: outputs, labels and terms that do not fit."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import torch
 
 from hf_colearn.data.sample_ids import LABELS
+from hf_colearn.objectives.latent_matching import widths_fit
 from hf_colearn.objectives.objective import TEACHER, Objective
-from hf_colearn.training.argument_checks import widths_fit
 
 
 def augmented_labels_fit(batch: Mapping[str, Any], smooths: bool) -> None:
@@ -20,8 +20,8 @@ def augmented_labels_fit(batch: Mapping[str, Any], smooths: bool) -> None:
             )
 
 
-def outputs_fit(outputs: Any, targets: Mapping[str, torch.Tensor], model_name: str) -> None:
-    """The student must return latents, of a single teacher's width."""
+def outputs_fit(outputs: Any, targets: Mapping[str, torch.Tensor], model_name: str, terms: Container[str]) -> None:
+    """The student must return latents, of a single teacher's width where a term compares the two."""
     if not targets:
         return
     latents = outputs.get("latents") if isinstance(outputs, Mapping) else None
@@ -34,7 +34,7 @@ def outputs_fit(outputs: Any, targets: Mapping[str, torch.Tensor], model_name: s
         )
     if latents.ndim != 2:
         raise ValueError(f"{model_name} returns latents of shape {tuple(latents.shape)}: pool them to [B, D].")
-    if list(targets) == [TEACHER] and "latent" not in (outputs.get("training_outputs") or {}):
+    if list(targets) == [TEACHER] and "latent" in terms and "latent" not in (outputs.get("training_outputs") or {}):
         widths_fit(latents.shape[1], targets[TEACHER].shape[-1], "latent")
 
 

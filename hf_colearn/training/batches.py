@@ -10,6 +10,7 @@ import torch
 from hf_colearn.data.labels import MissingLabels, label_column, labelled_rows
 from hf_colearn.data.sample_ids import SAMPLE_IDS, STEP_COUNTS, VIEWS
 from hf_colearn.models.lora import base_model
+from hf_colearn.models.training_heads import decoder_teachers
 from hf_colearn.objectives.objective import CoLearningBatch, target_key
 from hf_colearn.teachers.collator import EpochClock, TargetCollator
 from hf_colearn.training.counts import step_counts
@@ -126,6 +127,16 @@ class Batches:
         drawn = [rng.choice(labelled, of_labelled, replace=False), rng.choice(rest, of_rest, replace=False)]
         kept = (of_labelled + of_rest) // distributed.world_size() * distributed.world_size()
         return rng.permutation(np.concatenate(drawn))[:kept]
+
+
+def decoder_inputs(model: Any, batch: CoLearningBatch) -> dict[str, Any]:
+    """What the student's forward is given of the targets: the captions of decoders among its training heads."""
+    captions = {
+        head: batch.targets[teacher]
+        for head, teacher in decoder_teachers(base_model(model)).items()
+        if teacher in batch.targets
+    }
+    return {"training_inputs": captions} if captions else {}
 
 
 _STEP = (

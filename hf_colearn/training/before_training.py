@@ -7,6 +7,7 @@ from datasets import Dataset
 
 from hf_colearn.data.sample_ids import LABELS
 from hf_colearn.training import argument_checks, batch_checks, data_checks, pair_checks
+from hf_colearn.training.batches import decoder_inputs
 from hf_colearn.utils.rng import preserve_rng_state
 
 
@@ -46,10 +47,10 @@ def try_first_batch(trainer: Any) -> None:
         batch = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
         seen = trainer.batches.taken_from(batch)
         with trainer.accelerator.autocast():
-            outputs = trainer.model.eval()(**batch)
+            outputs = trainer.model.eval()(**batch, **decoder_inputs(trainer.model, seen))
         trainer.model.train(was_training)
         name = type(trainer.model).__name__
-        batch_checks.outputs_fit(outputs, seen.targets, name)
+        batch_checks.outputs_fit(outputs, seen.targets, name, objective.terms if objective is not None else ())
         if objective is not None:
             batch_checks.terms_fit(objective(outputs, seen), objective)
     is_without_labels = data_checks.task_has_no_weight(trainer.alpha) and not set(LABELS) & set(batch)

@@ -47,16 +47,17 @@ def recipe_script(name: str) -> Path:
 
 
 def recipe_files(name: str) -> list[Path]:
-    """The script of a recipe and its YAML files: `x.py`, `x.yaml`, and `x_y.yaml` where no recipe is called `x_y`."""
+    """The script of a recipe, its YAML files and tables: `x.py`, `x.yaml`, and `x_y.yaml` where no recipe is called `x_y`."""
     script = recipe_script(name)
     others = [other for other in recipe_names() if other.startswith(f"{name}_")]
-    yamls = [
+    beside = [
         path
-        for path in sorted(script.parent.glob(f"{name}*.yaml"))
+        for path in sorted(script.parent.glob(f"{name}*"))
+        if path.suffix in (".csv", ".yaml")
         if path.stem == name or path.stem.startswith(f"{name}_")
         if not any(path.stem == other or path.stem.startswith(f"{other}_") for other in others)
     ]
-    return [script, *yamls]
+    return [script, *beside]
 
 
 def is_recipe(script: str | Path) -> bool:
