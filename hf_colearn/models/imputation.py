@@ -76,13 +76,14 @@ class CentroidImputation(nn.Module):
     >>> import torch
     >>> from hf_colearn.models.imputation import weighted_centroids
 
-    >>> logits, centroids = torch.tensor([[0.0, 3.0]]).log(), torch.tensor([[0.0, 0.0], [2.0, 2.0]])
+    >>> centroids = torch.tensor([[0.0, 0.0], [2.0, 2.0]])
     >>> weighted_centroids(torch.tensor([[1.0, 3.0]]).log(), centroids)  # weights .25 and .75
     tensor([[1.5000, 1.5000]])
     ```
     """
 
     centroids: torch.Tensor
+    scales: Any
 
     def __init__(self, num_modalities: int, latent_dim: int, num_centroids: int, modulation: bool):
         super().__init__()

@@ -364,9 +364,10 @@ class CoLearningForMultimodalClassification(CheckedModel):
         """Fused latents and logits from the modalities that are seen; channels are then exchanged among those alone."""
         if seen_BM is not mask_BM and self.config.fusion == "mmtm":
             heads = self._heads(features, seen_BM, is_tracked=False)
+        latents, logits = heads
         if self.imputation is not None:
-            return self.fusion(*filled(self, *heads, seen_BM))
-        return self.fusion(*heads, seen_BM)
+            latents, logits, seen_BM = filled(self, latents, logits, seen_BM)
+        return self.fusion(latents, logits, seen_BM)
 
     def _logit_scale(self) -> torch.Tensor:
         scale = self.log_scale.float().exp().squeeze(0)

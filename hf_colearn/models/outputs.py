@@ -46,8 +46,8 @@ class CoLearningMultimodalOutput(ModelOutput):
         modality_logits (`dict[str, torch.FloatTensor]`): Of every modality's own head, `(B, C)`; 0 where it is absent.
         modality_latents (`dict[str, torch.FloatTensor]`): Of every modality, `(B, D)`; 0 where it is absent.
         modality_mask (`torch.BoolTensor` of shape `(B, M)`, *optional*): What was there; None in training on all modalities.
-        imputed_latents (`dict[str, torch.FloatTensor]`, *optional*): Of a model with an imputation: what every modality is imputed
-            as from the others of the sample, `(B, D)`, without noise, whether it is there or not.
+        imputed_latents (`dict[str, torch.FloatTensor]`, *optional*): Of a model with an imputation, what every modality's
+            latents `(B, D)` are imputed as from the others, without noise, be they there or not.
         subset_logits (`dict[str, torch.FloatTensor]`, *optional*): In evaluation mode the fused prediction `(B, C)` from
             every proper subset, such as `"image_audio"` of three; of more than 5 modalities from each and all but one.
         logit_scale (`torch.FloatTensor` of shape `()`, *optional*): 1 / the learned temperature, at most 100.
