@@ -19,6 +19,8 @@ _LIVES_IN = {
     "MisalignedPairs": "objectives.misaligned_pairs",
     "Consistency": "objectives.consistency",
     "SoftLabels": "objectives.soft_labels",
+    "ClassConcepts": "objectives.class_concepts",
+    "LatentImputation": "objectives.latent_imputation",
     "Combined": "objectives.combined",
     "Objective": "objectives.objective",
     "CoLearningBatch": "objectives.objective",
@@ -49,6 +51,8 @@ _LIVES_IN = {
     "ModalityF1": "evaluation.modality_metrics",
     "ModalityError": "evaluation.modality_metrics",
     "LabelAlignment": "evaluation.modality_metrics",
+    "ImputationError": "evaluation.imputation_error",
+    "ModalityCentroids": "training.centroids",
     "FrozenEncoder": "teachers.encoder",
     "TeacherBank": "teachers.bank",
     "Teacher": "teachers.teacher",
@@ -62,6 +66,10 @@ _LIVES_IN = {
     "ConstantTarget": "teachers.null_controls",
     "RandomPrototypes": "teachers.null_controls",
     "Permuted": "teachers.null_controls",
+    "graph_vectors": "teachers.graph_vectors",
+    "wordnet_vectors": "teachers.graph_vectors",
+    "permuted_classes": "teachers.graph_vectors",
+    "few_shot_prototypes": "teachers.few_shot_prototypes",
     "CoLearningStudentConfig": "models.configuration",
     "CoLearningForImageClassification": "models.student",
     "CoLearningForAudioClassification": "models.student",
@@ -103,6 +111,7 @@ if TYPE_CHECKING:
     from hf_colearn.balance.recon_boost import ReconBoost
     from hf_colearn.data.multimodal import MultimodalCollator
     from hf_colearn.data.sample_ids import with_sample_ids
+    from hf_colearn.evaluation.imputation_error import ImputationError
     from hf_colearn.evaluation.metrics import classification_metrics
     from hf_colearn.evaluation.modality_metrics import (
         LabelAlignment,
@@ -123,20 +132,25 @@ if TYPE_CHECKING:
         CoLearningForImageClassification,
         CoLearningForSequenceClassification,
     )
+    from hf_colearn.objectives.class_concepts import ClassConcepts
     from hf_colearn.objectives.combined import Combined
     from hf_colearn.objectives.consistency import Consistency
     from hf_colearn.objectives.contrastive_alignment import ContrastiveAlignment
     from hf_colearn.objectives.distribution_alignment import DistributionAlignment
+    from hf_colearn.objectives.latent_imputation import LatentImputation
     from hf_colearn.objectives.latent_matching import LatentMatching
     from hf_colearn.objectives.misaligned_pairs import MisalignedPairs
     from hf_colearn.objectives.objective import CoLearningBatch, Objective
     from hf_colearn.objectives.soft_labels import SoftLabels
     from hf_colearn.teachers.bank import TeacherBank
     from hf_colearn.teachers.encoder import FrozenEncoder
+    from hf_colearn.teachers.few_shot_prototypes import few_shot_prototypes
+    from hf_colearn.teachers.graph_vectors import graph_vectors, permuted_classes, wordnet_vectors
     from hf_colearn.teachers.null_controls import ConstantTarget, Permuted, RandomPrototypes
     from hf_colearn.teachers.pairing import Mismatched, Noisy, Paired, PairedFraction, Pairing, RandomPrompt, Shuffled
     from hf_colearn.teachers.teacher import Teacher
     from hf_colearn.trainer import CoLearningTrainer
+    from hf_colearn.training.centroids import ModalityCentroids
     from hf_colearn.utils.callback import CoLearningCallback
 
 __all__ = [*_LIVES_IN]

@@ -226,6 +226,16 @@ def _keep_only(
     return {column[len(prefix) :]: made[column] for column in made if column.startswith(prefix)} | kept
 
 
+def complete_rows(dataset: Dataset, modalities: tuple[str, ...] | list[str]) -> np.ndarray:
+    """The rows that have all modalities, from the stored columns' validity; where a transform alone knows, all rows."""
+    stored = [
+        name for name in modalities if any(f"{column}_".startswith(f"{name}_") for column in dataset.column_names)
+    ]
+    return np.flatnonzero(
+        np.all([np.ones(len(dataset), dtype=bool), *(_mask_of(dataset, name) for name in stored)], axis=0)
+    )
+
+
 def check_modalities(dataset: Any, modalities: tuple[str, ...] | list[str]) -> None:
     """Refuses a dataset that cannot train or evaluate a model of these modalities.
 

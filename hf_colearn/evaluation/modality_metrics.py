@@ -44,7 +44,7 @@ class ModalityMetrics(CoLearningCallback):
         raise NotImplementedError
 
     def curves(self, sums: Mapping[str, torch.Tensor]) -> dict[str, float]:
-        """The values of the sums over all steps and processes, on the CPU; here the means of `_sum_and_count`."""
+        """The values of the sums over all steps and processes, on the CPU; here the means of `sum_and_count`."""
         return {
             f"{self.prefix}_{name}".removesuffix("_"): (total / count).item()
             for name, (total, count) in sums.items()
@@ -109,7 +109,7 @@ class ModalityGap(ModalityMetrics):
             raise ValueError(f"the modality gap needs latents of one width, and they have {widths}: leave it out.")
         return {
             # The absent ones' latents mean nothing.
-            name: _sum_and_count(F.normalize(latents[name].float(), dim=-1), present_B)
+            name: sum_and_count(F.normalize(latents[name].float(), dim=-1), present_B)
             for name, present_B in _present(outputs, latents).items()
         }
 
@@ -138,7 +138,7 @@ class ModalityAccuracy(ModalityMetrics):
         labels_B, counts_B = _classes(labels, "ModalityAccuracy")
         hits = {name: (logits_BC.argmax(dim=-1) == labels_B).float() for name, logits_BC in logits.items()}
         return {
-            name: _sum_and_count(hits[name][:, None], present_B & counts_B)
+            name: sum_and_count(hits[name][:, None], present_B & counts_B)
             for name, present_B in _present(outputs, logits).items()
         }
 
@@ -162,7 +162,7 @@ class ModalityF1(ModalityMetrics):
             is_predicted_BC = (logits[name] > 0) & counts_BC
             hits_BC, claims_BC = 2.0 * (is_predicted_BC & is_positive_BC), 1.0 * is_predicted_BC + is_positive_BC
             each_B2 = torch.stack([hits_BC.sum(dim=-1), claims_BC.sum(dim=-1)], dim=-1)
-            found[name] = _sum_and_count(each_B2, present_B & counts_BC.any(dim=-1))
+            found[name] = sum_and_count(each_B2, present_B & counts_BC.any(dim=-1))
         return found
 
     def curves(self, sums: Mapping[str, torch.Tensor]) -> dict[str, float]:
@@ -224,7 +224,7 @@ class LabelAlignment(ModalityMetrics):
         latents = outputs["modality_latents"] if "" not in students else {"": outputs["latents"]}
         labels_B, counts_B = _classes(labels, "LabelAlignment")
         return {
-            name: _sum_and_count(
+            name: sum_and_count(
                 label_cosines(latents[name], _class_weights(students[name], latents[name]), labels_B)[:, None],
                 present_B & counts_B,
             )
@@ -314,7 +314,7 @@ def _present(outputs: Mapping[str, Any], by_modality: Mapping[str, torch.Tensor]
     return dict(zip(by_modality, mask_BM.unbind(dim=1), strict=True))
 
 
-def _sum_and_count(values_BD: torch.Tensor, counts_B: torch.Tensor) -> torch.Tensor:
+def sum_and_count(values_BD: torch.Tensor, counts_B: torch.Tensor) -> torch.Tensor:
     """The sum of the rows that count and, at its end, their number: `(D + 1,)`."""
     kept_BD = torch.where(counts_B[:, None], values_BD, 0.0)
     return torch.cat([kept_BD.sum(dim=0), counts_B.sum()[None].to(values_BD.dtype)])

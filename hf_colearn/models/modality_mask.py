@@ -82,6 +82,14 @@ def mask_and_rows(
     return mask_BM, rows
 
 
+def mask_of_batch(names: tuple[str, ...], inputs: Mapping[str, Any], size: int, device: torch.device) -> torch.Tensor:
+    """Which modalities each sample of a batch has, `[B, M]`: by its `modality_mask`, or else those that have inputs."""
+    if (mask_BM := inputs.get("modality_mask")) is not None:
+        return mask_BM
+    are_given = [any(key.startswith(f"{name}_") for key in inputs) for name in names]
+    return torch.tensor(are_given, device=device).expand(size, -1)
+
+
 def drop_modalities(here_BM: torch.Tensor, probability: float) -> torch.Tensor:
     """Leaves each modality of each sample out with a probability; of those present the highest draw always stays."""
     drawn_BM = torch.rand(here_BM.shape, device=here_BM.device).masked_fill(~here_BM, -1)

@@ -21,11 +21,19 @@ from .encoders import read_clip, student_class_for
 from .encoding import begin, pooled_features, run_stages, stage_widths
 from .fusion import FUSIONS, HEAD_FUSIONS, check_problem_type
 from .fusion_base import Fusion, masked
-from .heads import label_mask, zero_gradient
+from .heads import zero_gradient
 from .imputation import CentroidImputation, check_some_present, filled
-from .modality_mask import Rows, batch_size, by_modality, drop_modalities, mask_and_rows, only, proper_subsets
+from .modality_mask import (
+    Rows,
+    batch_size,
+    by_modality,
+    drop_modalities,
+    mask_and_rows,
+    only,
+    proper_subsets,
+)
 from .multimodal_configuration import MIN_LEARNED_TEMPERATURE, CoLearningMultimodalConfig, modality_configs
-from .multimodal_loss import multimodal_loss, perhaps_unused
+from .multimodal_loss import label_counts, multimodal_loss, perhaps_unused
 from .outputs import CoLearningMultimodalOutput
 from .shared_head import check_tied, tie_classifiers, tied_names
 from .student import CoLearningStudent
@@ -377,12 +385,7 @@ class CoLearningForMultimodalClassification(CheckedModel):
     # ---- loss ----
     def label_counts(self, labels: torch.Tensor, **inputs: Any) -> torch.Tensor:
         """How many labels of a batch count, `(1 + M,)`: all, and those of every modality's samples."""
-        mask_BM: torch.Tensor | None = inputs.get("modality_mask")
-        if mask_BM is None:
-            is_given = [any(key.startswith(f"{name}_") for key in inputs) for name in self.modalities]
-            mask_BM = torch.tensor(is_given, device=labels.device).expand(len(labels), -1)
-        counted_B = label_mask(labels, self.config.problem_type).reshape(len(labels), -1).sum(1).float()
-        return torch.cat([counted_B.sum().view(1), counted_B @ mask_BM.float()])
+        return label_counts(self, labels, inputs)
 
     def set_problem_type(self, problem_type: str) -> None:
         """Writes the problem type to the configuration, and to every modality's."""

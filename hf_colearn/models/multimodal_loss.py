@@ -3,13 +3,14 @@
 Shapes: B samples, M modalities, D latent width, C classes.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from .heads import task_loss
-from .modality_mask import Rows
+from .heads import label_mask, task_loss
+from .modality_mask import Rows, mask_of_batch
 
 
 def multimodal_loss(
@@ -46,6 +47,13 @@ def multimodal_loss(
     if is_probing:
         return loss + (mean - mean.detach())  # 0 in value, the heads' gradient
     return loss + model.config.modality_loss_weight * mean
+
+
+def label_counts(model: Any, labels: torch.Tensor, inputs: Mapping[str, Any]) -> torch.Tensor:
+    """How many labels of a batch count, `(1 + M,)`: all, and those of every modality's samples."""
+    mask_BM = mask_of_batch(model.modalities, inputs, len(labels), labels.device)
+    counted_B = label_mask(labels, model.config.problem_type).reshape(len(labels), -1).sum(1).float()
+    return torch.cat([counted_B.sum().view(1), counted_B @ mask_BM.float()])
 
 
 def perhaps_unused(model: Any, rows: list[Rows], labels: Any) -> list[nn.Parameter]:

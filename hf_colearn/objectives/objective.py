@@ -12,6 +12,7 @@ from hf_colearn.utils.distributed import is_distributed, mean_over_processes
 
 
 LABELLED = "labelled"
+IMPUTABLE = "imputable latents"  # in counts of a step, where teachers have the names of identifiers
 TEACHER = "teacher"  # the name of a single teacher, `CoLearningTrainer(bank=..., pairing=...)`
 
 

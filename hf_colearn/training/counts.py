@@ -8,9 +8,12 @@ import torch
 from hf_colearn.data.sample_ids import LABELS
 from hf_colearn.models.checkpoint import CheckedModel
 from hf_colearn.models.heads import label_mask
+from hf_colearn.models.imputation import imputable
 from hf_colearn.models.lora import base_model
+from hf_colearn.models.modality_mask import mask_of_batch
+from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
 from hf_colearn.objectives.latent_matching import latent_term
-from hf_colearn.objectives.objective import LABELLED, CoLearningBatch
+from hf_colearn.objectives.objective import IMPUTABLE, LABELLED, CoLearningBatch
 from hf_colearn.utils.distributed import mean_over_processes
 
 
@@ -33,15 +36,18 @@ def label_counts(model: Any, labels: Any, inputs: Mapping[str, Any]) -> torch.Te
 
 
 def step_counts(model: Any, batches: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-    """What counts in a micro-batch of a step on average, over its micro-batches and processes: labels, labelled samples, and
-    the samples that have a target of each teacher. No wait for the device."""
+    """What counts in a micro-batch of a step on average, over its micro-batches and processes: labels, labelled samples,
+    the samples that have a target of each teacher, and latents that could be imputed. No wait for the device."""
     found: dict[str, list[torch.Tensor]] = {}
+    base = base_model(model)
     for inputs in batches:
         batch = CoLearningBatch.taken_from(dict(inputs))
         labels = label_counts(model, batch.labels, inputs)
         if labels is not None and batch.labelled is not None:
             found.setdefault(TASK, []).append(labels)
             found.setdefault(LABELLED, []).append(batch.labelled.sum().view(1))
+        if isinstance(base, CoLearningForMultimodalClassification) and base.imputation is not None:
+            found.setdefault(IMPUTABLE, []).append(imputable_count(base.modalities, inputs))
         for name, paired_B in batch.paired.items():
             found.setdefault(name, []).append(paired_B.sum().view(1))
     if not found:
@@ -53,8 +59,15 @@ def step_counts(model: Any, batches: Sequence[Mapping[str, Any]]) -> dict[str, t
     return {name: mean if name == TASK else mean.squeeze(0) for name, mean in counts.items()}
 
 
+def imputable_count(modalities: tuple[str, ...], inputs: Mapping[str, Any]) -> torch.Tensor:
+    """How many latents of a micro-batch are there together with another modality of their sample, `(1,)`."""
+    first = next(inputs[key] for key in inputs if key.startswith(tuple(f"{name}_" for name in modalities)))
+    return imputable(mask_of_batch(modalities, inputs, len(first), first.device)).sum().view(1)
+
+
 def of_terms(batch: CoLearningBatch) -> dict[str, torch.Tensor]:
-    """What the task's loss and every teacher's term are means over, by the name of the loss."""
+    """What the task's loss, every teacher's term and that of imputed latents are means over, by the name of the loss."""
     of_step = batch.step_counts
     counts = {latent_term(name): of_step[name] for name in batch.targets if name in of_step}
+    counts |= {"imputation": of_step[IMPUTABLE]} if IMPUTABLE in of_step else {}
     return counts | ({"task": of_step[TASK][:1]} if TASK in of_step else {})
