@@ -27,6 +27,33 @@ class ConstantAlpha(Alpha):
         self._weights = {of: as_number("alpha", weight) for of, weight in weights.items()}
         check_weights(self._weights)
 
+    @classmethod
+    def from_weights(cls, weights: Mapping[str, float]) -> "ConstantAlpha":
+        r"""That of a loss which is published as \\(L_{task} + \sum_k \lambda_k L_k\\), divided by \\(1 + \sum_k \lambda_k\\):
+        \\(\alpha_k = \lambda_k / (1 + \sum_j \lambda_j)\\).
+
+        The factor is one of the learning rate, of which Adam's updates do not depend.
+
+        Args:
+            weights (`dict[str, float]`): \\(\lambda_k\\) by term, finite and not negative.
+
+        Example:
+
+        ```python
+        >>> from hf_colearn import ConstantAlpha
+
+        >>> ConstantAlpha.from_weights({"captions": 4.0})
+        ConstantAlpha({'captions': 0.8})
+
+        ```
+        """
+        numbers = {of: as_number("weight", weight) for of, weight in weights.items()}
+        for of, weight in numbers.items():
+            if not 0 <= weight < math.inf:
+                raise ValueError(f"weight={weight} of the term '{of}': pass a finite number that is not negative.")
+        total = 1 + sum(numbers.values())
+        return cls({of: weight / total for of, weight in numbers.items()})
+
     def weights(self) -> dict[str, float]:
         return dict(self._weights)
 
