@@ -21,6 +21,8 @@ _LIVES_IN = {
     "SoftLabels": "objectives.soft_labels",
     "ClassConcepts": "objectives.class_concepts",
     "LatentImputation": "objectives.latent_imputation",
+    "CyclicTranslation": "objectives.cyclic_translation",
+    "CaptionGeneration": "objectives.caption_generation",
     "Combined": "objectives.combined",
     "Objective": "objectives.objective",
     "CoLearningBatch": "objectives.objective",
@@ -74,6 +76,7 @@ _LIVES_IN = {
     "CoLearningForImageClassification": "models.student",
     "CoLearningForAudioClassification": "models.student",
     "CoLearningForSequenceClassification": "models.student",
+    "CoLearningForMaskedLM": "models.masked_lm",
     "FeatureBackboneConfig": "models.configuration",
     "CoLearningForFeatureClassification": "models.features",
     "CoLearningMultimodalConfig": "models.multimodal_configuration",
@@ -125,6 +128,7 @@ if TYPE_CHECKING:
     from hf_colearn.experiments.scoring import save_run
     from hf_colearn.models.configuration import CoLearningStudentConfig, FeatureBackboneConfig
     from hf_colearn.models.features import CoLearningForFeatureClassification
+    from hf_colearn.models.masked_lm import CoLearningForMaskedLM
     from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
     from hf_colearn.models.multimodal_configuration import CoLearningMultimodalConfig
     from hf_colearn.models.student import (
@@ -132,10 +136,12 @@ if TYPE_CHECKING:
         CoLearningForImageClassification,
         CoLearningForSequenceClassification,
     )
+    from hf_colearn.objectives.caption_generation import CaptionGeneration
     from hf_colearn.objectives.class_concepts import ClassConcepts
     from hf_colearn.objectives.combined import Combined
     from hf_colearn.objectives.consistency import Consistency
     from hf_colearn.objectives.contrastive_alignment import ContrastiveAlignment
+    from hf_colearn.objectives.cyclic_translation import CyclicTranslation
     from hf_colearn.objectives.distribution_alignment import DistributionAlignment
     from hf_colearn.objectives.latent_imputation import LatentImputation
     from hf_colearn.objectives.latent_matching import LatentMatching
@@ -163,7 +169,8 @@ def _prepare() -> None:
         from hf_colearn.utils.torchaudio_guard import import_torchaudio
 
         import_torchaudio()
-        import hf_colearn.models.multimodal  # registers every student
+        import hf_colearn.models.masked_lm
+        import hf_colearn.models.multimodal  # these two register every student
     except Exception as error:
         raise ImportError(
             f"hf_colearn cannot be loaded: {type(error).__name__}: {error}. "

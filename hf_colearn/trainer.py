@@ -141,8 +141,9 @@ class CoLearningTrainer(Trainer):
         if objective is not None:
             self._term_log = TermLog(objective.terms)
             self._set_alpha(alpha or args.make_alpha(objective.terms))
-        if self.teachers and self.model is not None:
+        if objective is not None and self.model is not None:
             argument_checks.objective_fits(self.model, self.teachers, objective)
+        if self.teachers and self.model is not None:
             argument_checks.latent_head_learns(self.model)
         if balance is not None:
             self.add_callback(balance)

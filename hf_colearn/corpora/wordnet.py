@@ -51,6 +51,7 @@ class WordNet:
         # by its place in the file: some copies have other ends of line.
         self._senses = {line.split(b" ", 1)[0]: line for line in self._lines(_NOUNS[0])}
         self._synsets = {line[:8]: line for line in self._lines(_NOUNS[1])}
+        self._ancestors: dict[str, dict[str, int]] = {}  # those that were asked for
 
     def _lines(self, file: str) -> Iterable[bytes]:
         lines = [line for line in (self.folder / file).read_bytes().splitlines() if not line.startswith(b"  ")]
@@ -93,6 +94,8 @@ class WordNet:
 
     def ancestors(self, synset: str) -> dict[str, int]:
         """The sense itself and everything above it, with the least number of steps up to it."""
+        if synset in self._ancestors:
+            return self._ancestors[synset]
         steps = {self._number(synset): 0}
         reached = list(steps)
         for number in reached:  # breadth first: it grows while it is read
@@ -100,7 +103,8 @@ class WordNet:
                 if above not in steps:
                     steps[above] = steps[number] + 1
                     reached.append(above)
-        return {self._name(number): count for number, count in steps.items()}
+        self._ancestors[synset] = {self._name(number): count for number, count in steps.items()}
+        return self._ancestors[synset]
 
     def path_similarity(self, one: str, other: str) -> float:
         r"""\\(1 / (1 + d)\\), with d the steps of the shortest way up from one and down to the other (Rada et al., 1989);
