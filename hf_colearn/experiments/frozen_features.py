@@ -112,10 +112,12 @@ def feature_student(
     scale: float = 1.0,
     problem_type: str = "single_label_classification",
     num_labels: int | None = None,
+    training_heads: Mapping[str, Any] | None = None,
 ) -> PreTrainedModel:
     """An MLP of features as the encoder gives them, standardised by those of the training set and multiplied by a scale.
 
-    The classes are named by `id2label`, or counted by `num_labels`.
+    The classes are named by `id2label`, or counted by `num_labels`; `training_heads` are those of
+    [`~hf_colearn.models.configuration.CoLearningStudentConfig`].
     """
     width = features_NF.shape[1]
     config = FeatureBackboneConfig(feature_dim=width, hidden_dims=list(hidden_dims), standardized=True)
@@ -125,6 +127,7 @@ def feature_student(
         num_labels,
         id2label=None if id2label is None else dict(id2label),
         problem_type=problem_type,
+        training_heads=training_heads,
     )
     student.backbone.set_statistics(features_NF, scale)
     return student
