@@ -18,7 +18,7 @@ from datasets import Column, Dataset, concatenate_datasets
 from huggingface_hub import constants
 
 from hf_colearn.teachers import bank_files, bank_hub, encoding, fingerprint
-from hf_colearn.teachers.bank_arguments import as_latents, check_encoding
+from hf_colearn.teachers.bank_arguments import as_latents, check_encoding, stored_rows
 from hf_colearn.teachers.bank_card import bank_card, without_folders
 from hf_colearn.teachers.bank_files import FORMAT
 from hf_colearn.teachers.bank_inputs import BankInputs, check_pairs, find_rows, keys_of
@@ -361,17 +361,7 @@ class TeacherBank:
 
     def _stored_rows(self, rows: Sequence[int] | np.ndarray | torch.Tensor) -> np.ndarray:
         """Where the latents of rows are stored, `(B,)` int64; refuses rows that are not there."""
-        rows_B = np.asarray(rows)
-        if rows_B.ndim != 1 or (len(rows_B) and rows_B.dtype.kind not in "iu"):
-            raise TypeError(
-                f"rows={rows!r} are {rows_B.dtype} of shape {rows_B.shape}: pass a list of row numbers, 0 to {len(self) - 1}."
-            )
-        rows_B = rows_B.astype(np.int64, copy=False)
-        outside = (rows_B < 0) | (rows_B >= len(self))
-        if outside.any():
-            raise IndexError(
-                f"row {rows_B[outside][0]} is out of range: the bank has {len(self)} rows, so ask for 0 to {len(self) - 1}."
-            )
+        rows_B = stored_rows(rows, len(self))
         return rows_B if self._index is None else self._index[rows_B]
 
     def mean(self) -> torch.Tensor:

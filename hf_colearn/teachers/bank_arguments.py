@@ -1,10 +1,15 @@
-"""What a bank is made of: a teacher and its inputs, or latents that were computed elsewhere. N inputs, D dimensions."""
+"""What a bank is made of: a teacher and its inputs, or latents and ids that were computed elsewhere.
 
+Shapes: N inputs, D dimensions; sequences of lengths T_i, M = sum T_i frames together.
+"""
+
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from hf_colearn.data.sample_ids import NO_LABEL
 from hf_colearn.teachers.bank_inputs import check_inputs
 from hf_colearn.teachers.encoder import FrozenEncoder
 from hf_colearn.utils.checks import check_integer, check_path
@@ -43,3 +48,79 @@ def as_latents(latents: Any) -> np.ndarray:
             "look at the teacher's input there, or encode in float32."
         )
     return array_ND
+
+
+def as_sequences(sequences: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Sequences of latents `(T_i, D)` one after another, `(M, D)` float32, and their lengths `(N,)`; refuses what are none."""
+    _check_list("sequences", sequences)
+    arrays = [_as_array("sequence", row, each) for row, each in enumerate(sequences)]
+    for row, array in enumerate(arrays):
+        if array.ndim != 2 or 0 in array.shape or array.shape[1] != arrays[0].shape[1] or array.dtype.kind != "f":
+            raise ValueError(
+                f"sequence {row} is {array.dtype} of shape {array.shape}: pass an array of floats [T, D] a row, with one width "
+                "and at least one frame (of ids, `SequenceBank.from_ids`). Samples without a sequence have no row: "
+                "`Paired(rows)` says which row each sample has, `WherePaired` who has none."
+            )
+        if not np.isfinite(array).all():
+            raise ValueError(f"sequence {row} holds NaN or infinite values: leave those frames out.")
+    return np.concatenate(arrays).astype(np.float32), np.array([len(array) for array in arrays], dtype=np.int64)
+
+
+def as_ids(ids: Any, num_ids: int | None) -> tuple[np.ndarray, np.ndarray, int]:
+    """Sequences of ids one after another, `(M,)` int64, their lengths `(N,)`, and how many ids there are."""
+    _check_list("ids", ids)
+    arrays = [_as_array("sequence", row, each) for row, each in enumerate(ids)]
+    for row, array in enumerate(arrays):
+        if array.ndim != 1 or not len(array) or array.dtype.kind not in "iu":
+            raise ValueError(
+                f"sequence {row} is {array.dtype} of shape {array.shape}: pass a list of integers a row, with at least one. "
+                "Samples without a sequence have no row: `Paired(rows)` says which row each sample has, `WherePaired` who has "
+                "none."
+            )
+        odd = array[(array < 0) & (array != NO_LABEL)]
+        if len(odd):
+            raise ValueError(
+                f"sequence {row} holds the id {odd[0]}: ids count from 0, and -100 says that there is none."
+            )
+    ids_M = np.concatenate(arrays).astype(np.int64)
+    if num_ids is None:
+        num_ids = max(int(ids_M.max()) + 1, 1)
+    check_integer("num_ids", num_ids, least=1)
+    if ids_M.max() >= num_ids:
+        raise ValueError(f"num_ids={num_ids}, and there is an id {ids_M.max()}: ids run from 0 to num_ids - 1.")
+    return ids_M, np.array([len(array) for array in arrays], dtype=np.int64), int(num_ids)
+
+
+def _check_list(name: str, values: Any) -> None:
+    if isinstance(values, str) or not hasattr(values, "__len__") or not hasattr(values, "__getitem__"):
+        raise TypeError(f"{name} is a {type(values).__name__}: pass a list of arrays, one a row.")
+    if not len(values):
+        raise ValueError(f"{name} is empty: pass at least one array.")
+
+
+def _as_array(name: str, row: int, value: Any) -> np.ndarray:
+    try:
+        array = value.detach().float().cpu().numpy() if _is_float(value) else np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name} {row} is a {type(value).__name__} that makes no array ({error}).") from error
+    return array
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
+
+
+def stored_rows(rows: Sequence[int] | np.ndarray | torch.Tensor, number: int) -> np.ndarray:
+    """Row numbers as `(B,)` int64; refuses those that a bank of `number` rows does not have."""
+    rows_B = np.asarray(rows)
+    if rows_B.ndim != 1 or (len(rows_B) and rows_B.dtype.kind not in "iu"):
+        raise TypeError(
+            f"rows={rows!r} are {rows_B.dtype} of shape {rows_B.shape}: pass a list of row numbers, 0 to {number - 1}."
+        )
+    rows_B = rows_B.astype(np.int64, copy=False)
+    outside = (rows_B < 0) | (rows_B >= number)
+    if outside.any():
+        raise IndexError(
+            f"row {rows_B[outside][0]} is out of range: the bank has {number} rows, so ask for 0 to {number - 1}."
+        )
+    return rows_B

@@ -14,8 +14,9 @@ from hf_colearn.teachers.encoding import DESCRIPTION, INDEX, LATENTS
 FORMAT = 1  # of the files; part of every fingerprint, so that another format is another cache entry
 
 
-def read(folder: Path) -> tuple[dict[str, Any], np.ndarray | None]:
-    """The description of a bank whose files are whole, and the index of its rows where inputs repeat."""
+def read(folder: Path, data: str = LATENTS) -> tuple[dict[str, Any], np.ndarray | None]:
+    """The description of a bank whose files are whole, and the index of its rows where inputs repeat; `data` is the file
+    that it must have."""
     if not (folder / DESCRIPTION).is_file():
         raise FileNotFoundError(
             f"'{folder}' holds no teacher bank ({DESCRIPTION} is missing): delete the folder if there is one, and "
@@ -24,8 +25,8 @@ def read(folder: Path) -> tuple[dict[str, Any], np.ndarray | None]:
     try:
         description = json.loads((folder / DESCRIPTION).read_text())
         sizes, _ = dict(description["files"]), description["fingerprint"]
-        if LATENTS not in sizes:
-            raise ValueError(f"it lists no {LATENTS}")
+        if data not in sizes:
+            raise ValueError(f"it lists no {data}")
         if description["format"] != FORMAT:
             raise ValueError(f"format {description['format']} instead of {FORMAT}")
     except (ValueError, KeyError, TypeError) as error:

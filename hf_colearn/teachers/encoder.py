@@ -15,6 +15,7 @@ from transformers.utils import logging
 
 from hf_colearn.data.audio import first_seconds, window_seconds, with_a_frame
 from hf_colearn.models.backbones import headless, is_causal
+from hf_colearn.models.dense import positions as hidden_positions
 from hf_colearn.models.image_modes import WHITE, Colour, rgb_of
 from hf_colearn.models.loading import lacking, load_model
 from hf_colearn.models.pooling import POOLINGS, pool_outputs
@@ -195,25 +196,47 @@ class FrozenEncoder:
                 with zeros. What is longer than the model's window is cut.
             positions (`Sequence[int]`, *optional*): What errors call the inputs; 0, 1, ... by default.
         """
+        return torch.cat([self._latents(batch) for batch in self._exact_batches(inputs, positions)])
+
+    def encode_frames(self, inputs: Sequence[Any], positions: Sequence[int] | None = None) -> list[torch.Tensor]:
+        """The last hidden states of one batch without pooling: `(T, D)` an input, of its own length, as [`encode`] else.
+
+        What the mask marks as padding is left out. Special tokens are positions like others; of a feature map its cells are.
+        """
+        frames: list[torch.Tensor] = []
+        for batch in self._exact_batches(inputs, positions):
+            outputs, mask_nL = self._outputs(batch)
+            hidden_nTH, mask_nT = hidden_positions(self.model, outputs, mask_nL, is_time=False)
+            frames += [
+                hidden_TH[is_frame_T].float().cpu() for hidden_TH, is_frame_T in zip(hidden_nTH, mask_nT, strict=True)
+            ]
+        return frames
+
+    def _exact_batches(
+        self, inputs: Sequence[Any], positions: Sequence[int] | None = None
+    ) -> list[dict[str, torch.Tensor]]:
+        """The model's inputs: one batch, or one an input where padding would leak into what it gives."""
         positions = range(len(inputs)) if positions is None else positions
         batch = self.preprocess(inputs, positions)
         mask_nL = batch.get("attention_mask")
         if self._padding_leaks and mask_nL is not None and not mask_nL.all():
-            alone = zip(inputs, positions, strict=True)
-            return torch.cat([self.encode([item], [position]) for item, position in alone])
-        return self._latents(batch)
+            return [self.preprocess([item], [position]) for item, position in zip(inputs, positions, strict=True)]
+        return [batch]
+
+    def _latents(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        outputs, mask_nL = self._outputs(batch)
+        return pool_outputs(self.model, outputs, self.pooling, mask_nL).float().cpu()
 
     @torch.no_grad()
-    def _latents(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    def _outputs(self, batch: dict[str, torch.Tensor]) -> tuple[Any, torch.Tensor | None]:
+        """What the model gives of a batch, and the mask of its inputs on the model's device."""
         mask_nL = batch.get("attention_mask")
         model_inputs = {
             name: value.to(self.model.device, self.model.dtype if value.is_floating_point() else None)
             for name, value in batch.items()
             if name != "attention_mask" or self._reads_mask
         }
-        outputs = self.model(**model_inputs)
-        mask_nL = None if mask_nL is None else mask_nL.to(self.model.device)
-        return pool_outputs(self.model, outputs, self.pooling, mask_nL).float().cpu()
+        return self.model(**model_inputs), None if mask_nL is None else mask_nL.to(self.model.device)
 
     def preprocess(self, inputs: Sequence[Any], positions: Sequence[int] | None = None) -> dict[str, torch.Tensor]:
         """The model's inputs for a batch, on the CPU, with the `attention_mask` of text and audio."""

@@ -106,7 +106,7 @@ def encode_to_folder(
                 with _plain_disk_errors(partial):
                     write_bank(partial, _raw_chunks(raw, encoder.dim), names, index, description)
                     raw.unlink()
-                    _publish(partial, folder)
+                    publish(partial, folder)
     finally:
         if is_main:
             shutil.rmtree(partial, ignore_errors=True)
@@ -175,8 +175,34 @@ def _encode_share(
             bar.update(len(rows))
 
 
+def encode_frames(
+    encoder: FrozenEncoder, inputs: Sequence[Any], distinct: Distinct, batch_size: int
+) -> list[np.ndarray]:
+    """The frames of every distinct input, `(T, D)` each, on this process and in memory."""
+    inputs = _as_stored(inputs)
+    batches = encoder.batches(inputs, distinct.positions, batch_size)
+    encoder.check_deterministic(inputs[distinct.positions[0]], distinct.positions[0])
+    frames: dict[int, np.ndarray] = {}
+    for rows in tqdm(batches, desc="Encoding teacher frames", unit="batch", disable=len(batches) < 2):
+        batch, positions = _read_batch(encoder, inputs, distinct, rows)
+        encoded = encoder.encode_frames(batch, positions)
+        _check_finite(torch.tensor([bool(torch.isfinite(each).all()) for each in encoded]), batch, positions)
+        frames.update(zip(rows, (each.numpy() for each in encoded), strict=True))
+    return [frames[row] for row in range(len(frames))]
+
+
 def _encode_batch(encoder: FrozenEncoder, inputs: Sequence[Any], distinct: Distinct, rows: list[int]) -> torch.Tensor:
     """The latents of some of the distinct inputs, `(len(rows), D)`, refused where they would not be exact."""
+    batch, positions = _read_batch(encoder, inputs, distinct, rows)
+    latents_BD = encoder.encode(batch, positions)
+    _check_finite(torch.isfinite(latents_BD).all(dim=1), batch, positions)
+    return latents_BD
+
+
+def _read_batch(
+    encoder: FrozenEncoder, inputs: Sequence[Any], distinct: Distinct, rows: list[int]
+) -> tuple[list[Any], list[int]]:
+    """Some of the distinct inputs and their positions; refuses what is another one than at the first reading."""
     positions = [distinct.positions[row] for row in rows]
     batch = [inputs[position] for position in positions]
     for row, position, item in zip(rows, positions, batch, strict=True):
@@ -185,16 +211,17 @@ def _encode_batch(encoder: FrozenEncoder, inputs: Sequence[Any], distinct: Disti
                 f"teacher input {position} changed between two reads: it is augmented, and a bank of it would not be "
                 "exact. Give the teacher the plain inputs; augment the student's only."
             )
-    latents_BD = encoder.encode(batch, positions)
-    bad = ~torch.isfinite(latents_BD).all(dim=1)
-    if bad.any():
-        first = int(bad.nonzero()[0])
+    return batch, positions
+
+
+def _check_finite(is_finite_B: torch.Tensor, batch: list[Any], positions: list[int]) -> None:
+    if not is_finite_B.all():
+        first = int((~is_finite_B).nonzero()[0])
         shown = f" ('{batch[first][:80]}')" if isinstance(batch[first], str) else ""
         raise ValueError(
             f"the teacher gives NaN or infinite values for input {positions[first]}{shown}: encode with "
             'dtype="float32", or look at that input.'
         )
-    return latents_BD
 
 
 def _raw_chunks(raw: Path, dim: int) -> Iterable[np.ndarray]:
@@ -203,7 +230,8 @@ def _raw_chunks(raw: Path, dim: int) -> Iterable[np.ndarray]:
             yield chunk.reshape(-1, dim)
 
 
-def _publish(partial: Path, folder: Path) -> None:
+def publish(partial: Path, folder: Path) -> None:
+    """Moves a whole bank to its place."""
     try:
         partial.rename(folder)
     except OSError:
@@ -243,5 +271,10 @@ def write_bank(
             writer.write_table(pa.table({"row": pa.array(index)}))
             writer.finalize()
         names.append(INDEX)
+    write_description(folder, description, names)
+
+
+def write_description(folder: Path, description: dict[str, Any], names: Sequence[str]) -> None:
+    """Writes `bank.json`, last, with the sizes of the files beside it."""
     sizes = {name: (folder / name).stat().st_size for name in names}
     (folder / DESCRIPTION).write_text(json.dumps(description | {"files": sizes}, indent=2, default=str))
