@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -182,10 +183,52 @@ def classes_in_words(folder: Path) -> str | None:
     return f"{len(names):,} classes: {', '.join(map(code, names[:_CLASSES]))}{more}."
 
 
+def head_in_words(folder: Path) -> str | None:
+    """The head whose logits are cosines to class vectors, and what a dense student returns; `None` of other models."""
+    config = _config(folder)
+    said = []
+    if config.get("head") == "prototypes":
+        learned = config.get("learned_class_vectors")
+        scale = f"{config['logit_scale']:g}" + (" (where its learning began)" if config["learned_logit_scale"] else "")
+        made = "The vectors were learned with the other weights" if learned else "The vectors are fixed"
+        source = " ".join((config.get("class_vectors_from") or "").split())
+        made += f", and {'began as' if learned else 'come from'}: {source}" if source else ""
+        said.append(
+            f'Its head is `"prototypes"`: the logits are {scale} times the cosines between the latent and one vector of width '
+            f"{config['latent_dim']} a class. {made}."
+        )
+    if config.get("dense"):
+        said.append(
+            "Beside one latent an input it returns one for every position of its encoder, `dense_latents` `[B, T, D]`, and "
+            "`dense_mask` `[B, T]`, which of them are no padding."
+        )
+    return "\n".join(said) or None
+
+
+def more_classes(folder: Path) -> str | None:
+    """How a student with class vectors is given further classes, in Markdown; `None` of other models."""
+    config = _config(folder)
+    if config.get("head") != "prototypes":
+        return None
+    lines = [
+        "import torch",
+        "",
+        f"vector = torch.randn({config['latent_dim']})  # in its place, one from where those of the other classes come",
+        'larger = model.with_classes({"a new class": vector})  # keep=False: the new classes alone',
+        'larger.save_pretrained("larger")',
+    ]
+    said = "**More classes**, without training: each is one more vector, and the student's own classes stay."
+    return "\n".join([said, "", "```python", *lines, "```"])
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
 def class_names(folder: Path) -> list[str] | None:
     """The names of the classes in order, from the configuration in a folder; `None` where they are transformers' own."""
-    path = folder / "config.json"
-    labels = json.loads(path.read_text()).get("id2label") if path.is_file() else None
+    labels = _config(folder).get("id2label")
     if not labels or all(str(name) == f"LABEL_{number}" for number, name in labels.items()):
         return None
     return [str(labels[number]) for number in sorted(labels, key=int)]

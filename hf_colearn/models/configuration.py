@@ -61,6 +61,8 @@ class CoLearningStudentConfig(CheckedConfig):
             trained.
         logit_scale (`float`, *optional*, defaults to 10): What its cosines are multiplied by, 1 / temperature.
         learned_logit_scale (`bool`, *optional*, defaults to `False`): Whether `logit_scale` is where learning begins.
+        class_vectors_from (`str`, *optional*): In words where the class vectors come from, such as `"MiniLM reads 'a photo of a
+            cat'"`, so that whoever adds classes finds theirs; the card says it.
         latent_norm (`str`, *optional*, defaults to `"layernorm"`): `"layernorm"` (published for ViT) or `"none"`
             (published for ResNet; needed to export a bottleneck student to a stock checkpoint).
         pooling (`str`, *optional*): `"cls"`, `"mean"` (without padding, where an attention mask is given),
@@ -101,6 +103,7 @@ class CoLearningStudentConfig(CheckedConfig):
         learned_class_vectors: bool = False,
         logit_scale: float = 10.0,
         learned_logit_scale: bool = False,
+        class_vectors_from: str | None = None,
         dense: bool = False,
         **kwargs,
     ):
@@ -118,12 +121,13 @@ class CoLearningStudentConfig(CheckedConfig):
                 raise ValueError(
                     f"classifier_dim={classifier_dim} belongs to head='bottleneck': '{head}' has its own."
                 )
-        check_prototypes(head, learned_class_vectors, logit_scale, learned_logit_scale)
+        check_prototypes(head, learned_class_vectors, logit_scale, learned_logit_scale, class_vectors_from)
         if not isinstance(dense, bool):
             raise TypeError(f"dense={dense!r} is a {type(dense).__name__}: pass a bool.")
         self.learned_class_vectors = learned_class_vectors
         self.logit_scale = logit_scale
         self.learned_logit_scale = learned_logit_scale
+        self.class_vectors_from = class_vectors_from
         self.dense = dense
         self.backbone_config: Any = backbone_config
         self.latent_dim = latent_dim
@@ -151,7 +155,7 @@ class CoLearningStudentConfig(CheckedConfig):
         # A student without these is described as to code that does not know them.
         output = super().to_dict()
         if self.head != "prototypes":
-            for name in ("learned_class_vectors", "logit_scale", "learned_logit_scale"):
+            for name in ("learned_class_vectors", "logit_scale", "learned_logit_scale", "class_vectors_from"):
                 output.pop(name, None)
         if not self.dense:
             output.pop("dense", None)

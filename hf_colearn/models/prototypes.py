@@ -56,7 +56,7 @@ class PrototypeHead(nn.Module):
             self.class_vectors = vectors_CD
 
 
-def check_prototypes(head: str, learned: Any, scale: Any, learned_scale: Any) -> None:
+def check_prototypes(head: str, learned: Any, scale: Any, learned_scale: Any, source: Any = None) -> None:
     """A ValueError where an option of the head is none, or belongs to another head."""
     if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 < scale < float("inf"):
         raise ValueError(f"logit_scale={scale!r} scales no cosine: pass a positive number, such as 10.")
@@ -64,8 +64,11 @@ def check_prototypes(head: str, learned: Any, scale: Any, learned_scale: Any) ->
     for name, value in given.items():
         if not isinstance(value, bool):
             raise TypeError(f"{name}={value!r} is a {type(value).__name__}: pass a bool.")
+    if source is not None and (not isinstance(source, str) or not source.strip()):
+        raise TypeError(f"class_vectors_from={source!r} names no source: say in words where the vectors come from.")
+    given["class_vectors_from"] = source
     if head != "prototypes" and (wrong := [name for name, value in given.items() if value]):
-        raise ValueError(f"{wrong[0]}=True belongs to head='prototypes', and the head is '{head}'.")
+        raise ValueError(f"{wrong[0]}={given[wrong[0]]!r} belongs to head='prototypes', and the head is '{head}'.")
 
 
 def check_vectors_are_there(config: Any, vectors_CD: torch.Tensor | None) -> None:
@@ -81,13 +84,12 @@ def check_vectors_are_there(config: Any, vectors_CD: torch.Tensor | None) -> Non
 
 def with_classes(student: Any, class_vectors: Mapping[str, Any], keep: bool) -> Any:
     """See [`~hf_colearn.models.student_base.CoLearningStudent.with_classes`]."""
-    if not isinstance(getattr(student, "classifier", None), PrototypeHead):
-        wrapped = student.config.head == "prototypes"
+    if student.config.head != "prototypes":
         raise ValueError(
-            "the student has adapters: merge them first, `model.merge_and_unload()`."
-            if wrapped
-            else f"head='{student.config.head}' has no class vectors to add to: build the student with head='prototypes'."
+            f"head='{student.config.head}' has no class vectors to add to: build the student with head='prototypes'."
         )
+    if hasattr(student, "peft_config"):  # as PEFT marks every model whose layers it has changed
+        raise ValueError("the student has adapters: merge them first, `model.merge_and_unload()`.")
     if not isinstance(class_vectors, Mapping) or not class_vectors:
         raise TypeError("pass the new classes by name, such as `with_classes({'lynx': vector})`.")
     known = [student.config.id2label[i] for i in range(student.config.num_labels)] if keep else []

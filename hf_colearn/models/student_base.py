@@ -128,6 +128,7 @@ class CoLearningStudent(CheckedModel):
         learned_class_vectors: bool = False,
         logit_scale: float = 10.0,
         learned_logit_scale: bool = False,
+        class_vectors_from: str | None = None,
         latent_norm: str = "layernorm",
         pooling: str | None = None,
         classifier_dim: int | None = None,
@@ -147,8 +148,8 @@ class CoLearningStudent(CheckedModel):
             latent_dim (`int`): D; `bank.dim` for latent matching. By default the width of the class vectors.
             num_labels (`int`, *optional*): C; by default that of `id2label`, the class vectors or the backbone's
                 configuration.
-            head, learned_class_vectors, logit_scale, learned_logit_scale, latent_norm, pooling, classifier_dim, dense,
-                training_heads (*optional*): See [`CoLearningStudentConfig`].
+            head, learned_class_vectors, logit_scale, learned_logit_scale, class_vectors_from, latent_norm, pooling,
+                classifier_dim, dense, training_heads (*optional*): See [`CoLearningStudentConfig`].
             class_vectors (`dict[str, torch.Tensor]` or `torch.Tensor` of shape `(C, D)`, *optional*): With
                 `head="prototypes"` a vector a class, by name or in the classes' order; where they are learned, what learning
                 begins with, random by default. Without `id2label` a dict's names are the classes, in its order.
@@ -194,6 +195,7 @@ class CoLearningStudent(CheckedModel):
             learned_class_vectors=learned_class_vectors,
             logit_scale=logit_scale,
             learned_logit_scale=learned_logit_scale,
+            class_vectors_from=class_vectors_from,
             dense=dense,
             latent_norm=latent_norm,
             pooling=pooling,
