@@ -6,7 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from hf_colearn.objectives.alignment import DENSE_STUDENT, LENGTHS, SameLengths, aligned, dense_of, have_frame
+from hf_colearn.objectives.alignment import LENGTHS, SameLengths, aligned, have_frame
 from hf_colearn.objectives.distances import LATENT_LOSSES
 from hf_colearn.objectives.objective import TEACHER, CoLearningBatch
 from hf_colearn.teachers.sequence_bank import SequenceBank
@@ -16,8 +16,8 @@ from hf_colearn.utils.checks import check_choice
 class DenseMatching:
     r"""Pulls the student's latent of every position to the teacher's: the term `dense`, or `dense_{teacher}`.
 
-    \\(\frac{1}{B} \sum_i \frac{1}{n_i} \sum_{t \le n_i} d(z_{it}, \hat t_{it})\\): the mean over a sample's positions that have a
-    target, then over the samples of the whole optimizer step that have one, so that long samples weigh no more than short ones.
+    \\(\frac{1}{B} \sum_i \frac{1}{n_i} \sum_{t \le n_i} d(z_{it}, \hat z_{it})\\): the mean over a sample's positions that have
+    a target, then over the samples of the whole optimizer step that have one: long samples weigh no more than short ones.
 
     The student has `dense=True`. Where it has a training head of the term's name, which reads `"dense_latents"`, the head's
     output is compared instead. The targets are of a [`SequenceBank`], and where their frames are not the student's positions,
@@ -58,7 +58,7 @@ class DenseMatching:
 
     def __call__(self, outputs: Mapping[str, Any], batch: CoLearningBatch) -> dict[str, torch.Tensor]:
         term, name = self.terms[0], batch.only_teacher if self.teacher == TEACHER else self.teacher
-        latents_BTD, mask_BT = dense_of(outputs, term)
+        latents_BTD, mask_BT = dense_outputs(outputs, term)
         targets_BTD = batch.targets[name]
         if targets_BTD.ndim != 3 or not targets_BTD.is_floating_point():
             raise ValueError(
@@ -66,8 +66,7 @@ class DenseMatching:
                 "[B, T, D] are expected: make a `SequenceBank.from_sequences(...)` of them."
             )
         if self.lengths == "exact":
-            other = "pass lengths='interpolate' or 'nearest', or give the teacher as many frames."
-            self._same_lengths(targets_BTD, mask_BT, holes=False, other=other)
+            self._same_lengths.check(targets_BTD, mask_BT)
         distance = dense_distance(latents_BTD, aligned(targets_BTD, mask_BT, self.lengths), self.loss)
         return {term: distance * batch.weight(name)}
 
@@ -94,9 +93,24 @@ class DenseMatching:
         return f"DenseMatching({teacher}loss='{self.loss}', lengths='{self.lengths}')"
 
 
+_DENSE_STUDENT = "build the student with `dense=True`, as `from_backbone(..., dense=True)`."
+
+
 def dense_term(teacher: str) -> str:
     """The name of a teacher's term, and of the training head for it."""
     return "dense" if teacher == TEACHER else f"dense_{teacher}"
+
+
+def dense_outputs(outputs: Mapping[str, Any], term: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """The training head of the term's name, or else the dense latents, `(B, T, D)`; and which positions are no padding,
+    `(B, T)` booleans."""
+    latents_BTD = outputs.get("dense_latents")
+    if latents_BTD is None:
+        raise ValueError(f"the model gives no dense_latents, which the term '{term}' reads: {_DENSE_STUDENT}")
+    mask_BT = outputs.get("dense_mask")
+    if mask_BT is None:
+        mask_BT = torch.ones(latents_BTD.shape[:2], dtype=torch.bool, device=latents_BTD.device)
+    return (outputs.get("training_outputs") or {}).get(term, latents_BTD), mask_BT.bool()
 
 
 def dense_distance(z_BTD: torch.Tensor, t_BTD: torch.Tensor, loss: str = "mse") -> torch.Tensor:
@@ -132,7 +146,9 @@ def mean_of_samples(losses_BT: torch.Tensor, counts_BT: torch.Tensor) -> torch.T
 def sequences_of(teacher: Any, name: str, teachers: Mapping[str, Any]) -> SequenceBank:
     """The bank of sequences of a term's teacher; refuses a teacher that is missing or has none."""
     if teacher is None:
-        raise ValueError(f"there is no teacher '{name}' among {list(teachers)}: pass it to the trainer, or name another.")
+        raise ValueError(
+            f"there is no teacher '{name}' among {list(teachers)}: pass it to the trainer, or name another."
+        )
     if not isinstance(teacher.bank, SequenceBank):
         raise ValueError(
             f"the bank of '{name}' is a {type(teacher.bank).__name__} with one vector a row, and this term compares sequences: "
@@ -144,11 +160,13 @@ def sequences_of(teacher: Any, name: str, teachers: Mapping[str, Any]) -> Sequen
 def dense_width(model: Any, term: str) -> int | None:
     """The width of what a term of dense targets reads, a training head or the dense latents; None of a model without a
     configuration of ours. Refuses a student that is not dense, or a head that reads one vector a sample."""
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     if not hasattr(config, "latent_dim"):
         return None
     if not getattr(config, "dense", False):
-        raise ValueError(f"the student gives one latent a sample, and the term '{term}' reads one a position: {DENSE_STUDENT}")
+        raise ValueError(
+            f"the student gives one latent a sample, and the term '{term}' reads one a position: {_DENSE_STUDENT}"
+        )
     heads = getattr(config, "training_heads", None) or {}
     if term not in heads:
         return config.latent_dim
