@@ -21,6 +21,7 @@ _LIVES_IN = {
     "SoftLabels": "objectives.soft_labels",
     "ClassConcepts": "objectives.class_concepts",
     "LatentImputation": "objectives.latent_imputation",
+    "DenseMatching": "objectives.dense_matching",
     "CyclicTranslation": "objectives.cyclic_translation",
     "CaptionGeneration": "objectives.caption_generation",
     "Combined": "objectives.combined",
@@ -57,6 +58,7 @@ _LIVES_IN = {
     "ModalityCentroids": "training.centroids",
     "FrozenEncoder": "teachers.encoder",
     "TeacherBank": "teachers.bank",
+    "SequenceBank": "teachers.sequence_bank",
     "Teacher": "teachers.teacher",
     "Pairing": "teachers.pairing",
     "Paired": "teachers.pairing",
@@ -142,6 +144,7 @@ if TYPE_CHECKING:
     from hf_colearn.objectives.consistency import Consistency
     from hf_colearn.objectives.contrastive_alignment import ContrastiveAlignment
     from hf_colearn.objectives.cyclic_translation import CyclicTranslation
+    from hf_colearn.objectives.dense_matching import DenseMatching
     from hf_colearn.objectives.distribution_alignment import DistributionAlignment
     from hf_colearn.objectives.latent_imputation import LatentImputation
     from hf_colearn.objectives.latent_matching import LatentMatching
@@ -154,6 +157,7 @@ if TYPE_CHECKING:
     from hf_colearn.teachers.graph_vectors import graph_vectors, permuted_classes, wordnet_vectors
     from hf_colearn.teachers.null_controls import ConstantTarget, Permuted, RandomPrototypes
     from hf_colearn.teachers.pairing import Mismatched, Noisy, Paired, PairedFraction, Pairing, RandomPrompt, Shuffled
+    from hf_colearn.teachers.sequence_bank import SequenceBank
     from hf_colearn.teachers.teacher import Teacher
     from hf_colearn.trainer import CoLearningTrainer
     from hf_colearn.training.centroids import ModalityCentroids

@@ -13,9 +13,9 @@ from hf_colearn.balance.method import BalanceMethod
 from hf_colearn.hub.trainer_hub import HubRecord, check_hub_names
 from hf_colearn.objectives.latent_matching import LatentMatching
 from hf_colearn.objectives.objective import TEACHER, CoLearningBatch, Objective
-from hf_colearn.teachers.bank import TeacherBank
 from hf_colearn.teachers.pairing import Pairing
 from hf_colearn.teachers.scaling import scaled_teachers
+from hf_colearn.teachers.sequence_bank import AnyBank
 from hf_colearn.teachers.teacher import Teacher
 from hf_colearn.training import (
     argument_checks,
@@ -62,7 +62,7 @@ class CoLearningTrainer(Trainer):
             `[B, C]` and `latents` `[B, D]`; for objectives between modalities, such as [`ContrastiveAlignment`], a
             [`CoLearningForMultimodalClassification`].
         args ([`CoLearningArguments`], *optional*): As in [`~transformers.Trainer`].
-        bank ([`TeacherBank`], *optional*): The latents of a single teacher.
+        bank ([`TeacherBank`] or [`SequenceBank`], *optional*): The latents of a single teacher, or its sequences.
         pairing ([`Pairing`], *optional*): Which row of the bank a sample sees; `Paired()` by default.
         teachers (`dict[str, Teacher]`, *optional*): Several teachers by name instead, each with a bank, a pairing and a
             term (`latent_text`, ...), hence an alpha. A teacher whose latents have another width than the student's needs
@@ -103,7 +103,7 @@ class CoLearningTrainer(Trainer):
         model: Any = None,
         args: CoLearningArguments | None = None,
         *trainer_args: Any,
-        bank: TeacherBank | None = None,
+        bank: AnyBank | None = None,
         pairing: Pairing | None = None,
         teachers: Mapping[str, Teacher] | None = None,
         objective: Objective | None = None,
@@ -176,7 +176,7 @@ class CoLearningTrainer(Trainer):
         return self.hooks.balance
 
     @property
-    def bank(self) -> TeacherBank | None:
+    def bank(self) -> AnyBank | None:
         """The bank of the only teacher; None without a teacher, or with several."""
         return next(iter(self.teachers.values())).bank if len(self.teachers) == 1 else None
 

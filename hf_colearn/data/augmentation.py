@@ -109,7 +109,8 @@ class ImageAugmentation(nn.Module):
 
     @torch.no_grad()
     def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Augments `pixel_values` `(B, C, H, W)`, integer `labels` `(B,)`, and maybe the teacher's targets `(B, D)`.
+        """Augments `pixel_values` `(B, C, H, W)`, integer `labels` `(B,)`, and maybe the teacher's targets `(B, D)`, or
+        `(B, T, D)` of sequences, where a frame that is mixed with padding is padding. Ids are not mixed, but refused.
 
         The new batch has labels `(B, K)` float32 where mixing or smoothing is on; other entries are passed on.
         """
@@ -179,6 +180,10 @@ def _mix(batch: dict[str, Any], weight: float, box: tuple[slice, slice] | None) 
         batch["pixel_values"] = images.clone()
         batch["pixel_values"][..., box[0], box[1]] = images.flip(0)[..., box[0], box[1]]
     for name in batch:
+        if is_target(name) and not batch[name].is_floating_point():
+            raise ValueError(
+                f"mixup and cutmix mix targets, and '{name}' holds ids, which have no mixture: pass `mixup=0, cutmix=0`."
+            )
         if name == "labels" or is_target(name):
             batch[name] = _blend(batch[name], weight)
 

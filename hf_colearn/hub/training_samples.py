@@ -11,12 +11,14 @@ from datasets import Dataset
 
 from hf_colearn.data.labels import label_column, labelled_rows
 from hf_colearn.models.lora import base_model
-from hf_colearn.teachers.pairing import Pairing
+from hf_colearn.objectives.objective import have_target
+from hf_colearn.teachers.pairing import Pairing, holds_ids
+from hf_colearn.teachers.sequence_bank import SequenceBank
 from hf_colearn.teachers.teacher import Teacher
 from hf_colearn.training.data_checks import sample_ids
 
 
-_AT_ONCE = 8192  # targets that are looked up together
+_AT_ONCE, _SEQUENCES = 8192, 64  # targets that are looked up together
 
 
 def problem_type_of(model: Any) -> str:
@@ -62,7 +64,10 @@ def samples_in_words(counts: Mapping[str, Any]) -> str | None:
 
 
 def _num_paired(teacher: Teacher, ids_N: np.ndarray, seed: int) -> int:
-    if type(teacher.pairing).targets is Pairing.targets:  # rows of the bank, which holds no NaN
+    if type(teacher.pairing).targets is Pairing.targets and not holds_ids(
+        teacher.bank
+    ):  # rows of latents, none is NaN
         return len(ids_N)
-    parts = np.array_split(ids_N, max(1, len(ids_N) // _AT_ONCE))
-    return sum(int((~teacher.targets(part, 0, seed).isnan().all(dim=1)).sum()) for part in parts)
+    at_once = _SEQUENCES if isinstance(teacher.bank, SequenceBank) else _AT_ONCE
+    parts = np.array_split(ids_N, max(1, len(ids_N) // at_once))
+    return sum(int(have_target(teacher.targets(part, 0, seed)).sum()) for part in parts)

@@ -71,7 +71,7 @@ class SameLengths:
             first = int(differ_B.int().argmax())
             positions, frames = int(mask_BW[first].sum()), int(frame_BW[first].sum())
             raise ValueError(
-                f"lengths='exact', and sample {first} of the batch has {positions} positions in the student and {frames} frames "
-                "in its target, which are not the same ones: pass lengths='interpolate' or 'nearest', or give the teacher the "
-                "student's positions."
+                f"lengths='exact', and sample {first} of the batch has {positions} positions in the student and {frames} "
+                "frames in its target, which are not the same ones: pass lengths='interpolate' or 'nearest', or give the "
+                "teacher the student's positions."
             )

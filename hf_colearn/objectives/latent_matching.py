@@ -7,6 +7,7 @@ import torch
 
 from hf_colearn.objectives.distances import LATENT_LOSSES, REDUCTIONS, latent_distance
 from hf_colearn.objectives.objective import TEACHER, CoLearningBatch
+from hf_colearn.teachers.sequence_bank import SequenceBank
 from hf_colearn.utils.checks import check_choice, check_names
 
 
@@ -67,6 +68,11 @@ class LatentMatching:
         names = self.teachers or (tuple(teachers) if len(teachers) == 1 else ())
         for term, name in zip(self.terms, names, strict=False):
             if name in teachers:
+                if isinstance(teachers[name].bank, SequenceBank):
+                    raise ValueError(
+                        f"the bank of '{name}' holds sequences, and LatentMatching compares one vector a sample: pass "
+                        "`objective=DenseMatching()`, or of ids `VokenClassification()`."
+                    )
                 width = heads[term]["out_features"] if term in heads else getattr(config, "latent_dim", None)
                 widths_fit(width, teachers[name].dim, term)
 

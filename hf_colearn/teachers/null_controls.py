@@ -15,7 +15,16 @@ import numpy as np
 import torch
 
 from hf_colearn.data.sample_ids import NO_LABEL
-from hf_colearn.teachers.pairing import Pairing, PairingWrapper, as_integers, draw_bits, per_sample
+from hf_colearn.teachers.pairing import (
+    Pairing,
+    PairingWrapper,
+    as_integers,
+    draw_bits,
+    holds_ids,
+    per_sample,
+    without_target,
+)
+from hf_colearn.teachers.sequence_bank import AnyBank, SequenceBank
 from hf_colearn.utils.checks import check_integer
 
 
@@ -29,6 +38,7 @@ class ConstantTarget(Pairing):
         return bank.mean().expand(len(sample_ids), -1).clone()
 
     def check(self, bank, sample_ids):
+        _refuse_sequences(bank, self)
         bank.mean()  # read the bank once here, not in every worker
 
 
@@ -60,9 +70,10 @@ class RandomPrototypes(Pairing):
 
     def targets(self, bank, sample_ids, epoch, seed):
         gaussian_CD, classes = _gaussian(self.num_prototypes, bank.dim, seed), self.rows(bank, sample_ids, epoch, seed)
-        return _of_labelled(bank.mean() + bank.std() * gaussian_CD[np.maximum(classes, 0)], classes)
+        return without_target(bank.mean() + bank.std() * gaussian_CD[np.maximum(classes, 0)], classes != NO_LABEL)
 
     def check(self, bank, sample_ids):
+        _refuse_sequences(bank, self)
         bank.std()  # read the bank once here, not in every worker
         if self._labels is not None:
             per_sample(self._labels, sample_ids, "`labels`")
@@ -96,9 +107,41 @@ def _as_classes(labels: Sequence[int] | np.ndarray | None) -> np.ndarray | None:
     return classes
 
 
-def _of_labelled(t_BD: torch.Tensor, classes: np.ndarray) -> torch.Tensor:
-    """Targets, NaN in the rows of samples without a label."""
-    return torch.where(torch.from_numpy(classes != NO_LABEL)[:, None], t_BD, torch.nan)
+def _refuse_sequences(bank: AnyBank, control: Pairing) -> None:
+    if isinstance(bank, SequenceBank):
+        raise ValueError(
+            f"{type(control).__name__} shows one vector a sample, and the bank holds sequences: use `Shuffled()` or "
+            "`Mismatched(Paired(), 1.0)`, or of latents a bank of Gaussian ones, `gaussian_sequences(bank)`."
+        )
+
+
+def gaussian_sequences(bank: SequenceBank, seed: int = 0) -> SequenceBank:
+    """A bank of Gaussian noise with the lengths of another one, and in every dimension its mean and standard deviation over all
+    frames: targets of the same moments, without any content.
+
+    Args:
+        bank ([`SequenceBank`]): Of latents.
+        seed (`int`, *optional*, defaults to 0): Of the draws.
+
+    Example:
+
+    ```python
+    >>> import numpy as np
+    >>> from hf_colearn.teachers.null_controls import gaussian_sequences
+    >>> from hf_colearn.teachers.sequence_bank import SequenceBank
+
+    >>> bank = SequenceBank.from_sequences([np.full((3, 2), 5.0), np.full((1, 2), 5.0)])
+    >>> gaussian_sequences(bank).lookup([0]).tolist()  # no variance, so the mean alone
+    [[[5.0, 5.0], [5.0, 5.0], [5.0, 5.0]]]
+
+    ```
+    """
+    if holds_ids(bank):
+        raise ValueError("the bank holds ids, which have no moments: permute them instead.")
+    mean_D, std_D = bank.mean().numpy(), bank.std().numpy()
+    noise_MD = np.random.default_rng(seed).standard_normal((int(bank.lengths.sum()), len(mean_D)), dtype=np.float32)
+    frames = np.split(mean_D + std_D * noise_MD, np.cumsum(bank.lengths)[:-1])
+    return SequenceBank.from_sequences(frames, teacher="Gaussian noise", moments_of=bank.fingerprint)
 
 
 @lru_cache(maxsize=4096)
@@ -130,10 +173,17 @@ class Permuted(PairingWrapper):
         else:
             classes = per_sample(self._labels, sample_ids, "`labels`")
         order_BD = np.stack([_class_permutation(int(c), seed, bank.dim) for c in np.maximum(classes, 0)])
-        permuted_BD = t_BD.gather(1, torch.from_numpy(order_BD))
-        return permuted_BD if self._labels is None else _of_labelled(permuted_BD, classes)
+        if t_BD.ndim == 3:  # sequences: every frame alike
+            order_BD = order_BD[:, None].repeat(t_BD.shape[1], axis=1)
+        permuted_BD = t_BD.gather(-1, torch.from_numpy(order_BD))
+        return permuted_BD if self._labels is None else without_target(permuted_BD, classes != NO_LABEL)
 
     def check(self, bank, sample_ids):
         super().check(bank, sample_ids)
+        if holds_ids(bank):
+            raise ValueError(
+                "Permuted permutes the dimensions of latents, and the bank holds ids: permute the ids before the bank is made "
+                "of them, or use `Shuffled()`."
+            )
         if self._labels is not None:
             per_sample(self._labels, sample_ids, "`labels`")

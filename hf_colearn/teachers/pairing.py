@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from hf_colearn.data.sample_ids import NO_LABEL
-from hf_colearn.teachers.bank import TeacherBank
+from hf_colearn.teachers.sequence_bank import AnyBank, SequenceBank
 from hf_colearn.utils.checks import check_integer, check_names, is_number
 from hf_colearn.utils.draws import draw_bits
 
@@ -43,19 +43,19 @@ class Pairing:
     ```
     """
 
-    def rows(self, bank: TeacherBank, sample_ids: np.ndarray, epoch: int, seed: int) -> np.ndarray:
+    def rows(self, bank: AnyBank, sample_ids: np.ndarray, epoch: int, seed: int) -> np.ndarray:
         """The bank row of every sample, `(B,)` int64."""
         raise NotImplementedError
 
-    def targets(self, bank: TeacherBank, sample_ids: np.ndarray, epoch: int, seed: int) -> torch.Tensor:
-        """The target latent of every sample, `(B, D)` float32 on the CPU.
+    def targets(self, bank: AnyBank, sample_ids: np.ndarray, epoch: int, seed: int) -> torch.Tensor:
+        """The target latent of every sample, `(B, D)` float32 on the CPU; of a [`SequenceBank`] `(B, T, D)`, of ids `(B, T)`.
 
-        A row of NaN says that a sample has no target (as [`PairedFraction`] does; a bank holds none): it has no part in the
-        latent loss, nor has a sample that mixup or cutmix mixes with it.
+        A row of NaN (of ids, -100) says that a sample has no target (as [`PairedFraction`] does; a bank of latents holds none):
+        it has no part in the loss, nor has a sample that mixup or cutmix mixes with it.
         """
         return bank.lookup(self.rows(bank, sample_ids, epoch, seed))
 
-    def check(self, bank: TeacherBank, sample_ids: np.ndarray) -> None:
+    def check(self, bank: AnyBank, sample_ids: np.ndarray) -> None:
         """Refuses, before training, a bank or sample ids that this pairing cannot serve: a ValueError that names the value."""
 
 
@@ -75,6 +75,11 @@ def without_target(targets: torch.Tensor, has_target_B: np.ndarray) -> torch.Ten
     none = torch.nan if targets.is_floating_point() else NO_LABEL
     has_B = torch.from_numpy(has_target_B).view(-1, *[1] * (targets.ndim - 1))
     return torch.where(has_B, targets, none)
+
+
+def holds_ids(bank: AnyBank) -> bool:
+    """Whether a bank holds sequences of ids, and no latents."""
+    return isinstance(bank, SequenceBank) and bank.dim is None
 
 
 def as_integers(values: Sequence[int] | np.ndarray, what: str) -> np.ndarray:
@@ -258,12 +263,15 @@ class Noisy(PairingWrapper):
 
     def targets(self, bank, sample_ids, epoch, seed):
         t_BD = self.pairing.targets(bank, sample_ids, epoch, seed)
-        if not t_BD.is_floating_point():
-            raise ValueError("Noisy adds noise to latents, and the bank holds ids: leave it out.")
         noise_BD = np.empty(t_BD.shape, dtype=np.float32)
         for noise_D, bits in zip(noise_BD, draw_bits(sample_ids, epoch, seed, _PER_SAMPLE_NOISE), strict=True):
             np.random.Generator(np.random.Philox(key=int(bits))).standard_normal(out=noise_D, dtype=np.float32)
         return t_BD + self.std * torch.from_numpy(noise_BD)
+
+    def check(self, bank, sample_ids):
+        super().check(bank, sample_ids)
+        if holds_ids(bank):
+            raise ValueError("Noisy adds noise to latents, and the bank holds ids: leave it out.")
 
 
 class _Share(PairingWrapper):

@@ -8,15 +8,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from hf_colearn.teachers.bank import TeacherBank
-from hf_colearn.teachers.pairing import Pairing, PairingWrapper
+from hf_colearn.teachers.pairing import Pairing, PairingWrapper, holds_ids
+from hf_colearn.teachers.sequence_bank import AnyBank
 from hf_colearn.teachers.teacher import Teacher
 
 
 def scaled_teachers(
     teachers: Mapping[str, Teacher], sample_ids: np.ndarray | None, how: str, seed: int
 ) -> dict[str, Teacher]:
-    """The same teachers with banks that are scaled by [`TeacherBank.scaled`]; a bank that was scaled before stays as it is.
+    """The same teachers with banks that are scaled by [`TeacherBank.scaled`]; a bank that was scaled before, or that holds
+    ids, stays as it is.
 
     A pure function of its arguments, so all processes and a resumed run get the same, and a second call changes nothing.
 
@@ -36,7 +37,7 @@ def scaled_teachers(
 
 def _scaled(teacher: Teacher, sample_ids: np.ndarray | None, how: str, seed: int) -> Teacher:
     bank = teacher.bank
-    if how == "none":
+    if how == "none" or holds_ids(bank):
         return teacher
     if not hasattr(bank, "scaled"):
         raise TypeError(
@@ -51,7 +52,7 @@ def _scaled(teacher: Teacher, sample_ids: np.ndarray | None, how: str, seed: int
     return replace(teacher, bank=bank.scaled(how, rows))
 
 
-def paired_rows(pairing: Pairing, bank: TeacherBank, sample_ids: np.ndarray, seed: int) -> np.ndarray | None:
+def paired_rows(pairing: Pairing, bank: AnyBank, sample_ids: np.ndarray, seed: int) -> np.ndarray | None:
     """The bank's rows that training samples are paired with, `(N,)` int64; None where these are no fixed rows of it.
 
     Of a pairing that alters another one, [`Shuffled`], [`Mismatched`] or [`PairedFraction`], they are the other one's, so

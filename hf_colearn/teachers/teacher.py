@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from hf_colearn.teachers.bank import TeacherBank
 from hf_colearn.teachers.pairing import Paired, Pairing
+from hf_colearn.teachers.sequence_bank import AnyBank
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Teacher:
     """A teacher bank and its pairing: `teachers={"text": Teacher(bank), ...}` trains with one loss term each.
 
     Args:
-        bank ([`TeacherBank`]): The latents of the teacher.
+        bank ([`TeacherBank`] or [`SequenceBank`]): The latents of the teacher, or its sequences.
         pairing ([`Pairing`], *optional*, defaults to `Paired()`): Which row of the bank a sample sees.
 
     Example:
@@ -31,7 +31,7 @@ class Teacher:
     ```
     """
 
-    bank: TeacherBank
+    bank: AnyBank
     pairing: Pairing = Paired()
 
     def __post_init__(self):
@@ -57,12 +57,13 @@ class Teacher:
             raise TypeError(f"{kind.__name__} gives neither `rows` nor `targets`: define `rows` in it.")
 
     @property
-    def dim(self) -> int:
-        """D, the width of the targets."""
+    def dim(self) -> int | None:
+        """D, the width of the targets; None of ids."""
         return self.bank.dim
 
     def targets(self, sample_ids: np.ndarray, epoch: int, seed: int) -> torch.Tensor:
-        """The target latent of every sample, `(B, D)` float32 on the CPU; a row of NaN where a sample has none."""
+        """The target of every sample on the CPU, `(B, D)` float32; of sequences `(B, T, D)`, of ids `(B, T)` int64. A row of
+        NaN, of ids of -100, where a sample has none."""
         return self.pairing.targets(self.bank, sample_ids, epoch, seed)
 
     def check(self, sample_ids: np.ndarray) -> None:

@@ -16,6 +16,7 @@ from hf_colearn.models.lora import base_model
 from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
 from hf_colearn.objectives.latent_matching import LatentMatching
 from hf_colearn.objectives.objective import LABELLED, TEACHER, Objective
+from hf_colearn.teachers.sequence_bank import SequenceBank
 from hf_colearn.teachers.teacher import Teacher
 from hf_colearn.training.counts import TASK
 
@@ -236,7 +237,7 @@ def objective_fits(model: Any, teachers: Mapping[str, Teacher], objective: Any) 
     """An objective says what does not fit it; of one that does not, a single teacher's latents are as wide as the student's."""
     if hasattr(objective, "check"):
         objective.check(model, teachers)
-    elif TEACHER in teachers:
+    elif TEACHER in teachers and not isinstance(teachers[TEACHER].bank, SequenceBank):
         LatentMatching().check(model, teachers)
 
 

@@ -14,9 +14,9 @@ from transformers.utils import logging
 from hf_colearn.data.columns import as_stored
 from hf_colearn.data.images import UNDECODABLE
 from hf_colearn.data.sample_ids import LABELS
-from hf_colearn.teachers.bank import TeacherBank
 from hf_colearn.teachers.bank_inputs import BankInputs, Fit
 from hf_colearn.teachers.pairing import Noisy, Paired, PairedFraction, Pairing
+from hf_colearn.teachers.sequence_bank import AnyBank
 from hf_colearn.teachers.teacher import Teacher
 from hf_colearn.teachers.where_paired import WherePaired
 from hf_colearn.training.data_checks import sample_ids
@@ -45,7 +45,7 @@ def pairs_fit(dataset: Any, id_column: str, teachers: Mapping[str, Teacher]) -> 
         return
     for name, teacher in teachers.items():
         pairing, paired = _true_pairs(teacher.pairing, ids)
-        if pairing is None or not isinstance(teacher.bank, TeacherBank) or not len(paired):
+        if pairing is None or not isinstance(teacher.bank, AnyBank) or not len(paired):
             continue
         of = f"the teacher '{name}': " if len(teachers) > 1 else ""
         part = dataset if len(paired) == len(ids) else dataset.select(paired)
@@ -62,7 +62,7 @@ class _Paired:
     id_column: str
     ids: np.ndarray
     pairing: Paired
-    bank: TeacherBank
+    bank: AnyBank
     of: str
 
 
