@@ -12,6 +12,7 @@ from hf_colearn.models.imputation import imputable
 from hf_colearn.models.lora import base_model
 from hf_colearn.models.modality_mask import mask_of_batch
 from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
+from hf_colearn.objectives.dense_matching import dense_term
 from hf_colearn.objectives.latent_matching import latent_term
 from hf_colearn.objectives.objective import IMPUTABLE, LABELLED, CoLearningBatch
 from hf_colearn.utils.distributed import mean_over_processes
@@ -68,6 +69,9 @@ def imputable_count(modalities: tuple[str, ...], inputs: Mapping[str, Any]) -> t
 def of_terms(batch: CoLearningBatch) -> dict[str, torch.Tensor]:
     """What the task's loss, every teacher's term and that of imputed latents are means over, by the name of the loss."""
     of_step = batch.step_counts
-    counts = {latent_term(name): of_step[name] for name in batch.targets if name in of_step}
+    named = [
+        (term(name), of_step[name]) for name in batch.targets if name in of_step for term in (latent_term, dense_term)
+    ]
+    counts = dict(named)
     counts |= {"imputation": of_step[IMPUTABLE]} if IMPUTABLE in of_step else {}
     return counts | ({"task": of_step[TASK][:1]} if TASK in of_step else {})
