@@ -1,0 +1,34 @@
+"""Two real processes with 4 samples a step each are one process with 8: weights and losses of every head and objective."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import processes
+from mechanism_cases import CASES, difference
+from scripts.mechanisms_two import train
+
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "mechanisms_two.py"
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """What the two processes found, case by case."""
+    folder = tmp_path_factory.mktemp("two")
+    processes.forked(SCRIPT, folder, folder=folder, processes=2)
+    results = [torch.load(folder / f"result-{rank}.pt", weights_only=True) for rank in range(2)]
+    assert [result["world_size"] for result in results] == [2, 2]
+    return [result["found"] for result in results]
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_two_processes_are_one_with_twice_the_batch(results, name, tmp_path):
+    first, second = (result[name] for result in results)
+    assert "error" not in first and "error" not in second, f"{first.get('error')}\n{second.get('error')}"
+    alone = train(name, tmp_path)
+    assert difference(first["weights"], alone["weights"]) < 1e-6
+    assert difference(first["weights"], second["weights"]) == 0
+    for step, (two, one) in enumerate(zip(first["losses"], alone["losses"], strict=True)):
+        assert two == pytest.approx(one, rel=1e-5, abs=1e-6), f"step {step + 1}"
