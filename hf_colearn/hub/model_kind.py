@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from transformers.models.auto import modeling_auto
 
 from hf_colearn.models.features import CoLearningForFeatureClassification
+from hf_colearn.models.masked_lm import CoLearningForMaskedLM
 from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
 from hf_colearn.models.student import (
     CoLearningForAudioClassification,
@@ -25,17 +26,20 @@ AUTO_CLASSES = {
     "audio-classification": "AutoModelForAudioClassification",
     "image-classification": "AutoModelForImageClassification",
     "text-classification": "AutoModelForSequenceClassification",
+    "fill-mask": "AutoModelForMaskedLM",
     "feature-classification": "AutoModel",  # of precomputed features, for which the Hub has no pipeline
 }
 _STOCK_CLASSES = {
     "audio-classification": modeling_auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES,
     "image-classification": modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
     "text-classification": modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    "fill-mask": modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 }
 _OURS: dict[type, str | None] = {
     CoLearningForAudioClassification: "audio-classification",
     CoLearningForImageClassification: "image-classification",
     CoLearningForSequenceClassification: "text-classification",
+    CoLearningForMaskedLM: "fill-mask",
     CoLearningForFeatureClassification: "feature-classification",
     CoLearningForMultimodalClassification: None,
 }

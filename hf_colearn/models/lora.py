@@ -29,6 +29,7 @@ def with_lora(student: PreTrainedModel, rank: int) -> PeftModel:
     frozen = tuple(
         f"{name}." for name, module in modules.items() if hasattr(module, "_freeze_parameters") and not _learns(module)
     )
+    embeddings = {id(module.weight) for module in modules.values() if isinstance(module, nn.Embedding)}
     targets, norms = [], []
     for backbone in [name for name in modules if name.split(".")[-1] == "backbone"]:
         inside = [name for name in modules if name.startswith(f"{backbone}.") and not name.startswith(frozen)]
@@ -36,6 +37,8 @@ def with_lora(student: PreTrainedModel, rank: int) -> PeftModel:
             [name for name in inside if isinstance(modules[name], kind)]
             for kind in (nn.Linear, nn.Conv2d, nn.modules.batchnorm._BatchNorm)
         )
+        # A language model's decoder may have the embeddings' weights, which an adapter, merged, would change with it.
+        linear = [name for name in linear if id(modules[name].weight) not in embeddings]
         targets += linear or convolutions
         norms += batch_norms
     saved = [*_heads(student), *norms]
