@@ -22,7 +22,12 @@ from hf_colearn.utils.tables import markdown_table
 
 
 TAGS = ["co-learning", "hf_colearn"]
-_SAMPLES = {"audio": '"clip.wav"', "image": '"picture.png"', "text": '"A sentence."'}  # what a pipeline is called with
+_SAMPLES = {  # what a pipeline is called with
+    "audio": '"clip.wav"',
+    "fill": 'f"A {classify.tokenizer.mask_token}."',
+    "image": '"picture.png"',
+    "text": '"A sentence."',
+}
 # Our metric names -> the metric's id on the Hub and its pretty name; other names are used as they are.
 HUB_METRICS = {
     "accuracy": ("accuracy", "Accuracy"),

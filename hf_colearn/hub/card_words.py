@@ -26,6 +26,12 @@ _OBJECTIVES = {
     "Consistency": "its predictions of two views of a sample were pulled together, for which no teacher is needed",
     "ContrastiveAlignment": "a contrastive loss pulled the modalities of a sample together",
     "DistributionAlignment": "the predictions of its modalities were pulled together",
+    "ClassConcepts": "a head that only training has answered questions about the class of a sample",
+    "CyclicTranslation": "its latents were translated into what {teacher} gives for the other modality",
+    "CaptionGeneration": "a decoder that only training has generated the caption of an input from its latent",
+    "DenseMatching": "its latents of every position were pulled to those of {teacher}",
+    "VokenClassification": "a head that only training has told which image belongs to every token",
+    "LatentImputation": "the latents that it imputes for absent modalities were pulled to true ones",
 }
 _OF_OBJECTIVES = ("Combined", "MisalignedPairs")  # which hold others
 _INPUTS = {"audio": "audio", "feature": "precomputed features", "image": "images", "text": "text"}
@@ -107,6 +113,8 @@ def _task(pipeline_tag: str | None, problem: str | None) -> str:
     several = "multi-label " if problem == "multi_label_classification" else ""
     if problem == "regression":
         return f"regression on {_INPUTS[modality]}" if modality else "regression model"
+    if pipeline_tag == "fill-mask":
+        return "masked language modelling"
     if pipeline_tag == "feature-classification":
         return f"{several}classification of {_INPUTS[modality]}"
     return f"{several}{pipeline_tag or 'classifier'}"

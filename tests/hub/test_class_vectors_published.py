@@ -1,4 +1,6 @@
-"""Students with class vectors, published by the real client and loaded by a stranger without hf_colearn, who adds classes."""
+"""Students with class vectors, and a dense student that predicts masked tokens, published by the real client and loaded by a
+stranger without hf_colearn, who adds classes.
+"""
 
 import json
 import re
@@ -14,11 +16,13 @@ import families
 import tiny
 from hf_colearn import (
     CoLearningForFeatureClassification,
+    CoLearningForMaskedLM,
     CoLearningTrainer,
     FeatureBackboneConfig,
     classification_metrics,
 )
 from hf_colearn.experiments.student_folder import check_student, keep_student
+from hf_colearn.experiments.tiny_models import trained_tokenizer
 from hf_colearn.hub.card import student_card
 from hf_colearn.hub.card_words import head_in_words, more_classes
 from hf_colearn.hub.export import export_program
@@ -28,6 +32,8 @@ from hub_double import HubDouble, run_child
 
 
 SOURCE = "a language model reads 'a photo of a {name}'"
+MASKED = "an owl [MASK]"
+TOKENIZER = trained_tokenizer(["an owl sleeps", "an owl barks"], vocab_size=90)
 ADAPTERS = {"lora-fixed": {}, "lora-learned": {"learned_class_vectors": True, "learned_logit_scale": True}}
 
 PUBLISH = """
@@ -85,6 +91,12 @@ for name in ADAPTERS:
     added = adapted.merge_and_unload().with_classes({"lynx": z_BD[0]})
     with torch.no_grad():
         told[f"{name} and a class"] = added(pixels).logits.tolist()
+card = open(hf_hub_download("tester/masked", "README.md")).read().partition("**Without `hf_colearn`**")[2]
+names = {}
+exec(re.search(r"```python\n(.*?)```", card, flags=re.DOTALL)[1], names)
+told["masked"] = [each["token_str"] for each in names["classify"](MASKED, top_k=3)]
+ids = names["classify"].tokenizer(MASKED, return_tensors="pt")
+told["positions"] = names["model"](**ids).dense_mask.tolist()
 print(json.dumps(told))
 """
 )
@@ -113,7 +125,8 @@ def pictures():
 def students():
     """By the name of the repository, in evaluation mode."""
     adapted = {name: with_lora(of_pictures(**options), rank=2) for name, options in ADAPTERS.items()}
-    return {"fixed": of_pictures(class_vectors_from=SOURCE), **adapted}
+    masked = CoLearningForMaskedLM.from_backbone(tiny.bert(), 4, dense=True).eval()
+    return {"fixed": of_pictures(class_vectors_from=SOURCE), **adapted, "masked": masked}
 
 
 @pytest.fixture(scope="module")
@@ -121,12 +134,11 @@ def told(students, pictures, tmp_path_factory):
     """What a stranger found, after all of them were published."""
     folder = tmp_path_factory.mktemp("class_vectors")
     np.save(folder / "pictures.npy", pictures)
+    processor = ViTImageProcessorPil(size={"height": 8, "width": 8})
     for name, student in students.items():
-        save_student(
-            families.stir(student).eval(), ViTImageProcessorPil(size={"height": 8, "width": 8}), folder / name
-        )
+        save_student(families.stir(student).eval(), TOKENIZER if name == "masked" else processor, folder / name)
     names = f"NAMES, FOLDER = {[*students]}, {str(folder)!r}\n"
-    of_stranger = f"PICTURES, ADAPTERS = {str(folder / 'pictures.npy')!r}, {[*ADAPTERS]}\n"
+    of_stranger = f"PICTURES, ADAPTERS, MASKED = {str(folder / 'pictures.npy')!r}, {[*ADAPTERS]}, {MASKED!r}\n"
     with HubDouble() as hub:
         run_child(names + PUBLISH, hub, folder / "publisher")
         cards = {name: hub.files(f"tester/{name}")["README.md"].decode() for name in students}
@@ -184,6 +196,18 @@ def test_adapters_are_merged_or_loaded_over_their_base_with_the_same_class_vecto
     new_B = (scale * own_BD @ torch.nn.functional.normalize(z_BD[0], dim=0)).detach()
     found = torch.tensor(told[f"{name} and a class"])
     torch.testing.assert_close(found, torch.cat([expected, new_B[:, None]], dim=1), atol=1e-4, rtol=1e-4)
+
+
+def test_masked_tokens_are_told_and_the_card_says_what_a_dense_student_returns(told, students):
+    ids = TOKENIZER(MASKED, return_tensors="pt")
+    with torch.no_grad():
+        logits_TV = students["masked"](**ids).logits[0]
+    best = logits_TV[ids["input_ids"][0] == TOKENIZER.mask_token_id].topk(3).indices[0]
+    assert told["masked"] == [TOKENIZER.decode([token]) for token in best.tolist()]
+    assert told["positions"] == [[True] * len(ids["input_ids"][0])]
+    card = " ".join(told["cards"]["masked"].split())
+    assert "A student for masked language modelling." in card and "`dense_latents` `[B, T, D]`" in card
+    assert 'classify(f"A {classify.tokenizer.mask_token}.")' in card and "More classes" not in card
 
 
 def test_a_program_knows_the_added_classes_and_no_stock_model_is_made(tmp_path, pictures):
