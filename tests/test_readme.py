@@ -91,6 +91,43 @@ def test_the_snippets_of_several_modalities_and_of_their_balance_run(capsys):
     assert len(coefficients) == 4 and all(0 <= factor <= 1 for factor in coefficients)
 
 
+def mechanisms():
+    """The snippets of the section, in its order."""
+    return re.findall(r"```python\n(.*?)```", re.search(r"## Mechanisms\n(.*?)\n## ", README, re.DOTALL)[1], re.DOTALL)
+
+
+def test_the_snippets_of_class_vectors_translation_and_dense_targets_run_after_the_first(capsys):
+    first = next(snippet for snippet in snippets() if "bank=bank" in snippet)
+    classes, translation, _, dense = mechanisms()
+    rng = np.random.default_rng(0)
+    names = {"train": tiny.digits(96).remove_columns("sample_id"), "test": tiny.digits(32)}
+    names |= {"caption_latents": rng.normal(size=(96, 384))}
+    names |= {"sequences": [rng.normal(size=(length, 8)) for length in rng.integers(2, 9, size=96)]}
+    exec(first, names)
+    exec(classes, names)
+    assert names["trainer"].state.global_step == 20
+    assert capsys.readouterr().out.splitlines()[-1].endswith("8: 'eight', 9: 'nine'}")
+    for snippet, term in ((translation, "translation"), (dense, "dense")):
+        exec(snippet, names)
+        trainer = names["trainer"]
+        assert trainer.auxiliary_objective.terms == (term,) and np.isfinite(
+            trainer.state.log_history[-1]["train_loss"]
+        )
+
+
+def test_the_snippet_of_a_missing_modality_runs_after_that_of_several():
+    several, imputed = next(snippet for snippet in snippets() if "ModalityGap()" in snippet), mechanisms()[2]
+    digits = tiny.digits(64).with_format("numpy")
+    columns = {f"{name}_pixel_values": digits["pixel_values"][:].tolist() for name in ("image", "audio")}
+    for row in range(0, 64, 16):
+        columns["audio_pixel_values"][row] = None
+    both = Dataset.from_dict({**columns, "labels": digits["labels"][:]})
+    names = {"train": both, "test": both.select(range(16))}
+    exec(several.partition("trainer = ")[0], names)
+    exec(imputed, names)
+    assert names["model"].imputation.centroids.any() and names["trainer"].state.global_step == 20
+
+
 def test_every_balance_method_is_in_the_readme():
     table = re.search(r"## Modality balance\n(.*?)\n## ", README, flags=re.DOTALL)[1]
     assert set(re.findall(r"^\| `(\w+)\(\)`", table, flags=re.MULTILINE)) == set(CLASSES)
