@@ -19,6 +19,7 @@ _LIVES_IN = {
     "MisalignedPairs": "objectives.misaligned_pairs",
     "Consistency": "objectives.consistency",
     "SoftLabels": "objectives.soft_labels",
+    "VokenClassification": "objectives.voken_classification",
     "ClassConcepts": "objectives.class_concepts",
     "LatentImputation": "objectives.latent_imputation",
     "DenseMatching": "objectives.dense_matching",
@@ -151,6 +152,7 @@ if TYPE_CHECKING:
     from hf_colearn.objectives.misaligned_pairs import MisalignedPairs
     from hf_colearn.objectives.objective import CoLearningBatch, Objective
     from hf_colearn.objectives.soft_labels import SoftLabels
+    from hf_colearn.objectives.voken_classification import VokenClassification
     from hf_colearn.teachers.bank import TeacherBank
     from hf_colearn.teachers.encoder import FrozenEncoder
     from hf_colearn.teachers.few_shot_prototypes import few_shot_prototypes
