@@ -5,7 +5,12 @@ from typing import Any
 
 import torch
 
+from hf_colearn.objectives.alignment import LENGTHS, SameLengths, aligned
+from hf_colearn.objectives.dense_matching import dense_distance, dense_outputs
+from hf_colearn.objectives.distances import latent_distance
 from hf_colearn.objectives.objective import CoLearningBatch
+from hf_colearn.teachers.sequence_bank import SequenceBank
+from hf_colearn.utils.checks import check_choice
 
 
 TRANSLATION, CYCLE = "translation", "cycle"  # the terms, and the training heads for them
@@ -15,8 +20,8 @@ class CyclicTranslation:
     r"""Translates the student's latent h into the other modality, and the translation back: the terms `translation`,
     \\(\|\hat b - b\|^2\\) with \\(\hat b = dec(h)\\), and `cycle`, \\(\|\hat a - a\|^2\\) with \\(\hat a = cyc(\hat b)\\).
 
-    b are the target teacher's latents, or inputs of its modality as a bank of flat vectors; a those of a second teacher, whose
-    bank holds the student's own inputs or features, flat. Both are mean squared errors over dimensions (of sequences: and the
+    b are the target teacher's latents, or inputs of its modality as vectors; a those of a second teacher, whose
+    bank holds the student's own inputs or features. Both are mean squared errors over dimensions (of sequences: and the
     positions that have a target), and means over the samples of the optimizer step that have the target; with standardised
     banks, the trainer's default, a head that predicts the mean has 1. Decoder and cycle are training heads, which no export
     has, so that the student reads a alone.
@@ -29,6 +34,8 @@ class CyclicTranslation:
         target (`str`, *optional*, defaults to `"text"`): The teacher of b; the head `translation` is as wide.
         source (`str`, *optional*): The teacher of a; the head `cycle` is as wide, and reads the head `translation`. Without one
             there is the translation alone.
+        lengths (`str`, *optional*, defaults to `"exact"`): Where the banks hold sequences and the heads read the dense latents,
+            how their lengths come together: `"exact"`, `"interpolate"` or `"nearest"`, as of [`DenseMatching`].
 
     Example:
 
@@ -46,7 +53,7 @@ class CyclicTranslation:
     ```
     """
 
-    def __init__(self, target: str = "text", source: str | None = None):
+    def __init__(self, target: str = "text", source: str | None = None, lengths: str = "exact"):
         for of, name in (("target", target), ("source", source)):
             if (of, name) != ("source", None) and (not isinstance(name, str) or not name):
                 raise TypeError(
@@ -57,7 +64,9 @@ class CyclicTranslation:
                 f"target='{target}' and source='{source}' are one teacher: the cycle leads back to the student's own modality, "
                 "so pass a second teacher, whose bank holds the student's inputs."
             )
-        self.target, self.source = target, source
+        check_choice("lengths", lengths, LENGTHS)
+        self.target, self.source, self.lengths = target, source, lengths
+        self._same_lengths = SameLengths()
         self.terms: tuple[str, ...] = (TRANSLATION,) if source is None else (TRANSLATION, CYCLE)
 
     @property
@@ -66,11 +75,18 @@ class CyclicTranslation:
         return dict(zip(self.terms, (self.target, self.source), strict=False))  # type: ignore[arg-type]
 
     def __call__(self, outputs: Mapping[str, Any], batch: CoLearningBatch) -> dict[str, torch.Tensor]:
-        heads = outputs["training_outputs"]
         return {
-            term: mean_squared_error(heads[term], batch.targets[name]) * batch.weight(name)
+            term: self._error(term, outputs, batch.targets[name]) * batch.weight(name)
             for term, name in self.teachers.items()
         }
+
+    def _error(self, term: str, outputs: Mapping[str, Any], targets: torch.Tensor) -> torch.Tensor:
+        if targets.ndim == 2:
+            return latent_distance(outputs["training_outputs"][term], targets)
+        found_BTD, mask_BT = dense_outputs(outputs, term)
+        if self.lengths == "exact":
+            self._same_lengths.check(targets, mask_BT)
+        return dense_distance(found_BTD, aligned(targets, mask_BT, self.lengths))
 
     def check(self, model: Any, teachers: Mapping[str, Any]) -> None:
         """Refuses a student without the heads, heads of other widths, and a cycle that reads anything but the translation.
@@ -84,6 +100,10 @@ class CyclicTranslation:
                 raise ValueError(
                     f"the term '{term}' needs the teacher '{name}', and there is {list(teachers) or 'none'}: pass "
                     f"`teachers={{'{name}': Teacher(bank), ...}}`, or name another one in CyclicTranslation."
+                )
+            if teachers[name].dim is None:
+                raise ValueError(
+                    f"the bank of '{name}' holds ids, and CyclicTranslation compares vectors: use `CaptionGeneration`."
                 )
             reads = f", 'reads': '{TRANSLATION}'" if term == CYCLE else ""
             wanted = f"`training_heads={{'{term}': {{'out_features': {teachers[name].dim}{reads}}}}}`"
@@ -103,26 +123,18 @@ class CyclicTranslation:
                     f"the training head '{CYCLE}' reads '{head['reads']}', so it would not lead back from the translation: "
                     f"build the student with {wanted}."
                 )
+        read = heads[TRANSLATION]["reads"]
+        while read in heads:
+            read = heads[read]["reads"]
+        for name in self.teachers.values():
+            is_dense = isinstance(teachers[name].bank, SequenceBank)
+            if is_dense != (read == "dense_latents"):
+                held, way_out = ("sequences", "dense_latents") if is_dense else ("a vector a row", "latents")
+                raise ValueError(
+                    f"the bank of '{name}' holds {held}, and the training head '{TRANSLATION}' reads '{read}': let it read "
+                    f"'{way_out}', or make a bank of the other kind."
+                )
 
     def __repr__(self) -> str:
-        return f"CyclicTranslation({self.target!r}, {self.source!r})"
-
-
-def mean_squared_error(found: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Over the dimensions and, of sequences, the positions that have a target; then the mean over the samples that have one.
-
-    Args:
-        found, target (`torch.Tensor` of shape `(B, D)` or `(B, T, D)`): No gradient flows into the target. A vector of NaN is
-            no target; where no sample has one, the error is 0 without a slope. Computed in float32.
-    """
-    if found.shape != target.shape:
-        raise ValueError(
-            f"what was translated has shape {tuple(found.shape)}, and the target {tuple(target.shape)}: a flat target needs a "
-            "head that reads `latents`, and one of sequences a head that reads `dense_latents` of a dense student."
-        )
-    shape = len(found), -1, found.shape[-1]
-    found_BTD, target_BTD = found.float().reshape(shape), target.detach().float().reshape(shape)
-    has_BT = ~target_BTD.isnan().all(dim=-1)  # a vector with some NaN is a broken one, and shows
-    errors_BT = torch.where(has_BT[..., None], found_BTD - target_BTD, 0).square().mean(dim=-1)
-    errors_B = errors_BT.sum(dim=1) / has_BT.sum(dim=1).clamp(min=1)
-    return errors_B.sum() / has_BT.any(dim=1).sum().clamp(min=1)
+        lengths = "" if self.lengths == "exact" else f", lengths='{self.lengths}'"
+        return f"CyclicTranslation({self.target!r}, {self.source!r}{lengths})"
