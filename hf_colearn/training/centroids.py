@@ -12,6 +12,7 @@ import torch
 from datasets import Dataset
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
+from torch.utils.data import DataLoader, Subset
 
 from hf_colearn.data.multimodal import complete_rows
 from hf_colearn.data.sample_ids import LABELS
@@ -167,8 +168,7 @@ class ModalityCentroids(CoLearningCallback):
         was_training, found = model.training, []
         model.eval()
         with preserve_rng_state(args.device), torch.no_grad(), trainer.accelerator.autocast():
-            for start in range(0, len(rows), args.eval_batch_size):
-                batch = collate([dataset[int(row)] for row in rows[start : start + args.eval_batch_size]])
+            for batch in DataLoader(Subset(dataset, rows.tolist()), args.eval_batch_size, collate_fn=collate):
                 outputs = model(**{k: v for k, v in trainer._prepare_input(batch).items() if k not in LABELS})
                 latents_BMD = torch.stack([*outputs.modality_latents.values()], dim=1)
                 found.append(latents_BMD[outputs.modality_mask.all(1)].float().cpu())
