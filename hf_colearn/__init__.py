@@ -56,6 +56,10 @@ _LIVES_IN = {
     "ModalityError": "evaluation.modality_metrics",
     "LabelAlignment": "evaluation.modality_metrics",
     "ImputationError": "evaluation.imputation_error",
+    "GeneralisedZeroShot": "evaluation.zero_shot",
+    "generalised_zero_shot": "evaluation.zero_shot",
+    "novelty": "evaluation.zero_shot",
+    "zero_shot": "evaluation.zero_shot",
     "ModalityCentroids": "training.centroids",
     "FrozenEncoder": "teachers.encoder",
     "TeacherBank": "teachers.bank",
@@ -71,6 +75,8 @@ _LIVES_IN = {
     "ConstantTarget": "teachers.null_controls",
     "RandomPrototypes": "teachers.null_controls",
     "Permuted": "teachers.null_controls",
+    "class_vectors": "teachers.class_vectors",
+    "class_means": "teachers.class_vectors",
     "graph_vectors": "teachers.graph_vectors",
     "wordnet_vectors": "teachers.graph_vectors",
     "permuted_classes": "teachers.graph_vectors",
@@ -128,6 +134,7 @@ if TYPE_CHECKING:
     )
     from hf_colearn.evaluation.multi_label import multi_label_metrics
     from hf_colearn.evaluation.regression import regression_metrics
+    from hf_colearn.evaluation.zero_shot import GeneralisedZeroShot, generalised_zero_shot, novelty, zero_shot
     from hf_colearn.experiments.scoring import save_run
     from hf_colearn.models.configuration import CoLearningStudentConfig, FeatureBackboneConfig
     from hf_colearn.models.features import CoLearningForFeatureClassification
@@ -154,6 +161,7 @@ if TYPE_CHECKING:
     from hf_colearn.objectives.soft_labels import SoftLabels
     from hf_colearn.objectives.voken_classification import VokenClassification
     from hf_colearn.teachers.bank import TeacherBank
+    from hf_colearn.teachers.class_vectors import class_means, class_vectors
     from hf_colearn.teachers.encoder import FrozenEncoder
     from hf_colearn.teachers.few_shot_prototypes import few_shot_prototypes
     from hf_colearn.teachers.graph_vectors import graph_vectors, permuted_classes, wordnet_vectors
