@@ -16,6 +16,7 @@ from hf_colearn import (
     LatentMatching,
     ModalityCentroids,
     Teacher,
+    zero_shot,
 )
 from hf_colearn.models.lora import with_lora
 from hf_colearn.objectives.dense_matching import DenseMatching
@@ -187,6 +188,13 @@ def a_single_class_that_replaces_all(folder):
     known = of_names()
     yield
     known.with_classes({"lynx": torch.ones(LATENT)}, keep=False)
+
+
+@case(ValueError, "the student was trained on the class 'dog'", "generalised_zero_shot")
+def an_unseen_class_that_was_trained_on(folder):
+    known = of_names()
+    yield
+    zero_shot(known, {"lynx": torch.ones(LATENT), "dog": torch.ones(LATENT)})
 
 
 @case(ValueError, "head='bottleneck' has no class vectors to add to", "head='prototypes'")
