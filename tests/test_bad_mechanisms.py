@@ -226,6 +226,12 @@ def a_caption_without_a_token(folder):
     SequenceBank.from_ids([[0, 1], []])
 
 
+@case(ValueError, "none of the 2 sequences holds an id", "pass ids for some of them")
+def ids_of_which_all_are_missing(folder):
+    yield
+    SequenceBank.from_ids([[-100, -100], [-100]])
+
+
 @case(ValueError, "the bank of 'captions' holds sequences", "one vector a sample", "DenseMatching")
 def captions_that_are_matched_as_vectors(folder):
     given = {"captions": Teacher(captions())}

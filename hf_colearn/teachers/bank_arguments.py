@@ -83,8 +83,12 @@ def as_ids(ids: Any, num_ids: int | None) -> tuple[np.ndarray, np.ndarray, int]:
                 f"sequence {row} holds the id {odd[0]}: ids count from 0, and -100 says that there is none."
             )
     ids_M = np.concatenate(arrays).astype(np.int64)
+    if ids_M.max() == NO_LABEL:
+        raise ValueError(
+            f"none of the {len(arrays)} sequences holds an id, all positions are -100: pass ids for some of them at least."
+        )
     if num_ids is None:
-        num_ids = max(int(ids_M.max()) + 1, 1)
+        num_ids = int(ids_M.max()) + 1
     check_integer("num_ids", num_ids, least=1)
     if ids_M.max() >= num_ids:
         raise ValueError(f"num_ids={num_ids}, and there is an id {ids_M.max()}: ids run from 0 to num_ids - 1.")
