@@ -67,15 +67,23 @@ class StampOptions(SettingsOptions):
 
 
 def encoded_stamps(splits: Mapping[str, Dataset], encoder: FrozenEncoder, modality: str) -> dict[str, torch.Tensor]:
-    """The features `(N, F)` of every split. All stamps are encoded in one order, so that another split finds them in the cache.
+    """The features `(N, F)` of every split of [`~hf_colearn.corpora.stamps.load_stamps`], see [`encoded_splits`]."""
+    return encoded_splits(splits, encoder, COLUMNS[modality], "stamp_id")
+
+
+def encoded_splits(
+    splits: Mapping[str, Dataset], encoder: FrozenEncoder, column: str, id_column: str
+) -> dict[str, torch.Tensor]:
+    """The features `(N, F)` of every split. All are encoded in one order, so that another split finds them in the cache.
 
     Args:
-        splits (`Mapping[str, Dataset]`): Those of [`~hf_colearn.corpora.stamps.load_stamps`].
-        encoder ([`FrozenEncoder`]): Of the modality.
-        modality (`str`): `"speech"`, `"text"` or `"image"`.
+        splits (`Mapping[str, Dataset]`): Parts of one data set.
+        encoder ([`FrozenEncoder`]): Of what the column holds.
+        column (`str`): Texts, pictures or recordings.
+        id_column (`str`): What names a sample in every split.
     """
-    columns = ["stamp_id", COLUMNS[modality]]
-    stamps = concatenate_datasets([part.select_columns(columns) for part in splits.values()]).sort("stamp_id")
-    bank = TeacherBank.encode(encoder, list(stamps[COLUMNS[modality]]))
-    row_of = {name: row for row, name in enumerate(stamps["stamp_id"])}
-    return {name: bank.lookup([row_of[stamp] for stamp in part["stamp_id"]]) for name, part in splits.items()}
+    whole = concatenate_datasets([part.select_columns([id_column, column]) for part in splits.values()])
+    whole = whole.sort(id_column)
+    bank = TeacherBank.encode(encoder, list(whole[column]))
+    row_of = {name: row for row, name in enumerate(whole[id_column])}
+    return {split: bank.lookup([row_of[name] for name in part[id_column]]) for split, part in splits.items()}
