@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from hf_colearn import CoLearningForFeatureClassification, FeatureBackboneConfig, classification_metrics
-from hf_colearn.experiments.arms import check_comparable, pick
+from hf_colearn.experiments.arms import check_comparable
 from hf_colearn.experiments.dense_signal import (
     SECONDS,
     DenseSignal,
@@ -35,7 +35,6 @@ from hf_colearn.experiments.frozen_features import encoder_in_words, speech_enco
 from hf_colearn.experiments.info import ExperimentInfo, named_data
 from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.runner import quiet, run_recipe
-from hf_colearn.experiments.semi_supervised import BUDGET
 from hf_colearn.experiments.settings import SettingsOptions, choose_settings, with_chosen
 from hf_colearn.utils.command_line import run_script
 
@@ -58,7 +57,7 @@ def main() -> None:
     options, training = parse_recipe(Options, __file__)
     quiet()
     options.check_settings_file(__file__)
-    plans = [arm.at(BUDGET, options.labels_per_class) for arm in pick(dense_signal_arms(), options.arms)]
+    plans = dense_signal_arms(options.labels_per_class, options.arms)
     if not options.choose:
         check_comparable(plans, options.seeds)
     clips = load_clips(options.data_dir, options.skip_bad_samples)

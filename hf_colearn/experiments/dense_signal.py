@@ -4,7 +4,7 @@ Shapes: T frames of a clip, M frames of all clips together, B clips of a batch, 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,8 +19,8 @@ from hf_colearn.corpora.spoken_digits import Clip, read_spoken_digits
 from hf_colearn.data.audio import read_waveform
 from hf_colearn.data.splits import hide_labels
 from hf_colearn.data.views import TwoViews
-from hf_colearn.experiments.arms import ArmPlan
-from hf_colearn.experiments.semi_supervised import SemiSupervised, SemiSupervisedArm, ShuffledOnce
+from hf_colearn.experiments.arms import ArmPlan, pick
+from hf_colearn.experiments.semi_supervised import BUDGET, SemiSupervised, SemiSupervisedArm, ShuffledOnce
 from hf_colearn.models.spectrogram import SpectrogramFeatureExtractor
 from hf_colearn.objectives.combined import Combined
 from hf_colearn.objectives.dense_matching import DenseMatching
@@ -28,7 +28,7 @@ from hf_colearn.objectives.latent_matching import LatentMatching
 from hf_colearn.teachers.bank import TeacherBank
 from hf_colearn.teachers.encoder import FrozenEncoder
 from hf_colearn.teachers.null_controls import gaussian_sequences
-from hf_colearn.teachers.pairing import Paired
+from hf_colearn.teachers.pairing import Paired, Pairing
 from hf_colearn.teachers.sequence_bank import SequenceBank
 from hf_colearn.teachers.teacher import Teacher
 from hf_colearn.trainer import CoLearningTrainer
@@ -49,11 +49,11 @@ def load_clips(folder: str | None, skip_bad_samples: bool = False) -> dict[str, 
     if folder is not None:
         clips = read_spoken_digits(folder, RATE, skip_bad_samples)
     else:
-        parts = [(name, *name.removesuffix(".wav").split("_"), wave_T) for name, wave_T in dtmf_digits(72)]
-        clips = [
-            Clip(name, int(digit), phone, int(take), read_waveform(wave_T, name, array_rate=RATE)[0])
-            for name, digit, phone, take, wave_T in parts
-        ]
+        clips = []
+        for name, samples_L in dtmf_digits(72):
+            digit, phone, take = name.removesuffix(".wav").split("_")
+            wave_L, _ = read_waveform(samples_L, name, array_rate=RATE)
+            clips.append(Clip(name, int(digit), phone, int(take), wave_L))
     if unknown := [clip.clip_id for clip in clips if clip.take is None]:
         raise ValueError(
             f"'{unknown[0]}' tells no take: name files '{{digit}}_{{speaker}}_{{take}}.wav', as FSDD does."
@@ -149,8 +149,8 @@ _OWN_LABELS = ({"share": 0.5, "rate": 1.0}, {"share": 0.5, "rate": 3.0}, {"share
 _TARGETS = ({"alpha": 0.8, "rate": 1.0}, {"alpha": 0.9, "rate": 3.0}, {"alpha": 0.95, "rate": 3.0})
 
 
-def dense_signal_arms() -> list[SemiSupervisedArm]:
-    """What the recipe trains, all with the same student and as many updates.
+def dense_signal_arms(labels_per_class: int, names: Sequence[str] | None = None) -> list[SemiSupervisedArm]:
+    """What the recipe trains at a number of labels a class, all with the same student and as many updates; of these names.
 
     | arm | kind | what it is trained on |
     |---|---|---|
@@ -165,21 +165,21 @@ def dense_signal_arms() -> list[SemiSupervisedArm]:
     """
 
     def arm(
-        name: str, kind: Kind, grid: tuple[Mapping[str, float], ...] = _TARGETS, **fields: Any
+        name: str, kind: Kind, pairing: Pairing | None = None, grid: tuple[Mapping[str, float], ...] = _TARGETS
     ) -> SemiSupervisedArm:
-        return SemiSupervisedArm(name, kind, grid=grid, **fields)
+        return SemiSupervisedArm(name, kind, pairing=pairing, grid=grid, two_streams=pairing is not None)
 
-    of_pairs = {"pairing": Paired(), "two_streams": True}
-    return [
-        arm("labels alone", "baseline", _RATES),
-        arm(FRAMES, "colearned", **of_pairs),
-        arm(BOTH, "colearned", **of_pairs),
-        arm(POOLED, "reference", **of_pairs),
-        arm("self-training", "null", _OWN_LABELS),
-        arm(PERMUTED, "null", **(of_pairs | {"pairing": ShuffledOnce()})),
-        arm(RANDOM, "null", **of_pairs),
-        arm(OWN, "null", **of_pairs),
+    arms = [
+        arm("labels alone", "baseline", grid=_RATES),
+        arm(FRAMES, "colearned", Paired()),
+        arm(BOTH, "colearned", Paired()),
+        arm(POOLED, "reference", Paired()),
+        arm("self-training", "null", grid=_OWN_LABELS),
+        arm(PERMUTED, "null", ShuffledOnce()),
+        arm(RANDOM, "null", Paired()),
+        arm(OWN, "null", Paired()),
     ]
+    return [cast(SemiSupervisedArm, each.at(BUDGET, labels_per_class)) for each in pick(arms, names)]
 
 
 class DenseSignal(SemiSupervised):

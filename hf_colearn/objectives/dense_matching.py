@@ -53,7 +53,7 @@ class DenseMatching:
         check_choice("loss", loss, LATENT_LOSSES)
         check_choice("lengths", lengths, LENGTHS)
         self.teacher, self.loss, self.lengths = teacher, loss, lengths
-        self.terms = (dense_term(teacher),)
+        self.terms: tuple[str, ...] = (dense_term(teacher),)
         self._same_lengths = SameLengths()
 
     def __call__(self, outputs: Mapping[str, Any], batch: CoLearningBatch) -> dict[str, torch.Tensor]:
