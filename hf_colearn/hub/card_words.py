@@ -26,11 +26,11 @@ _OBJECTIVES = {
     "Consistency": "its predictions of two views of a sample were pulled together, for which no teacher is needed",
     "ContrastiveAlignment": "a contrastive loss pulled the modalities of a sample together",
     "DistributionAlignment": "the predictions of its modalities were pulled together",
-    "ClassConcepts": "a head that only training has answered questions about the class of a sample",
+    "ClassConcepts": "a training head answered questions about the class of a sample",
     "CyclicTranslation": "its latents were translated into what {teacher} gives for the other modality",
-    "CaptionGeneration": "a decoder that only training has generated the caption of an input from its latent",
+    "CaptionGeneration": "a training head generated the caption of an input from its latent",
     "DenseMatching": "its latents of every position were pulled to those of {teacher}",
-    "VokenClassification": "a head that only training has told which image belongs to every token",
+    "VokenClassification": "a training head told which image belongs to every token",
     "LatentImputation": "the latents that it imputes for absent modalities were pulled to true ones",
 }
 _OF_OBJECTIVES = ("Combined", "MisalignedPairs")  # which hold others
