@@ -24,6 +24,7 @@ from hf_colearn.analysis.report.page import Page, Section
 from hf_colearn.analysis.report.subtitle import subtitle
 from hf_colearn.analysis.report.summary import summary
 from hf_colearn.analysis.report.training import section_cost, section_training
+from hf_colearn.analysis.report.zero_shot import section_zero_shot
 from hf_colearn.analysis.runs import Run, at_one_level, by_arm, by_level, compare_all, finite, read_runs, write_report
 from hf_colearn.analysis.statistics.compare import Comparison
 from hf_colearn.analysis.statistics.levels import LevelComparisons, level_words
@@ -37,6 +38,7 @@ SECTIONS: tuple[Callable[[MergedResults], Section | None], ...] = (
     section_budget,
     section_by_modality,
     section_arms,
+    section_zero_shot,
     section_tests,
     section_training,
     section_balance,
