@@ -46,7 +46,9 @@ def test_the_wheel_has_every_module_and_template(wheel):
     of_package = {path for path in (ROOT / "hf_colearn").rglob("*") if path.suffix != ".pyc" and path.is_file()}
     of_package = {path for path in of_package if path.name != "README.md"}  # for whoever reads the code
     recipes = {
-        f"hf_colearn/recipes/{path.name}" for path in (ROOT / "recipes").iterdir() if path.suffix in (".py", ".yaml")
+        f"hf_colearn/recipes/{path.name}"
+        for path in (ROOT / "recipes").iterdir()
+        if path.suffix in (".csv", ".py", ".yaml")
     }
     assert recipes | {str(path.relative_to(ROOT)) for path in of_package} == {
         name for name in packed if name.startswith("hf_colearn/")
