@@ -8,6 +8,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -148,7 +149,11 @@ class SemiSupervised:
         self.optimizer = optimizer
         self.train, self.bank, self.inputs = train, bank, inputs
         self.make_student, self.views, self.augment, self.trainer_kwargs = make_student, views, augment, trainer_kwargs
-        self.own_bank = own_modality(inputs, bank.dim)
+
+    @cached_property
+    def own_bank(self) -> TeacherBank:
+        """The principal components of the student's own inputs, as wide as the teacher's latents."""
+        return own_modality(self.inputs, self.bank.dim)
 
     def make_trainer(self, arm: ArmPlan, args: CoLearningArguments) -> CoLearningTrainer:
         """The trainer of an arm, as `run_recipe` asks for it; the first of two stages is trained here."""
