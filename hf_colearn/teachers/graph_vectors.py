@@ -20,14 +20,16 @@ from hf_colearn.corpora.wordnet import WordNet
 from hf_colearn.utils.checks import check_choice, check_integer, check_names
 
 
-KINDS = ("path", "laplacian")
+KINDS = ("path", "laplacian", "commute_time")
 _DENSE = 3000  # nodes up to which all eigenvectors are computed
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 Edges = Iterable[Sequence[Any]] | Mapping[str, Iterable[str]] | str | Path
 
 
-def graph_vectors(edges: Edges, dim: int, names: Sequence[str] | None = None) -> dict[str, torch.Tensor]:
+def graph_vectors(
+    edges: Edges, dim: int | None, names: Sequence[str] | None = None, commute_time: bool = False
+) -> dict[str, torch.Tensor]:
     r"""A vector of every node: the D smoothest eigenvectors of the graph's Laplacian, of which near nodes have near entries.
 
     \\(L = I - \Delta^{-1/2} A \Delta^{-1/2}\\), with A the edges' weights in both directions and \\(\Delta\\) the nodes'
@@ -43,8 +45,12 @@ def graph_vectors(edges: Edges, dim: int, names: Sequence[str] | None = None) ->
         edges: Pairs of names, or triples with a weight; a file of them (`.csv` or `.tsv`, an edge a line, no header); or the
             neighbours by node, such as `graph.adj` of networkx. The direction does not matter, and an edge that is there
             twice counts once, with the larger weight.
-        dim (`int`): D, below the number of nodes. Near that number the cosines tell nodes apart and not how near they are.
+        dim (`int`, *optional*): D, below the number of nodes. All eigenvectors together are orthogonal from node to node, so
+            that they tell nodes apart and not how near they are; None, for all of them, is for commute times alone.
         names (`Sequence[str]`, *optional*): The nodes to return, such as the classes; all by default, in alphabetical order.
+        commute_time (`bool`, *optional*, defaults to `False`): Whether to divide every eigenvector by the root of its
+            eigenvalue, so that smoother ones weigh more: the embedding of a random walk's commute times ("Clustering and
+            Embedding Using Commute Times", Qiu & Hancock, TPAMI 2007). A larger D then adds ever less.
 
     Returns:
         `dict[str, torch.Tensor]`: A vector `(D,)` a name.
@@ -62,16 +68,22 @@ def graph_vectors(edges: Edges, dim: int, names: Sequence[str] | None = None) ->
     [-0.35, -0.35, 0.61]
     ```
     """
-    check_integer("dim", dim, least=1)
     nodes, adjacency_NN = _adjacency(edges)
     _check_connected(nodes, adjacency_NN)
+    if dim is None and not (commute_time and len(nodes) <= _DENSE):
+        raise ValueError(
+            f"dim=None is for commute times of up to {_DENSE:,} nodes: pass a number below {len(nodes):,}."
+        )
+    dim = len(nodes) - 1 if dim is None else dim
+    check_integer("dim", dim, least=1)
     if dim >= len(nodes):
         raise ValueError(f"dim={dim}: a graph of {len(nodes)} nodes has {len(nodes) - 1} such eigenvectors at most.")
     if names is not None:
         check_names("names", names, "cat")
         if missing := [name for name in names if name not in nodes]:
             raise ValueError(f"'{missing[0]}' is no node of the graph: add its edges, or leave it out of `names`.")
-    vectors_ND = torch.from_numpy(_smoothest(adjacency_NN, dim)).float()
+    values_D, eigenvectors_ND = _smoothest(adjacency_NN, dim)
+    vectors_ND = torch.from_numpy(eigenvectors_ND / np.sqrt(values_D) if commute_time else eigenvectors_ND).float()
     return {name: vectors_ND[nodes[name]].clone() for name in (nodes if names is None else names)}
 
 
@@ -88,13 +100,13 @@ def wordnet_vectors(
     `"path"`: entry a is \\(1 / (1 + d)\\), with d the steps in WordNet's hierarchy from the class to the anchor a. The anchors
     are the classes themselves, so that `D = C`; further classes for a trained student are held against the student's:
     `student.with_classes(wordnet_vectors(["lion"], anchors=[...]))`.
-    `"laplacian"`: [`graph_vectors`] of everything above the classes, with D dimensions. Classes that are to come must be
-    among the names from the beginning.
+    `"laplacian"`, `"commute_time"`: [`graph_vectors`] of everything above the classes, with D dimensions. Classes that are to
+    come must be among the names from the beginning.
 
     Args:
         names (`Sequence[str]`): Of the C classes. An ambiguous name has its most frequent sense.
-        kind (`str`, *optional*, defaults to `"path"`): `"path"` or `"laplacian"`.
-        dim (`int`, *optional*): D of the Laplacian's eigenvectors.
+        kind (`str`, *optional*, defaults to `"path"`): `"path"`, `"laplacian"` or `"commute_time"`.
+        dim (`int`, *optional*): D of the eigenvectors; of commute times all by default.
         anchors (`Sequence[str]`, *optional*): The A names that paths lead to; the classes by default.
         synsets (`Mapping[str, str]`, *optional*): The senses of names that are no nouns or mean another sense, such as
             `{"crane": "crane.n.05"}`. [`~hf_colearn.corpora.wordnet.WordNet.senses`] lists those of a word.
@@ -115,16 +127,17 @@ def wordnet_vectors(
     """
     check_choice("kind", kind, KINDS)
     check_names("names", names, "cat")
-    if (kind == "path") != (dim is None) or (kind == "laplacian" and anchors is not None):
+    if (kind == "path" and dim is not None) or (kind != "path" and anchors is not None):
         raise ValueError(
-            f"kind='{kind}' with dim={dim} and anchors={anchors}: paths lead to anchors, and have no dim; the Laplacian's "
-            "eigenvectors have a dim, such as 16, and no anchors."
+            f"kind='{kind}' with dim={dim} and anchors={anchors}: paths lead to anchors, and have no dim; eigenvectors have a "
+            "dim, such as 16, and no anchors."
         )
     wordnet = WordNet(folder)
     targets = names if anchors is None else anchors
     senses = wordnet.synsets_of(dict.fromkeys([*names, *targets]), synsets)
-    if dim is not None:
-        vectors = graph_vectors(wordnet.edges(senses.values()), dim, [senses[name] for name in names])
+    if kind != "path":
+        edges, nodes = wordnet.edges(senses.values()), [senses[name] for name in names]
+        vectors = graph_vectors(edges, dim, nodes, commute_time=kind == "commute_time")
         return dict(zip(names, vectors.values(), strict=True))
     return {
         name: torch.tensor([wordnet.path_similarity(senses[name], senses[target]) for target in targets])
@@ -211,15 +224,16 @@ def _check_connected(nodes: Mapping[str, int], adjacency_NN: csr_array) -> None:
         )
 
 
-def _smoothest(adjacency_NN: csr_array, dim: int) -> np.ndarray:
-    """The eigenvectors `(N, D)` of the D smallest eigenvalues above that of the constant one."""
+def _smoothest(adjacency_NN: csr_array, dim: int) -> tuple[np.ndarray, np.ndarray]:
+    """The D smallest eigenvalues above 0 and their eigenvectors `(N, D)`."""
     laplacian_NN = laplacian(adjacency_NN, normed=True)
     if (size := adjacency_NN.shape[0]) <= _DENSE:
-        _, vectors_ND = eigh(laplacian_NN.toarray(), subset_by_index=(1, dim))
+        values, vectors_ND = eigh(laplacian_NN.toarray(), subset_by_index=(1, dim))
     else:
         start_N = np.random.default_rng(0).standard_normal(size)  # the same result in every call
         values, vectors_ND = eigsh(laplacian_NN, k=dim + 1, sigma=-1e-3, v0=start_N)
-        vectors_ND = vectors_ND[:, np.argsort(values)[1:]]
+        order = np.argsort(values)[1:]
+        values, vectors_ND = values[order], vectors_ND[:, order]
     sizes_ND = np.abs(vectors_ND)
     largest_D = np.argmax(sizes_ND > sizes_ND.max(axis=0) - 1e-6, axis=0)  # the first of those that are as large
-    return vectors_ND * np.sign(vectors_ND[largest_D, np.arange(dim)])
+    return values, vectors_ND * np.sign(vectors_ND[largest_D, np.arange(dim)])

@@ -36,6 +36,14 @@ def test_the_eigenvectors_of_a_path_are_those_of_the_closed_form():
     torch.testing.assert_close(torch.stack([vectors[name] for name in "abc"]), expected, atol=1e-6, rtol=0)
 
 
+def test_commute_times_are_the_distances_of_their_vectors():
+    # On the path a - b - c a walk from a to c and back takes 2 * |E| * R = 2 * 2 * 2 = 8 steps on average, to b 4. With the
+    # entries divided by the roots of the degrees (1, 2, 1), squared distances times 2 |E| are these times.
+    vectors = graph_vectors([("a", "b"), ("c", "b")], dim=None, commute_time=True)
+    a, b, c = (vectors[name] / math.sqrt(degree) for name, degree in (("a", 1), ("b", 2), ("c", 1)))
+    assert [4 * (a - other).square().sum().item() for other in (b, c)] == pytest.approx([4, 8], rel=1e-5)
+
+
 def test_the_first_dimension_tells_two_groups_apart():
     vectors = graph_vectors(TRIANGLES, dim=1)
     signs = [vectors[name].sign().item() for name in "abcdef"]
@@ -78,7 +86,11 @@ def test_vectors_of_wordnet_are_nearer_where_meanings_are():
     of_paths = wordnet_vectors(names)
     # d(dog, cat) = 4, as dog - canine - carnivore - feline - cat; d(car, truck) = 2 by motor vehicle
     assert of_paths["dog"][1].item() == pytest.approx(1 / 5) and of_paths["dog"][0].item() == 1
-    for vectors in (of_paths, wordnet_vectors(names, "laplacian", dim=2)):
+    for vectors in (
+        of_paths,
+        wordnet_vectors(names, "laplacian", dim=2),
+        wordnet_vectors(names, "commute_time"),
+    ):
         assert cosine(vectors["dog"], vectors["cat"]) > cosine(vectors["dog"], vectors["car"]) + 0.1
         assert cosine(vectors["car"], vectors["lorry"]) > cosine(vectors["lorry"], vectors["cat"]) + 0.1
 
@@ -180,13 +192,13 @@ def paths_with_a_dim(folder):
     wordnet_vectors(["dog", "cat"], dim=4)
 
 
-@case(ValueError, "kind='laplacian' with dim=None", "such as 16")
+@case(ValueError, "dim=None is for commute times", "pass a number below")
 def eigenvectors_without_a_dim(folder):
     yield
     wordnet_vectors(["dog", "cat"], "laplacian")
 
 
-@case(ValueError, "kind='wu_palmer' is unknown", "path, laplacian")
+@case(ValueError, "kind='wu_palmer' is unknown", "path, laplacian, commute_time")
 def kind_that_is_unknown(folder):
     yield
     wordnet_vectors(["dog", "cat"], "wu_palmer")

@@ -1,0 +1,226 @@
+"""What the recipe of graph classes compares: where class vectors come from, and prototypes of classes that come later.
+
+Shapes: N samples, C classes, F features, D latent width.
+"""
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset, concatenate_datasets
+
+from hf_colearn.alpha.schedules import ConstantAlpha
+from hf_colearn.corpora.concepts import ConceptTable
+from hf_colearn.data.splits import cut_validation
+from hf_colearn.evaluation.compute_metrics import ComputeMetrics
+from hf_colearn.experiments.arms import TunedArm
+from hf_colearn.objectives.class_concepts import ClassConcepts
+from hf_colearn.teachers.bank import TeacherBank
+from hf_colearn.teachers.encoder import FrozenEncoder
+from hf_colearn.teachers.few_shot_prototypes import few_shot_prototypes, text_to_latents
+from hf_colearn.teachers.graph_vectors import permuted_classes, wordnet_vectors
+from hf_colearn.trainer import CoLearningTrainer
+
+
+_RATES = ({"rate": 0.3}, {"rate": 1.0}, {"rate": 3.0})
+_TARGETS = ({"alpha": 0.3, "rate": 1.0}, {"alpha": 0.5, "rate": 1.0}, {"alpha": 0.5, "rate": 3.0})
+_TEXT_WEIGHTS = ({"text_weight": 0.3}, {"text_weight": 1.0}, {"text_weight": 3.0})
+PERMUTED = ", permuted"
+TARGETS = "concepts as targets"
+IMAGES, TEXT, OTHER_TEXT = "images", "images + text", "images + another class's text"
+
+
+def class_arms() -> list[TunedArm]:
+    """The arms of the first task, each with three settings.
+
+    | arm | kind | the head |
+    |---|---|---|
+    | ordinary head | baseline | a linear layer on the latent |
+    | one-hot vectors | null | class vectors that say nothing |
+    | WordNet paths | co-learned | path similarities to all classes |
+    | WordNet eigenvectors | co-learned | of the Laplacian of what is above the classes, as commute times |
+    | concepts as vectors | co-learned | the rows of the table of concepts |
+    | concepts as targets | co-learned | the ordinary one, and one that answers the questions in training |
+    | each of these, permuted | null | as that, with the vector or the row of another class |
+    """
+    arms = [TunedArm("ordinary head", "baseline", grid=_RATES), TunedArm("one-hot vectors", "null", grid=_RATES)]
+    for name in ("WordNet paths", "WordNet eigenvectors", "concepts as vectors", TARGETS):
+        grid = _TARGETS if name == TARGETS else _RATES
+        arms += [TunedArm(name, "colearned", grid=grid), TunedArm(name + PERMUTED, "null", grid=grid)]
+    return arms
+
+
+def few_shot_arms() -> list[TunedArm]:
+    """The arms of the second task; images alone, which have no weight to choose, are tried as often."""
+    return [
+        TunedArm(IMAGES, "baseline", grid=({"text_weight": 0.0},) * 3),
+        TunedArm(TEXT, "colearned", grid=_TEXT_WEIGHTS),
+        TunedArm(OTHER_TEXT, "null", grid=_TEXT_WEIGHTS),
+    ]
+
+
+def read_synsets(path: Path, classes: Sequence[str]) -> dict[str, str]:
+    """The WordNet sense of these classes, from a csv with the columns `class` and `synset`."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return {row["class"]: row["synset"] for row in csv.DictReader(file) if row["class"] in classes}
+
+
+class ClassKnowledge:
+    """What is known of the classes beside their pictures.
+
+    Args:
+        classes (`Sequence[str]`): Their names, in the labels' order.
+        synsets (`Mapping[str, str]`): The WordNet sense of each.
+        table ([`ConceptTable`]): With a row of each.
+    """
+
+    def __init__(self, classes: Sequence[str], synsets: Mapping[str, str], table: ConceptTable):
+        self.classes = list(classes)
+        rows_CQ = table.answers(self.classes)
+        paths = wordnet_vectors(self.classes, synsets=synsets)
+        self.similarities_CC = torch.stack(list(paths.values())).numpy()
+        self._known = {
+            "one-hot vectors": dict(zip(self.classes, torch.eye(len(self.classes)), strict=True)),
+            "WordNet paths": centred(paths),
+            "WordNet eigenvectors": wordnet_vectors(self.classes, "commute_time", synsets=synsets),
+            "concepts as vectors": centred(dict(zip(self.classes, rows_CQ, strict=True))),
+            TARGETS: dict(zip(self.classes, rows_CQ, strict=True)),
+        }
+
+    def of(self, arm: TunedArm, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What an arm of [`class_arms`] has of it: arguments of `from_backbone`, and of the trainer."""
+        known = self._known.get(arm.method.removesuffix(PERMUTED))
+        if known is None:
+            return {"latent_dim": len(self.classes)}, {}
+        if arm.method.endswith(PERMUTED):
+            known = permuted_classes(known, seed)
+        if not arm.method.startswith(TARGETS):
+            return {"head": "prototypes", "class_vectors": known}, {}
+        answers_CQ = torch.stack(list(known.values()))
+        heads = {"latent_dim": len(self.classes), "training_heads": {"concepts": answers_CQ.shape[1]}}
+        alpha = ConstantAlpha({"concepts": arm.setting["alpha"]})
+        return heads, {"objective": ClassConcepts(answers_CQ), "alpha": alpha}
+
+    def metrics(self, of_classes: ComputeMetrics) -> ComputeMetrics:
+        """Those metrics, and `path_similarity`: how near the predicted class is to the true one in WordNet, 1 if it is that."""
+
+        def measure(logits_NC: np.ndarray, labels_N: np.ndarray) -> dict[str, float]:
+            nearness_N = self.similarities_CC[logits_NC.argmax(axis=1), labels_N]
+            return of_classes.measure(logits_NC, labels_N) | {"path_similarity": float(nearness_N.mean())}
+
+        return replace(of_classes, measure=measure)
+
+
+def centred(vectors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The vectors without their mean: similarities and probabilities are all positive, so that all cosines are large."""
+    mean_D = torch.stack(list(vectors.values())).mean(dim=0)
+    return {name: vector_D - mean_D for name, vector_D in vectors.items()}
+
+
+# ---- data ----
+@dataclass(frozen=True)
+class EncodedEmoji:
+    """Emoji of one split.
+
+    Args:
+        images (`torch.Tensor` of shape `(N, F)`): Features of the pictures.
+        texts (`torch.Tensor` of shape `(N, E)`): Latents of the emoji's names.
+        labels (`np.ndarray` of shape `(N,)`): Their classes.
+        names (`Sequence[str]`): Of the classes.
+        class_texts (`torch.Tensor` of shape `(C, E)`): Latents of the classes' names.
+    """
+
+    images: torch.Tensor
+    texts: torch.Tensor
+    labels: np.ndarray
+    names: Sequence[str]
+    class_texts: torch.Tensor
+
+    def at(self, rows: np.ndarray) -> "EncodedEmoji":
+        """Those of some rows."""
+        return replace(self, images=self.images[rows], texts=self.texts[rows], labels=self.labels[rows])
+
+    def of(self, classes: np.ndarray) -> "EncodedEmoji":
+        """Those of some classes, in ascending order, which are counted anew."""
+        chosen = self.at(np.flatnonzero(np.isin(self.labels, classes)))
+        names, labels = [self.names[label] for label in classes], np.searchsorted(classes, chosen.labels)
+        return replace(chosen, labels=labels, names=names, class_texts=self.class_texts[classes])
+
+    def dataset(self) -> Dataset:
+        """With `features`, `labels` and the `row` here, as torch tensors."""
+        columns = {"features": self.images.numpy(), "labels": self.labels, "row": np.arange(len(self.labels))}
+        return Dataset.from_dict(columns).with_format("torch")
+
+
+def encoded_emoji(
+    raw: Mapping[str, Dataset], image: FrozenEncoder, text: FrozenEncoder, seed: int, validation_share: float = 0.3
+) -> dict[str, EncodedEmoji]:
+    """The splits of [`~hf_colearn.corpora.emoji.load_emoji`], and a validation one that is cut from training.
+
+    All are encoded in one order, whatever the split, so that another split finds them in the cache.
+    """
+    raw = {split: raw[split].select_columns(["image", "text", "label", "emoji"]) for split in ("train", "test")}
+    every = concatenate_datasets([*raw.values()])
+    every = every.select(np.argsort(every["emoji"]))
+    train, validation = cut_validation(raw["train"], validation_share, seed)
+    classes = every.features["label"].names
+    images_ND, texts_NE = encoded(image, every["image"]), encoded(text, every["text"])
+    class_texts_CE = encoded(text, [name.replace("-", " ").replace("&", "and") for name in classes])
+    row_of = {emoji: row for row, emoji in enumerate(every["emoji"])}
+    parts = {}
+    for split, part in (("train", train), ("validation", validation), ("test", raw["test"])):
+        rows, labels = np.array([row_of[emoji] for emoji in part["emoji"]]), np.asarray(part["label"][:])
+        parts[split] = EncodedEmoji(images_ND[rows], texts_NE[rows], labels, classes, class_texts_CE)
+    return parts
+
+
+def encoded(encoder: FrozenEncoder, inputs: Iterable[Any]) -> torch.Tensor:
+    """The latents `(N, D)` of N inputs."""
+    bank = TeacherBank.encode(encoder, list(inputs), show_progress=False)
+    return bank.lookup(np.arange(len(bank)))
+
+
+# ---- classes that come later ----
+class FewShotTrainer(CoLearningTrainer):
+    """Trains a student on the seen classes; after that it knows the new ones alone, by prototypes of their shots.
+
+    Args:
+        arm ([`TunedArm`]): Of [`few_shot_arms`].
+        seen ([`EncodedEmoji`]): What it is trained on; its texts are translated into its latents.
+        shots ([`EncodedEmoji`]): A few emoji of every new class.
+    """
+
+    model: Any
+
+    def __init__(self, *args: Any, arm: TunedArm, seen: EncodedEmoji, shots: EncodedEmoji, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.arm, self.seen, self.shots = arm, seen, shots
+
+    # The classes change once the weights are trained, and before anything is scored.
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        trained = super().train(*args, **kwargs)
+        self.model = self.model_wrapped = self.model.with_classes(self._prototypes(), keep=False)
+        self.train_dataset = self.shots.dataset()  # what the new classes have learned from
+        return trained
+
+    def _prototypes(self) -> dict[str, torch.Tensor]:
+        shots, generated = self.shots, None
+        if self.arm.method != IMAGES:
+            generate = text_to_latents(self.seen.texts, self._latents(self.seen))
+            generated = {name: generate(self._texts_of(label)) for label, name in enumerate(shots.names)}
+            if self.arm.method == OTHER_TEXT:
+                generated = permuted_classes(generated, self.args.seed)
+        classes = [shots.names[label] for label in shots.labels]
+        return few_shot_prototypes(self._latents(shots), classes, generated, self.arm.setting["text_weight"])
+
+    def _texts_of(self, label: int) -> torch.Tensor:
+        """What is read of a new class: its name, and the names of its shots."""
+        return torch.cat([self.shots.class_texts[[label]], self.shots.texts[self.shots.labels == label]])
+
+    @torch.no_grad()
+    def _latents(self, emoji: EncodedEmoji) -> torch.Tensor:
+        return self.model.eval()(features=emoji.images.to(self.model.device)).latents.cpu()
