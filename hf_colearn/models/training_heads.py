@@ -60,6 +60,10 @@ def _checked_head(name: str, given: Any, readable: tuple[str, ...], decoders: bo
             f"training head '{name}' has the fields {list(given)}: pass out_features, and where they differ from the "
             "defaults hidden_features and reads; or, of a decoder, vocab_size, hidden_size, teacher and reads."
         )
+    if "vocab_size" in head and (not isinstance(head["teacher"], str) or not head["teacher"]):
+        raise ValueError(
+            f"teacher={head['teacher']!r} of training head '{name}': pass the name of the captions' teacher."
+        )
     for field in widths:
         if (field, head[field]) != ("hidden_features", None):
             check_width(field, head[field], of=f" of training head '{name}'")

@@ -218,6 +218,7 @@ def test_balance_methods_have_the_protocol_of_the_recipe_of_their_data(name):
 LAST_STEP = ("digits_pairs", "emoji_l2v", "pairs", "stamps_pairs", "weak_modality")
 LAST_STEP += ("balance", "balance_stamps")  # methods that put back weights of their own are compared there
 LAST_STEP += ("vokens",)  # whose metric is a probe's, on none of the logits
+LAST_STEP += ("translation", "language_shaped")  # few labels, as in the first ones
 YAMLS = [path for path in sorted(RECIPES.glob("*.yaml")) if not path.stem.endswith("_settings")]
 
 

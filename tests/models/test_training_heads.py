@@ -16,6 +16,7 @@ from hf_colearn.hub.export import export_program
 from hf_colearn.models.features import CoLearningForFeatureClassification
 from hf_colearn.models.lora import load_adapter, save_student, with_lora
 from hf_colearn.models.multimodal_configuration import CoLearningMultimodalConfig
+from hf_colearn.models.training_heads import decoder_teachers
 
 
 HEADS = {"projector": 5, "probe": {"out_features": 3, "hidden_features": 4, "reads": "features"}}
@@ -25,10 +26,10 @@ DONE = {
 }
 
 
-def of_features(heads, seed=0):
+def of_features(heads, seed=0, **kwargs):
     torch.manual_seed(seed)
     backbone = FeatureBackboneConfig(feature_dim=2)
-    options = {"latent_norm": "none", "training_heads": heads}
+    options = {"latent_norm": "none", "training_heads": heads, **kwargs}
     return CoLearningForFeatureClassification.from_backbone(backbone, latent_dim=2, num_labels=2, **options)
 
 
@@ -103,6 +104,53 @@ def test_a_multimodal_model_has_heads_on_its_fused_latents(fusion, width):
 def test_without_heads_there_are_no_outputs_of_heads():
     assert of_features(None)(features=torch.randn(2, 2)).training_outputs is None
     assert multimodal({})(**inputs()).training_outputs is None
+
+
+# ---- heads of heads, of positions, and decoders ----
+def test_a_head_may_read_another_one_whatever_the_order_of_their_names():
+    student = of_features({"back": {"out_features": 1, "reads": "there"}, "there": 2})
+    assert list(student.training_heads) == ["back", "there"]
+    write(student.latent_head, [[2.0, 0.0], [0.0, 2.0]])
+    write(student.training_heads["there"], [[1.0, 1.0], [1.0, -1.0]])
+    write(student.training_heads["back"], [[1.0, 3.0]], 0.5)
+    found = student(features=torch.tensor([[3.0, 1.0]])).training_outputs
+    # latents (6, 2), there (8, 4), back 8 + 12 + 0.5
+    assert {name: x.tolist() for name, x in found.items()} == {"back": [[20.5]], "there": [[8.0, 4.0]]}
+
+
+def test_a_head_of_dense_latents_gives_one_output_a_position():
+    student = of_features({"frames": {"out_features": 1, "reads": "dense_latents"}, "whole": 1}, dense=True)
+    for name in ("frames", "whole"):
+        write(student.training_heads[name], [[1.0, -1.0]])
+    write(student.latent_head, [[1.0, 0.0], [0.0, 1.0]])
+    found = student(features=torch.tensor([[[5.0, 1.0], [2.0, 4.0]]])).training_outputs
+    # 5 - 1 and 2 - 4; of their mean (3.5, 2.5) 1
+    assert found["frames"].tolist() == [[[4.0], [-2.0]]] and found["whole"].tolist() == [[1.0]]
+
+
+def test_a_decoder_is_called_where_it_is_given_captions_and_reads_what_it_is_told(tmp_path):
+    heads = {
+        "captions": {"vocab_size": 5, "hidden_size": 3, "reads": "projector"},
+        "french": {"vocab_size": 7, "teacher": "other"},
+        "projector": 4,
+    }
+    student = of_features(heads).train()
+    assert student.config.training_heads["french"] == {
+        "hidden_size": 128, "teacher": "other", "reads": "latents", "vocab_size": 7,
+    }  # fmt: skip
+    assert decoder_teachers(student) == {"captions": "captions", "french": "other"}
+    assert decoder_teachers(of_features({"projector": 4})) == decoder_teachers(nn.Linear(1, 1)) == {}
+    features, ids = torch.randn(2, 2), torch.tensor([[1, 2, 3], [1, 4, -100]])
+    assert list(student(features=features).training_outputs) == ["projector"]
+    found = student(features=features, training_inputs={"captions": ids}).training_outputs
+    assert {name: tuple(x.shape) for name, x in found.items()} == {"captions": (2, 2, 5), "projector": (2, 4)}
+    expected = student.training_heads["captions"](found["projector"], ids)
+    torch.testing.assert_close(found["captions"], expected)
+    student.save_pretrained(tmp_path)
+    loaded, report = type(student).from_pretrained(tmp_path, output_loading_info=True)
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+    given = loaded(features=features, training_inputs={"captions": ids}).training_outputs["captions"]
+    torch.testing.assert_close(given, found["captions"])
 
 
 # ---- training ----
@@ -248,6 +296,21 @@ def test_adapters_train_heads_whole_and_save_them(tmp_path):
         ({"a": {}}, r"training head 'a' has the fields \[\]: pass out_features"),
         ({"a": {"out_features": 3, "hidden": 4}}, r"has the fields \['out_features', 'hidden'\]"),
         ({"a": {"out_features": 3, "reads": "logits"}}, "'a' reads 'logits': .* reads latents or features"),
+        ({"a": {"out_features": 3, "reads": "a"}}, "'a' reads 'a': .* reads latents or features"),
+        (
+            {"a": {"out_features": 3, "reads": "b"}, "b": {"out_features": 3, "reads": "a"}},
+            "the training heads a -> b -> a read each other",
+        ),
+        ({"a": {"out_features": 3, "reads": "d"}, "b": 2}, r"reads 'd': .* or another head \(b\)"),
+        (
+            {"a": {"out_features": 3, "reads": "b"}, "b": {"vocab_size": 9}},
+            "'a' reads 'b': a head of this model reads",
+        ),
+        ({"a": {"out_features": 3, "reads": "dense_latents"}}, "'a' reads 'dense_latents': .* latents or features"),
+        ({"latents": 3}, "'latents' cannot name a training head: heads read what the model calls so"),
+        ({"a": {"vocab_size": 0}}, "vocab_size=0 of training head 'a' is no width"),
+        ({"a": {"vocab_size": 9, "out_features": 3}}, "'a' has the fields .* of a decoder, vocab_size, hidden_size"),
+        ({"a": {"vocab_size": 9, "teacher": 3}}, "teacher=3 of training head 'a'"),
         ([("a", 3)], r"training_heads=\[\('a', 3\)\]: pass a dict"),
     ],
 )
@@ -256,7 +319,15 @@ def test_what_no_head_can_be_is_named(heads, message):
         CoLearningStudentConfig(tiny.vit(), latent_dim=4, training_heads=heads)
 
 
+def test_a_decoder_begins_with_one_vector():
+    heads = {"a": {"vocab_size": 9, "reads": "dense_latents"}}
+    with pytest.raises(ValueError, match="'a' is a decoder, which begins with one vector: let it read latents"):
+        CoLearningStudentConfig(tiny.vit(), latent_dim=4, dense=True, training_heads=heads)
+
+
 def test_a_multimodal_model_has_heads_on_its_latents_alone():
+    with pytest.raises(ValueError, match="'a' is a decoder of captions, which a student has and this model does not"):
+        multimodal({"a": {"vocab_size": 9}})
     with pytest.raises(ValueError, match="'a' reads 'features': a head of this model reads latents"):
         multimodal({"a": {"out_features": 3, "reads": "features"}})
     config = copy.deepcopy(multimodal(None).config)
