@@ -26,21 +26,22 @@ from hf_colearn import (
     CoLearningForFeatureClassification,
     CoLearningForMaskedLM,
     CoLearningTrainer,
+    Combined,
     ConstantAlpha,
     CyclicTranslation,
+    DenseMatching,
     FeatureBackboneConfig,
     LatentImputation,
     LatentMatching,
     ModalityCentroids,
     MultimodalCollator,
     Paired,
+    SequenceBank,
     Teacher,
     TeacherBank,
+    VokenClassification,
     with_sample_ids,
 )
-from hf_colearn.objectives.dense_matching import DenseMatching
-from hf_colearn.objectives.voken_classification import VokenClassification
-from hf_colearn.teachers.sequence_bank import SequenceBank
 from hf_colearn.teachers.where_paired import WherePaired
 
 
@@ -177,8 +178,18 @@ def dense(**heads):
     return lambda: student(dense=True, training_heads=heads or None)
 
 
+def of_all():
+    """A dense student of class vectors with a head for each of three objectives."""
+    heads = {"captions": {"vocab_size": IDS, "hidden_size": 6}, "concepts": 3}
+    return of_class_vectors(dense=True, training_heads=heads)
+
+
 ANSWERS = torch.tensor([[1.0, 0.0, 0.5], [0.0, 1.0, torch.nan], [0.2, 0.8, 1.0]])
 CYCLE = {"translation": 6, "cycle": {"out_features": WIDTH, "reads": "translation"}}
+OF_FRAMES = {
+    "translation": {"out_features": LATENT, "reads": "dense_latents"},
+    "cycle": {"out_features": WIDTH, "reads": "translation"},
+}
 CASES = {
     "class vectors": Case(
         of_class_vectors, LatentMatching, teachers=lambda: {"teacher": bank()}, heads=("latent_head",)
@@ -194,6 +205,13 @@ CASES = {
         with_heads(**CYCLE),
         lambda: CyclicTranslation("text", "own"),
         teachers=lambda: {"text": bank(6), "own": bank(WIDTH, 0)},
+        heads=("training_heads.translation", "training_heads.cycle"),
+    ),
+    "cyclic translation of sequences": Case(
+        dense(**OF_FRAMES),
+        lambda: CyclicTranslation("signal", "own", lengths="nearest"),
+        data=frames,
+        teachers=lambda: {"signal": longer_sequences(), "own": sequences()},
         heads=("training_heads.translation", "training_heads.cycle"),
     ),
     "caption generation": Case(
@@ -218,6 +236,13 @@ CASES = {
         data=texts,
         teachers=lambda: {"vokens": vokens()},
         heads=("training_heads.vokens", "latent_head"),
+    ),
+    "captions, concepts and dense matching": Case(
+        of_all,
+        lambda: Combined(CaptionGeneration(), ClassConcepts(ANSWERS), DenseMatching("signal")),
+        data=frames,
+        teachers=lambda: {"captions": captions(), "signal": sequences()},
+        heads=("training_heads.captions", "training_heads.concepts", "latent_head"),
     ),
     "imputation": Case(
         imputing,

@@ -12,15 +12,15 @@ from hf_colearn import (
     CaptionGeneration,
     CoLearningTrainer,
     ConstantAlpha,
+    DenseMatching,
     LatentImputation,
     LatentMatching,
     ModalityCentroids,
+    SequenceBank,
     Teacher,
     zero_shot,
 )
 from hf_colearn.models.lora import with_lora
-from hf_colearn.objectives.dense_matching import DenseMatching
-from hf_colearn.teachers.sequence_bank import SequenceBank
 from mechanism_cases import (
     CLASSES,
     IDS,
