@@ -3,6 +3,7 @@
 Importing torch, transformers and datasets takes 6 seconds of a core, and a launcher 2 more; a fork takes none.
 """
 
+import functools
 import gc
 import json
 import multiprocessing
@@ -16,6 +17,10 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from sklearn import datasets
+from sklearn.datasets import load_digits
+from sklearn.utils import Bunch
 
 
 TESTS = Path(__file__).resolve().parent
@@ -73,11 +78,12 @@ def accelerate(script, *argv, folder, processes=2) -> Done:
     return start(sys.executable, *launcher, script, *argv, folder=folder)
 
 
-def forked(script, *argv, folder, processes=1, expect=0, timeout=240) -> Done:
+def forked(script, *argv, folder, processes=1, expect=0, timeout=240, load_digits=None) -> Done:
     """Runs a script as `python script` or, with several processes, in the environment that torchrun gives each.
 
     The processes are fresh but for their imports: they are forked from a server of `multiprocessing` that has done
-    nothing else. All of them must end with `expect`; after `timeout` seconds they are killed.
+    nothing else. All of them must end with `expect`; after `timeout` seconds they are killed. `load_digits` takes the
+    place of scikit-learn's, such as `first_digits`.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
@@ -93,7 +99,9 @@ def forked(script, *argv, folder, processes=1, expect=0, timeout=240) -> Done:
     with tempfile.TemporaryDirectory() as written:
         outputs = [Path(written, str(rank)) for rank in range(processes)]
         running = [
-            context.Process(target=_run, args=(str(script), [*map(str, argv)], folder, output, environment, method))
+            context.Process(
+                target=_run, args=(str(script), [*map(str, argv)], folder, output, environment, method, load_digits)
+            )
             for output, environment in zip(outputs, environments, strict=True)
         ]
         for process in running:
@@ -116,20 +124,36 @@ def checked(student, *options, recipes, folder, expect=0) -> Done:
     return forked(recipes / f"{record['recipe']}.py", *asked, folder=folder, expect=expect)
 
 
+def first_digits():
+    """A third of scikit-learn's digits, of its first writers, for what does not depend on their number."""
+    digits = load_digits()
+    return Bunch(images=digits.images[:600], target=digits.target[:600])
+
+
 def brief():
     """What other packages take time for without a difference to a test.
 
     t-SNE takes a quarter of its iterations, the fewest that scikit-learn accepts: a map of 500 points took 2 seconds. A
     data loader that is left before its end waits half a second for each of its workers, instead of 5.
+    Every `Trainer.train` collects garbage, which Python does anyway when there is much; accelerate looks for deepspeed on
+    the whole path several times a step, and pytest looks with it; and `torch.manual_seed` keeps a formatted stack for each
+    kind of device that is not initialised, to seed it later, where there is none.
     """
+    import torch
+    from accelerate.utils import imports, memory
     from sklearn.manifold import TSNE
     from torch.utils.data import _utils
 
     TSNE.__init__.__kwdefaults__["max_iter"] = 250
     _utils.MP_STATUS_CHECK_INTERVAL = 0.5
+    memory.clear_device_cache = lambda garbage_collection=False: None
+    imports._is_package_available = functools.cache(imports._is_package_available)
+    for device in (torch.cuda, torch.xpu, torch.mtia):
+        if not device.is_available():
+            device.manual_seed_all = lambda seed: None
 
 
-def _run(script, argv, folder, output, environment, start_method):
+def _run(script, argv, folder, output, environment, start_method, load_digits):
     """In the forked process."""
     for stream, suffix in ((1, ".out"), (2, ".err")):
         file = os.open(output.with_suffix(suffix), os.O_WRONLY | os.O_CREAT)
@@ -137,6 +161,8 @@ def _run(script, argv, folder, output, environment, start_method):
     gc.freeze()  # as in conftest.py
     brief()
     multiprocessing.set_start_method(start_method, force=True)  # or data loaders' workers would import everything anew
+    if load_digits is not None:
+        datasets.load_digits = load_digits
     os.chdir(folder)
     os.environ.update(environment)
     sys.path[:0] = [str(Path(script).parent), *PYTHONPATH.split(os.pathsep)]
