@@ -130,7 +130,9 @@ class SpectrogramFeatureExtractor(FeatureExtractionMixin):
             pad_mode="constant",
             return_complex=True,
         )
-        image_BHW = 10 * (self._bands().T @ spectrum_BFW.abs()[:, :, :width] ** 2).clamp(min=1e-10).log10()
+        spectrum_BFW = spectrum_BFW[:, :, :width]
+        power_BFW = spectrum_BFW.real**2 + spectrum_BFW.imag**2  # a third of the time of `abs() ** 2`
+        image_BHW = 10 * (self._bands().T @ power_BFW).clamp(min=1e-10).log10()
         image_BHW = image_BHW.maximum(image_BHW.amax(dim=(1, 2), keepdim=True) - _DYNAMIC_RANGE_DB)
         mean_B11, std_B11 = image_BHW.mean(dim=(1, 2), keepdim=True), image_BHW.std(dim=(1, 2), keepdim=True)
         pixels_B1HW = ((image_BHW - mean_B11) / std_B11)[:, None]
