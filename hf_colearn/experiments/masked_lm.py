@@ -3,14 +3,14 @@
 Shapes: N captions, T tokens, H width of the student's encoder.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from datasets import Dataset
-from transformers import BertTokenizer, DataCollatorWithPadding
+from transformers import BertTokenizer, DataCollatorForTokenClassification
 
 from hf_colearn.analysis.run import Run, Samples
 from hf_colearn.data.sample_ids import NO_LABEL
@@ -74,7 +74,7 @@ class CaptionScore:
     """
 
     def __init__(self, train: Dataset, tokenizer: Any, labels_per_class: int, masking: TokenMasking):
-        self.train, self.collate = train, DataCollatorWithPadding(tokenizer)
+        self.train, self.collate = train, DataCollatorForTokenClassification(tokenizer)
         self.labels_per_class, self.masking = labels_per_class, masking
         self.categories_N = np.asarray(train[CATEGORY])
 
@@ -146,24 +146,22 @@ class CaptionScore:
     @torch.no_grad()
     def masked(self, trainer: Any, dataset: Dataset) -> dict[str, float]:
         """`masked_accuracy` and `masked_loss` of the tokens that masks hide, of all captions together."""
-        generator = torch.Generator().manual_seed(0)
         logits, tokens = [], []
-        for batch in self._batches(trainer, dataset, "cpu"):
-            masked = {name: x.to(trainer.model.device) for name, x in self.masking(batch, generator).items()}
-            is_asked_BT = masked["labels"] != NO_LABEL
-            tokens.append(masked.pop("labels")[is_asked_BT])
-            logits.append(trainer.model(**masked).logits[is_asked_BT].float())
+        for batch in self._batches(trainer, self.masking.fixed(dataset, seed=0)):
+            labels_BT = batch.pop("labels")
+            is_asked_BT = labels_BT != NO_LABEL
+            tokens.append(labels_BT[is_asked_BT])
+            logits.append(trainer.model(**batch).logits[is_asked_BT].float())
         logits_MV, tokens_M = torch.cat(logits), torch.cat(tokens)
         accuracy = (logits_MV.argmax(dim=1) == tokens_M).float().mean()
         return {"masked_accuracy": float(accuracy), "masked_loss": float(F.cross_entropy(logits_MV, tokens_M))}
 
-    def _batches(self, trainer: Any, dataset: Dataset, device: Any = None) -> Any:
+    def _batches(self, trainer: Any, dataset: Dataset) -> Iterator[dict[str, torch.Tensor]]:
         trainer.model.eval()
-        tokens = dataset.select_columns(["input_ids", "attention_mask"])
-        for start in range(0, len(tokens), 256):
-            rows = [tokens[i] for i in range(start, min(start + 256, len(tokens)))]
-            batch = self.collate(rows)
-            yield {name: x.to(device or trainer.model.device) for name, x in batch.items()}
+        names = [name for name in ("input_ids", "attention_mask", "labels") if name in dataset.column_names]
+        for rows in dataset.select_columns(names).iter(batch_size=256):
+            batch = self.collate([dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)])
+            yield {name: x.to(trainer.model.device) for name, x in batch.items()}
 
 
 def probed(
