@@ -57,13 +57,11 @@ def label_counts(model: Any, labels: torch.Tensor, inputs: Mapping[str, Any]) ->
 
 
 def perhaps_unused(model: Any, rows: list[Rows], labels: Any) -> list[nn.Parameter]:
-    """The parameters that this batch, or an objective that reads neither training heads nor imputed latents, may have no use
-    for."""
+    """The parameters that this batch, or an objective that reads no training head, may have no use for."""
     unused = [*model.training_heads.parameters()]
     unused += [model.log_scale] if model.config.learned_temperature else []
     # A modality that is absent, or curated, has no use for its gates; without those of the last there is no exchange.
     unused += model.fusion.parameters() if model.config.fusion == "mmtm" else []
-    unused += model.imputation.parameters() if model.imputation is not None else []
     for name, index in zip(model.modalities, rows, strict=True):
         encoder = model.encoders[name]
         if index is not None and not len(index):

@@ -66,6 +66,7 @@ def test_a_centroid_keeps_its_place_while_the_latents_move():
     # Two clusters at 0 and 10 that move by 1: begun with the former ones, the first stays the first.
     points, before = np.array([[0.0], [0.2], [10.0], [10.2]], dtype=np.float32), torch.tensor([[10.0], [0.0]])
     assert k_means(points + 1, before, seed=0).tolist() == [pytest.approx([11.1]), pytest.approx([1.1])]
+    assert k_means(points + 1, before.flip(0), seed=0).tolist() == [pytest.approx([1.1]), pytest.approx([11.1])]
     assert sorted(k_means(points, torch.zeros(2, 1), seed=0).flatten().tolist()) == pytest.approx([0.1, 10.1])
 
 
