@@ -3,7 +3,7 @@
 Shapes: N captions, T tokens, H width of the student's encoder.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -128,6 +128,35 @@ class CaptionScore:
             **self.masked(trainer, dataset),
         }
         return metrics, few_NC, features_NH
+
+    def references(self, dataset: Dataset, texts: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, float]:
+        """The probe's accuracy on what no student has learned, mean over the seeds: on `bag of words`, which tokens a caption
+        has, and on other latents by name.
+
+        Args:
+            dataset ([`datasets.Dataset`]): The test captions.
+            texts (`dict`): By name the latents of training and test captions, `((N, D), (M, D))`.
+            seeds (`Sequence[int]`): Of the runs, which draw the labels.
+        """
+        width = 1 + max(max(ids) for part in (self.train, dataset) for ids in part["input_ids"])
+        bags = tuple(
+            np.stack([np.bincount(ids, minlength=width) > 0 for ids in part["input_ids"]])
+            for part in (self.train, dataset)
+        )
+        labels_N, found = np.asarray(dataset[CATEGORY]), {}
+        for name, (known_NH, features_MH) in {"bag of words": bags, **texts}.items():
+            told = [
+                probed(
+                    known_NH.astype(np.float32),
+                    self.labelled(seed),
+                    self.categories_N,
+                    features_MH,
+                    dataset.features[CATEGORY].num_classes,
+                )
+                for seed in seeds
+            ]
+            found[name] = float(np.mean([told_MC.argmax(axis=1) == labels_N for told_MC in told]))
+        return found
 
     def labelled(self, seed: int) -> np.ndarray:
         """The training captions that the probe of a run knows, the same in all arms of a seed."""

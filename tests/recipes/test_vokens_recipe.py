@@ -32,6 +32,9 @@ def test_every_arm_is_scored_by_the_probe_and_by_masked_tokens(finished):
         assert all(0 <= metrics[name] <= 1 for name in [*metrics][:3])
         assert metrics["masked_loss"] == pytest.approx(np.log(22), abs=1)  # of 22 words and pieces
     assert finished[1]["metric"] == "accuracy"
+    references = finished[1]["accuracy_of_references"]
+    assert references["bag of words"] == 1  # the names hold the category, "food 3"
+    assert 0 <= references["the text teacher"] <= 1
 
 
 def test_the_student_fills_masks_by_the_stock_pipeline(finished):
