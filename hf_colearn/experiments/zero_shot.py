@@ -19,7 +19,7 @@ from hf_colearn.arguments import CoLearningArguments
 from hf_colearn.evaluation.zero_shot import GeneralisedZeroShot, generalised_zero_shot, novelty
 from hf_colearn.experiments.arms import TunedArm
 from hf_colearn.experiments.cost import Cost
-from hf_colearn.experiments.frozen_features import feature_dataset
+from hf_colearn.experiments.frozen_features import encoder_in_words, feature_dataset
 from hf_colearn.experiments.predicting import predicted
 from hf_colearn.experiments.scoring import facts_of_training
 from hf_colearn.experiments.semi_supervised import ShuffledOnce
@@ -67,24 +67,24 @@ def zero_shot_arms() -> list[ZeroShotArm]:
     | arm | kind | its class vectors |
     |---|---|---|
     | learned vectors | baseline | learned with the labels; those of unseen classes are random |
+    | class names + pairs | co-learned | as below; and the latent of every training sample learns from that of its own name |
     | class names | co-learned | the teacher's of prompts with the classes' names |
-    | class names + pairs | co-learned | the same; and the latent of every training sample learns from that of its own name |
+    | members' names + pairs | co-learned | as below; and pairs |
     | members' names | co-learned | the mean of the teacher's latents of the members' names |
-    | members' names + pairs | co-learned | the same, and pairs |
-    | permuted vectors | null | as the arm before it, those of the unseen classes permuted |
-    | permuted pairs | null | as that, every sample with another one's name |
+    | permuted vectors | null | as the first with pairs, those of the unseen classes permuted |
+    | permuted pairs | null | as the first with pairs, every sample with another one's name |
     | random vectors | null | random directions |
     | ridge, class names; ridge, members' names | reference | a ridge regression from features to class vectors |
     """
     pairs: dict[str, Any] = {"pairing": Paired(), "grid": _PAIRS}
     return [
         ZeroShotArm("learned vectors", "baseline", grid=_RATES, vectors=LEARNED),
-        ZeroShotArm("members' names + pairs", "colearned", vectors=MEMBERS, **pairs),
-        ZeroShotArm("members' names", "colearned", grid=_RATES, vectors=MEMBERS),
         ZeroShotArm("class names + pairs", "colearned", **pairs),
         ZeroShotArm("class names", "colearned", grid=_RATES),
-        ZeroShotArm("permuted vectors", "null", vectors=MEMBERS, permuted=True, **pairs),
-        ZeroShotArm("permuted pairs", "null", vectors=MEMBERS, pairing=ShuffledOnce(), grid=_PAIRS),
+        ZeroShotArm("members' names + pairs", "colearned", vectors=MEMBERS, **pairs),
+        ZeroShotArm("members' names", "colearned", grid=_RATES, vectors=MEMBERS),
+        ZeroShotArm("permuted vectors", "null", permuted=True, **pairs),
+        ZeroShotArm("permuted pairs", "null", pairing=ShuffledOnce(), grid=_PAIRS),
         ZeroShotArm("random vectors", "null", grid=_RATES, vectors=RANDOM),
         ZeroShotArm("ridge, class names", "reference", grid=_PENALTIES),
         ZeroShotArm("ridge, members' names", "reference", grid=_PENALTIES, vectors=MEMBERS),
@@ -149,7 +149,8 @@ class ZeroShot:
     ):
         self.features_NF, self.labels_N, self.names = features_NF, np.asarray(labels_N), list(names)
         self.latents_ND = F.normalize(bank.lookup(np.arange(len(bank))), dim=1)
-        self.teacher, self.vectors = str(bank.description.get("teacher", "")), vectors
+        self.teacher = encoder_in_words(str(bank.description.get("teacher", "the teacher")))
+        self.vectors = vectors
         self.plans = {plan.name: plan for plan in plans}
         self.kept = next((plan for plan in plans if plan.kind == "colearned"), plans[0])
         self.unseen_share, self.hidden_dims, self.scale, self.logit_scale = (
@@ -182,6 +183,16 @@ class ZeroShot:
             of_unseen, seed
         ) if arm.permuted else of_unseen
 
+    def source_of(self, arm: ZeroShotArm) -> str | None:
+        """Where an arm's class vectors come from, in words; None where the labels make them."""
+        words = {
+            NAMES: f"{self.teacher}, of prompts with the classes' names",
+            MEMBERS: f"{self.teacher}, the mean over the members' names",
+            RANDOM: "random directions",
+        }
+        centre = "" if arm.vectors == RANDOM else ", minus the mean over the student's classes"
+        return None if arm.vectors == LEARNED else words[arm.vectors] + centre
+
     def training_set(self, seed: int) -> tuple[np.ndarray, Dataset]:
         """The rows of the seen classes' samples, and these with their labels among the seen classes."""
         seen = self.classes(seed).seen
@@ -204,6 +215,7 @@ class ZeroShot:
             class_vectors=vectors,
             learned_class_vectors=arm.vectors == LEARNED,
             logit_scale=self.logit_scale,
+            class_vectors_from=self.source_of(arm),
             latent_norm="none" if ridge else "layernorm",
         )
         student.backbone.set_statistics(self.features_NF[rows], 1.0 if ridge else self.scale)
