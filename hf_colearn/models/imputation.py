@@ -111,8 +111,8 @@ class CentroidImputation(nn.Module):
             mask_BM (`torch.BoolTensor` of shape `(B, M)`): What is read of them.
 
         Returns:
-            `tuple[list[torch.Tensor], list[torch.Tensor]]`: M means `(B, D)`, and the scales of their noise `(B, D)`, none
-            without modulation. Where no other modality is there, they mean nothing.
+            `tuple[list[torch.Tensor], list[torch.Tensor]]`: M means `(B, D)`, and in training the scales of their noise
+            `(B, D)`, none without modulation. Where no other modality is there, they mean nothing.
 
         Raises:
             ValueError: In training, if the centroids were never computed.
@@ -125,7 +125,8 @@ class CentroidImputation(nn.Module):
             source_BS = torch.cat([*here[:i], *here[i + 1 :]], dim=1) / others_BM.sum(1, keepdim=True).clamp(min=1)
             source_BS = source_BS.to(here[i].dtype)
             means.append(weighted_centroids(layer(source_BS), self.centroids[i]).to(here[i].dtype))
-            scales += [F.softplus(scale(source_BS)) for scale in self.scales[i : i + 1]]
+            if self.training and len(self.scales):
+                scales.append(F.softplus(self.scales[i](source_BS)))
         return means, scales
 
     def _need_centroids(self) -> None:
@@ -168,7 +169,7 @@ def filled(
         seen_BM (`torch.BoolTensor` of shape `(B, M)`): What the prediction may use.
     """
     imputed, scales = model.imputation(latents, seen_BM)
-    if model.training and scales:
+    if scales:
         imputed = [modulated(mean_BD, scale_BD) for mean_BD, scale_BD in zip(imputed, scales, strict=True)]
     is_seen = [seen_B1.bool() for seen_B1 in seen_BM.split(1, dim=1)]
     if model.config.fusion in HEAD_FUSIONS:

@@ -9,6 +9,7 @@ from transformers import AutoModel
 
 import families
 import tiny_modalities
+from docstrings import run_example
 from hf_colearn import CoLearningForMultimodalClassification, CoLearningMultimodalConfig
 from hf_colearn.hub.export import export_program
 from hf_colearn.models.fusion import FUSIONS
@@ -96,6 +97,10 @@ def test_training_sees_noise_and_evaluation_its_mean():
     assert torch.equal(first.imputed_latents["audio"], made(**only_image).imputed_latents["audio"])
     torch.manual_seed(0)
     assert torch.equal(first.logits, made(**only_image).logits)
+
+
+def test_the_example_of_its_documentation_runs():
+    run_example(CentroidImputation)
 
 
 def test_which_latents_could_be_imputed():

@@ -5,6 +5,7 @@ import torch
 
 import tiny
 import tiny_modalities
+from docstrings import run_example
 from hf_colearn import CoLearningBatch, LatentImputation
 from hf_colearn.objectives.objective import IMPUTABLE
 
@@ -25,6 +26,10 @@ def outputs(mask=MASK):
 def loss(mask=MASK, **batch):
     made = outputs(mask)
     return LatentImputation()(made, CoLearningBatch(**batch))["imputation"], made
+
+
+def test_the_example_of_its_documentation_runs():
+    run_example(LatentImputation)
 
 
 def test_it_is_the_mean_over_the_latents_that_have_another_of_their_sample():

@@ -10,6 +10,7 @@ import tiny
 import tiny_modalities
 from hf_colearn import CoLearningTrainer, ConstantAlpha, ImputationError, LatentImputation, ModalityCentroids
 from hf_colearn.balance import OGM
+from hf_colearn.models.lora import with_lora
 from hf_colearn.training.centroids import centroids_of, k_means
 from refusals import Refusals, assert_refused
 from scripts.impute_two import ABSENT, incomplete, train, trainer
@@ -100,6 +101,20 @@ def test_a_resumed_run_is_the_uninterrupted_one_to_the_last_bit(step, tmp_path):
     resumed.train(resume_from_checkpoint=str(tmp_path / "a" / f"checkpoint-{step}"))
     expected = run.model.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in resumed.model.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "LoRA", "averaged weights"])
+def test_it_trains_with(kind, tmp_path):
+    run = trainer(tmp_path, bf16=kind == "bfloat16", ema_decay=0.1 if kind == "averaged weights" else None)
+    if kind == "LoRA":
+        run.model = run.model_wrapped = with_lora(run.model, 2)
+    before = {name: weight.clone() for name, weight in run.model.named_parameters() if weight.requires_grad}
+    run.train()
+    centroids_MKD = centroids_of(run.model)
+    assert centroids_MKD.isfinite().all() and centroids_MKD.flatten(1).any(1).all()
+    moved = {name.split(".")[-2] for name, weight in run.model.named_parameters() if "imputation" in name
+             and weight.requires_grad and not torch.equal(weight, before[name])}  # fmt: skip
+    assert moved == {"0", "1"}
 
 
 # ---- does it impute? ----
