@@ -47,7 +47,7 @@ class VokenArm(TunedArm):
 def voken_arms() -> list[VokenArm]:
     """Masked language modelling alone, with vokens, and with vokens that have no image in them."""
     rates = tuple({"rate": rate} for rate in (0.3, 1.0, 3.0))
-    weights = tuple({"rate": 1.0, "alpha": alpha} for alpha in (0.3, 0.5, 0.8))
+    weights = tuple({"rate": 1.0, "alpha": alpha} for alpha in (0.5, 0.8, 0.9))
 
     def arm(name: str, kind: Any, vokens: str) -> VokenArm:
         return VokenArm(name, kind, Paired(), grid=weights, vokens=vokens)

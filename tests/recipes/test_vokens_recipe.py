@@ -50,7 +50,7 @@ def test_every_arm_has_as_many_settings_and_updates():
     assert [arm.kind for arm in arms].count("null") == 2
     given = {"learning_rate": 1e-3, "max_steps": 7, "output_dir": "out", "report_to": "none"}
     assert {arm.arguments(given, seed=0).max_steps for arm in arms} == {7}
-    assert [arm.arguments(given, seed=0).alpha for arm in arms] == [None, 0.5, 0.5, 0.5, 0.5]
+    assert [arm.arguments(given, seed=0).alpha for arm in arms] == [None, 0.8, 0.8, 0.8, 0.8]
 
 
 def test_the_students_tokenizer_splits_captions_as_the_teachers():
