@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from hf_colearn import CoLearningArguments, CoLearningForFeatureClassification, TeacherBank, class_means
@@ -17,8 +18,8 @@ from tiny_recipes import main_of
 
 
 NAMES = [f"class {c}" for c in range(24)]
-KINDS = ["bird", "fish", "fruit", "tool"]
-EMOJI = {kind: [f"{0x1F400 + 16 * i + j:x}" for j in range(12)] for i, kind in enumerate(KINDS)}
+KINDS = ["bird", "fish", "flower", "fruit", "tool", "tram"]
+EMOJI = {kind: [f"{0x1F400 + 16 * i + j:x}" for j in range(8)] for i, kind in enumerate(KINDS)}
 
 
 def world():
@@ -134,13 +135,27 @@ def test_settings_are_chosen_on_classes_that_the_test_does_not_ask_for(tmp_path)
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    folder, emoji = tmp_path_factory.mktemp("recipe"), write_emoji(tmp_path_factory.mktemp("emoji"), EMOJI)
-    quick = ["--small", "--max_steps", "2", "--report", "false", "--classes", "category", "--min_per_class", "8"]
-    arms = ["learned vectors", "class names + pairs", "permuted vectors"]
-    return folder / "runs" / "zero_shot", main_of(
-        "zero_shot", folder, "--data_dir", emoji, "--unseen_share", "0.5", "--arms", *arms, *quick
-    )
+def emoji(tmp_path_factory):
+    return write_emoji(tmp_path_factory.mktemp("emoji"), EMOJI)
+
+
+QUICK = ["--small", "--max_steps", "2", "--classes", "category", "--min_per_class", "8", "--unseen_share", "0.34"]
+
+
+@pytest.fixture(scope="module")
+def finished(emoji, tmp_path_factory):
+    folder, arms = tmp_path_factory.mktemp("recipe"), ["learned vectors", "class names + pairs", "permuted vectors"]
+    report = main_of("zero_shot", folder, *QUICK, "--data_dir", emoji, "--report", "false", "--arms", *arms)
+    return folder / "runs" / "zero_shot", report
+
+
+def test_the_recipe_writes_the_settings_that_it_chooses(emoji, tmp_path):
+    settings = tmp_path / "mine.yaml"
+    with pytest.raises(FileNotFoundError):  # choosing leaves no report
+        choice = ["--choose", "--settings", settings, "--arms", "ridge, class names"]
+        main_of("zero_shot", tmp_path, *QUICK, "--data_dir", emoji, *choice)
+    chosen = yaml.safe_load(settings.read_text())["emoji, category"]["ridge, class names"]
+    assert chosen["penalty"] in (300, 1000, 3000)
 
 
 def test_the_recipe_compares_unseen_accuracy(finished):
@@ -156,9 +171,9 @@ def test_its_student_gains_the_two_classes_that_were_held_out(finished):
     student = CoLearningForFeatureClassification.from_pretrained(folder / "student")
     new = load_file(folder / "unseen_vectors.safetensors")
     known = set(student.config.id2label.values())
-    assert len(known) == 2 and known | set(new) == set(KINDS)
+    assert len(known) == 4 and known | set(new) == set(KINDS)
     grown = student.with_classes(new)
-    assert grown(torch.randn(3, 32)).logits.shape == (3, 4)
+    assert grown(torch.randn(3, 32)).logits.shape == (3, 6)
     assert "class_vectors_from" in json.loads((folder / "student" / "config.json").read_text())
 
 
