@@ -28,7 +28,8 @@ from hf_colearn.trainer import CoLearningTrainer
 
 _RATES = ({"rate": 0.3}, {"rate": 1.0}, {"rate": 3.0})
 _TARGETS = ({"alpha": 0.3, "rate": 1.0}, {"alpha": 0.5, "rate": 1.0}, {"alpha": 0.5, "rate": 3.0})
-_TEXT_WEIGHTS = ({"text_weight": 0.3}, {"text_weight": 1.0}, {"text_weight": 3.0})
+_NO_TEXT = tuple({"text_weight": 0.0, "rate": rate} for rate in (0.1, 0.3, 1.0))
+_TEXT_WEIGHTS = tuple({"text_weight": weight, "rate": 0.3} for weight in (0.5, 1.0, 2.0))
 PERMUTED = ", permuted"
 TARGETS = "concepts as targets"
 IMAGES, TEXT, OTHER_TEXT = "images", "images + text", "images + another class's text"
@@ -55,9 +56,9 @@ def class_arms() -> list[TunedArm]:
 
 
 def few_shot_arms() -> list[TunedArm]:
-    """The arms of the second task; images alone, which have no weight to choose, are tried as often."""
+    """The arms of the second task; images alone, which have no weight to choose, are tried with as many rates."""
     return [
-        TunedArm(IMAGES, "baseline", grid=({"text_weight": 0.0},) * 3),
+        TunedArm(IMAGES, "baseline", grid=_NO_TEXT),
         TunedArm(TEXT, "colearned", grid=_TEXT_WEIGHTS),
         TunedArm(OTHER_TEXT, "null", grid=_TEXT_WEIGHTS),
     ]
@@ -215,7 +216,9 @@ class FewShotTrainer(CoLearningTrainer):
             if self.arm.method == OTHER_TEXT:
                 generated = permuted_classes(generated, self.args.seed)
         classes = [shots.names[label] for label in shots.labels]
-        return few_shot_prototypes(self._latents(shots), classes, generated, self.arm.setting["text_weight"])
+        weight = self.arm.setting["text_weight"]
+        prototypes = few_shot_prototypes(self._latents(shots), classes, generated, weight)
+        return {name: prototypes[name] for name in shots.names}  # in the order of the labels
 
     def _texts_of(self, label: int) -> torch.Tensor:
         """What is read of a new class: its name, and the names of its shots."""

@@ -32,6 +32,10 @@ def few_shot_prototypes(
         generated (`Mapping[str, torch.Tensor]`, *optional*): Latents `(M, D)` of every class, generated from M texts.
         text_weight (`float`, *optional*, defaults to 1): \\(\lambda\\), from 0 (images alone).
 
+    Returns:
+        `dict[str, torch.Tensor]`: A vector `(D,)` a class, in the order in which the classes first come: that of the numbers
+        which `with_classes(..., keep=False)` gives them.
+
     Raises:
         ValueError: If a class has no generated latent, a shape does not fit, or a latent is not finite.
 

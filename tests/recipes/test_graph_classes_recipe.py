@@ -5,14 +5,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import tiny
 from hf_colearn import (
     CoLearningForFeatureClassification,
     FeatureBackboneConfig,
+    classification_metrics,
     few_shot_prototypes,
     permuted_classes,
     wordnet_vectors,
 )
-from hf_colearn.experiments.graph_classes import PERMUTED, class_arms, few_shot_arms
+from hf_colearn.experiments.graph_classes import PERMUTED, EncodedEmoji, FewShotTrainer, class_arms, few_shot_arms
 from hf_colearn.teachers.few_shot_prototypes import text_to_latents
 from tiny_recipes import main_of, write_vision_teacher
 
@@ -53,6 +55,29 @@ def test_classes_that_come_later_are_known_without_training(quick, tmp_path):
     kinds = {arm["name"]: arm["kind"] for arm in report["comparison"]["arms"]}
     assert list(kinds.values()) == ["baseline", "colearned", "null"]
     assert report["samples"]["test"] == 3 * 6  # of the 3 new classes alone
+
+
+@pytest.mark.parametrize("arm", few_shot_arms(), ids=lambda arm: arm.name)
+def test_new_classes_have_the_numbers_of_their_labels_in_whatever_order_their_shots_come(arm, tmp_path):
+    torch.manual_seed(0)
+    centres_CF = 3 * torch.eye(6)  # classes 0 to 2 are seen, those after them come later; their texts say the same
+    labels_N = np.arange(3).repeat(8)
+    seen = EncodedEmoji(centres_CF[labels_N], centres_CF[labels_N], labels_N, ["a", "b", "c"], centres_CF[:3])
+    shots = EncodedEmoji(
+        centres_CF[[5, 3, 4]], centres_CF[[5, 3, 4]], np.array([2, 0, 1]), list("def"), centres_CF[3:]
+    )
+    student = CoLearningForFeatureClassification.from_backbone(
+        FeatureBackboneConfig(6), 8, 3, head="prototypes", learned_class_vectors=True, latent_norm="none"
+    )
+    arguments = tiny.arguments(tmp_path, max_steps=1)
+    metrics = classification_metrics(("accuracy",))
+    trainer = FewShotTrainer(
+        student, arguments, train_dataset=seen.dataset(), arm=arm, seen=seen, shots=shots, compute_metrics=metrics
+    )
+    trainer.train()
+    assert trainer.model.config.id2label == {0: "d", 1: "e", 2: "f"}
+    found = trainer.evaluate(shots.dataset())["eval_accuracy"]
+    assert found == 1 or arm.kind == "null"
 
 
 # ---- null controls, on features of which the answer is known ----
