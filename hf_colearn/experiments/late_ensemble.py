@@ -121,6 +121,7 @@ def mean_of_logits(model: CoLearningForMultimodalClassification) -> CoLearningFo
     config = copy.deepcopy(model.config)
     config.fusion, config.modality_dropout, config.learned_temperature = "sum", 0.0, False
     config.training_heads, config.fusion_options, config.shared_classifier = {}, {}, False
+    config.imputation, config.imputation_options = None, {}
     ensemble: Any = type(model)._from_config(config, dtype=model.dtype)
     ensemble.encoders.load_state_dict(model.encoders.state_dict())
     return ensemble
