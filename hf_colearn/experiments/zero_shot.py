@@ -72,9 +72,12 @@ def zero_shot_arms() -> list[ZeroShotArm]:
     | members' names + pairs | co-learned | as below; and pairs |
     | members' names | co-learned | the mean of the teacher's latents of the members' names |
     | permuted vectors | null | as the first with pairs, those of the unseen classes permuted |
-    | permuted pairs | null | as the first with pairs, every sample with another one's name |
     | random vectors | null | random directions |
+    | class names + permuted pairs | reference | as the first with pairs, every sample with another one's name |
     | ridge, class names; ridge, members' names | reference | a ridge regression from features to class vectors |
+
+    Null controls are those without a class's own vector; their settings are those of the arms that they belong to, since unseen
+    accuracy by chance chooses none. Permuted pairs have the true vectors, and say what the content of the pairs is worth.
     """
     pairs: dict[str, Any] = {"pairing": Paired(), "grid": _PAIRS}
     return [
@@ -83,9 +86,9 @@ def zero_shot_arms() -> list[ZeroShotArm]:
         ZeroShotArm("class names", "colearned", grid=_RATES),
         ZeroShotArm("members' names + pairs", "colearned", vectors=MEMBERS, **pairs),
         ZeroShotArm("members' names", "colearned", grid=_RATES, vectors=MEMBERS),
-        ZeroShotArm("permuted vectors", "null", permuted=True, **pairs),
-        ZeroShotArm("permuted pairs", "null", pairing=ShuffledOnce(), grid=_PAIRS),
-        ZeroShotArm("random vectors", "null", grid=_RATES, vectors=RANDOM),
+        ZeroShotArm("permuted vectors", "null", method="class names + pairs", permuted=True, **pairs),
+        ZeroShotArm("random vectors", "null", method="class names", grid=_RATES, vectors=RANDOM),
+        ZeroShotArm("class names + permuted pairs", "reference", pairing=ShuffledOnce(), grid=_PAIRS),
         ZeroShotArm("ridge, class names", "reference", grid=_PENALTIES),
         ZeroShotArm("ridge, members' names", "reference", grid=_PENALTIES, vectors=MEMBERS),
     ]
