@@ -227,13 +227,16 @@ def _keep_only(
 
 
 def complete_rows(dataset: Dataset, modalities: tuple[str, ...] | list[str]) -> np.ndarray:
-    """The rows that have all modalities, from the stored columns' validity; where a transform alone knows, all rows."""
+    """The rows that have all modalities, from the stored columns' validity and a stored `modality_mask`; where a transform
+    alone knows, all rows."""
     stored = [
         name for name in modalities if any(f"{column}_".startswith(f"{name}_") for column in dataset.column_names)
     ]
-    return np.flatnonzero(
-        np.all([np.ones(len(dataset), dtype=bool), *(_mask_of(dataset, name) for name in stored)], axis=0)
-    )
+    here = [np.ones(len(dataset), dtype=bool), *(_mask_of(dataset, name) for name in stored)]
+    if "modality_mask" in dataset.column_names:
+        masks = dataset.select_columns("modality_mask").with_format("numpy")
+        here.append(np.all(np.asarray(masks["modality_mask"][:]), axis=1))
+    return np.flatnonzero(np.all(here, axis=0))
 
 
 def check_modalities(dataset: Any, modalities: tuple[str, ...] | list[str]) -> None:

@@ -68,7 +68,7 @@ def test_what_is_complete_at_a_small_share_is_so_at_a_larger_one_and_the_rest_la
     assert masks[0.1].sum(0).tolist() == [55, 55]
     assert len(those_with(found[0.1], "audio", NAMES)) == 55
     assert torch.equal(found[0.1]["image_features"][:], features()["image_features"][:])
-    assert len(complete_rows(found[0.1], NAMES)) == 100  # the mask is read where samples are encoded
+    assert complete_rows(found[0.1], NAMES).tolist() == np.flatnonzero(masks[0.1].all(1)).tolist()
 
 
 def test_noise_has_the_moments_of_the_features_and_knows_no_sample():

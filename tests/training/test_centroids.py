@@ -185,7 +185,14 @@ def no_complete_sample(folder):
 @refusals.case(ValueError, "8 training samples have all modalities, and num_centroids=9", "of fewer")
 def fewer_complete_samples_than_a_mask_says(folder):
     mask = [[i in COMPLETE, True] for i in range(16)]
-    run = trainer(folder / "out", tiny_modalities.data(16, modality_mask=mask), num_centroids=9, data_collator=None)
+    yield
+    trainer(folder / "out", tiny_modalities.data(16, modality_mask=mask), num_centroids=9, data_collator=None)
+
+
+@refusals.case(ValueError, "8 training samples have all modalities, and num_centroids=9", "of fewer")
+def fewer_complete_samples_than_a_transform_says(folder):
+    rows = [incomplete()[i] for i in range(16)]  # a list, whose samples alone tell what they lack
+    run = trainer(folder / "out", rows, num_centroids=9)
     yield
     run.train()
 
