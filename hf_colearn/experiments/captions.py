@@ -42,14 +42,17 @@ def word_tokenizer(captions: Sequence[str]) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **_SPECIAL)
 
 
-def caption_bank(tokenizer: PreTrainedTokenizerFast, captions: Sequence[str]) -> SequenceBank:
+def caption_bank(
+    tokenizer: PreTrainedTokenizerFast, captions: Sequence[str], max_length: int | None = None
+) -> SequenceBank:
     """The ids of every caption, a row each; an empty caption is refused with its number.
 
     Args:
         tokenizer ([`~transformers.PreTrainedTokenizerFast`]): With special tokens before and after a text.
         captions (`Sequence[str]`): N texts.
+        max_length (`int`, *optional*): Of ids, special ones included; longer captions lose their end.
     """
-    ids = tokenizer(list(captions)).input_ids
+    ids = tokenizer(list(captions), truncation=max_length is not None, max_length=max_length).input_ids
     least = tokenizer.num_special_tokens_to_add()
     if (empty := next((row for row, tokens in enumerate(ids) if len(tokens) <= least), None)) is not None:
         raise ValueError(

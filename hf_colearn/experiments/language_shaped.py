@@ -1,6 +1,6 @@
 """Language-shaped learning with few labels: the arms, their trainers, and what the decoder says of held-out captions.
 
-Shapes: N training samples, M test samples, F features of the student's input.
+Shapes: N training samples, M test samples, T tokens of a caption, D width of the latent.
 """
 
 from collections.abc import Callable, Sequence
@@ -43,7 +43,7 @@ def caption_arms() -> list[SemiSupervisedArm]:
     """
     rates = ({"rate": 0.3}, {"rate": 1.0}, {"rate": 3.0})
     shares = ({"share": 0.5, "rate": 0.3}, {"share": 0.5, "rate": 1.0}, {"share": 1.0, "rate": 1.0})
-    weights = ({"weight": 0.02, "rate": 1.0}, {"weight": 0.1, "rate": 1.0}, {"weight": 0.5, "rate": 3.0})
+    weights = ({"weight": 0.1, "rate": 1.0}, {"weight": 0.5, "rate": 1.0}, {"weight": 2.0, "rate": 1.0})
     captions: dict[str, Any] = {"grid": weights, "two_streams": True}
     return [
         SemiSupervisedArm("labels alone", "baseline", grid=rates),
@@ -63,7 +63,7 @@ class Captioned(SemiSupervised):
             [`~hf_colearn.experiments.captions.word_tokenizer`].
         captions, test_captions (`Sequence[str]`): Of the N training and the M test samples.
         make_student (`Callable`): A new student; with `True` one with the decoder `captions`.
-        inputs (`np.ndarray` of shape `(N, F)`): The student's inputs by sample id.
+        max_length (`int`, *optional*): Of a caption's ids; longer ones lose their end.
         options: As of [`~hf_colearn.experiments.semi_supervised.SemiSupervised`].
     """
 
@@ -74,15 +74,17 @@ class Captioned(SemiSupervised):
         captions: Sequence[str],
         test_captions: Sequence[str],
         make_student: Callable[[bool], Any],
-        inputs: np.ndarray,
+        max_length: int | None = None,
         **options: Any,
     ):
-        bank: Any = caption_bank(tokenizer, captions)
-        super().__init__(train, bank, lambda: make_student(False), inputs, TwoViews(), **options)
+        bank: Any = caption_bank(tokenizer, captions, max_length)
+        unread_N0 = np.empty((len(captions), 0))  # inputs, which no arm here reads
+        super().__init__(train, bank, lambda: make_student(False), unread_N0, TwoViews(), **options)
         self.captions: SequenceBank = bank
-        self.test_ids_MT = caption_bank(tokenizer, test_captions).lookup(np.arange(len(test_captions)))
+        tested = caption_bank(tokenizer, test_captions, max_length)
+        self.test_ids_MT = tested.lookup(np.arange(len(test_captions)))
         self.make_speaker, self.tokenizer, self.test_captions = make_student, tokenizer, test_captions
-        self.examples: list[str] = []
+        self.examples: list[list[str]] = []
 
     def make_trainer(self, arm: Any, args: CoLearningArguments) -> CoLearningTrainer:
         """The trainer of an arm, as `run_recipe` asks for it."""
@@ -107,13 +109,16 @@ class Captioned(SemiSupervised):
             return run
         decoder, ids_MT = model.training_heads["captions"], self.test_ids_MT.to(model.device)
         with torch.no_grad():
-            latents_MD = model.eval()(features=test_dataset["features"][:].to(model.device)).latents
+            inputs = torch.stack(list(test_dataset[model.main_input_name][:]))
+            latents_MD = model.eval()(**{model.main_input_name: inputs.to(model.device)}).latents
             run.metrics["caption_nats"] = caption_loss(decoder(latents_MD, ids_MT), ids_MT).item()
         if kind == "colearned" and not self.examples:
             ends = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
-            written_MT = decoder.generate(latents_MD[:8], *ends)
+            shown = np.linspace(0, len(latents_MD) - 1, num=min(8, len(latents_MD)), dtype=int)
+            written_MT = decoder.generate(latents_MD[shown], *ends, ids_MT.shape[1])
             written_MT = written_MT.masked_fill(written_MT == NO_LABEL, self.tokenizer.pad_token_id)
-            self.examples = self.tokenizer.batch_decode(written_MT, skip_special_tokens=True)
+            written = self.tokenizer.batch_decode(written_MT, skip_special_tokens=True)
+            self.examples = [[self.test_captions[row], text] for row, text in zip(shown, written, strict=True)]
         return run
 
     def table(self, runs: Sequence[Run]) -> str:
@@ -121,5 +126,4 @@ class Captioned(SemiSupervised):
         rows = [["held out", "nats a caption"]]
         for arm in dict.fromkeys(run.arm for run in runs if "caption_nats" in run.metrics):
             rows.append([arm, f"{np.mean([run.metrics['caption_nats'] for run in runs if run.arm == arm]):.2f}"])
-        pairs = zip(self.test_captions, self.examples, strict=False)
-        return "\n\n".join(text_table(table) for table in (rows, [["caption", "written"], *map(list, pairs)]))
+        return "\n\n".join(text_table(table) for table in (rows, [["caption", "written"], *self.examples]))
