@@ -4,7 +4,7 @@ Shapes: N samples, C classes, F features, D latent width.
 """
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from hf_colearn.corpora.concepts import ConceptTable
 from hf_colearn.data.splits import cut_validation
 from hf_colearn.evaluation.compute_metrics import ComputeMetrics
 from hf_colearn.experiments.arms import TunedArm
+from hf_colearn.models.configuration import FeatureBackboneConfig
+from hf_colearn.models.features import CoLearningForFeatureClassification
 from hf_colearn.objectives.class_concepts import ClassConcepts
 from hf_colearn.teachers.bank import TeacherBank
 from hf_colearn.teachers.encoder import FrozenEncoder
@@ -30,7 +32,7 @@ _RATES = ({"rate": 0.3}, {"rate": 1.0}, {"rate": 3.0})
 _TARGETS = ({"alpha": 0.3, "rate": 1.0}, {"alpha": 0.5, "rate": 1.0}, {"alpha": 0.5, "rate": 3.0})
 _NO_TEXT = tuple({"text_weight": 0.0, "rate": rate} for rate in (0.1, 0.3, 1.0))
 _TEXT_WEIGHTS = tuple({"text_weight": weight, "rate": 0.3} for weight in (0.5, 1.0, 2.0))
-PERMUTED = ", permuted"
+PERMUTED, RANDOM = ", permuted", "random vectors"
 TARGETS = "concepts as targets"
 IMAGES, TEXT, OTHER_TEXT = "images", "images + text", "images + another class's text"
 
@@ -64,6 +66,17 @@ def few_shot_arms() -> list[TunedArm]:
     ]
 
 
+def unseen_arms() -> list[TunedArm]:
+    """The arms of the third task: heads of the first one, whose new classes have vectors that training has not seen.
+
+    With random vectors nothing is known of a new class. In a permuted arm, the new classes have each other's vectors.
+    """
+    arms = [TunedArm(RANDOM, "baseline", grid=_RATES)]
+    for name in ("WordNet paths", "WordNet eigenvectors", "concepts as vectors"):
+        arms += [TunedArm(name, "colearned", grid=_RATES), TunedArm(name + PERMUTED, "null", grid=_RATES)]
+    return arms
+
+
 def read_synsets(path: Path, classes: Sequence[str]) -> dict[str, str]:
     """The WordNet sense of these classes, from a csv with the columns `class` and `synset`."""
     with path.open(encoding="utf-8", newline="") as file:
@@ -77,18 +90,29 @@ class ClassKnowledge:
         classes (`Sequence[str]`): Their names, in the labels' order.
         synsets (`Mapping[str, str]`): The WordNet sense of each.
         table ([`ConceptTable`]): With a row of each.
+        seen (`Sequence[str]`, *optional*): The classes that paths lead to, and whose mean is that of the vectors; all by
+            default.
     """
 
-    def __init__(self, classes: Sequence[str], synsets: Mapping[str, str], table: ConceptTable):
-        self.classes = list(classes)
+    def __init__(
+        self,
+        classes: Sequence[str],
+        synsets: Mapping[str, str],
+        table: ConceptTable,
+        seen: Sequence[str] | None = None,
+    ):
+        self.classes, self.seen = list(classes), list(classes if seen is None else seen)
         rows_CQ = table.answers(self.classes)
         paths = wordnet_vectors(self.classes, synsets=synsets)
         self.similarities_CC = torch.stack(list(paths.values())).numpy()
+        to_seen = wordnet_vectors(self.classes, anchors=self.seen, synsets=synsets)
+        random_CD = torch.from_numpy(np.random.default_rng(0).standard_normal((len(self.classes), 64))).float()
         self._known = {
             "one-hot vectors": dict(zip(self.classes, torch.eye(len(self.classes)), strict=True)),
-            "WordNet paths": centred(paths),
+            RANDOM: dict(zip(self.classes, random_CD, strict=True)),
+            "WordNet paths": centred(to_seen, self.seen),
             "WordNet eigenvectors": wordnet_vectors(self.classes, "commute_time", synsets=synsets),
-            "concepts as vectors": centred(dict(zip(self.classes, rows_CQ, strict=True))),
+            "concepts as vectors": centred(dict(zip(self.classes, rows_CQ, strict=True)), self.seen),
             TARGETS: dict(zip(self.classes, rows_CQ, strict=True)),
         }
 
@@ -106,6 +130,15 @@ class ClassKnowledge:
         alpha = ConstantAlpha({"concepts": arm.setting["alpha"]})
         return heads, {"objective": ClassConcepts(answers_CQ), "alpha": alpha}
 
+    def unseen(self, arm: TunedArm, seed: int) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        """What an arm of [`unseen_arms`] has of it: arguments of `from_backbone` for the seen classes, and the vectors of the
+        others."""
+        known = self._known[arm.method.removesuffix(PERMUTED)]
+        later = {name: known[name] for name in self.classes if name not in self.seen}
+        if arm.method.endswith(PERMUTED):
+            later = permuted_classes(later, seed)
+        return {"head": "prototypes", "class_vectors": {name: known[name] for name in self.seen}}, later
+
     def metrics(self, of_classes: ComputeMetrics) -> ComputeMetrics:
         """Those metrics, and `path_similarity`: how near the predicted class is to the true one in WordNet, 1 if it is that."""
 
@@ -116,9 +149,10 @@ class ClassKnowledge:
         return replace(of_classes, measure=measure)
 
 
-def centred(vectors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The vectors without their mean: similarities and probabilities are all positive, so that all cosines are large."""
-    mean_D = torch.stack(list(vectors.values())).mean(dim=0)
+def centred(vectors: Mapping[str, torch.Tensor], seen: Sequence[str]) -> dict[str, torch.Tensor]:
+    """The vectors without the mean of those of seen classes: similarities and probabilities are all positive, so that all
+    cosines are large."""
+    mean_D = torch.stack([vectors[name] for name in seen]).mean(dim=0)
     return {name: vector_D - mean_D for name, vector_D in vectors.items()}
 
 
@@ -185,45 +219,64 @@ def encoded(encoder: FrozenEncoder, inputs: Iterable[Any]) -> torch.Tensor:
     return bank.lookup(np.arange(len(bank)))
 
 
+def student_of(seen: EncodedEmoji, **head: Any) -> CoLearningForFeatureClassification:
+    """A small network of these classes, on features that are standardised by theirs; `head` is for `from_backbone`."""
+    config = FeatureBackboneConfig(seen.images.shape[1], [128], standardized=True)
+    known = dict(enumerate(seen.names))
+    student = CoLearningForFeatureClassification.from_backbone(config, id2label=known, latent_norm="none", **head)
+    student.backbone.set_statistics(seen.images, scale=0.1)  # close to a linear classifier, as few labels need
+    return student
+
+
 # ---- classes that come later ----
-class FewShotTrainer(CoLearningTrainer):
-    """Trains a student on the seen classes; after that it knows the new ones alone, by prototypes of their shots.
+class LaterClassesTrainer(CoLearningTrainer):
+    """Trains a student on some classes; after that it knows others alone, by vectors that training has not seen.
 
     Args:
-        arm ([`TunedArm`]): Of [`few_shot_arms`].
-        seen ([`EncodedEmoji`]): What it is trained on; its texts are translated into its latents.
-        shots ([`EncodedEmoji`]): A few emoji of every new class.
+        later (`Callable`): From the trained student to the vectors of the new classes, in the order of their labels.
+        examples ([`datasets.Dataset`]): Of the new classes; what a run shows beside the test set.
     """
 
     model: Any
 
-    def __init__(self, *args: Any, arm: TunedArm, seen: EncodedEmoji, shots: EncodedEmoji, **kwargs: Any):
+    def __init__(self, *args: Any, later: Callable[[Any], dict[str, torch.Tensor]], examples: Dataset, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.arm, self.seen, self.shots = arm, seen, shots
+        self.later, self.examples = later, examples
 
     # The classes change once the weights are trained, and before anything is scored.
     def train(self, *args: Any, **kwargs: Any) -> Any:
         trained = super().train(*args, **kwargs)
-        self.model = self.model_wrapped = self.model.with_classes(self._prototypes(), keep=False)
-        self.train_dataset = self.shots.dataset()  # what the new classes have learned from
+        self.model = self.model_wrapped = self.model.with_classes(self.later(self.model.eval()), keep=False)
+        self.train_dataset = self.examples
         return trained
 
-    def _prototypes(self) -> dict[str, torch.Tensor]:
-        shots, generated = self.shots, None
-        if self.arm.method != IMAGES:
-            generate = text_to_latents(self.seen.texts, self._latents(self.seen))
-            generated = {name: generate(self._texts_of(label)) for label, name in enumerate(shots.names)}
-            if self.arm.method == OTHER_TEXT:
-                generated = permuted_classes(generated, self.args.seed)
-        classes = [shots.names[label] for label in shots.labels]
-        weight = self.arm.setting["text_weight"]
-        prototypes = few_shot_prototypes(self._latents(shots), classes, generated, weight)
-        return {name: prototypes[name] for name in shots.names}  # in the order of the labels
 
-    def _texts_of(self, label: int) -> torch.Tensor:
-        """What is read of a new class: its name, and the names of its shots."""
-        return torch.cat([self.shots.class_texts[[label]], self.shots.texts[self.shots.labels == label]])
+def shot_vectors(
+    student: Any, arm: TunedArm, seed: int, seen: EncodedEmoji, shots: EncodedEmoji
+) -> dict[str, torch.Tensor]:
+    """The prototypes of new classes by an arm of [`few_shot_arms`], in the order of their labels.
 
-    @torch.no_grad()
-    def _latents(self, emoji: EncodedEmoji) -> torch.Tensor:
-        return self.model.eval()(features=emoji.images.to(self.model.device)).latents.cpu()
+    Args:
+        student: Trained on the seen classes.
+        arm ([`TunedArm`]): With its `text_weight`.
+        seed (`int`): Draws whose text is another class's.
+        seen ([`EncodedEmoji`]): Its texts are translated into the student's latents.
+        shots ([`EncodedEmoji`]): A few emoji of every new class; what is read of it are its name and theirs.
+    """
+    generated = None
+    if arm.method != IMAGES:
+        generate, generated = text_to_latents(seen.texts, latents_of(student, seen)), {}
+        for label, name in enumerate(shots.names):
+            texts_ME = torch.cat([shots.class_texts[[label]], shots.texts[shots.labels == label]])
+            generated[name] = generate(texts_ME)
+        if arm.method == OTHER_TEXT:
+            generated = permuted_classes(generated, seed)
+    classes, weight = [shots.names[label] for label in shots.labels], arm.setting["text_weight"]
+    prototypes = few_shot_prototypes(latents_of(student, shots), classes, generated, weight)
+    return {name: prototypes[name] for name in shots.names}
+
+
+@torch.no_grad()
+def latents_of(student: Any, emoji: EncodedEmoji) -> torch.Tensor:
+    """The student's latents `(N, D)`."""
+    return student(features=emoji.images.to(student.device)).latents.cpu()

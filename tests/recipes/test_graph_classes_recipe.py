@@ -1,5 +1,7 @@
 """Emoji by what is known of their classes: the recipe at small size, and where its null controls fall."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,15 @@ from hf_colearn import (
     permuted_classes,
     wordnet_vectors,
 )
-from hf_colearn.experiments.graph_classes import PERMUTED, EncodedEmoji, FewShotTrainer, class_arms, few_shot_arms
+from hf_colearn.experiments.graph_classes import (
+    PERMUTED,
+    EncodedEmoji,
+    LaterClassesTrainer,
+    class_arms,
+    few_shot_arms,
+    shot_vectors,
+    unseen_arms,
+)
 from hf_colearn.teachers.few_shot_prototypes import text_to_latents
 from tiny_recipes import main_of, write_vision_teacher
 
@@ -27,12 +37,13 @@ def quick(tmp_path_factory):
     return [*QUICK, "--image_model", write_vision_teacher(tmp_path_factory.mktemp("encoder"))]
 
 
-def test_every_arm_has_its_null_control_and_as_many_settings():
-    arms = {arm.name: arm for arm in class_arms()}
+@pytest.mark.parametrize("of_task", [class_arms, unseen_arms])
+def test_every_arm_has_its_null_control_and_as_many_settings(of_task):
+    arms = {arm.name: arm for arm in of_task()}
     for name, arm in arms.items():
         if arm.kind == "colearned":
             assert arms[name + PERMUTED].kind == "null" and arms[name + PERMUTED].grid == arm.grid
-    assert {len(arm.grid) for arm in (*class_arms(), *few_shot_arms())} == {3}
+    assert {len(arm.grid) for arm in (*of_task(), *few_shot_arms())} == {3}
     assert len({len(set(arm.setting)) for arm in few_shot_arms()}) == 1
 
 
@@ -71,13 +82,25 @@ def test_new_classes_have_the_numbers_of_their_labels_in_whatever_order_their_sh
     )
     arguments = tiny.arguments(tmp_path, max_steps=1)
     metrics = classification_metrics(("accuracy",))
-    trainer = FewShotTrainer(
-        student, arguments, train_dataset=seen.dataset(), arm=arm, seen=seen, shots=shots, compute_metrics=metrics
+    trainer = LaterClassesTrainer(
+        student,
+        arguments,
+        train_dataset=seen.dataset(),
+        compute_metrics=metrics,
+        examples=shots.dataset(),
+        later=partial(shot_vectors, arm=arm, seed=0, seen=seen, shots=shots),
     )
     trainer.train()
     assert trainer.model.config.id2label == {0: "d", 1: "e", 2: "f"}
     found = trainer.evaluate(shots.dataset())["eval_accuracy"]
     assert found == 1 or arm.kind == "null"
+
+
+def test_unseen_classes_are_told_by_vectors_that_training_has_not_seen(quick, tmp_path):
+    report = main_of(
+        "graph_classes", tmp_path, *quick, "--task", "unseen", "--arms", "random vectors", "WordNet paths"
+    )
+    assert report["samples"]["test"] == 3 * 6 and len(report["runs"]) == 2
 
 
 # ---- null controls, on features of which the answer is known ----
