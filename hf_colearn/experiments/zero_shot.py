@@ -178,7 +178,9 @@ class ZeroShot:
             all_of_them = centred(unit, seen)
         else:
             drawn_CD = torch.randn(
-                len(self.names), self.latents_ND.shape[1], generator=torch.Generator().manual_seed(seed)
+                len(self.names),
+                self.latents_ND.shape[1],
+                generator=torch.Generator().manual_seed(2 * seed + (arm.vectors == LEARNED)),
             )
             all_of_them = dict(zip(self.names, drawn_CD, strict=True))
         of_unseen = {name: all_of_them[name] for name in unseen}
