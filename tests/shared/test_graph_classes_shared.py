@@ -15,5 +15,7 @@ if not SHARED.is_dir():
 def test_all_subgroups_of_the_folder_have_a_sense_and_a_row_of_concepts(tmp_path):
     asked = ["--data_dir", SHARED / "data" / "emoji-64", "--drawing", "twemoji", "--max_steps", "2", "--seeds", "1"]
     asked += ["--image_model", write_vision_teacher(tmp_path / "encoder"), "--report", "false"]
-    report = main_of("graph_classes", tmp_path, *asked, "--arms", "ordinary head", "WordNet paths", "concepts as targets")
+    report = main_of(
+        "graph_classes", tmp_path, *asked, "--arms", "ordinary head", "WordNet paths", "concepts as targets"
+    )
     assert report["samples"]["test"] == 433 and len(report["runs"]) == 3
