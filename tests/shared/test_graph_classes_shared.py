@@ -18,4 +18,4 @@ def test_all_subgroups_of_the_folder_have_a_sense_and_a_row_of_concepts(tmp_path
     report = main_of(
         "graph_classes", tmp_path, *asked, "--arms", "ordinary head", "WordNet paths", "concepts as targets"
     )
-    assert report["samples"]["test"] == 433 and len(report["runs"]) == 3
+    assert report["samples"]["test"] == 435 and len(report["runs"]) == 3
