@@ -434,7 +434,7 @@ def a_latent_width_that_is_no_integer(folder):
     tiny.student(latent_dim=24.0)
 
 
-@case(ValueError, "head='linear'", "choose 'bottleneck' or 'auxiliary'")
+@case(ValueError, "head='linear'", "choose one of bottleneck, auxiliary, prototypes")
 def an_unknown_head(folder):
     yield
     tiny.student(head="linear")
