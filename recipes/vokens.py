@@ -25,14 +25,14 @@ from hf_colearn import CoLearningArguments, CoLearningForMaskedLM, Teacher, Teac
 from hf_colearn.corpora.stamps import needs_stamps
 from hf_colearn.data.token_masking import TokenMasking
 from hf_colearn.experiments.arms import check_comparable, pick
-from hf_colearn.experiments.frozen_features import encoder_in_words
+from hf_colearn.experiments.frozen_features import encoder_in_words, picture_encoder
 from hf_colearn.experiments.info import ExperimentInfo, named_data
 from hf_colearn.experiments.masked_lm import CaptionScore, ProbedTrainer, caption_dataset, reduced_tokenizer
 from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.packaged_models import PACKAGED_LANGUAGE, PACKAGED_VISION, language_teacher
 from hf_colearn.experiments.runner import quiet, run_recipe
 from hf_colearn.experiments.settings import SettingsOptions, choose_settings, with_chosen
-from hf_colearn.experiments.vokens import DATA, VokenArm, load_captions, picture_encoder, voken_arms, voken_banks
+from hf_colearn.experiments.vokens import DATA, VokenArm, load_captions, voken_arms, voken_banks
 from hf_colearn.teachers.sequence_bank import SequenceBank
 from hf_colearn.utils.checks import check_choice, check_integer
 from hf_colearn.utils.command_line import run_script

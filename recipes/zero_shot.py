@@ -25,13 +25,12 @@ from hf_colearn import TeacherBank, class_means, class_vectors
 from hf_colearn.corpora.emoji import load_emoji
 from hf_colearn.corpora.stamps import load_stamps, needs_stamps
 from hf_colearn.experiments.arms import check_comparable, pick
-from hf_colearn.experiments.frozen_features import encoder_in_words, feature_dataset
+from hf_colearn.experiments.frozen_features import encoder_in_words, feature_dataset, picture_encoder
 from hf_colearn.experiments.info import ExperimentInfo, named_data
 from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.packaged_models import PACKAGED_LANGUAGE, PACKAGED_VISION, language_teacher
 from hf_colearn.experiments.runner import quiet, run_recipe
 from hf_colearn.experiments.settings import SettingsOptions, choose_settings, with_chosen
-from hf_colearn.experiments.vokens import picture_encoder
 from hf_colearn.experiments.zero_shot import ZeroShot, zero_shot_arms
 from hf_colearn.utils.checks import check_choice
 from hf_colearn.utils.command_line import run_script

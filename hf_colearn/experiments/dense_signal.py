@@ -20,7 +20,13 @@ from hf_colearn.data.audio import read_waveform
 from hf_colearn.data.splits import hide_labels
 from hf_colearn.data.views import TwoViews
 from hf_colearn.experiments.arms import ArmPlan, pick
-from hf_colearn.experiments.semi_supervised import BUDGET, SemiSupervised, SemiSupervisedArm, ShuffledOnce
+from hf_colearn.experiments.semi_supervised import (
+    BUDGET,
+    SemiSupervised,
+    SemiSupervisedArm,
+    ShuffledOnce,
+    rotated_components,
+)
 from hf_colearn.models.spectrogram import SpectrogramFeatureExtractor
 from hf_colearn.objectives.combined import Combined
 from hf_colearn.objectives.dense_matching import DenseMatching
@@ -32,7 +38,6 @@ from hf_colearn.teachers.pairing import Paired, Pairing
 from hf_colearn.teachers.sequence_bank import SequenceBank
 from hf_colearn.teachers.teacher import Teacher
 from hf_colearn.trainer import CoLearningTrainer
-from hf_colearn.utils.extras import extra
 
 
 RATE, BANDS, FRAMES_A_SECOND = 8000, 40, 50  # of what the student hears; FSDD's rate, and Whisper's frames
@@ -129,18 +134,9 @@ def encoded_frames(encoder: FrozenEncoder, clips: Sequence[Clip]) -> list[np.nda
 
 
 def principal_frames(frames: Sequence[np.ndarray], dim: int, what: str) -> SequenceBank:
-    """A bank of the frames' own `dim` principal components, or as many as there are.
-
-    Rotated at random, which spreads their variance over all dimensions: standardised components would be mostly noise.
-    """
-    with extra("report", "the principal components are scikit-learn's"):
-        from sklearn.decomposition import PCA
-    frames_MH = np.concatenate(frames).astype(np.float64)
-    count = min(dim, *frames_MH.shape)
-    components_MD = PCA(count, random_state=0).fit_transform(frames_MH)
-    rotation_DD, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((dim, count)))
+    """A bank of the frames' own principal components, see [`~hf_colearn.experiments.semi_supervised.rotated_components`]."""
     ends = np.cumsum([len(each) for each in frames])[:-1]
-    return SequenceBank.from_sequences(np.split(components_MD @ rotation_DD.T, ends), teacher=what)
+    return SequenceBank.from_sequences(np.split(rotated_components(np.concatenate(frames), dim), ends), teacher=what)
 
 
 # ---- arms ----

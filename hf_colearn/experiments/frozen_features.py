@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
-from transformers import PreTrainedModel
+from datasets import Dataset, concatenate_datasets
+from transformers import PreTrainedModel, ResNetModel
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from hf_colearn.data.audio import read_waveform
 from hf_colearn.data.augmented_inputs import picture_copies, sentence_copies, waveform_copies
@@ -19,13 +20,14 @@ from hf_colearn.experiments.packaged_models import (
     language_teacher,
     vision_teacher,
 )
-from hf_colearn.experiments.tiny_models import TINY, untrained_speech_encoder
+from hf_colearn.experiments.tiny_models import TINY, resnet_tiny, untrained_speech_encoder
 from hf_colearn.models.configuration import FeatureBackboneConfig
 from hf_colearn.models.features import CoLearningForFeatureClassification
 from hf_colearn.models.spectrogram import SpectrogramFeatureExtractor
 from hf_colearn.teachers.bank import TeacherBank
 from hf_colearn.teachers.bank_card import without_folders
 from hf_colearn.teachers.encoder import FrozenEncoder
+from hf_colearn.utils.rng import preserve_rng_state
 
 
 def speech_encoder(name: str, seconds: float, pooling: str = "mean") -> FrozenEncoder:
@@ -34,6 +36,17 @@ def speech_encoder(name: str, seconds: float, pooling: str = "mean") -> FrozenEn
     if name == TINY:
         return untrained_speech_encoder()
     return FrozenEncoder.from_pretrained(name, pooling=pooling, max_length_s=seconds)
+
+
+def picture_encoder(name: str) -> FrozenEncoder:
+    """A frozen encoder of pictures, as [`~hf_colearn.experiments.packaged_models.vision_teacher`]; or `"tiny"`, with random
+    weights, always the same ones."""
+    if name != TINY:
+        return vision_teacher(name, "pooler")
+    with preserve_rng_state(torch.device("cpu")):
+        torch.manual_seed(0)
+        model = ResNetModel(resnet_tiny()).requires_grad_(False)
+    return FrozenEncoder(model, ViTImageProcessorPil(size={"height": 32, "width": 32}), pooling="pooler")
 
 
 def encoder_in_words(name: str) -> str:
@@ -67,6 +80,24 @@ def encoded_views(encoder: FrozenEncoder, inputs: Sequence[Any], views: int, mir
         TeacherBank.encode(encoder, copies[encoder.modality](view) if view else inputs) for view in range(1 + views)
     ]
     return torch.stack([bank.lookup(np.arange(len(bank))) for bank in banks], dim=1)
+
+
+def encoded_splits(
+    splits: Mapping[str, Dataset], encoder: FrozenEncoder, column: str, id_column: str
+) -> dict[str, torch.Tensor]:
+    """The features `(N, F)` of every split. All are encoded in one order, so that another split finds them in the cache.
+
+    Args:
+        splits (`Mapping[str, Dataset]`): Parts of one data set.
+        encoder ([`FrozenEncoder`]): Of what the column holds.
+        column (`str`): Texts, pictures or recordings.
+        id_column (`str`): What names a sample in every split.
+    """
+    whole = concatenate_datasets([part.select_columns([id_column, column]) for part in splits.values()])
+    whole = whole.sort(id_column)
+    bank = TeacherBank.encode(encoder, list(whole[column]))
+    row_of = {name: row for row, name in enumerate(whole[id_column])}
+    return {split: bank.lookup([row_of[name] for name in part[id_column]]) for split, part in splits.items()}
 
 
 def stamp_features(raw: Mapping[str, Dataset], seconds: float = 3.0) -> dict[str, Dataset]:

@@ -4,24 +4,26 @@ Shapes: N samples, C classes, F features, D latent width.
 """
 
 import csv
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset
 
 from hf_colearn.alpha.schedules import ConstantAlpha
 from hf_colearn.corpora.concepts import ConceptTable
 from hf_colearn.data.splits import cut_validation
 from hf_colearn.evaluation.compute_metrics import ComputeMetrics
 from hf_colearn.experiments.arms import TunedArm
+from hf_colearn.experiments.frozen_features import encoded_splits
 from hf_colearn.models.configuration import FeatureBackboneConfig
 from hf_colearn.models.features import CoLearningForFeatureClassification
 from hf_colearn.objectives.class_concepts import ClassConcepts
 from hf_colearn.teachers.bank import TeacherBank
+from hf_colearn.teachers.class_vectors import centred
 from hf_colearn.teachers.encoder import FrozenEncoder
 from hf_colearn.teachers.few_shot_prototypes import few_shot_prototypes, text_to_latents
 from hf_colearn.teachers.graph_vectors import permuted_classes, wordnet_vectors
@@ -150,13 +152,6 @@ class ClassKnowledge:
         return replace(of_classes, measure=measure)
 
 
-def centred(vectors: Mapping[str, torch.Tensor], seen: Sequence[str]) -> dict[str, torch.Tensor]:
-    """The vectors without the mean of those of seen classes: similarities and probabilities are all positive, so that all
-    cosines are large."""
-    mean_D = torch.stack([vectors[name] for name in seen]).mean(dim=0)
-    return {name: vector_D - mean_D for name, vector_D in vectors.items()}
-
-
 # ---- data ----
 @dataclass(frozen=True)
 class EncodedEmoji:
@@ -197,27 +192,20 @@ def encoded_emoji(
 ) -> dict[str, EncodedEmoji]:
     """The splits of [`~hf_colearn.corpora.emoji.load_emoji`], and a validation one that is cut from training.
 
-    All are encoded in one order, whatever the split, so that another split finds them in the cache.
+    See [`~hf_colearn.experiments.frozen_features.encoded_splits`].
     """
-    raw = {split: raw[split].select_columns(["image", "text", "label", "emoji"]) for split in ("train", "test")}
-    every = concatenate_datasets([*raw.values()])
-    every = every.select(np.argsort(every["emoji"]))
     train, validation = cut_validation(raw["train"], validation_share, seed)
-    classes = every.features["label"].names
-    images_ND, texts_NE = encoded(image, every["image"]), encoded(text, every["text"])
-    class_texts_CE = encoded(text, [name.replace("-", " ").replace("&", "and") for name in classes])
-    row_of = {emoji: row for row, emoji in enumerate(every["emoji"])}
-    parts = {}
-    for split, part in (("train", train), ("validation", validation), ("test", raw["test"])):
-        rows, labels = np.array([row_of[emoji] for emoji in part["emoji"]]), np.asarray(part["label"][:])
-        parts[split] = EncodedEmoji(images_ND[rows], texts_NE[rows], labels, classes, class_texts_CE)
-    return parts
-
-
-def encoded(encoder: FrozenEncoder, inputs: Iterable[Any]) -> torch.Tensor:
-    """The latents `(N, D)` of N inputs."""
-    bank = TeacherBank.encode(encoder, list(inputs), show_progress=False)
-    return bank.lookup(np.arange(len(bank)))
+    parts = {"train": train, "validation": validation, "test": raw["test"]}
+    images, texts = encoded_splits(parts, image, "image", "emoji"), encoded_splits(parts, text, "text", "emoji")
+    classes = train.features["label"].names
+    of_classes = TeacherBank.encode(
+        text, [name.replace("-", " ").replace("&", "and") for name in classes], show_progress=False
+    )
+    class_texts_CE = of_classes.lookup(np.arange(len(classes)))
+    return {
+        split: EncodedEmoji(images[split], texts[split], np.asarray(part["label"][:]), classes, class_texts_CE)
+        for split, part in parts.items()
+    }
 
 
 def student_of(seen: EncodedEmoji, **head: Any) -> CoLearningForFeatureClassification:

@@ -18,7 +18,12 @@ from hf_colearn.data.splits import hide_labels
 from hf_colearn.data.views import TwoViews
 from hf_colearn.experiments.captions import caption_bank, with_shuffled_words
 from hf_colearn.experiments.scoring import scored_run
-from hf_colearn.experiments.semi_supervised import SemiSupervised, SemiSupervisedArm, ShuffledOnce
+from hf_colearn.experiments.semi_supervised import (
+    SemiSupervised,
+    SemiSupervisedArm,
+    ShuffledOnce,
+    semi_supervised_arms,
+)
 from hf_colearn.models.lora import base_model
 from hf_colearn.objectives.caption_generation import CaptionGeneration, caption_loss
 from hf_colearn.teachers.pairing import Paired
@@ -41,13 +46,10 @@ def caption_arms() -> list[SemiSupervisedArm]:
     | language-shaped | co-learned | labels, and the captions |
     | shuffled words | reference | labels, and the captions with their words in another order |
     """
-    rates = ({"rate": 0.3}, {"rate": 1.0}, {"rate": 3.0})
-    shares = ({"share": 0.5, "rate": 0.3}, {"share": 0.5, "rate": 1.0}, {"share": 1.0, "rate": 1.0})
     weights = ({"weight": 0.1, "rate": 1.0}, {"weight": 0.5, "rate": 1.0}, {"weight": 2.0, "rate": 1.0})
     captions: dict[str, Any] = {"grid": weights, "two_streams": True}
     return [
-        SemiSupervisedArm("labels alone", "baseline", grid=rates),
-        SemiSupervisedArm("self-training", "null", grid=shares),
+        *semi_supervised_arms()[:2],  # labels alone, and self-training
         SemiSupervisedArm(CAPTIONS, "null", ShuffledOnce(), **captions),
         SemiSupervisedArm(SHAPED, "colearned", Paired(), **captions),
         SemiSupervisedArm(WORDS, "reference", Paired(), **captions),

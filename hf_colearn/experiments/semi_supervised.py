@@ -322,14 +322,19 @@ def own_modality(inputs_NF: np.ndarray, dim: int) -> TeacherBank:
     At most `dim` components are kept and rotated at random, which spreads their variance evenly over all `dim` dimensions:
     a teacher's latents have no order, either, and standardised components would be mostly noise.
     """
+    return TeacherBank.from_latents(
+        rotated_components(inputs_NF, dim), teacher="principal components of the student's inputs"
+    )
+
+
+def rotated_components(inputs_NF: np.ndarray, dim: int) -> np.ndarray:
+    """The first `dim` principal components, or as many as there are, rotated at random into `(N, dim)`."""
     with extra("report", "the principal components are scikit-learn's"):
         from sklearn.decomposition import PCA
     count = min(dim, *inputs_NF.shape)
     components_NK = PCA(count, random_state=0).fit_transform(np.asarray(inputs_NF, dtype=np.float64))
     rotation_DK, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((dim, count)))
-    return TeacherBank.from_latents(
-        components_NK @ rotation_DK.T, teacher="principal components of the student's inputs"
-    )
+    return components_NK @ rotation_DK.T
 
 
 def halves(args: CoLearningArguments) -> tuple[CoLearningArguments, CoLearningArguments]:

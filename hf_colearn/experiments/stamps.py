@@ -1,4 +1,4 @@
-"""Recipes of Tux Paint's stamps on frozen features: their encoders, and features that are encoded once for every split.
+"""Recipes of Tux Paint's stamps on frozen features: their options and encoders.
 
 Shapes: N samples of a split, F features.
 """
@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset
 
-from hf_colearn.experiments.frozen_features import encoder_in_words, speech_encoder
+from hf_colearn.experiments.frozen_features import encoded_splits, encoder_in_words, speech_encoder
 from hf_colearn.experiments.packaged_models import PACKAGED_LANGUAGE, PACKAGED_VISION, language_teacher, vision_teacher
 from hf_colearn.experiments.settings import SettingsOptions
-from hf_colearn.teachers.bank import TeacherBank
 from hf_colearn.teachers.encoder import FrozenEncoder
 
 
@@ -69,21 +68,3 @@ class StampOptions(SettingsOptions):
 def encoded_stamps(splits: Mapping[str, Dataset], encoder: FrozenEncoder, modality: str) -> dict[str, torch.Tensor]:
     """The features `(N, F)` of every split of [`~hf_colearn.corpora.stamps.load_stamps`], see [`encoded_splits`]."""
     return encoded_splits(splits, encoder, COLUMNS[modality], "stamp_id")
-
-
-def encoded_splits(
-    splits: Mapping[str, Dataset], encoder: FrozenEncoder, column: str, id_column: str
-) -> dict[str, torch.Tensor]:
-    """The features `(N, F)` of every split. All are encoded in one order, so that another split finds them in the cache.
-
-    Args:
-        splits (`Mapping[str, Dataset]`): Parts of one data set.
-        encoder ([`FrozenEncoder`]): Of what the column holds.
-        column (`str`): Texts, pictures or recordings.
-        id_column (`str`): What names a sample in every split.
-    """
-    whole = concatenate_datasets([part.select_columns([id_column, column]) for part in splits.values()])
-    whole = whole.sort(id_column)
-    bank = TeacherBank.encode(encoder, list(whole[column]))
-    row_of = {name: row for row, name in enumerate(whole[id_column])}
-    return {split: bank.lookup([row_of[name] for name in part[id_column]]) for split, part in splits.items()}

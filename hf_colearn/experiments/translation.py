@@ -4,6 +4,7 @@ Shapes: N training samples, M test samples, D dimensions of a target.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,12 @@ from hf_colearn.data.splits import hide_labels
 from hf_colearn.data.views import TwoViews
 from hf_colearn.evaluation.retrieval import retrieval_scores
 from hf_colearn.experiments.scoring import scored_run
-from hf_colearn.experiments.semi_supervised import SemiSupervised, SemiSupervisedArm, ShuffledOnce
+from hf_colearn.experiments.semi_supervised import (
+    SemiSupervised,
+    SemiSupervisedArm,
+    ShuffledOnce,
+    semi_supervised_arms,
+)
 from hf_colearn.models.lora import base_model
 from hf_colearn.objectives.cyclic_translation import CyclicTranslation
 from hf_colearn.teachers.bank import TeacherBank
@@ -43,19 +49,18 @@ def translation_arms() -> list[SemiSupervisedArm]:
     | translation alone | co-learned | the same without the way back |
     | latent transfer | reference | labels, and latents that are the teacher's |
     """
-    rates = ({"rate": 0.3}, {"rate": 1.0}, {"rate": 3.0})
-    shares = ({"share": 0.5, "rate": 0.3}, {"share": 0.5, "rate": 1.0}, {"share": 1.0, "rate": 1.0})
-    alphas = ({"alpha": 0.8, "rate": 1.0}, {"alpha": 0.9, "rate": 3.0}, {"alpha": 0.9, "rate": 10.0})
     weights = ({"weight": 0.1, "rate": 3.0}, {"weight": 2.0, "rate": 3.0}, {"weight": 10.0, "rate": 3.0})
     translated: dict[str, Any] = {"grid": weights, "two_streams": True}  # a weight of 0.1 is the published one
+    alone, own_labels = semi_supervised_arms()[:2]
+    transfer = next(arm for arm in semi_supervised_arms() if arm.name == TRANSFER)
     return [
-        SemiSupervisedArm("labels alone", "baseline", grid=rates),
-        SemiSupervisedArm("self-training", "null", grid=shares),
+        alone,
+        own_labels,
         SemiSupervisedArm(PERMUTED, "null", ShuffledOnce(), **translated),
         SemiSupervisedArm(OWN, "null", Paired(), **translated),
         SemiSupervisedArm("cyclic translation", "colearned", Paired(), **translated),
         SemiSupervisedArm(ALONE, "colearned", Paired(), **translated),
-        SemiSupervisedArm(TRANSFER, "reference", Paired(), grid=alphas, two_streams=True),
+        replace(transfer, kind="reference"),
     ]
 
 

@@ -5,10 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from datasets import Dataset
-from transformers import ResNetModel
-from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from hf_colearn.arguments import CoLearningArguments
 from hf_colearn.corpora.emoji import load_emoji
@@ -16,14 +13,10 @@ from hf_colearn.corpora.stamps import load_stamps
 from hf_colearn.data.sample_ids import with_sample_ids
 from hf_colearn.data.splits import cut_validation
 from hf_colearn.experiments.arms import TunedArm
-from hf_colearn.experiments.packaged_models import vision_teacher
-from hf_colearn.experiments.tiny_models import TINY, resnet_tiny
 from hf_colearn.teachers.bank import TeacherBank
-from hf_colearn.teachers.encoder import FrozenEncoder
 from hf_colearn.teachers.pairing import Paired
 from hf_colearn.teachers.sequence_bank import SequenceBank
 from hf_colearn.teachers.vokens import Clusters, Ids, permuted_vokens, retrieved_vokens, sentence_vokens, text_means
-from hf_colearn.utils.rng import preserve_rng_state
 
 
 DATA = ("emoji", "stamps")
@@ -110,14 +103,3 @@ def load_captions(
     kept = [row for row, length in enumerate(lengths) if length <= max_tokens]
     raw["train"] = with_sample_ids(train.select(kept[:max_captions]))
     return {split: raw[split] for split in ("train", "validation", "test")}, len(lengths) - len(kept)
-
-
-def picture_encoder(name: str) -> FrozenEncoder:
-    """A frozen encoder of pictures, as [`~hf_colearn.experiments.packaged_models.vision_teacher`]; or `"tiny"`, with random
-    weights, always the same ones."""
-    if name != TINY:
-        return vision_teacher(name, "pooler")
-    with preserve_rng_state(torch.device("cpu")):
-        torch.manual_seed(0)
-        model = ResNetModel(resnet_tiny()).requires_grad_(False)
-    return FrozenEncoder(model, ViTImageProcessorPil(size={"height": 32, "width": 32}), pooling="pooler")

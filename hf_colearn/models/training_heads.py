@@ -90,6 +90,14 @@ def _check_reads(name: str, head: dict[str, Any], heads: dict[str, dict[str, Any
         read = heads[read]["reads"]
 
 
+def model_reading(heads: Mapping[str, dict[str, Any]], name: str) -> str:
+    """What of the model a head reads in the end, such as `"latents"`, itself or through other heads."""
+    read = heads[name]["reads"]
+    while read in heads:
+        read = heads[read]["reads"]
+    return read
+
+
 def make_training_heads(heads: Mapping[str, dict[str, Any]], **widths: int) -> nn.ModuleDict:
     """The modules, by the widths of what they read."""
     widths |= {name: head["out_features"] for name, head in heads.items() if "out_features" in head}

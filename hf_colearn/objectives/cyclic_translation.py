@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from hf_colearn.models.training_heads import model_reading
 from hf_colearn.objectives.alignment import LENGTHS, SameLengths, aligned
 from hf_colearn.objectives.dense_matching import dense_distance, dense_outputs
 from hf_colearn.objectives.distances import latent_distance
@@ -123,9 +124,7 @@ class CyclicTranslation:
                     f"the training head '{CYCLE}' reads '{head['reads']}', so it would not lead back from the translation: "
                     f"build the student with {wanted}."
                 )
-        read = heads[TRANSLATION]["reads"]
-        while read in heads:
-            read = heads[read]["reads"]
+        read = model_reading(heads, TRANSLATION)
         for name in self.teachers.values():
             is_dense = isinstance(teachers[name].bank, SequenceBank)
             if is_dense != (read == "dense_latents"):

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from hf_colearn.models.training_heads import model_reading
 from hf_colearn.objectives.alignment import LENGTHS, SameLengths, aligned, have_frame
 from hf_colearn.objectives.distances import LATENT_LOSSES
 from hf_colearn.objectives.objective import TEACHER, CoLearningBatch
@@ -170,9 +171,7 @@ def dense_width(model: Any, term: str) -> int | None:
     heads = getattr(config, "training_heads", None) or {}
     if term not in heads:
         return config.latent_dim
-    read = heads[term]["reads"]
-    while read in heads:
-        read = heads[read]["reads"]
+    read = model_reading(heads, term)
     if read != "dense_latents":
         raise ValueError(
             f"the training head '{term}' reads '{read}', one vector a sample: let it read 'dense_latents'."

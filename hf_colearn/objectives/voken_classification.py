@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from hf_colearn.data.sample_ids import NO_LABEL
-from hf_colearn.objectives.objective import CoLearningBatch, have_target
+from hf_colearn.models.training_heads import model_reading
+from hf_colearn.objectives.dense_matching import mean_of_samples
+from hf_colearn.objectives.objective import CoLearningBatch
 
 
 HEAD = "vokens"  # the term, and the training head that it reads
@@ -90,9 +92,7 @@ class VokenClassification:
             raise ValueError(
                 f"the student has no training head '{HEAD}' (it has {list(heads) or 'none'}): build it by {way_out}."
             )
-        read, width = heads[HEAD]["reads"], heads[HEAD].get("out_features")
-        while read in heads:
-            read = heads[read]["reads"]
+        read, width = model_reading(heads, HEAD), heads[HEAD].get("out_features")
         if read != "dense_latents":
             raise ValueError(
                 f"the training head '{HEAD}' reads {read}, one vector a text, and vokens are one a token: build the "
@@ -116,5 +116,4 @@ def voken_loss(logits_BTK: torch.Tensor, ids_BT: torch.Tensor) -> torch.Tensor:
         ids_BT (`torch.Tensor` of shape `(B, T)`): 0 to K - 1, or -100 for none.
     """
     losses_BT = F.cross_entropy(logits_BTK.float().transpose(1, 2), ids_BT, ignore_index=NO_LABEL, reduction="none")
-    counts_B = (ids_BT != NO_LABEL).sum(dim=1)
-    return (losses_BT.sum(dim=1) / counts_B.clamp(min=1)).sum() / have_target(ids_BT).sum().clamp(min=1)
+    return mean_of_samples(losses_BT, ids_BT != NO_LABEL)
