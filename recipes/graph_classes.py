@@ -131,8 +131,7 @@ def main() -> None:
         teacher=teacher,
         pairing="by class",
     )
-    notes = {"source": "teacher"}  # no pairing of samples
-    runs = run_recipe(options, training, info, plans, make_trainer, data, keeps_student=False, notes=notes)
+    runs = run_recipe(options, training, info, plans, make_trainer, data, keeps_student=False)
     if runs and options.task == "classes":  # of the main process
         near = compare_runs(runs, "path_similarity")
         print(f"\nHow near the predicted class is to the true one in WordNet, in %:\n{near.table()}\n{near.verdict}")

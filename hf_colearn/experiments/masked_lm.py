@@ -16,7 +16,7 @@ from hf_colearn.analysis.run import Run, Samples
 from hf_colearn.data.sample_ids import NO_LABEL
 from hf_colearn.data.token_masking import TokenMasking
 from hf_colearn.experiments.cost import Cost
-from hf_colearn.experiments.scoring import facts_of_training
+from hf_colearn.experiments.scoring import own_run
 from hf_colearn.models.lora import base_model
 from hf_colearn.trainer import CoLearningTrainer
 from hf_colearn.utils.extras import extra
@@ -96,22 +96,18 @@ class CaptionScore:
             "problem_type": "single_label_classification",
             "class_names": test_dataset.features[CATEGORY].names,
             "num_test": len(labels_N),
-            **facts_of_training(trainer),
         }
-        if cost is not None:
-            facts |= cost.memory
-        return Run(
-            arm=arm,
-            kind=kind,
-            seed=trainer.args.seed,
+        return own_run(
+            trainer,
+            arm,
+            kind,
+            cost,
+            facts,
             metrics=metrics,
-            history=trainer.state.log_history,
-            seconds=float("nan") if cost is None else cost.seconds,
             labels=labels_N,
             predictions=probabilities_NC.argmax(axis=1),
             confidences=probabilities_NC.max(axis=1),
             test=Samples(labels_N, features_NH),
-            facts=facts,
         )
 
     def measured(self, trainer: Any, dataset: Dataset) -> tuple[dict[str, float], np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ from hf_colearn.evaluation.retrieval import retrieval_scores
 from hf_colearn.experiments.arms import ArmPlan
 from hf_colearn.experiments.cost import Cost
 from hf_colearn.experiments.predicting import predicted
-from hf_colearn.experiments.scoring import facts_of_training
+from hf_colearn.experiments.scoring import own_run
 from hf_colearn.teachers.bank import TeacherBank
 from hf_colearn.teachers.encoder import FrozenEncoder
 from hf_colearn.trainer import CoLearningTrainer
@@ -80,26 +80,17 @@ class Retrieval:
         """The run of a trained student; its predictions are the latents, and its labels the teacher's, as of a regression."""
         latents_nD = self.latents(trainer, test_dataset, arm)
         kept = kept_rows(len(latents_nD))
-        facts: dict[str, Any] = {
-            "problem_type": "regression",
-            "class_names": None,
-            "num_test": len(latents_nD),
-            **facts_of_training(trainer),
-        }
-        if cost is not None:
-            facts |= cost.memory
-        return Run(
-            arm=arm,
-            kind=kind,
-            seed=trainer.args.seed,
+        return own_run(
+            trainer,
+            arm,
+            kind,
+            cost,
+            {"problem_type": "regression", "class_names": None, "num_test": len(latents_nD)},
             metrics=self.scores(latents_nD),
-            history=trainer.state.log_history,
-            seconds=float("nan") if cost is None else cost.seconds,
             labels=self.targets_nD,
             predictions=latents_nD,
             confidences=None,
             test=Samples(self.targets_nD[kept], latents_nD[kept], self.targets_nD[kept]),
-            facts=facts,
         )
 
     def latents(self, trainer: CoLearningTrainer, test_dataset: Any, arm: str) -> np.ndarray:

@@ -81,7 +81,8 @@ def run_recipe(
         ValueError: If a split is missing, the arguments would leave test samples out, or the arms cannot be compared.
     """
     folder, first_seed = Path(training["output_dir"]), training.get("seed") or 0
-    has_teacher = any(plan.pairing is not None for plan in plans)
+    # Whichever arms are chosen: some of a recipe with a teacher have none.
+    has_teacher = info.teacher is not None or any(plan.pairing is not None for plan in plans)
     _check_input(training, data, ("test",) if has_teacher else ("train", "validation", "test"))
     if options.check is not None:
         baseline = next(plan for plan in plans if plan.kind == "baseline")

@@ -221,6 +221,29 @@ def _facts_of(trainer: Trainer, test_dataset: Any, scored: "_Scored") -> dict[st
     }
 
 
+def own_run(
+    trainer: Trainer, arm: str, kind: Kind, cost: Cost | None, facts: Mapping[str, Any], **measured: Any
+) -> Run:
+    """The run of a recipe that scores students in a way of its own, as `run_recipe(score=...)` returns it.
+
+    Args:
+        trainer ([`~transformers.Trainer`]): After training.
+        arm, kind (`str`): As of [`scored_run`].
+        cost ([`Cost`], *optional*): Of the training.
+        facts (`Mapping`): `problem_type`, `class_names`, `num_test` and what else the recipe knows.
+        measured: The other fields of [`~hf_colearn.analysis.run.Run`], such as `metrics` and `predictions`.
+    """
+    return Run(
+        arm=arm,
+        kind=kind,
+        seed=trainer.args.seed,
+        history=trainer.state.log_history,
+        seconds=float("nan") if cost is None else cost.seconds,
+        facts={**facts, **facts_of_training(trainer), **({} if cost is None else cost.memory)},
+        **measured,
+    )
+
+
 def facts_of_training(trainer: Trainer) -> dict[str, Any]:
     """What a run keeps of its training: samples, weights, processes, objective, alpha, balance method and teacher."""
     model: Any = trainer.model

@@ -21,7 +21,7 @@ from hf_colearn.experiments.arms import TunedArm
 from hf_colearn.experiments.cost import Cost
 from hf_colearn.experiments.frozen_features import encoder_in_words, feature_dataset
 from hf_colearn.experiments.predicting import predicted
-from hf_colearn.experiments.scoring import facts_of_training
+from hf_colearn.experiments.scoring import own_run
 from hf_colearn.experiments.semi_supervised import ShuffledOnce
 from hf_colearn.models.configuration import FeatureBackboneConfig
 from hf_colearn.models.features import CoLearningForFeatureClassification
@@ -278,21 +278,18 @@ class ZeroShot:
             "num_test": len(labels_N),
             "unseen_classes": [self.names[c] for c in unseen],
             FACT: curve_as_fact(generalised_zero_shot(scores_NC, labels_N, unseen, novelty_N)),
-            **facts_of_training(trainer),
-            **({} if cost is None else cost.memory),
         }
-        return Run(
-            arm=arm,
-            kind=kind,
-            seed=trainer.args.seed,
+        return own_run(
+            trainer,
+            arm,
+            kind,
+            cost,
+            facts,
             metrics=metrics or {},
-            history=trainer.state.log_history,
-            seconds=float("nan") if cost is None else cost.seconds,
             labels=labels_N,
             predictions=own_NC.argmax(axis=1),
             confidences=softmax(own_NC, axis=1).max(axis=1),
             test=Samples(labels_N[kept], latents_ND[kept]),
-            facts=facts,
         )
 
 

@@ -158,6 +158,12 @@ def test_the_recipe_writes_the_settings_that_it_chooses(emoji, tmp_path):
     assert chosen["penalty"] in (300, 1000, 3000)
 
 
+def test_arms_without_pairs_may_be_chosen_alone(emoji, tmp_path):
+    arms = ["learned vectors", "class names", "random vectors"]
+    report = main_of("zero_shot", tmp_path, *QUICK, "--data_dir", emoji, "--report", "false", "--arms", *arms)
+    assert [run["arm"] for run in report["runs"]] == arms
+
+
 def test_the_recipe_compares_unseen_accuracy(finished):
     _, report = finished
     assert report["metric"] == "unseen_accuracy" and report["samples"]["test"] == 19  # 40 % of 48
