@@ -9,23 +9,25 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForMaskedLM, PreTrainedConfig
-from transformers.utils import can_return_tuple
 
 from .configuration import CoLearningStudentConfig
 from .heads import task_loss
-from .outputs import CoLearningStudentOutput
-from .student_base import CoLearningStudent
+from .student import CoLearningForSequenceClassification
 
 
 _CLASSES = "single_label_classification"  # of a token, which are the tokens of the vocabulary
 
 
-class CoLearningForMaskedLM(CoLearningStudent):
+class CoLearningForMaskedLM(CoLearningForSequenceClassification):
     """A student of texts that predicts masked tokens; see [`CoLearningStudent.from_backbone`].
 
     It is the masked language model of transformers, with its own head and with tied weights where that has them, and beside it
     the latents of its encoder: `latents` `[B, D]`, and with `dense=True` those of all tokens. `to_transformers()` gives the
     masked language model without them.
+
+    `forward` takes what that of a [`CoLearningForSequenceClassification`] does, with `labels` `(B, T)`: the tokens that were
+    masked, -100 elsewhere, as [`~transformers.DataCollatorForLanguageModeling`] makes them. The loss is their mean
+    cross-entropy.
 
     Raises:
         ValueError: If the head is another one than `"auxiliary"`, or classes are given.
@@ -50,7 +52,6 @@ class CoLearningForMaskedLM(CoLearningStudent):
     """
 
     _stock_class = AutoModelForMaskedLM
-    input_names = ("input_ids", "attention_mask", "token_type_ids", "inputs_embeds")
 
     def __init__(self, config: CoLearningStudentConfig):
         if config.head != "auxiliary":
@@ -83,36 +84,6 @@ class CoLearningForMaskedLM(CoLearningStudent):
                 "are the tokens of its vocabulary: leave it out."
             )
         return super().from_backbone(backbone, latent_dim, head=head, **kwargs)
-
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: torch.LongTensor | None = None,
-        attention_mask: torch.LongTensor | None = None,
-        token_type_ids: torch.LongTensor | None = None,
-        inputs_embeds: torch.FloatTensor | None = None,
-        labels: torch.LongTensor | None = None,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
-        num_items_in_batch: torch.Tensor | None = None,
-        training_inputs: dict[str, torch.Tensor] | None = None,
-    ) -> CoLearningStudentOutput:
-        """
-        Args:
-            input_ids (`torch.LongTensor` of shape `(B, T)`, *optional*): As the tokenizer gives them, some of them masked.
-            attention_mask (`torch.LongTensor` of shape `(B, T)`, *optional*): 1 for tokens, 0 for padding.
-            token_type_ids (`torch.LongTensor` of shape `(B, T)`, *optional*): Where the backbone takes them.
-            inputs_embeds (`torch.FloatTensor` of shape `(B, T, H)`, *optional*): Instead of `input_ids`.
-            labels (`torch.LongTensor` of shape `(B, T)`, *optional*): The tokens that were masked, -100 elsewhere, as
-                [`~transformers.DataCollatorForLanguageModeling`] makes them. The loss is their mean cross-entropy.
-            num_items_in_batch (`torch.Tensor` of shape `()` or `(1,)`, *optional*): What the sum of the losses is divided
-                by; by default the labels that count.
-            training_inputs (`dict[str, torch.LongTensor]`, *optional*): Token ids `(B, T)` for decoders among the training
-                heads, by the head's name; the trainer passes them.
-        """
-        inputs = {"input_ids": input_ids, "token_type_ids": token_type_ids, "inputs_embeds": inputs_embeds}
-        options = (output_hidden_states, output_attentions, num_items_in_batch, training_inputs)
-        return self._forward(labels, attention_mask, *options, **inputs)
 
     def _task_loss(self, logits_BTV: torch.Tensor, labels: torch.Tensor, num_items: Any) -> torch.Tensor:
         if labels.shape != logits_BTV.shape[:2]:

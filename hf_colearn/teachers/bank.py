@@ -19,15 +19,16 @@ from huggingface_hub import constants
 
 from hf_colearn.teachers import bank_files, bank_hub, encoding, fingerprint
 from hf_colearn.teachers.bank_arguments import as_latents, check_encoding, stored_rows
+from hf_colearn.teachers.bank_base import BankBase
 from hf_colearn.teachers.bank_card import bank_card, without_folders
 from hf_colearn.teachers.bank_files import FORMAT
 from hf_colearn.teachers.bank_inputs import BankInputs, check_pairs, find_rows, keys_of
 from hf_colearn.teachers.encoder import FrozenEncoder
 from hf_colearn.teachers.encoding import DESCRIPTION, INDEX, LATENTS
-from hf_colearn.teachers.latent_scale import SCALINGS, first_zero, moments, standardization, unit_norm
+from hf_colearn.teachers.latent_scale import first_zero, moments, standardization, unit_norm
 from hf_colearn.teachers.rows import StoredRows
 from hf_colearn.utils import distributed
-from hf_colearn.utils.checks import check_choice, check_path
+from hf_colearn.utils.checks import check_path
 from hf_colearn.utils.hub_names import check_repo_id
 
 
@@ -39,7 +40,7 @@ def default_cache_dir() -> str:
     return os.path.join(constants.HF_HOME, "colearn", "banks")
 
 
-class TeacherBank:
+class TeacherBank(BankBase):
     """The latents of a frozen teacher, one row an input, stored on disk and read row by row (below 64 MB: read whole).
 
     Made by [`TeacherBank.encode`], [`TeacherBank.from_latents`], [`TeacherBank.load`] or [`TeacherBank.from_hub`].
@@ -199,10 +200,7 @@ class TeacherBank:
 
         ```
         """
-        check_choice("how", how, SCALINGS)
-        if "scaling" in self.description:
-            known = f"scaling='{self.scaling}', and '{how}' is asked for"
-            raise ValueError(f"the bank has {known}: scale the bank that it was made of, or leave it as it is.")
+        self._check_scaling(how)
         scale: Callable[[np.ndarray], np.ndarray] | None = None
         scaling: dict[str, Any] = {"how": how}
         if how == "l2":
@@ -218,11 +216,7 @@ class TeacherBank:
             stored = np.arange(self.num_distinct) if rows is None else np.unique(self._stored_rows(rows))
             scale = standardization(self._chunks() if rows is None else self._pieces(stored), len(stored))
             scaling |= {"num_distinct": len(stored), "rows": xxhash.xxh3_128_hexdigest(stored.data)}
-        description = {**self.description, "scaling": scaling}
-        if scale is not None:
-            scaling["bank"] = self.fingerprint  # the one that was scaled
-            description["fingerprint"] = fingerprint.of_json({"scaling": scaling})
-        return TeacherBank(self._rows, self._index, description, self._distinct_inputs, scale)
+        return TeacherBank(self._rows, self._index, self._scaled_description(scaling), self._distinct_inputs, scale)
 
     # ---- the Hub ----
     def push_to_hub(
@@ -285,14 +279,6 @@ class TeacherBank:
     @property
     def num_distinct(self) -> int:
         return len(self._rows)
-
-    @property
-    def fingerprint(self) -> str:
-        return self.description["fingerprint"]
-
-    @property
-    def scaling(self) -> str:
-        return self.description.get("scaling", {"how": "none"})["how"]
 
     @property
     def inputs(self) -> list[str] | None:
@@ -363,14 +349,6 @@ class TeacherBank:
         """Where the latents of rows are stored, `(B,)` int64; refuses rows that are not there."""
         rows_B = stored_rows(rows, len(self))
         return rows_B if self._index is None else self._index[rows_B]
-
-    def mean(self) -> torch.Tensor:
-        """The mean over all N rows, `(D,)` float32."""
-        return self._moments[0]
-
-    def std(self) -> torch.Tensor:
-        """The standard deviation of every dimension over all N rows (the population's), `(D,)` float32."""
-        return self._moments[1]
 
     @cached_property
     def _moments(self) -> tuple[torch.Tensor, torch.Tensor]:

@@ -23,19 +23,20 @@ from hf_colearn.data.sample_ids import NO_LABEL
 from hf_colearn.teachers import bank_files, encoding, fingerprint
 from hf_colearn.teachers.bank import TeacherBank, default_cache_dir
 from hf_colearn.teachers.bank_arguments import as_ids, as_sequences, check_encoding, stored_rows
+from hf_colearn.teachers.bank_base import BankBase
 from hf_colearn.teachers.bank_files import FORMAT
 from hf_colearn.teachers.bank_inputs import BankInputs, find_rows, keys_of
 from hf_colearn.teachers.encoder import FrozenEncoder
 from hf_colearn.teachers.encoding import DESCRIPTION
-from hf_colearn.teachers.latent_scale import SCALINGS, first_zero, moments, standardization, unit_norm
+from hf_colearn.teachers.latent_scale import first_zero, moments, standardization, unit_norm
 from hf_colearn.utils import distributed
-from hf_colearn.utils.checks import check_choice, check_path
+from hf_colearn.utils.checks import check_path
 
 
 SEQUENCES = "sequences.arrow"
 
 
-class SequenceBank:
+class SequenceBank(BankBase):
     """Sequences of a frozen teacher, one row an input: `[T_i, D]` latents of its frames, or `[T_i]` ids.
 
     Takes the place of a [`TeacherBank`] in [`Teacher`] and in pairings that choose rows. Made by [`SequenceBank.encode`],
@@ -199,10 +200,7 @@ class SequenceBank:
                 length 1; or `"none"`, which alone is for ids.
             rows (`Sequence[int]`, *optional*): Those of the training samples; all by default.
         """
-        check_choice("how", how, SCALINGS)
-        if "scaling" in self.description:
-            known = f"scaling='{self.scaling}', and '{how}' is asked for"
-            raise ValueError(f"the bank has {known}: scale the bank that it was made of, or leave it as it is.")
+        self._check_scaling(how)
         if self.dim is None and how != "none":
             raise ValueError(f"the bank holds ids, which have no scale: leave it as it is, instead of '{how}'.")
         scale: Callable[[np.ndarray], np.ndarray] | None = None
@@ -219,24 +217,12 @@ class SequenceBank:
             chosen = np.arange(len(self)) if rows is None else np.unique(stored_rows(rows, len(self)))
             scale = standardization(self._chunks(chosen), int(self.lengths[chosen].sum()))
             scaling |= {"num_distinct": len(chosen), "rows": xxhash.xxh3_128_hexdigest(chosen.data)}
-        description = {**self.description, "scaling": scaling}
-        if scale is not None:
-            scaling["bank"] = self.fingerprint  # the one that was scaled
-            description["fingerprint"] = fingerprint.of_json({"scaling": scaling})
-        return SequenceBank(self._data, description, scale)
+        return SequenceBank(self._data, self._scaled_description(scaling), scale)
 
     # ---- using it ----
     @property
     def num_ids(self) -> int | None:
         return None if self.dim is not None else self.description["num_ids"]
-
-    @property
-    def fingerprint(self) -> str:
-        return self.description["fingerprint"]
-
-    @property
-    def scaling(self) -> str:
-        return self.description.get("scaling", {"how": "none"})["how"]
 
     @cached_property
     def stored_inputs(self) -> BankInputs | None:
@@ -265,14 +251,6 @@ class SequenceBank:
         out = np.full((*is_frame_BT.shape, *width), none, dtype=np.int64 if self.dim is None else np.float32)
         out[is_frame_BT] = self._flat(rows_B)
         return torch.from_numpy(out)
-
-    def mean(self) -> torch.Tensor:
-        """The mean over all M frames, `(D,)` float32."""
-        return self._moments[0]
-
-    def std(self) -> torch.Tensor:
-        """The standard deviation of every dimension over all M frames (the population's), `(D,)` float32."""
-        return self._moments[1]
 
     @cached_property
     def _moments(self) -> tuple[torch.Tensor, torch.Tensor]:
