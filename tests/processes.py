@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -168,3 +169,29 @@ def _run(script, argv, folder, output, environment, start_method, load_digits):
     sys.path[:0] = [str(Path(script).parent), *PYTHONPATH.split(os.pathsep)]
     sys.argv = [script, *argv]
     runpy.run_path(script, run_name="__main__")
+
+
+def write_cases(cases, train):
+    """For a script with a folder as its argument: what `train(name, folder, processes)` came to in every case, or its error."""
+    import torch
+
+    from hf_colearn.utils.distributed import destroy_process_group, rank, world_size
+
+    folder, found = Path(sys.argv[1]), {}
+    for name in cases:
+        try:
+            found[name] = train(name, folder, processes=2)
+        except Exception:  # told by the test, case by case
+            found[name] = {"error": traceback.format_exc()}
+    torch.save({"world_size": world_size(), "found": found}, folder / f"result-{rank()}.pt")
+    destroy_process_group()
+
+
+def cases_of_two(script, folder):
+    """What each of two processes found with such a script, case by case."""
+    import torch
+
+    forked(script, folder, folder=folder, processes=2)
+    results = [torch.load(folder / f"result-{rank}.pt", weights_only=True) for rank in range(2)]
+    assert [result["world_size"] for result in results] == [2, 2]
+    return [result["found"] for result in results]

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 import processes
 from mechanism_cases import CASES, difference
@@ -16,11 +15,7 @@ SCRIPT = Path(__file__).parents[1] / "scripts" / "mechanisms_two.py"
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     """What the two processes found, case by case."""
-    folder = tmp_path_factory.mktemp("two")
-    processes.forked(SCRIPT, folder, folder=folder, processes=2)
-    results = [torch.load(folder / f"result-{rank}.pt", weights_only=True) for rank in range(2)]
-    assert [result["world_size"] for result in results] == [2, 2]
-    return [result["found"] for result in results]
+    return processes.cases_of_two(SCRIPT, tmp_path_factory.mktemp("two"))
 
 
 @pytest.mark.parametrize("name", list(CASES))

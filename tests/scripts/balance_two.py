@@ -1,18 +1,13 @@
 """Every balance method on the processes of a torchrun, one after another: `balance_two.py FOLDER`."""
 
-import sys
-import traceback
-from pathlib import Path
-
 import hf_colearn  # noqa: F401  (before transformers: the torchaudio guard)
 
 
 # isort: split
 
-import torch
-
+import processes
 from balance_cases import CASES, Fit, incomplete
-from hf_colearn.utils.distributed import destroy_process_group, rank, world_size
+from hf_colearn.utils.distributed import world_size
 
 
 SAMPLES = 8  # of an optimizer step, on all processes together
@@ -30,17 +25,5 @@ def train(name, folder, processes=1):
     return {"weights": fit.weights, "logs": [fit.curves(step) for step in range(len(fit.logs))]}
 
 
-def main():
-    folder = Path(sys.argv[1])
-    found = {}
-    for name in CASES:
-        try:
-            found[name] = train(name, folder, processes=2)
-        except Exception:  # told by the test, method by method
-            found[name] = {"error": traceback.format_exc()}
-    torch.save({"world_size": world_size(), "found": found}, folder / f"result-{rank()}.pt")
-    destroy_process_group()
-
-
 if __name__ == "__main__":
-    main()
+    processes.write_cases(CASES, train)
