@@ -105,6 +105,7 @@ def main() -> None:
         labels,
         names,
         texts,
+        encoder_in_words(options.text_model),
         vectors,
         plans,
         hidden_dims=[options.hidden_dim] if options.hidden_dim else [],

@@ -19,7 +19,7 @@ from hf_colearn.arguments import CoLearningArguments
 from hf_colearn.evaluation.zero_shot import GeneralisedZeroShot, generalised_zero_shot, novelty
 from hf_colearn.experiments.arms import TunedArm
 from hf_colearn.experiments.cost import Cost
-from hf_colearn.experiments.frozen_features import encoder_in_words, feature_dataset
+from hf_colearn.experiments.frozen_features import feature_dataset
 from hf_colearn.experiments.predicting import predicted
 from hf_colearn.experiments.scoring import own_run
 from hf_colearn.experiments.semi_supervised import ShuffledOnce
@@ -127,6 +127,7 @@ class ZeroShot:
         features_NF (`torch.Tensor`), labels_N (`np.ndarray`): Of all N training samples.
         names (`Sequence[str]`): Of the C classes.
         bank ([`TeacherBank`]): The latent of every training sample's name.
+        teacher (`str`): What encoded it, in words.
         vectors (`Mapping[str, Mapping[str, torch.Tensor]]`): `names` and `members`, each a vector `(D,)` a class.
         unseen_share (`float`): Of the classes.
         hidden_dims (`Sequence[int]`), scale (`float`): As of [`~hf_colearn.experiments.frozen_features.feature_student`].
@@ -141,6 +142,7 @@ class ZeroShot:
         labels_N: np.ndarray,
         names: Sequence[str],
         bank: TeacherBank,
+        teacher: str,
         vectors: Mapping[str, Mapping[str, torch.Tensor]],
         plans: Sequence[ZeroShotArm],
         *,
@@ -152,7 +154,7 @@ class ZeroShot:
     ):
         self.features_NF, self.labels_N, self.names = features_NF, np.asarray(labels_N), list(names)
         self.latents_ND = F.normalize(bank.lookup(np.arange(len(bank))), dim=1)
-        self.teacher = encoder_in_words(str(bank.description.get("teacher", "the teacher")))
+        self.teacher = teacher
         self.vectors = vectors
         self.plans = {plan.name: plan for plan in plans}
         self.kept = next((plan for plan in plans if plan.kind == "colearned"), plans[0])

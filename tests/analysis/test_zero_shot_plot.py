@@ -72,6 +72,7 @@ def test_the_report_tells_of_unseen_classes_where_runs_have_them():
     # Unseen: (50 + 60 + 70) / 3; seen at infinity: 75. Harmonic at gate .5: u = s / 2, so 2 s / 3: 33.3, 40 and 46.7.
     assert list(section.tables[0].rows[1])[:4] == ["names", "60.0", "75.0", "40.0"]
     assert [picture.name for picture in section.pictures] == ["zero_shot"] and len(section.notes) == 1
+    assert section.pictures[0].is_wide  # three panels take the page's width
     for run in runs:
         run.facts = {}
     assert section_zero_shot(MergedResults(runs, None, styles, "unseen_accuracy", ["names"], "teacher", ())) is None

