@@ -11,6 +11,7 @@ from hf_colearn.alpha.alpha import Alpha
 from hf_colearn.arguments import CoLearningArguments
 from hf_colearn.balance.method import BalanceMethod
 from hf_colearn.hub.trainer_hub import HubRecord, check_hub_names
+from hf_colearn.objectives.combined import callbacks_of
 from hf_colearn.objectives.latent_matching import LatentMatching
 from hf_colearn.objectives.objective import TEACHER, CoLearningBatch, Objective
 from hf_colearn.teachers.pairing import Pairing
@@ -145,8 +146,8 @@ class CoLearningTrainer(Trainer):
             argument_checks.objective_fits(self.model, self.teachers, objective)
         if self.teachers and self.model is not None:
             argument_checks.latent_head_learns(self.model)
-        if balance is not None:
-            self.add_callback(balance)
+        for callback in (*callbacks_of(objective), *([balance] if balance is not None else ())):
+            self.add_callback(callback)
 
     def _latent_matching(self, args: CoLearningArguments) -> LatentMatching:
         names = () if list(self.teachers) == [TEACHER] else tuple(self.teachers)
@@ -338,7 +339,7 @@ class CoLearningTrainer(Trainer):
 
     def losses(self, model: Any, inputs: dict[str, Any]) -> tuple[Mapping[str, torch.Tensor], Any, CoLearningBatch]:
         """The losses of a training batch, `"task"` and every term; the model's outputs; what the objective was given."""
-        batch = self.batches.taken_from(inputs)
+        inputs, batch = self.hooks.on_inputs(inputs, self.batches.taken_from(inputs), model)
         inputs = {**inputs, **decoder_inputs(self.model, batch)}
         task, outputs = self.task_loss(model, inputs, batch.step_counts.get(counts.TASK))
         if self.auxiliary_objective is None:

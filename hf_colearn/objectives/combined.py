@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from hf_colearn.objectives.objective import CoLearningBatch, Objective, check_objective
+from hf_colearn.utils.callback import CoLearningCallback
 
 
 class Combined:
@@ -47,3 +48,10 @@ class Combined:
 
     def __repr__(self) -> str:
         return f"Combined({', '.join(map(repr, self.objectives))})"
+
+
+def callbacks_of(objective: Any) -> list[CoLearningCallback]:
+    """The objective, or its parts, that are callbacks, too."""
+    parts = objective.objectives if isinstance(objective, Combined) else (objective,)
+    nested = [callback for part in parts if isinstance(part, Combined) for callback in callbacks_of(part)]
+    return [*(part for part in parts if isinstance(part, CoLearningCallback)), *nested]

@@ -34,7 +34,8 @@ class CoLearningBatch:
             `bank=` and `pairing=`, has the name `"teacher"`.
         sample_ids (`torch.Tensor` of shape `(B,)`, *optional*): Where the training set has a column of ids.
         epoch (`int`, *optional*, defaults to 0): The current one.
-        other (`dict`, *optional*): The batch of another modality, in training without pairs.
+        momentum (`Mapping`, *optional*): What a momentum encoder makes of the same samples, where an objective has one: the
+            outputs of an average of the student, through which no gradient flows.
         views (`torch.Tensor` of shape `(B,)`, *optional*): Which view of its sample a row is, where an augmentation makes
             several: 0 the weakly, 1 the strongly augmented one.
         step_counts (`dict[str, torch.Tensor]`, *optional*): How many samples count in a micro-batch of the optimizer step, on
@@ -56,7 +57,7 @@ class CoLearningBatch:
     targets: Mapping[str, torch.Tensor] = field(default_factory=dict)
     sample_ids: torch.Tensor | None = None
     epoch: int = 0
-    other: Mapping[str, Any] | None = None
+    momentum: Mapping[str, Any] | None = None
     views: torch.Tensor | None = None
     step_counts: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
@@ -154,7 +155,9 @@ class Objective(Protocol):
 
     Any object with `terms` and a call is one, there is no base class. Each term is a scalar tensor, a mean over the samples
     that count; alpha weighs the terms by name. An objective has no weights of its own: what it needs to learn is a
-    training head of the student (`training_heads`), so that it is saved, resumed and the same on all processes.
+    training head of the student (`training_heads`), so that it is saved, resumed and the same on all processes. One that
+    keeps something from step to step, such as a queue, is a [`CoLearningCallback`], too: the trainer adds it to its
+    callbacks.
 
     It may have a method `check(model, teachers)`, which the trainer calls when it is built: a ValueError where a training
     head is missing, or a width does not fit. Without one, a single teacher's latents must be as wide as the student's.

@@ -15,6 +15,7 @@ from hf_colearn.models.checkpoint import CheckedModel
 from hf_colearn.models.lora import base_model
 from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
 from hf_colearn.objectives.latent_matching import LatentMatching
+from hf_colearn.objectives.momentum import MomentumEncoder
 from hf_colearn.objectives.objective import LABELLED, TEACHER, Objective
 from hf_colearn.teachers.sequence_bank import SequenceBank
 from hf_colearn.teachers.teacher import Teacher
@@ -139,7 +140,8 @@ def _own_weights(part: Any, seen: set[int]) -> Iterator[str]:
         for value in part.values() if isinstance(part, Mapping) else part:
             yield from _own_weights(value, seen)
     elif hasattr(part, "terms"):  # an objective: its attributes, and the objectives that it wraps
-        yield from _own_weights(vars(part), seen)
+        averaged = MomentumEncoder.of_student if isinstance(part, MomentumEncoder) else ()  # which no gradient trains
+        yield from _own_weights({name: value for name, value in vars(part).items() if name not in averaged}, seen)
 
 
 def alpha_is_valid(alpha: Any, args: CoLearningArguments, objective: Objective | None) -> None:

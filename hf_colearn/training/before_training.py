@@ -45,8 +45,8 @@ def try_first_batch(trainer: Any) -> None:
             batch = trainer.batches.augmented(trainer._prepare_input(batch))
             batch_checks.augmented_labels_fit(batch, trainer.label_smoother is not None)
         batch = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-        seen = trainer.batches.taken_from(batch)
         with trainer.accelerator.autocast():
+            batch, seen = trainer.hooks.on_inputs(batch, trainer.batches.taken_from(batch), trainer.model)
             outputs = trainer.model.eval()(**batch, **decoder_inputs(trainer.model, seen))
         trainer.model.train(was_training)
         name = type(trainer.model).__name__

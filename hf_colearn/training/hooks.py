@@ -46,6 +46,14 @@ class Hooks:
             if callback.initial_state:
                 callback.load_state_dict(copy.deepcopy(callback.initial_state))
 
+    def on_inputs(
+        self, inputs: dict[str, Any], batch: CoLearningBatch, model: Any
+    ) -> tuple[dict[str, Any], CoLearningBatch]:
+        """Before a forward of a training step: what the model is given and the objective told."""
+        for callback in self.callbacks:
+            inputs, batch = callback.on_inputs(inputs, batch, model)
+        return inputs, batch
+
     def on_outputs(self, outputs: Any, batch: CoLearningBatch, model: Any) -> None:
         """After a forward of a training step or of an evaluation."""
         for callback in self.callbacks:

@@ -52,6 +52,18 @@ class CoLearningCallback(TrainerCallback):
     def release(self, trainer: Any) -> None:
         """Called when another alpha takes its place in a trainer: undoes what `setup` changed there."""
 
+    def on_inputs(
+        self, inputs: dict[str, Any], batch: "CoLearningBatch", model: torch.nn.Module
+    ) -> tuple[dict[str, Any], "CoLearningBatch"]:
+        """Called in training before the forward of a micro-batch, with what the model is to be given, labels among it, and
+        what the objective is to be told; where there is an objective, or a model of ours.
+
+        Returns:
+            `tuple[dict, CoLearningBatch]`: What to go on with: inputs may be masked, say, and the batch told more
+            (`dataclasses.replace`).
+        """
+        return inputs, batch
+
     def on_outputs(
         self, outputs: Mapping[str, Any], batch: "CoLearningBatch", model: torch.nn.Module, training: bool
     ) -> None:

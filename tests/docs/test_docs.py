@@ -40,6 +40,7 @@ def test_every_public_name_has_its_place_and_its_constructor(pages):
         "alpha",
         "analysis",
         "balance",
+        "co_training",
         "corpora",
         "data",
         "evaluation",

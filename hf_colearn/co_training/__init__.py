@@ -1,0 +1,1 @@
+"""Self-training and co-training: students that label the pool of unlabelled samples for each other."""

@@ -1,0 +1,90 @@
+"""A momentum encoder: an exponential moving average of the student, whose outputs an objective compares with the student's.
+
+Source: MoCo (He et al., CVPR 2020), data2vec (Baevski et al., ICML 2022). Shapes: B samples of a batch.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from hf_colearn.data.sample_ids import LABELS
+from hf_colearn.objectives.objective import CoLearningBatch
+from hf_colearn.utils.callback import CoLearningCallback
+
+
+class MomentumEncoder(CoLearningCallback):
+    r"""Base of the objectives that have a momentum encoder: \\(\bar w_t = d \, \bar w_{t-1} + (1 - d) \, w_t\\) after every
+    optimizer step t, which begins with the weights that the run begins with.
+
+    Its outputs for the inputs of a micro-batch, before an objective alters them, are `batch.momentum`. It predicts in
+    evaluation mode, in float32 or what autocast makes of it, and no gradient flows through it. It holds a second model in
+    memory, is the same on all processes, and goes into checkpoints, so that a resumed run is the same.
+
+    Args:
+        decay (`float`): d, from 0 up to but not 1.
+
+    Raises:
+        ValueError: If it is another number; in the trainer, if the weights are sharded.
+    """
+
+    of_student = ("_student", "_average", "_saved")  # the attributes that hold the student's weights and their average
+
+    def __init__(self, decay: float):
+        if isinstance(decay, bool) or not 0 <= decay < 1:
+            raise ValueError(
+                f"decay={decay} of the momentum encoder: pass a number from 0 up to but not 1, such as 0.999."
+            )
+        self.decay = decay
+        self._student: Any = None
+        self._average: Any = None
+        self._saved: Mapping[str, Any] | None = None  # of a checkpoint, until the average is made
+
+    def setup(self, trainer: Any) -> None:
+        if trainer.sharded_by is not None:
+            raise ValueError(
+                f"{type(self).__name__} averages whole weights, and {trainer.sharded_by} spreads them over the processes: "
+                "train without it."
+            )
+        self._student, self._average, self._saved = trainer.model, None, None
+
+    def on_inputs(
+        self, inputs: dict[str, Any], batch: CoLearningBatch, model: torch.nn.Module
+    ) -> tuple[dict[str, Any], CoLearningBatch]:
+        return inputs, replace(batch, momentum=self.outputs(inputs))
+
+    @torch.no_grad()
+    def outputs(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the average makes of a model's inputs, labels left out."""
+        return self.average(**{name: value for name, value in inputs.items() if name not in LABELS})
+
+    @property
+    def average(self) -> torch.nn.Module:
+        """The averaged model, made of the student at the first use in a run."""
+        if self._average is None:
+            self._average = copy.deepcopy(self._student).float().requires_grad_(False).eval()
+            if self._saved is not None:
+                self._average.load_state_dict(self._saved)
+                self._saved = None
+        return self._average
+
+    def on_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
+        if not optimizer.step_was_skipped:  # as fp16 does where a gradient overflows
+            self.update()
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Takes the student's weights of this moment in; statistics of batches are the student's own."""
+        weights = [weight.float() for weight in self._student.parameters()]  # half precisions cannot hold small steps
+        get_ema_multi_avg_fn(self.decay)(list(self.average.parameters()), weights, None)
+        for averaged, buffer in zip(self.average.buffers(), self._student.buffers(), strict=True):
+            averaged.copy_(buffer)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {} if self._average is None else {"average": self._average.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._saved, self._average = state["average"], None
