@@ -56,6 +56,9 @@ _LIVES_IN = {
     "ModalityError": "evaluation.modality_metrics",
     "LabelAlignment": "evaluation.modality_metrics",
     "ImputationError": "evaluation.imputation_error",
+    "ModalityRetrieval": "evaluation.modality_retrieval",
+    "Retrieval": "evaluation.retrieval",
+    "retrieval_metrics": "evaluation.retrieval",
     "GeneralisedZeroShot": "evaluation.zero_shot",
     "generalised_zero_shot": "evaluation.zero_shot",
     "novelty": "evaluation.zero_shot",
@@ -132,8 +135,10 @@ if TYPE_CHECKING:
         ModalityF1,
         ModalityGap,
     )
+    from hf_colearn.evaluation.modality_retrieval import ModalityRetrieval
     from hf_colearn.evaluation.multi_label import multi_label_metrics
     from hf_colearn.evaluation.regression import regression_metrics
+    from hf_colearn.evaluation.retrieval import Retrieval, retrieval_metrics
     from hf_colearn.evaluation.zero_shot import GeneralisedZeroShot, generalised_zero_shot, novelty, zero_shot
     from hf_colearn.experiments.scoring import save_run
     from hf_colearn.models.configuration import CoLearningStudentConfig, FeatureBackboneConfig

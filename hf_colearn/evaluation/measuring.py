@@ -13,8 +13,8 @@ from datasets import Features, Sequence, Value
 from hf_colearn.utils.checks import check_names
 
 
-CLASS_IDS, SCORES, LABELS, VALUES, OUTPUTS = (
-    "class ids (N,)", "scores (N, C)", "labels (N, C)", "values (N,)", "outputs (N, C)",
+CLASS_IDS, SCORES, LABELS, VALUES, OUTPUTS, LATENTS = (
+    "class ids (N,)", "scores (N, C)", "labels (N, C)", "values (N,)", "outputs (N, C)", "latents (N, D)",
 )  # fmt: skip
 _ARROW_TYPES = {
     CLASS_IDS: Value("int64"),
@@ -22,6 +22,7 @@ _ARROW_TYPES = {
     LABELS: Sequence(Value("float64")),
     VALUES: Value("float64"),
     OUTPUTS: Sequence(Value("float64")),
+    LATENTS: Sequence(Value("float64")),
 }
 
 
@@ -52,7 +53,7 @@ class ArrayMetric(evaluate.Metric):
     def compute(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> dict[str, Any] | None:
         """Computes the metric of these arrays, or of the batches that were added."""
         if self.keep_in_memory and predictions is not None and self.writer is None:
-            return self._compute(predictions=predictions, references=references)
+            return self._compute(predictions=predictions, references=references, **kwargs)
         return super().compute(predictions=predictions, references=references, **kwargs)
 
 

@@ -5,7 +5,7 @@ figures, and how its value is written.
 import numpy as np
 
 
-_ERRORS = {"loss", "mse", "rmse", "mae"}  # words in the names
+_ERRORS = {"loss", "mse", "rmse", "mae", "rank"}  # words in the names
 _COEFFICIENTS = {"r2", "pearson"}  # of 1 at most, and no fractions of anything: shown times 100
 _CALLED = {
     "macro_f1": "macro F1",
