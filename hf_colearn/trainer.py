@@ -30,7 +30,7 @@ from hf_colearn.training import (
 from hf_colearn.training.batches import Batches, decoder_inputs
 from hf_colearn.training.before_training import check_before_training
 from hf_colearn.training.hooks import Hooks, set_up
-from hf_colearn.training.sampler import labelled_sampler
+from hf_colearn.training.sampler import own_sampler
 from hf_colearn.training.task_loss import evaluation_loss, heads_need_function, task_loss
 from hf_colearn.training.term_log import TermLog
 from hf_colearn.training.weight_average import RunAverage
@@ -256,11 +256,9 @@ class CoLearningTrainer(Trainer):
             self.data_collator = collator
 
     def _get_train_sampler(self, train_dataset=None):
-        # Two streams, of labelled and unlabelled samples.
-        if self.args.labelled_per_batch is None:
-            return super()._get_train_sampler(train_dataset)
-        dataset = self.train_dataset if train_dataset is None else train_dataset
-        return labelled_sampler(dataset, self.args, self._train_batch_size, self.batches.clock.epoch)
+        # Two streams, of labelled and unlabelled samples; or batches of one task each.
+        sampler = own_sampler(self, self.train_dataset if train_dataset is None else train_dataset)
+        return super()._get_train_sampler(train_dataset) if sampler is None else sampler
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         # The shares of a stream may differ in length, and a process that went on alone would wait for ever; means over

@@ -9,11 +9,13 @@ import torch
 
 from hf_colearn.data.labels import MissingLabels, label_column, labelled_rows
 from hf_colearn.data.sample_ids import SAMPLE_IDS, STEP_COUNTS, VIEWS
+from hf_colearn.data.unpaired import MissingLabelsByTask, UnpairedBatches, UnpairedCollator
 from hf_colearn.models.lora import base_model
 from hf_colearn.models.training_heads import decoder_teachers
 from hf_colearn.objectives.objective import CoLearningBatch, target_key
 from hf_colearn.teachers.collator import EpochClock, TargetCollator
 from hf_colearn.training.counts import step_counts
+from hf_colearn.training.task_checks import problem_of_task
 from hf_colearn.utils import distributed
 from hf_colearn.utils.rng import preserve_rng_state
 
@@ -31,18 +33,30 @@ class Batches:
         set) and, for training, adds ids and targets; the user's own where the training is Trainer's."""
         trainer = self._trainer
         if trainer.is_plain:
-            return trainer.data_collator
-        config = getattr(base_model(trainer.model), "config", None)
-        is_regression = getattr(config, "problem_type", None) == "regression"
-        missing = MissingLabels(trainer.train_dataset if dataset is None else dataset, is_regression)
-        ours, keeps_ids = (
-            (trainer.data_collator, trainer.args.id_column),
-            trainer.args.id_column in self._read_by_model,
-        )
+            return self._collator_of_tasks(dataset)
+        dataset = trainer.train_dataset if dataset is None else dataset
+        ours = self._collator_of_tasks(dataset), trainer.args.id_column
+        missing, keeps_ids = self._missing_labels(dataset), trainer.args.id_column in self._read_by_model
         if not with_targets or trainer.auxiliary_objective is None:
             return TargetCollator(*ours, missing_labels=missing, keeps_ids=keeps_ids)
         teachers = {target_key(name): teacher for name, teacher in trainer.teachers.items()}
         return TargetCollator(*ours, teachers, True, trainer.args.seed, self.clock.epoch, missing, keeps_ids)
+
+    def _collator_of_tasks(self, dataset: Any) -> Callable[[list[Any]], dict[str, Any]]:
+        """The user's data collator, which of unpaired data leaves a batch the name of its task."""
+        collator = self._trainer.data_collator
+        if not isinstance(dataset, UnpairedBatches) or isinstance(collator, UnpairedCollator):
+            return collator
+        return UnpairedCollator(default=collator)
+
+    def _missing_labels(self, dataset: Any) -> MissingLabels | MissingLabelsByTask:
+        model = self._trainer.model
+        if isinstance(dataset, UnpairedBatches):
+            return MissingLabelsByTask(
+                dataset, [t for t in dataset.datasets if problem_of_task(model, t) == "regression"]
+            )
+        config = getattr(base_model(model), "config", None)
+        return MissingLabels(dataset, getattr(config, "problem_type", None) == "regression")
 
     @property
     def collate_of_user(self) -> Callable[[Any, int], Mapping[str, Any]] | None:

@@ -33,8 +33,6 @@ class ModalityCentroids(CoLearningCallback):
     encoding, one clusters, and all get its centroids. They are a buffer of the model: a resumed run goes on with those of
     the checkpoint until the next epoch begins.
 
-    Balance methods, which read the latents and logits of what is there, are refused beside it.
-
     Args:
         every (`int`, *optional*, defaults to 1): Epochs between two computations.
         max_samples (`int`, *optional*, defaults to 10,000): The most complete samples that are encoded, drawn at random by
@@ -45,7 +43,7 @@ class ModalityCentroids(CoLearningCallback):
 
     Raises:
         ValueError: Before training, if the model has no imputation, the training set is a stream or has fewer complete samples
-            than there are centroids, the weights are sharded, or there is a balance method.
+            than there are centroids, or the weights are sharded.
 
     Example:
 
@@ -73,7 +71,7 @@ class ModalityCentroids(CoLearningCallback):
         model = base_model(trainer.model)
         if model is None:
             return  # before `model_init`
-        if not isinstance(model, CoLearningForMultimodalClassification) or model.imputation is None:
+        if not isinstance(model, CoLearningForMultimodalClassification) or model.config.imputation != "centroids":
             raise ValueError(
                 f"ModalityCentroids computes the centroids of an imputation, and {type(model).__name__} has none: build it "
                 "with `CoLearningForMultimodalClassification.from_backbones(..., imputation='centroids')`, or leave the "
@@ -83,11 +81,6 @@ class ModalityCentroids(CoLearningCallback):
             raise ValueError(
                 f"ModalityCentroids encodes with whole weights, and {trainer.sharded_by} shards them: train with plain data "
                 "parallelism, or without an imputation."
-            )
-        if trainer.balance is not None:
-            raise ValueError(
-                f"{type(trainer.balance).__name__} balances the latents and logits of what is there, and with "
-                "imputation='centroids' the fusion reads imputed ones, too: leave one of them out."
             )
         num_centroids = model.config.imputation_options["num_centroids"]
         if self.permuted and num_centroids == 1:

@@ -14,6 +14,7 @@ from hf_colearn.arguments import CoLearningArguments
 from hf_colearn.data.labels import label_array, label_column, labelled_rows, problem_type_of
 from hf_colearn.data.multimodal import check_modalities
 from hf_colearn.data.sample_ids import LABELS
+from hf_colearn.data.unpaired import UnpairedBatches
 from hf_colearn.evaluation.compute_metrics import MADE_BY, ComputeMetrics
 from hf_colearn.models.checkpoint import CheckedModel
 from hf_colearn.models.lora import base_model
@@ -71,6 +72,8 @@ def training_data_fits(
 
 def sample_ids(dataset: Any, column: str) -> np.ndarray | None:
     """The ids of a training set's samples, `(N,)` integers; None of a stream, or where they are no column of integers."""
+    if isinstance(dataset, UnpairedBatches):
+        return dataset.sample_ids
     if not isinstance(dataset, Dataset) or column not in dataset.column_names or not len(dataset):
         return None
     ids = _plain(dataset, column)
@@ -82,7 +85,7 @@ def inputs_are_there(dataset: Dataset, model: Any) -> None:
     wanted = (
         [name for name in model.input_names if name != "attention_mask"] if isinstance(model, CheckedModel) else []
     )
-    found = list(_sample(dataset, 0)) if _has_transform(dataset) else dataset.column_names
+    found = list(_sample(dataset, 0)) if has_transform(dataset) else dataset.column_names
     if wanted and not set(wanted) & set(found):
         near = [f"'{match}'" for name in wanted for match in difflib.get_close_matches(name, found, n=1)]
         raise ValueError(
@@ -95,7 +98,9 @@ def stream_fits(stream: IterableDataset, args: CoLearningArguments, model: Any, 
     """Of a stream, what shows without reading it: the columns, the classes' names, and whether bank and pairing fit."""
     column = label_column(stream)
     if column is not None and stream.features is not None:
-        _named_classes_fit(stream.features[column], column, model)
+        _named_classes_fit(
+            stream.features[column], column, getattr(getattr(model, "config", None), "num_labels", None)
+        )
     if not teachers:
         return
     if stream.column_names is not None and args.id_column not in stream.column_names:
@@ -108,8 +113,7 @@ def stream_fits(stream: IterableDataset, args: CoLearningArguments, model: Any, 
         teacher.check(np.zeros(0, dtype=np.int64))
 
 
-def _named_classes_fit(feature: Any, column: str, model: Any) -> None:
-    num_labels = getattr(getattr(model, "config", None), "num_labels", None)
+def _named_classes_fit(feature: Any, column: str, num_labels: int | None) -> None:
     if num_labels not in (None, 1) and isinstance(feature, ClassLabel) and feature.num_classes > num_labels:
         raise ValueError(
             f"column '{column}' names {feature.num_classes} classes, but the student has num_labels={num_labels}: build "
@@ -152,23 +156,28 @@ def labels_fit(dataset: Dataset, model: Any, collate: Collate | None = None) -> 
     A student without a problem type gets the one that its labels tell, as transformers does at the first batch: an
     augmentation may make soft labels of classes, which are then no several labels.
     """
-    base, column = base_model(model), label_column(dataset)
+    base = base_model(model)
     if not isinstance(base, CheckedModel):
         return
     num_labels = base.config.num_labels
     if base.config.problem_type is None and (found := problem_type_of(dataset, num_labels)) is not None:
         base.set_problem_type(found)
+    labels_are_of(dataset, base.config.problem_type, num_labels, collate)
+
+
+def labels_are_of(dataset: Dataset, problem: str | None, num_labels: int, collate: Collate | None = None) -> None:
+    """The labels must be what a problem type takes, with so many classes or numbers; nothing is asked where there are none."""
+    column = label_column(dataset)
     if column is None:
         return
-    problem = base.config.problem_type
     if problem in ("regression", "multi_label_classification"):
         if collate is None:
             _numbers_fit(dataset, column, problem, num_labels)
     elif num_labels > 1:
-        _classes_fit(dataset, column, base, num_labels, collate)
+        _classes_fit(dataset, column, num_labels, collate)
 
 
-def _classes_fit(dataset: Dataset, column: str, model: Any, num_labels: int, collate: Collate | None) -> None:
+def _classes_fit(dataset: Dataset, column: str, num_labels: int, collate: Collate | None) -> None:
     feature = dataset.features[column]
     if not isinstance(feature, (Value, ClassLabel)):
         return  # one a token, or soft ones
@@ -180,8 +189,8 @@ def _classes_fit(dataset: Dataset, column: str, model: Any, num_labels: int, col
             )
             raise ValueError(_not_integers("labels", column, labels) + way_out)
         return
-    if not _has_transform(dataset) and collate is None:
-        _named_classes_fit(feature, column, model)
+    if not has_transform(dataset) and collate is None:
+        _named_classes_fit(feature, column, num_labels)
     is_outside = ((labels < 0) | (labels >= num_labels)) & (labels != -100)  # -100 is no label
     if is_outside.any() and _reaches_the_student(dataset, column, int(is_outside.argmax()), collate):
         raise ValueError(
@@ -192,7 +201,7 @@ def _classes_fit(dataset: Dataset, column: str, model: Any, num_labels: int, col
 
 def _numbers_fit(dataset: Dataset, column: str, problem: str, num_labels: int) -> None:
     """Of several labels 0, 1 and what is missing, of a regression numbers; as many a sample as the student has outputs."""
-    if _has_transform(dataset):
+    if has_transform(dataset):
         return
     labels = label_array(dataset, column)
     if labels.dtype.kind not in "fiub":
@@ -219,7 +228,7 @@ def _numbers_fit(dataset: Dataset, column: str, problem: str, num_labels: int) -
 def _some_are_labelled(dataset: Dataset, model: Any, alpha: Alpha | None) -> None:
     """Where the task has a weight, it needs labels."""
     column = label_column(dataset)
-    if column is None or _has_transform(dataset) or task_has_no_weight(alpha) or not counts_its_labels(model):
+    if column is None or has_transform(dataset) or task_has_no_weight(alpha) or not counts_its_labels(model):
         return  # the first batch tells whether a model needs labels that are not there
     if not isinstance(dataset.features[column], (Value, ClassLabel, List)):
         return
@@ -237,6 +246,10 @@ def task_has_no_weight(alpha: Alpha | None) -> bool:
 
 def labelled_part(dataset: Any, model: Any) -> Any:
     """The samples of an evaluation set that have a label; the data set itself where all have, or its columns do not tell."""
+    if isinstance(dataset, UnpairedBatches):
+        parts = {task: labelled_part(part, model) for task, part in dataset.datasets.items()}
+        unchanged = all(parts[task] is part for task, part in dataset.datasets.items())
+        return dataset if unchanged else UnpairedBatches(parts, id_column=dataset.id_column)
     column = label_column(dataset)
     if not isinstance(dataset, Dataset) or column is None or not counts_its_labels(model):
         return dataset
@@ -248,13 +261,14 @@ def labelled_part(dataset: Any, model: Any) -> Any:
     return dataset.select(np.flatnonzero(is_labelled))
 
 
-def _has_transform(dataset: Dataset) -> bool:
+def has_transform(dataset: Dataset) -> bool:
+    """Whether columns are made when a sample is read."""
     return dataset.format["type"] == "custom"
 
 
 def _reaches_the_student(dataset: Dataset, column: str, row: int, collate: Collate | None) -> bool:
     """Whether a stored label is the one that the student gets: a transform or a collator may encode it in another way."""
-    if not _has_transform(dataset) and collate is None:
+    if not has_transform(dataset) and collate is None:
         return True
     sample = _sample(dataset, row) if collate is None else collate(dataset, row)
     given = [np.ravel(sample[name])[:1] for name in LABELS if name in sample]

@@ -14,6 +14,7 @@ from transformers.utils import logging
 from hf_colearn.data.columns import as_stored
 from hf_colearn.data.images import UNDECODABLE
 from hf_colearn.data.sample_ids import LABELS
+from hf_colearn.data.unpaired import UnpairedBatches
 from hf_colearn.teachers.bank_inputs import BankInputs, Fit
 from hf_colearn.teachers.pairing import Noisy, Paired, PairedFraction, Pairing
 from hf_colearn.teachers.sequence_bank import AnyBank
@@ -43,6 +44,14 @@ def pairs_fit(dataset: Any, id_column: str, teachers: Mapping[str, Teacher]) -> 
     ids = sample_ids(dataset, id_column)
     if ids is None:
         return
+    if not isinstance(dataset, UnpairedBatches):
+        _part_fits(dataset, ids, id_column, teachers)
+        return
+    for task, part in dataset.datasets.items():
+        _part_fits(part, ids[dataset.rows(task)], id_column, teachers)
+
+
+def _part_fits(dataset: Dataset, ids: np.ndarray, id_column: str, teachers: Mapping[str, Teacher]) -> None:
     for name, teacher in teachers.items():
         pairing, paired = _true_pairs(teacher.pairing, ids)
         if pairing is None or not isinstance(teacher.bank, AnyBank) or not len(paired):

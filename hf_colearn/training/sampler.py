@@ -1,4 +1,4 @@
-"""Batches with a given number of labelled samples: two streams, as semi-supervised methods draw them."""
+"""Batches with a given number of labelled samples, two streams as semi-supervised methods draw them; batches of one task."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +9,8 @@ from datasets import Dataset
 from torch.utils.data import Sampler
 
 from hf_colearn.data.labels import label_column, labelled_rows
+from hf_colearn.data.unpaired import UnpairedBatches, UnpairedSampler
+from hf_colearn.training.task_checks import batches_can_be_of_one_task
 
 
 class LabelledSampler(Sampler[int]):
@@ -61,6 +63,20 @@ def _passes(stream: np.ndarray, count: int, rng: np.random.Generator) -> np.ndar
     return np.concatenate([rng.permutation(stream) for _ in range(-(-count // len(stream)))])[:count]
 
 
+def own_sampler(trainer: Any, dataset: Any) -> Sampler[int] | None:
+    """Draws batches of one task each, or of two streams, where the training set or the arguments ask for it."""
+    args, epoch, size = trainer.args, trainer.batches.clock.epoch, trainer._train_batch_size
+    if isinstance(dataset, UnpairedBatches):
+        batches_can_be_of_one_task(trainer.model, args)
+        processes = 1 if args.accelerator_config.split_batches else args.world_size
+        return UnpairedSampler(dataset, size, processes, args.gradient_accumulation_steps, _seed(args), epoch)
+    return None if args.labelled_per_batch is None else labelled_sampler(dataset, args, size, epoch)
+
+
+def _seed(args: Any) -> int:
+    return args.seed if args.data_seed is None else args.data_seed
+
+
 def labelled_sampler(dataset: Any, args: Any, batch_size: int, epoch: torch.Tensor) -> LabelledSampler:
     """The sampler that `labelled_per_batch` asks for, of a training set with a column of labels."""
     count = args.labelled_per_batch
@@ -75,5 +91,4 @@ def labelled_sampler(dataset: Any, args: Any, batch_size: int, epoch: torch.Tens
             f"labelled_per_batch={count} needs a column of labels, and the training set has "
             f"{', '.join(map(repr, dataset.column_names))}: name it 'labels', or leave labelled_per_batch out."
         )
-    seed = args.seed if args.data_seed is None else args.data_seed
-    return LabelledSampler(labelled_rows(dataset, column), batch_size, count, seed, epoch)
+    return LabelledSampler(labelled_rows(dataset, column), batch_size, count, _seed(args), epoch)
