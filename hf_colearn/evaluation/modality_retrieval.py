@@ -92,10 +92,11 @@ class ModalityRetrieval(CoLearningCallback):
         found = {}
         for a, b in permutations(names, 2) if self.pairs is None else self.pairs:
             rows_N = whole[f"has {a}"] & whole[f"has {b}"]
-            ids, end = None, ""
+            ids: list[int] | None = None
+            end = ""
             if self.by == "class":
                 rows_N = rows_N & whole["is labelled"]
-                ids, end = whole["classes"][rows_N].numpy(), "_by_class"
+                ids, end = whole["classes"][rows_N].tolist(), "_by_class"
             if not rows_N.any():
                 continue
             queries, gallery = (whole[f"latents of {name}"][rows_N].numpy() for name in (a, b))
