@@ -24,6 +24,7 @@ _LIVES_IN = {
     "LatentImputation": "objectives.latent_imputation",
     "DenseMatching": "objectives.dense_matching",
     "CyclicTranslation": "objectives.cyclic_translation",
+    "CrossModalMining": "objectives.cross_modal_mining",
     "CaptionGeneration": "objectives.caption_generation",
     "Combined": "objectives.combined",
     "Objective": "objectives.objective",
@@ -94,6 +95,8 @@ _LIVES_IN = {
     "CoLearningMultimodalConfig": "models.multimodal_configuration",
     "CoLearningForMultimodalClassification": "models.multimodal",
     "MultimodalCollator": "data.multimodal",
+    "UnpairedBatches": "data.unpaired",
+    "UnpairedCollator": "data.unpaired",
     "with_sample_ids": "data.sample_ids",
     "classification_metrics": "evaluation.metrics",
     "multi_label_metrics": "evaluation.multi_label",
@@ -126,6 +129,7 @@ if TYPE_CHECKING:
     from hf_colearn.balance.recon_boost import ReconBoost
     from hf_colearn.data.multimodal import MultimodalCollator
     from hf_colearn.data.sample_ids import with_sample_ids
+    from hf_colearn.data.unpaired import UnpairedBatches, UnpairedCollator
     from hf_colearn.evaluation.imputation_error import ImputationError
     from hf_colearn.evaluation.metrics import classification_metrics
     from hf_colearn.evaluation.modality_metrics import (
@@ -156,6 +160,7 @@ if TYPE_CHECKING:
     from hf_colearn.objectives.combined import Combined
     from hf_colearn.objectives.consistency import Consistency
     from hf_colearn.objectives.contrastive_alignment import ContrastiveAlignment
+    from hf_colearn.objectives.cross_modal_mining import CrossModalMining
     from hf_colearn.objectives.cyclic_translation import CyclicTranslation
     from hf_colearn.objectives.dense_matching import DenseMatching
     from hf_colearn.objectives.distribution_alignment import DistributionAlignment
