@@ -27,6 +27,7 @@ _OBJECTIVES = {
     "ContrastiveAlignment": "a contrastive loss pulled the modalities of a sample together",
     "DistributionAlignment": "the predictions of its modalities were pulled together",
     "ClassConcepts": "a training head answered questions about the class of a sample",
+    "CrossModalMining": "its latents were pulled to those of the samples that are nearest in another modality",
     "CyclicTranslation": "its latents were translated into what {teacher} gives for the other modality",
     "CaptionGeneration": "a training head generated the caption of an input from its latent",
     "DenseMatching": "its latents of every position were pulled to those of {teacher}",
