@@ -28,11 +28,13 @@ from hf_colearn import (
     CoLearningTrainer,
     Combined,
     ConstantAlpha,
+    CrossModalMining,
     CyclicTranslation,
     DenseMatching,
     FeatureBackboneConfig,
     LatentImputation,
     LatentMatching,
+    MaskedLatentPrediction,
     ModalityCentroids,
     MultimodalCollator,
     Paired,
@@ -64,6 +66,7 @@ class Case:
     callbacks: Callable[[], list] = list
     heads: tuple[str, ...] = ()  # beginnings of the names of weights that the objective or the head alone trains
     draws: dict = field(default_factory=dict)  # keywords of a model that draws random numbers while it trains
+    compares: bool = False  # whether its term compares the samples of a micro-batch, labelled and paired or not
 
 
 # ---- data ----
@@ -85,6 +88,13 @@ def frames(unlabelled, unpaired):
     mask = [[int(step < length) for step in range(STEPS)] for length in LENGTHS]
     columns = {"features": normal(SAMPLES, STEPS, WIDTH), "attention_mask": mask, "labels": labels(unlabelled)}
     return {"train_dataset": with_sample_ids(Dataset.from_dict(columns)).with_format("torch")}
+
+
+def partial_frames(unlabelled, unpaired):
+    """Those of an unpaired sample are all padding: there is nothing to hide or to predict."""
+    mask = [[int(step < length and row not in unpaired) for step in range(STEPS)] for row, length in enumerate(LENGTHS)]
+    dataset = frames(unlabelled, unpaired)["train_dataset"].remove_columns("attention_mask")
+    return {"train_dataset": dataset.add_column("attention_mask", mask)}
 
 
 def texts(unlabelled, unpaired):
@@ -115,6 +125,12 @@ def modalities(unlabelled, unpaired):
     names = dict.fromkeys(tiny_modalities.NAMES)
     dataset = Dataset.from_dict({**columns, "labels": labels(unlabelled)})
     return {"train_dataset": dataset, "data_collator": MultimodalCollator(names)}
+
+
+def numbered_modalities(unlabelled, unpaired):
+    """The same with sample ids."""
+    data = modalities(unlabelled, unpaired)
+    return {**data, "train_dataset": with_sample_ids(data["train_dataset"])}
 
 
 # ---- banks ----
@@ -170,6 +186,11 @@ def imputing(modulation=False):
     return tiny_modalities.model(imputation="centroids", imputation_options=options)
 
 
+def autoencoding(mask_probability=0.0):
+    options = {"hidden_dim": 6, "mask_probability": mask_probability}
+    return tiny_modalities.model(imputation="autoencoder", imputation_options=options)
+
+
 def with_heads(**heads):
     return lambda: student(training_heads=heads)
 
@@ -214,6 +235,19 @@ CASES = {
         teachers=lambda: {"signal": longer_sequences(), "own": sequences()},
         heads=("training_heads.translation", "training_heads.cycle"),
     ),
+    "mining by a bank": Case(
+        with_heads(mining=3),
+        lambda: CrossModalMining(neighbours=2, queue_size=10, decay=0.9),
+        teachers=lambda: {"teacher": bank(6)},
+        heads=("training_heads.mining",),
+        compares=True,
+    ),
+    "mining by each other": Case(
+        tiny_modalities.model,
+        lambda: CrossModalMining(neighbours=2, queue_size=10, decay=0.9),
+        data=numbered_modalities,
+        compares=True,
+    ),
     "caption generation": Case(
         with_heads(captions={"vocab_size": IDS, "hidden_size": 6}),
         CaptionGeneration,
@@ -244,6 +278,12 @@ CASES = {
         teachers=lambda: {"captions": captions(), "signal": sequences()},
         heads=("training_heads.captions", "training_heads.concepts", "latent_head"),
     ),
+    "masked latents": Case(
+        dense(masked_latents={"out_features": LATENT, "reads": "dense_latents"}),
+        lambda: MaskedLatentPrediction(decay=0.5),
+        data=partial_frames,
+        heads=("training_heads.masked_latents", "latent_head"),
+    ),
     "imputation": Case(
         imputing,
         LatentImputation,
@@ -251,6 +291,13 @@ CASES = {
         callbacks=lambda: [ModalityCentroids()],
         heads=("imputation.weights",),
         draws={"modulation": True},
+    ),
+    "imputation by an autoencoder": Case(
+        autoencoding,
+        LatentImputation,
+        data=modalities,
+        heads=("imputation.mask_vectors", "imputation.encoder", "imputation.decoders"),
+        draws={"mask_probability": 0.5},
     ),
 }
 

@@ -179,6 +179,11 @@ class BalanceMethod(CoLearningCallback):
     def check_model(self, model: CoLearningForMultimodalClassification) -> None:
         """Refuses a model that the method cannot balance."""
         name, config = type(self).__name__, model.config
+        if config.imputation is not None:
+            raise ValueError(
+                f"{name} balances the latents and logits of what is there, and with imputation='{config.imputation}' the "
+                "fusion reads imputed ones, too: leave one of them out."
+            )
         if self.fusions is not None and config.fusion not in self.fusions:
             raise ValueError(
                 f"{name} works with fusion={' or '.join(map(repr, self.fusions))}, and the model has "

@@ -1,4 +1,6 @@
-"""Imputation of the latents of absent modalities, before the fusion; travels with every multimodal checkpoint.
+"""Imputation of the latents of absent modalities, before the fusion: that by centroids, and what all imputations share.
+
+This file travels with every multimodal checkpoint.
 
 Shapes: B samples, M modalities, D latent width, K centroids, S = (M - 1) * D width of what the others are read as.
 """
@@ -11,39 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .autoencoder_imputation import AutoencoderImputation
 from .fusion import HEAD_FUSIONS
 from .fusion_base import masked
 from .heads import check_choice, check_width
+from .imputed import Imputed
 
 
-IMPUTATIONS = ("centroids",)
-_DEFAULTS: dict[str, Any] = {"num_centroids": 8, "modulation": True}
 _FIRST_SCALE = 0.1  # of the noise, before anything is learned
-
-
-def check_imputation(imputation: Any, options: Any) -> dict[str, Any]:
-    """Every option of an imputation; none where there is no imputation. An error that names those that it has."""
-    if imputation is not None:
-        check_choice("imputation", imputation, IMPUTATIONS)
-    if options is not None and not isinstance(options, Mapping):
-        raise TypeError(
-            f"imputation_options={options!r} is a {type(options).__name__}: pass a dict, such as {{'num_centroids': 8}}."
-        )
-    if imputation is None and options:
-        raise ValueError(
-            f"imputation_options={dict(options)} without an imputation: pass imputation='centroids', too."
-        )
-    if unknown := [name for name in options or {} if name not in _DEFAULTS]:
-        raise ValueError(f"imputation_options names {unknown}: its options are {', '.join(_DEFAULTS)}.")
-    if imputation is None:
-        return {}
-    checked = {**_DEFAULTS, **(options or {})}
-    check_width("num_centroids", checked["num_centroids"], of=" of the imputation")
-    if not isinstance(checked["modulation"], bool):
-        raise TypeError(
-            f"modulation={checked['modulation']!r} is a {type(checked['modulation']).__name__}: pass a bool."
-        )
-    return checked
 
 
 class CentroidImputation(nn.Module):
@@ -82,6 +59,7 @@ class CentroidImputation(nn.Module):
     ```
     """
 
+    defaults: Mapping[str, Any] = {"num_centroids": 8, "modulation": True}
     centroids: torch.Tensor
     scales: Any
 
@@ -94,6 +72,15 @@ class CentroidImputation(nn.Module):
         self._is_known = False  # whether centroids were seen to be there, which waits for the device once
         self.reset_parameters()
 
+    @staticmethod
+    def check_options(options: Mapping[str, Any]) -> None:
+        """An error where an option has no such value."""
+        check_width("num_centroids", options["num_centroids"], of=" of the imputation")
+        if not isinstance(options["modulation"], bool):
+            raise TypeError(
+                f"modulation={options['modulation']!r} is a {type(options['modulation']).__name__}: pass a bool."
+            )
+
     def reset_parameters(self) -> None:
         """Sets what is no plain linear layer: the centroids, and the scale of the noise."""
         nn.init.zeros_(self.centroids)
@@ -101,9 +88,7 @@ class CentroidImputation(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.constant_(layer.bias, math.log(math.expm1(_FIRST_SCALE)))
 
-    def forward(
-        self, latents: list[torch.Tensor], mask_BM: torch.Tensor
-    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    def forward(self, latents: list[torch.Tensor], mask_BM: torch.Tensor) -> Imputed:
         """What every modality's latents are imputed as from the others alone, whether it is there or not.
 
         Args:
@@ -111,15 +96,16 @@ class CentroidImputation(nn.Module):
             mask_BM (`torch.BoolTensor` of shape `(B, M)`): What is read of them.
 
         Returns:
-            `tuple[list[torch.Tensor], list[torch.Tensor]]`: M means `(B, D)`, and in training the scales of their noise
-            `(B, D)`, none without modulation. Where no other modality is there, they mean nothing.
+            [`Imputed`]: M means `(B, D)`, and in training with modulation the scales of their noise `(B, D)`. Where no other
+            modality is there, they mean nothing.
 
         Raises:
             ValueError: In training, if the centroids were never computed.
         """
         self._need_centroids()
         here = masked(latents, mask_BM)
-        means, scales = [], []
+        means: list[torch.Tensor] = []
+        scales: list[torch.Tensor] = []
         for i, layer in enumerate(self.weights):
             others_BM = torch.cat([mask_BM[:, :i], mask_BM[:, i + 1 :]], dim=1)
             source_BS = torch.cat([*here[:i], *here[i + 1 :]], dim=1) / others_BM.sum(1, keepdim=True).clamp(min=1)
@@ -127,7 +113,7 @@ class CentroidImputation(nn.Module):
             means.append(weighted_centroids(layer(source_BS), self.centroids[i]).to(here[i].dtype))
             if self.training and len(self.scales):
                 scales.append(F.softplus(self.scales[i](source_BS)))
-        return means, scales
+        return Imputed(means, scales or None)
 
     def _need_centroids(self) -> None:
         if not self.training or self._is_known:
@@ -156,7 +142,7 @@ def imputable(mask_BM: torch.Tensor) -> torch.Tensor:
 
 
 def filled(
-    model: Any, latents: list[torch.Tensor], logits: list[torch.Tensor], seen_BM: torch.Tensor
+    model: Any, imputed: Imputed, latents: list[torch.Tensor], logits: list[torch.Tensor], seen_BM: torch.Tensor
 ) -> tuple[list[torch.Tensor], list[torch.Tensor], torch.Tensor]:
     """The latents and logits that a fusion sees, with imputed ones where a modality is not seen, and what of them counts.
 
@@ -165,18 +151,54 @@ def filled(
 
     Args:
         model ([`CoLearningForMultimodalClassification`]): With an imputation.
+        imputed ([`Imputed`]): What it makes of what is seen.
         latents, logits (`list[torch.Tensor]`): Of every modality, `(B, D)` and `(B, C)`.
         seen_BM (`torch.BoolTensor` of shape `(B, M)`): What the prediction may use.
     """
-    imputed, scales = model.imputation(latents, seen_BM)
-    if scales:
-        imputed = [modulated(mean_BD, scale_BD) for mean_BD, scale_BD in zip(imputed, scales, strict=True)]
+    means = imputed.means
+    if imputed.scales is not None:
+        means = [modulated(mean_BD, scale_BD) for mean_BD, scale_BD in zip(means, imputed.scales, strict=True)]
     is_seen = [seen_B1.bool() for seen_B1 in seen_BM.split(1, dim=1)]
     if model.config.fusion in HEAD_FUSIONS:
-        of_imputed = [encoder.classifier(z_BD) for encoder, z_BD in zip(model.encoders.values(), imputed, strict=True)]
+        of_imputed = [encoder.classifier(z_BD) for encoder, z_BD in zip(model.encoders.values(), means, strict=True)]
         logits = [torch.where(*each) for each in zip(is_seen, logits, of_imputed, strict=True)]
-    latents = [torch.where(*each) for each in zip(is_seen, latents, imputed, strict=True)]
+    latents = [torch.where(*each) for each in zip(is_seen, latents, means, strict=True)]
     return latents, logits, seen_BM.any(1, keepdim=True).expand_as(seen_BM)
+
+
+Imputation = CentroidImputation | AutoencoderImputation
+IMPUTATIONS: Mapping[str, Any] = {"centroids": CentroidImputation, "autoencoder": AutoencoderImputation}
+
+
+def make_imputation(config: Any) -> nn.Module | None:
+    """That of a multimodal model's configuration, where it has one."""
+    if config.imputation is None:
+        return None
+    return IMPUTATIONS[config.imputation](len(config.modalities), config.latent_dim, **config.imputation_options)
+
+
+def check_imputation(imputation: Any, options: Any) -> dict[str, Any]:
+    """Every option of an imputation; none where there is no imputation. An error that names those that it has."""
+    if imputation is not None:
+        check_choice("imputation", imputation, IMPUTATIONS)
+    if options is not None and not isinstance(options, Mapping):
+        raise TypeError(
+            f"imputation_options={options!r} is a {type(options).__name__}: pass a dict, such as {{'num_centroids': 8}}."
+        )
+    if imputation is None:
+        if options:
+            raise ValueError(
+                f"imputation_options={dict(options)} without an imputation: pass imputation='centroids' or 'autoencoder', too."
+            )
+        return {}
+    defaults = IMPUTATIONS[imputation].defaults
+    if unknown := [name for name in options or {} if name not in defaults]:
+        raise ValueError(
+            f"imputation_options names {unknown}: the options of '{imputation}' are {', '.join(defaults)}."
+        )
+    checked = {**defaults, **(options or {})}
+    IMPUTATIONS[imputation].check_options(checked)
+    return checked
 
 
 def check_some_present(mask_BM: torch.Tensor) -> None:

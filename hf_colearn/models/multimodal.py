@@ -22,7 +22,7 @@ from .encoding import begin, pooled_features, run_stages, stage_widths
 from .fusion import FUSIONS, HEAD_FUSIONS, check_problem_type
 from .fusion_base import Fusion, masked
 from .heads import zero_gradient
-from .imputation import CentroidImputation, check_some_present, filled
+from .imputation import Imputation, check_some_present, filled, make_imputation
 from .modality_mask import (
     Rows,
     batch_size,
@@ -87,16 +87,14 @@ class CoLearningForMultimodalClassification(CheckedModel):
         self.post_init()
         # Last, so that a seed gives the other weights the same values without them.
         self.training_heads = make_training_heads(config.training_heads, latents=self.fusion.width)
-        self.imputation: Any = None
-        if config.imputation is not None:
-            self.imputation = CentroidImputation(len(encoders), config.latent_dim, **config.imputation_options)
+        self.imputation: Any = make_imputation(config)
 
     def _init_weights(self, module):
         # Fusion, imputation and temperature; an encoder initialises itself.
         if module is self:
             if self.config.learned_temperature:
                 nn.init.constant_(self.log_scale, -math.log(self.config.initial_temperature))
-        elif isinstance(module, (Fusion, CentroidImputation, nn.Linear, nn.LSTMCell)):
+        elif isinstance(module, (Fusion, Imputation, nn.Linear, nn.LSTMCell)):
             module.reset_parameters()
 
     def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict:
@@ -313,7 +311,8 @@ class CoLearningForMultimodalClassification(CheckedModel):
         latents, logits = heads = self._heads(features, mask_BM)
         is_dropping = self.training and self.config.modality_dropout
         seen_BM = drop_modalities(mask_BM, self.config.modality_dropout) if is_dropping else mask_BM
-        fused_BF, logits_BC = self._fuse(features, heads, mask_BM, seen_BM)
+        imputed = None if self.imputation is None else self.imputation(latents, mask_BM)
+        fused_BF, logits_BC = self._fuse(features, heads, mask_BM, seen_BM, imputed)
         if self.training and torch.is_grad_enabled():
             logits_BC = zero_gradient(logits_BC, perhaps_unused(self, rows, labels))
         loss = None
@@ -325,7 +324,6 @@ class CoLearningForMultimodalClassification(CheckedModel):
         for subset in () if self.training else self._subsets:
             name = "_".join(self.modalities[i] for i in subset)
             subset_logits[name] = self._fuse(features, heads, mask_BM, only(subset, mask_BM))[1]
-        imputed = None if self.imputation is None else self.imputation(latents, mask_BM)[0]
         is_whole = modality_mask is None and len(given) == len(self.modalities)
         return CoLearningMultimodalOutput(
             loss=loss,
@@ -334,7 +332,8 @@ class CoLearningForMultimodalClassification(CheckedModel):
             modality_logits=dict(zip(self.modalities, logits, strict=True)),
             modality_latents=dict(zip(self.modalities, latents, strict=True)),
             modality_mask=None if self.training and is_whole else mask_BM,
-            imputed_latents=None if imputed is None else dict(zip(self.modalities, imputed, strict=True)),
+            imputed_latents=imputed and dict(zip(self.modalities, imputed.means, strict=True)),
+            joint_latents=imputed and imputed.joint,
             subset_logits=subset_logits,
             logit_scale=self._logit_scale() if self.config.learned_temperature else None,
             labels=labels,
@@ -368,13 +367,14 @@ class CoLearningForMultimodalClassification(CheckedModel):
     def _exchanges_between_stages(self) -> bool:
         return "stages" in self.config.fusion_options
 
-    def _fuse(self, features: list[Any], heads: Any, mask_BM: torch.Tensor, seen_BM: torch.Tensor) -> tuple[Any, Any]:
-        """Fused latents and logits from the modalities that are seen; channels are then exchanged among those alone."""
+    def _fuse(self, features: list[Any], heads: Any, mask_BM: Any, seen_BM: Any, imputed: Any = None) -> Any:
+        """Fused latents and logits from the modalities that are seen, which alone exchange channels; `imputed` is from all."""
         if seen_BM is not mask_BM and self.config.fusion == "mmtm":
             heads = self._heads(features, seen_BM, is_tracked=False)
         latents, logits = heads
         if self.imputation is not None:
-            latents, logits, seen_BM = filled(self, latents, logits, seen_BM)
+            imputed = imputed if seen_BM is mask_BM else self.imputation(latents, seen_BM)
+            latents, logits, seen_BM = filled(self, imputed, latents, logits, seen_BM)
         return self.fusion(latents, logits, seen_BM)
 
     def _logit_scale(self) -> torch.Tensor:

@@ -43,9 +43,12 @@ class CoLearningMultimodalConfig(CheckedConfig):
         shared_classifier (`bool`, *optional*, defaults to `False`): Whether one linear layer on the latents is the head of all
             modalities. Its weights are tied, and saved once; `student(name)` has a copy of its own.
         training_heads (`dict`, *optional*): As in [`CoLearningStudentConfig`]; they read the fused `"latents"`.
-        imputation (`str`, *optional*): `"centroids"`: the latent of an absent modality is imputed from those that are there
-            before the fusion, which sees it as present; see [`~hf_colearn.models.imputation.CentroidImputation`].
-        imputation_options (`dict`, *optional*): `num_centroids` (8) and `modulation` (`True`), noise in training.
+        imputation (`str`, *optional*): `"centroids"` or `"autoencoder"`: the latent of an absent modality is imputed from
+            those that are there before the fusion, which sees it as present; see
+            [`~hf_colearn.models.imputation.CentroidImputation`] and
+            [`~hf_colearn.models.autoencoder_imputation.AutoencoderImputation`].
+        imputation_options (`dict`, *optional*): Of centroids `num_centroids` (8) and `modulation` (`True`), noise in training;
+            of the autoencoder `hidden_dim` (256), `num_layers` (2) and `mask_probability` (0.5).
 
     Raises:
         ValueError: Naming the value that does not fit.
@@ -54,7 +57,8 @@ class CoLearningMultimodalConfig(CheckedConfig):
     model_type = "colearning_multimodal"
     has_no_defaults_at_init = True
     keys_to_ignore_at_inference = [
-        *("latents", "modality_latents", "imputed_latents", "logit_scale", "labels", "training_outputs"),
+        *("latents", "modality_latents", "imputed_latents", "joint_latents", "logit_scale", "labels"),
+        "training_outputs",
     ]
     content, kind = "modalities", "multimodal model"
     way_out = "CoLearningForMultimodalClassification.from_backbones({'image': checkpoint, ...}, ...)"

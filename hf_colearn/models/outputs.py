@@ -48,6 +48,8 @@ class CoLearningMultimodalOutput(ModelOutput):
         modality_mask (`torch.BoolTensor` of shape `(B, M)`, *optional*): What was there; None in training on all modalities.
         imputed_latents (`dict[str, torch.FloatTensor]`, *optional*): Of a model with an imputation, what every modality's
             latents `(B, D)` are imputed as from the others, without noise, be they there or not.
+        joint_latents (`torch.FloatTensor` of shape `(B, H)`, *optional*): In evaluation mode, of a model with
+            `imputation="autoencoder"`, the joint latents of what is there.
         subset_logits (`dict[str, torch.FloatTensor]`, *optional*): In evaluation mode the fused prediction `(B, C)` from
             every proper subset, such as `"image_audio"` of three; of more than 5 modalities from each and all but one.
         logit_scale (`torch.FloatTensor` of shape `()`, *optional*): 1 / the learned temperature, at most 100.
@@ -62,7 +64,31 @@ class CoLearningMultimodalOutput(ModelOutput):
     modality_latents: dict[str, torch.Tensor] | None = None
     modality_mask: torch.Tensor | None = None
     imputed_latents: dict[str, torch.Tensor] | None = None
+    joint_latents: torch.Tensor | None = None
     subset_logits: dict[str, torch.Tensor] | None = None
     logit_scale: torch.Tensor | None = None
     labels: torch.Tensor | None = None
+    training_outputs: dict[str, torch.Tensor] | None = None
+
+
+@dataclass
+class CoLearningManyTasksOutput(ModelOutput):
+    """What a model of many tasks returns for a batch of one of them.
+
+    Args:
+        loss (`torch.FloatTensor` of shape `()`, *optional*): The task's loss times its weight, where labels were given.
+        logits (`torch.FloatTensor` of shape `(B, C)`): Before softmax or sigmoid, C being the task's number of labels.
+        latents (`torch.FloatTensor` of shape `(B, D)`): What the classifier reads.
+        dense_latents (`torch.FloatTensor` of shape `(B, T, D)`, *optional*): Those of every token, of a dense model.
+        dense_mask (`torch.BoolTensor` of shape `(B, T)`, *optional*): Which tokens are no padding.
+        task (`str`): Which task the batch is of.
+        training_outputs (`dict[str, torch.FloatTensor]`, *optional*): Of every training head, as of students.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    latents: torch.Tensor | None = None
+    dense_latents: torch.Tensor | None = None
+    dense_mask: torch.Tensor | None = None
+    task: str | None = None
     training_outputs: dict[str, torch.Tensor] | None = None

@@ -19,10 +19,13 @@ class LatentImputation:
     step that are there together with another modality of their sample; 0 where none is.
 
     The imputation is the model's: `from_backbones(..., imputation="centroids")`, see
-    [`~hf_colearn.models.imputation.CentroidImputation`]; [`ModalityCentroids`] computes its centroids. The gradient reaches
-    the encoders of the modalities that it imputes from, too.
+    [`~hf_colearn.models.imputation.CentroidImputation`], whose centroids [`ModalityCentroids`] computes; or
+    `imputation="autoencoder"`, [`~hf_colearn.models.autoencoder_imputation.AutoencoderImputation`], a joint masked
+    autoencoder, which this is the loss of. The gradient reaches the encoders of the modalities that are imputed from, too:
+    without a label loss (alpha 1) freeze the encoders, or all latents become the same.
 
-    Source: the reconstruction of SMIL (Ma et al., AAAI 2021), there a part of meta-learning.
+    Source: the reconstruction of SMIL (Ma et al., AAAI 2021), there a part of meta-learning; of masked autoencoders (He et al.,
+    CVPR 2022) the loss on what is hidden alone.
 
     Example:
 
@@ -69,7 +72,7 @@ class LatentImputation:
         return "LatentImputation()"
 
 
-_WAY_OUT = "build it with `CoLearningForMultimodalClassification.from_backbones(..., imputation='centroids')`"
+_WAY_OUT = "build it with `CoLearningForMultimodalClassification.from_backbones(..., imputation='centroids')`, or 'autoencoder'"
 
 
 def squared_errors(imputed_BD: torch.Tensor, true_BD: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,13 @@ from docstrings import run_example
 from hf_colearn import CoLearningForMultimodalClassification, CoLearningMultimodalConfig
 from hf_colearn.hub.export import export_program
 from hf_colearn.models.fusion import FUSIONS
-from hf_colearn.models.imputation import CentroidImputation, imputable, modulated, weighted_centroids
+from hf_colearn.models.imputation import (
+    IMPUTATIONS,
+    CentroidImputation,
+    imputable,
+    modulated,
+    weighted_centroids,
+)
 from hf_colearn.models.lora import load_adapter, trained_layer, with_lora
 from refusals import Refusals, assert_refused
 
@@ -36,6 +42,13 @@ def model(num_centroids=2, modulation=False, **kwargs):
     return made.eval()
 
 
+def of_kind(kind, **kwargs):
+    """With noise where it has some."""
+    if kind == "centroids":
+        return model(modulation=True, **kwargs)
+    return tiny_modalities.model(imputation=kind, imputation_options={"hidden_dim": 5}, **kwargs).eval()
+
+
 def inputs(samples=4, names=tiny_modalities.NAMES):
     drawn = torch.Generator().manual_seed(5)
     return {f"{name}_features": torch.randn(samples, 4, generator=drawn) for name in names}
@@ -51,10 +64,10 @@ def test_a_latent_is_the_mean_of_the_centroids_by_the_softmax_of_a_linear_layer(
         for layer in made.weights:
             nn.init.zeros_(layer.weight)
             layer.bias.copy_(torch.tensor([0.0, math.log(3)]))
-    means, scales = made([torch.randn(1, 2), torch.randn(1, 2)], torch.ones(1, 2, dtype=torch.bool))
+    means, scales, _ = made([torch.randn(1, 2), torch.randn(1, 2)], torch.ones(1, 2, dtype=torch.bool))
     # the second modality: (1, -1) / 4 + 3 (1, 3) / 4 = (1, 2)
     torch.testing.assert_close(torch.cat(means), torch.tensor([[1.5, 1.5], [1.0, 2.0]]))
-    assert scales == []
+    assert scales is None
 
 
 def test_the_weights_read_the_mean_share_of_the_other_modalities_that_are_there():
@@ -65,14 +78,14 @@ def test_the_weights_read_the_mean_share_of_the_other_modalities_that_are_there(
         )  # logits 0 and z_1 + 10 z_2, or a half of it
         made.weights[0].bias.zero_()
     latents = [torch.tensor([[7.0], [7.0]]), torch.tensor([[1.0], [1.0]]), torch.tensor([[0.3], [0.3]])]
-    means, _ = made(latents, torch.tensor([[True, True, True], [False, True, False]]))
+    means = made(latents, torch.tensor([[True, True, True], [False, True, False]])).means
     # both others: (1 + 3) / 2 = 2; one: 1. The centroids are 0 and 1, so the mean is the second weight.
     torch.testing.assert_close(means[0][:, 0], torch.tensor([2.0, 1.0]).sigmoid())
 
 
 def test_one_centroid_is_the_global_mean_whatever_the_others_are():
     made = imputation(CENTROIDS[:, 1:])
-    means, _ = made([torch.randn(5, 2), torch.randn(5, 2)], torch.ones(5, 2, dtype=torch.bool))
+    means = made([torch.randn(5, 2), torch.randn(5, 2)], torch.ones(5, 2, dtype=torch.bool)).means
     assert torch.equal(means[0], torch.full((5, 2), 2.0))
 
 
@@ -82,7 +95,7 @@ def test_noise_has_the_learned_scale_and_the_imputed_latent_as_its_mean():
     noise_BD = torch.randn(1, 2)
     torch.manual_seed(0)
     torch.testing.assert_close(modulated(mean_BD, scale_BD), torch.stack([2 + noise_BD[:, 0], -torch.ones(1)], dim=1))
-    _, scales = imputation(modulation=True)([torch.randn(3, 2)] * 2, torch.ones(3, 2, dtype=torch.bool))
+    scales = imputation(modulation=True)([torch.randn(3, 2)] * 2, torch.ones(3, 2, dtype=torch.bool)).scales
     torch.testing.assert_close(scales[0], torch.full((3, 2), 0.1))
 
 
@@ -109,8 +122,9 @@ def test_which_latents_could_be_imputed():
 
 
 # ---- what the fusion sees ----
-def test_the_fusion_reads_what_is_there_and_what_is_imputed_and_the_mask_says_what_was_there():
-    made = model()
+@pytest.mark.parametrize("kind", IMPUTATIONS)
+def test_the_fusion_reads_what_is_there_and_what_is_imputed_and_the_mask_says_what_was_there(kind):
+    made = of_kind(kind)
     output = made(**inputs(), modality_mask=MASK)
     here, imputed = output.modality_latents, output.imputed_latents
     seen = [torch.where(MASK[:, i, None], here[name], imputed[name]) for i, name in enumerate(made.modalities)]
@@ -123,9 +137,9 @@ def test_the_fusion_reads_what_is_there_and_what_is_imputed_and_the_mask_says_wh
     torch.testing.assert_close(output.subset_logits["image"][2], made.fusion.classifier.bias)
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
-def test_every_fusion_imputes_and_gives_all_parameters_a_gradient(fusion):
-    made = model(fusion=fusion, modulation=True, modality_dropout=0.5).train()
+@pytest.mark.parametrize("kind, fusion", [*(("centroids", fusion) for fusion in FUSIONS), ("autoencoder", "sum")])
+def test_every_fusion_imputes_and_gives_all_parameters_a_gradient(kind, fusion):
+    made = of_kind(kind, fusion=fusion, modality_dropout=0.5).train()
     torch.manual_seed(0)
     made(**inputs(), modality_mask=MASK, labels=LABELS).loss.backward()
     assert [name for name, weight in made.named_parameters() if weight.grad is None] == []
@@ -168,8 +182,9 @@ def test_autocast_to_bfloat16_stays_close():
 
 
 # ---- saving ----
-def test_centroids_and_layers_are_saved_loaded_and_exported(tmp_path):
-    made = families.stir(model(3, modulation=True)).eval()
+@pytest.mark.parametrize("kind", IMPUTATIONS)
+def test_an_imputation_is_saved_loaded_and_exported(kind, tmp_path):
+    made = families.stir(of_kind(kind)).eval()
     made.save_pretrained(tmp_path)
     only_image = {"image_features": inputs()["image_features"]}
     expected = made(**only_image).logits
@@ -177,7 +192,7 @@ def test_centroids_and_layers_are_saved_loaded_and_exported(tmp_path):
         CoLearningForMultimodalClassification.from_pretrained(tmp_path),
         AutoModel.from_pretrained(tmp_path),
     ):
-        assert loaded.config.imputation_options == {"num_centroids": 3, "modulation": True}
+        assert loaded.config.imputation_options == made.config.imputation_options
         assert all(torch.equal(weight, loaded.state_dict()[name]) for name, weight in made.state_dict().items())
         assert torch.equal(loaded.eval()(**only_image).logits, expected)
     program = torch.export.load(export_program(made, tmp_path / "model.pt2", only_image)).module()
@@ -210,10 +225,16 @@ def an_imputation_that_is_none(folder):
     tiny_modalities.model(imputation="mean")
 
 
-@refusals.case(ValueError, "imputation_options names ['clusters']", "num_centroids, modulation")
+@refusals.case(ValueError, "imputation_options names ['clusters']", "'centroids' are num_centroids, modulation")
 def an_option_that_is_none(folder):
     yield
     tiny_modalities.model(imputation="centroids", imputation_options={"clusters": 3})
+
+
+@refusals.case(ValueError, "names ['num_centroids']", "'autoencoder' are hidden_dim, num_layers, mask_probability")
+def an_option_of_the_other_kind(folder):
+    yield
+    tiny_modalities.model(imputation="autoencoder", imputation_options={"num_centroids": 3})
 
 
 @refusals.case(ValueError, "imputation_options={'num_centroids': 3} without an imputation", "imputation='centroids'")
@@ -232,6 +253,24 @@ def no_centroid(folder):
 def a_modulation_that_is_a_number(folder):
     yield
     tiny_modalities.model(imputation="centroids", imputation_options={"modulation": 0.1})
+
+
+@refusals.case(ValueError, "hidden_dim=0 of the imputation", "at least 1")
+def an_autoencoder_of_no_width(folder):
+    yield
+    tiny_modalities.model(imputation="autoencoder", imputation_options={"hidden_dim": 0})
+
+
+@refusals.case(ValueError, "num_layers=True of the imputation", "at least 1")
+def an_autoencoder_of_no_layers(folder):
+    yield
+    tiny_modalities.model(imputation="autoencoder", imputation_options={"num_layers": True})
+
+
+@refusals.case(ValueError, "mask_probability=1 is no probability", "0 to below 1")
+def an_autoencoder_that_hides_everything(folder):
+    yield
+    tiny_modalities.model(imputation="autoencoder", imputation_options={"mask_probability": 1})
 
 
 @refusals.case(TypeError, "imputation_options=3 is a int", "pass a dict")

@@ -107,7 +107,8 @@ def test_gives_fused_and_modality_outputs_and_every_subset(fusion):
     assert list(output.subset_logits) == ["image", "text", "sound", "image_text", "image_sound", "text_sound"]
     torch.testing.assert_close(output.loss, F.cross_entropy(output.logits, LABELS))
     assert torch.equal(output.labels, LABELS)
-    ignored = ["latents", "modality_latents", "imputed_latents", "logit_scale", "labels", "training_outputs"]
+    ignored = ["latents", "modality_latents", "imputed_latents", "joint_latents", "logit_scale", "labels"]
+    ignored += ["training_outputs"]
     assert made.config.keys_to_ignore_at_inference == ignored
 
 

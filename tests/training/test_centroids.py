@@ -214,9 +214,15 @@ def a_student(folder):
 @refusals.case(ValueError, "OGM balances the latents and logits of what is there", "leave one of them out")
 def a_balance_method(folder):
     net = tiny_modalities.model(imputation="centroids", imputation_options={"num_centroids": 2})
-    run = tiny_modalities.trainer(OGM(), net, folder=folder / "out", callbacks=[ModalityCentroids()])
     yield
-    run.train()
+    tiny_modalities.trainer(OGM(), net, folder=folder / "out", callbacks=[ModalityCentroids()])
+
+
+@refusals.case(ValueError, "CoLearningForMultimodalClassification has none", "imputation='centroids'")
+def an_autoencoder(folder):
+    net = tiny_modalities.model(imputation="autoencoder")
+    yield
+    tiny_modalities.trainer(None, net, folder=folder / "out", callbacks=[ModalityCentroids()])
 
 
 @refusals.case(ValueError, "the training set is a stream (IterableDataset)", "pass a `datasets.Dataset`")
