@@ -14,6 +14,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from hf_colearn.data.sample_ids import LABELS
 from hf_colearn.objectives.objective import CoLearningBatch
 from hf_colearn.utils.callback import CoLearningCallback
+from hf_colearn.utils.checks import check_integer, is_number
 
 
 class MomentumEncoder(CoLearningCallback):
@@ -26,6 +27,9 @@ class MomentumEncoder(CoLearningCallback):
 
     Args:
         decay (`float`): d, from 0 up to but not 1.
+        first_decay (`float`, *optional*): What d is in the first step, from where it rises linearly; `decay` by default. A
+            student from random weights changes fast at first, and an average that lags behind is of little use.
+        ramp_steps (`int`, *optional*, defaults to 0): After how many optimizer steps d is `decay`.
 
     Raises:
         ValueError: If it is another number; in the trainer, if the weights are sharded.
@@ -33,12 +37,20 @@ class MomentumEncoder(CoLearningCallback):
 
     of_student = ("_student", "_average", "_saved")  # the attributes that hold the student's weights and their average
 
-    def __init__(self, decay: float):
-        if isinstance(decay, bool) or not 0 <= decay < 1:
+    def __init__(self, decay: float, first_decay: float | None = None, ramp_steps: int = 0):
+        self.decay, self.first_decay = decay, decay if first_decay is None else first_decay
+        for name, value in (("decay", decay), ("first_decay", self.first_decay)):
+            if not is_number(value) or not 0 <= value < 1:
+                raise ValueError(
+                    f"{name}={value} of the momentum encoder: pass a number from 0 up to but not 1, such as 0.999."
+                )
+        check_integer("ramp_steps", ramp_steps)
+        if (first_decay is None) != (ramp_steps == 0):
             raise ValueError(
-                f"decay={decay} of the momentum encoder: pass a number from 0 up to but not 1, such as 0.999."
+                f"first_decay={first_decay} and ramp_steps={ramp_steps}: a ramp of the decay needs both, such as "
+                "first_decay=0.9, ramp_steps=1000."
             )
-        self.decay = decay
+        self.ramp_steps = ramp_steps
         self._student: Any = None
         self._average: Any = None
         self._saved: Mapping[str, Any] | None = None  # of a checkpoint, until the average is made
@@ -73,13 +85,18 @@ class MomentumEncoder(CoLearningCallback):
 
     def on_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
         if not optimizer.step_was_skipped:  # as fp16 does where a gradient overflows
-            self.update()
+            self.update(state.global_step)
+
+    def decay_at(self, step: int) -> float:
+        """d after so many optimizer steps."""
+        share = min(step / self.ramp_steps, 1.0) if self.ramp_steps else 1.0
+        return self.first_decay + share * (self.decay - self.first_decay)
 
     @torch.no_grad()
-    def update(self) -> None:
+    def update(self, step: int) -> None:
         """Takes the student's weights of this moment in; statistics of batches are the student's own."""
         weights = [weight.float() for weight in self._student.parameters()]  # half precisions cannot hold small steps
-        get_ema_multi_avg_fn(self.decay)(list(self.average.parameters()), weights, None)
+        get_ema_multi_avg_fn(self.decay_at(step))(list(self.average.parameters()), weights, None)
         for averaged, buffer in zip(self.average.buffers(), self._student.buffers(), strict=True):
             averaged.copy_(buffer)
 
