@@ -14,6 +14,8 @@ from mechanism_cases import CASES, SAMPLES, Fit, difference
 
 SECOND_STEP = range(8, SAMPLES)
 every_case = pytest.mark.parametrize("name", list(CASES))
+# What a term says of a sample that it compares with the others depends on the micro-batch, and needs neither label nor target.
+without_comparison = pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.compares])
 
 
 def learned(fit, case):
@@ -25,7 +27,7 @@ def learned(fit, case):
     return all(head in moved for head in case.heads)
 
 
-@every_case
+@without_comparison
 def test_a_step_is_the_same_in_one_batch_and_in_eight_of_one(name, tmp_path):
     whole = Fit(CASES[name], tmp_path).train()
     pieces = Fit(CASES[name], tmp_path, per_device_train_batch_size=1, gradient_accumulation_steps=8).train()
@@ -61,7 +63,7 @@ def test_bf16_is_finite_and_near_to_float32(name, tmp_path):
     assert 0 < difference(fit.weights, full.weights) < 0.1
 
 
-@every_case
+@without_comparison
 def test_in_a_step_in_which_nothing_counts_the_losses_are_0_and_no_weight_moves(name, tmp_path):
     lacking = {"unlabelled": SECOND_STEP, "unpaired": SECOND_STEP}
     one, two = (Fit(CASES[name], tmp_path, max_steps=steps, **lacking).train() for steps in (1, 2))
