@@ -16,6 +16,7 @@ _LIVES_IN = {
     "LatentMatching": "objectives.latent_matching",
     "ContrastiveAlignment": "objectives.contrastive_alignment",
     "DistributionAlignment": "objectives.distribution_alignment",
+    "MaskedLatentPrediction": "objectives.masked_latents",
     "MisalignedPairs": "objectives.misaligned_pairs",
     "Consistency": "objectives.consistency",
     "SoftLabels": "objectives.soft_labels",
@@ -166,6 +167,7 @@ if TYPE_CHECKING:
     from hf_colearn.objectives.distribution_alignment import DistributionAlignment
     from hf_colearn.objectives.latent_imputation import LatentImputation
     from hf_colearn.objectives.latent_matching import LatentMatching
+    from hf_colearn.objectives.masked_latents import MaskedLatentPrediction
     from hf_colearn.objectives.misaligned_pairs import MisalignedPairs
     from hf_colearn.objectives.objective import CoLearningBatch, Objective
     from hf_colearn.objectives.soft_labels import SoftLabels

@@ -92,7 +92,8 @@ def frames(unlabelled, unpaired):
 
 def partial_frames(unlabelled, unpaired):
     """Those of an unpaired sample are all padding: there is nothing to hide or to predict."""
-    mask = [[int(step < length and row not in unpaired) for step in range(STEPS)] for row, length in enumerate(LENGTHS)]
+    lengths = [0 if row in unpaired else length for row, length in enumerate(LENGTHS)]
+    mask = [[int(step < length) for step in range(STEPS)] for length in lengths]
     dataset = frames(unlabelled, unpaired)["train_dataset"].remove_columns("attention_mask")
     return {"train_dataset": dataset.add_column("attention_mask", mask)}
 

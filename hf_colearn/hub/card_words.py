@@ -33,6 +33,8 @@ _OBJECTIVES = {
     "DenseMatching": "its latents of every position were pulled to those of {teacher}",
     "VokenClassification": "a training head told which image belongs to every token",
     "LatentImputation": "the latents that it imputes for absent modalities were pulled to true ones",
+    "MaskedLatentPrediction": "at hidden positions of its input it predicted what an average of itself makes of the whole "
+    "input, for which no teacher is needed",
 }
 _OF_OBJECTIVES = ("Combined", "MisalignedPairs")  # which hold others
 _INPUTS = {"audio": "audio", "feature": "precomputed features", "image": "images", "text": "text"}
