@@ -9,6 +9,7 @@ from .heads import check_choice, check_width
 from .pooling import POOLINGS
 from .prototypes import check_prototypes
 from .training_heads import check_training_heads
+from .trunk_configuration import TrunkBackboneConfig  # noqa: F401  so that a student's `config.json` is known by it
 
 
 HEADS = ("bottleneck", "auxiliary", "prototypes")

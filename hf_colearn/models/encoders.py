@@ -15,6 +15,7 @@ from .student import (
     CoLearningForSequenceClassification,
     CoLearningStudent,
 )
+from .trunk_configuration import TrunkBackboneConfig
 
 
 # By what the backbone calls its input.
@@ -24,12 +25,22 @@ STUDENTS: dict[str, type[CoLearningStudent]] = {
     "input_features": CoLearningForAudioClassification,
     "input_ids": CoLearningForSequenceClassification,
 }
+# By the kind of a trunk's stem.
+STUDENTS_OF_STEMS: dict[str, type[CoLearningStudent]] = {
+    "patches": CoLearningForImageClassification,
+    "frames": CoLearningForAudioClassification,
+    "tokens": CoLearningForSequenceClassification,
+    "features": CoLearningForFeatureClassification,
+    "table": CoLearningForFeatureClassification,
+}
 
 
 def student_class_for(config: PreTrainedConfig) -> type[CoLearningStudent]:
     """The class of students that takes what the backbone takes; a ValueError if there is none."""
     if config.model_type == FeatureBackboneConfig.model_type:
         return CoLearningForFeatureClassification
+    if config.model_type == TrunkBackboneConfig.model_type:
+        return STUDENTS_OF_STEMS[config.stem["kind"]]
     if type(config) not in MODEL_MAPPING:
         raise ValueError(f"'{config.model_type}' is no backbone of AutoModel: choose another.")
     backbone_class = MODEL_MAPPING[type(config)]

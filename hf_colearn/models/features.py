@@ -13,6 +13,7 @@ from transformers.utils import can_return_tuple
 from .configuration import CoLearningStudentConfig, FeatureBackboneConfig
 from .outputs import CoLearningStudentOutput
 from .student_base import CoLearningStudent
+from .trunk_configuration import TrunkBackboneConfig
 
 
 class FeatureBackbone(PreTrainedModel):
@@ -88,7 +89,8 @@ class CoLearningForFeatureClassification(CoLearningStudent):
     def __init__(self, config: CoLearningStudentConfig):
         if config.head == "auxiliary":
             raise ValueError("head='auxiliary': a student of features has head='bottleneck' or 'prototypes'.")
-        if not isinstance(config.backbone_config, FeatureBackboneConfig):
+        is_trunk = config.backbone_config.model_type == TrunkBackboneConfig.model_type
+        if not is_trunk and not isinstance(config.backbone_config, FeatureBackboneConfig):
             # With trust_remote_code the configuration's code is loaded apart from the model's, as other classes.
             config.backbone_config = FeatureBackboneConfig.from_dict(config.backbone_config.to_dict())
         super().__init__(config)

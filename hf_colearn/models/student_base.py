@@ -38,6 +38,7 @@ from .pooling import pool_outputs
 from .prototypes import PrototypeHead, as_class_vectors, check_vectors_are_there, with_classes
 from .short_clips import fill_first_frame, masks_spans, takes_waveforms, without_impossible_spans
 from .training_heads import make_training_heads, training_outputs
+from .trunk import as_own_config
 
 
 logger = logging.get_logger(__name__)
@@ -62,6 +63,7 @@ class CoLearningStudent(CheckedModel):
     input_names: tuple[str, ...] = ()  # what `forward` takes besides labels and options
 
     def __init__(self, config: CoLearningStudentConfig):
+        config.backbone_config = as_own_config(config.backbone_config)
         super().__init__(config)
         if config.latent_dim is None:
             raise ValueError("latent_dim is missing: pass the teacher's width, `latent_dim=bank.dim`.")
@@ -113,7 +115,8 @@ class CoLearningStudent(CheckedModel):
     def _default_pooling(self) -> str:
         if is_convolutional(self.config.backbone_config) or pools_without_weights(self._encoder):
             return "pooler"
-        has_cls = not is_causal(self.backbone) and self.config.backbone_config.model_type != "videomae"
+        without_cls = self.config.backbone_config.model_type in ("videomae", "colearning_trunk")
+        has_cls = not is_causal(self.backbone) and not without_cls
         return "cls" if has_cls else "mean"
 
     @classmethod
