@@ -28,14 +28,15 @@ class UnpairedBatches(torch.utils.data.Dataset):
     row of another. [`CoLearningTrainer`] trains a [`CoLearningForManyTasks`] on them.
 
     Every batch is of one task. **Shares.** A task has \\(w_t / \sum_s w_s\\) of an epoch's groups of batches, as near as whole
-    groups allow and one at least, in an order that is shuffled. With `every="step"` a group is an optimizer step: all its
-    micro-batches, on all processes, so that 8 micro-batches of 1 are one of 8. With `every="micro_batch"` it is one batch of
-    every process, and an optimizer step has those of several tasks.
+    groups allow. With `every="step"` a group is an optimizer step: all its micro-batches, on all processes, so
+    that 8 micro-batches of 1 are one of 8. With `every="micro_batch"` it is one batch of every process, and an optimizer step
+    has those of several tasks: of two tasks of one weight and 2 micro-batches a step, one each. Groups of a task follow each
+    other at even distances, from a start that is drawn: group k of g is at (k + u) / g of the epoch, u uniform in [0, 1).
 
-    **Epoch.** The task that is largest for its weight is passed once; the others are repeated, or not seen whole. Every pass
-    over a task's samples is shuffled anew, and a batch in which one ends is filled from the next, so that all batches are
-    full. Tasks and samples follow from (seed, epoch) alone: a resumed run, and one with other processes or accumulation, sees
-    those that it would have seen.
+    **Epoch.** The shortest in which every task is passed once: the one that is largest for its weight just so, and the others
+    again and again. Every pass over a task's samples is shuffled anew, and a batch in which one ends is filled from the next,
+    so that all batches are full. Tasks and samples follow from (seed, epoch) alone: a resumed run sees those that it would
+    have seen, and two processes together those of one with twice the batch.
 
     A sample is a dictionary of its columns and `"task"`. Of a task's labels any may be missing. Sample ids, where there is a
     teacher, are numbers of all tasks' samples in their order; or those of the column `id_column`, where the data sets have
@@ -119,9 +120,8 @@ class UnpairedBatches(torch.utils.data.Dataset):
     def groups_of_epoch(self, group_size: int, multiple: int = 1) -> dict[str, int]:
         """How many groups of so many samples every task has in an epoch, which together are a multiple of that number."""
         passes = {task: -(-len(dataset) // group_size) for task, dataset in self.datasets.items()}
-        largest = max(self.datasets, key=lambda task: passes[task] / self.shares[task])
-        total = passes[largest] / self.shares[largest]
-        groups = {task: max(round(share * total), 1) for task, share in self.shares.items()}
+        total = max(passes[task] / share for task, share in self.shares.items())
+        groups = {task: round(share * total) for task, share in self.shares.items()}
         while sum(groups.values()) % multiple:  # to the one that has least of its share
             lacks = {task: share * (sum(groups.values()) + 1) - groups[task] for task, share in self.shares.items()}
             groups[max(lacks, key=lambda task: lacks[task])] += 1
@@ -231,9 +231,14 @@ class UnpairedSampler(Sampler[int]):
             _passes(self._data.rows(task), np.random.default_rng([self._seed, epoch, place]))
             for place, task in enumerate(self._data.datasets)
         ]
-        order = np.repeat(np.arange(len(samples)), list(self._groups.values()))
-        for task in np.random.default_rng([self._seed, epoch]).permutation(order):
+        for task in self._order(np.random.default_rng([self._seed, epoch])):
             yield from itertools.islice(samples[task], self._size)
+
+    def _order(self, rng: np.random.Generator) -> np.ndarray:
+        """The task of every group, by number."""
+        counts = list(self._groups.values())
+        places = [(np.arange(count) + rng.random()) / count for count in counts]
+        return np.repeat(np.arange(len(counts)), counts)[np.argsort(np.concatenate(places), kind="stable")]
 
 
 def _passes(rows: range, rng: np.random.Generator) -> Iterator[int]:
