@@ -16,6 +16,7 @@ _LIVES_IN = {
     "LatentMatching": "objectives.latent_matching",
     "ContrastiveAlignment": "objectives.contrastive_alignment",
     "DistributionAlignment": "objectives.distribution_alignment",
+    "DistributionMatching": "objectives.distribution_matching",
     "MaskedLatentPrediction": "objectives.masked_latents",
     "MisalignedPairs": "objectives.misaligned_pairs",
     "Consistency": "objectives.consistency",
@@ -77,6 +78,7 @@ _LIVES_IN = {
     "Noisy": "teachers.pairing",
     "Mismatched": "teachers.pairing",
     "PairedFraction": "teachers.pairing",
+    "Drawn": "teachers.drawn",
     "ConstantTarget": "teachers.null_controls",
     "RandomPrototypes": "teachers.null_controls",
     "Permuted": "teachers.null_controls",
@@ -93,6 +95,9 @@ _LIVES_IN = {
     "CoLearningForMaskedLM": "models.masked_lm",
     "FeatureBackboneConfig": "models.configuration",
     "CoLearningForFeatureClassification": "models.features",
+    "CoLearningForManyTasks": "models.many_tasks",
+    "CoLearningManyTasksConfig": "models.many_tasks_configuration",
+    "TrunkBackboneConfig": "models.trunk_configuration",
     "CoLearningMultimodalConfig": "models.multimodal_configuration",
     "CoLearningForMultimodalClassification": "models.multimodal",
     "MultimodalCollator": "data.multimodal",
@@ -102,6 +107,11 @@ _LIVES_IN = {
     "classification_metrics": "evaluation.metrics",
     "multi_label_metrics": "evaluation.multi_label",
     "regression_metrics": "evaluation.regression",
+    "co_train": "co_training.co_train",
+    "CoTrainingResult": "co_training.result",
+    "FrozenView": "co_training.frozen",
+    "PromptedTexts": "co_training.frozen",
+    "PipelineTexts": "co_training.frozen",
     "save_run": "experiments.scoring",
     "teacher_check": "analysis.teacher_check",
 }
@@ -128,6 +138,9 @@ if TYPE_CHECKING:
     from hf_colearn.balance.ogm import OGM
     from hf_colearn.balance.pmr import PMR
     from hf_colearn.balance.recon_boost import ReconBoost
+    from hf_colearn.co_training.co_train import co_train
+    from hf_colearn.co_training.frozen import FrozenView, PipelineTexts, PromptedTexts
+    from hf_colearn.co_training.result import CoTrainingResult
     from hf_colearn.data.multimodal import MultimodalCollator
     from hf_colearn.data.sample_ids import with_sample_ids
     from hf_colearn.data.unpaired import UnpairedBatches, UnpairedCollator
@@ -148,6 +161,8 @@ if TYPE_CHECKING:
     from hf_colearn.experiments.scoring import save_run
     from hf_colearn.models.configuration import CoLearningStudentConfig, FeatureBackboneConfig
     from hf_colearn.models.features import CoLearningForFeatureClassification
+    from hf_colearn.models.many_tasks import CoLearningForManyTasks
+    from hf_colearn.models.many_tasks_configuration import CoLearningManyTasksConfig
     from hf_colearn.models.masked_lm import CoLearningForMaskedLM
     from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
     from hf_colearn.models.multimodal_configuration import CoLearningMultimodalConfig
@@ -156,6 +171,7 @@ if TYPE_CHECKING:
         CoLearningForImageClassification,
         CoLearningForSequenceClassification,
     )
+    from hf_colearn.models.trunk_configuration import TrunkBackboneConfig
     from hf_colearn.objectives.caption_generation import CaptionGeneration
     from hf_colearn.objectives.class_concepts import ClassConcepts
     from hf_colearn.objectives.combined import Combined
@@ -165,6 +181,7 @@ if TYPE_CHECKING:
     from hf_colearn.objectives.cyclic_translation import CyclicTranslation
     from hf_colearn.objectives.dense_matching import DenseMatching
     from hf_colearn.objectives.distribution_alignment import DistributionAlignment
+    from hf_colearn.objectives.distribution_matching import DistributionMatching
     from hf_colearn.objectives.latent_imputation import LatentImputation
     from hf_colearn.objectives.latent_matching import LatentMatching
     from hf_colearn.objectives.masked_latents import MaskedLatentPrediction
@@ -174,6 +191,7 @@ if TYPE_CHECKING:
     from hf_colearn.objectives.voken_classification import VokenClassification
     from hf_colearn.teachers.bank import TeacherBank
     from hf_colearn.teachers.class_vectors import class_means, class_vectors
+    from hf_colearn.teachers.drawn import Drawn
     from hf_colearn.teachers.encoder import FrozenEncoder
     from hf_colearn.teachers.few_shot_prototypes import few_shot_prototypes
     from hf_colearn.teachers.graph_vectors import graph_vectors, permuted_classes, wordnet_vectors

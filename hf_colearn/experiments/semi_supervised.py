@@ -5,14 +5,12 @@ Shapes: N training samples, C classes, D dimensions of a latent, F features of t
 """
 
 import copy
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PrinterCallback
 
@@ -20,7 +18,8 @@ from hf_colearn.alpha.schedules import ConstantAlpha
 from hf_colearn.analysis.statistics.compare import Kind
 from hf_colearn.analysis.teacher_check import TeacherCheck, teacher_check
 from hf_colearn.arguments import CoLearningArguments
-from hf_colearn.data.labels import labelled_rows
+from hf_colearn.co_training.labels import labelled, labels_of, relabelled
+from hf_colearn.co_training.selection import with_own_labels
 from hf_colearn.data.sample_ids import NO_LABEL
 from hf_colearn.data.splits import hide_labels
 from hf_colearn.experiments.arms import ArmPlan, TunedArm
@@ -239,55 +238,6 @@ class SemiSupervised:
 
 
 # ---- labels ----
-def labels_of(dataset: Dataset) -> np.ndarray:
-    """The classes `(N,)`, -100 where there is none."""
-    return np.asarray(dataset.with_format("numpy")["labels"][:])
-
-
-def labelled(dataset: Dataset) -> Dataset:
-    """The samples that have a label."""
-    return dataset.select(np.flatnonzero(labelled_rows(dataset, "labels")))
-
-
-def relabelled(dataset: Dataset, labels: np.ndarray) -> Dataset:
-    """The dataset with other `labels`: classes `(N,)` or probabilities `(N, C)`."""
-    changed = dataset.with_format(None).remove_columns("labels").add_column("labels", list(labels))
-    return changed.with_format(dataset.format["type"], **dataset.format["format_kwargs"])
-
-
-def with_own_labels(logits_NC: np.ndarray, labels_N: np.ndarray, share: float) -> np.ndarray:
-    """Labels `(N,)` with predictions where there was none: of each predicted class the most confident share, rounded up.
-
-    Shares of each class, and no one threshold, so that a student that is sure of one class alone does not flood the others
-    (Blum & Mitchell, 1998, take the n most confident of each class).
-
-    Args:
-        logits_NC (`np.ndarray` of shape `(N, C)`): Of all samples.
-        labels_N (`np.ndarray` of shape `(N,)`): Classes, -100 where there is none.
-        share (`float`): Above 0, up to 1.
-
-    Example:
-
-    ```python
-    >>> import numpy as np
-    >>> from hf_colearn.experiments.semi_supervised import with_own_labels
-
-    >>> logits = np.array([[9.0, 0.0], [5.0, 0.0], [1.0, 0.0], [0.0, 2.0]])
-    >>> with_own_labels(logits, np.array([1, -100, -100, -100]), share=0.5).tolist()
-    [1, 0, -100, 1]
-    ```
-    """
-    if not 0 < share <= 1:
-        raise ValueError(f"share={share} adds no prediction: pass a share above 0, up to 1.")
-    confidences_N, classes_N = torch.from_numpy(logits_NC).float().softmax(dim=-1).max(dim=-1)
-    confidences, classes, labels = confidences_N.numpy(), classes_N.numpy(), labels_N.copy()
-    for label in np.unique(classes):
-        candidates = np.flatnonzero((labels_N == NO_LABEL) & (classes == label))
-        order = np.argsort(-confidences[candidates], kind="stable")
-        labels[candidates[order[: math.ceil(share * len(candidates))]]] = label
-    return labels
-
-
 def class_probabilities(latents_ND: np.ndarray, labels_N: np.ndarray) -> np.ndarray:
     """What a logistic regression on the labelled samples' latents says of all, `(N, C)` float32; 0 and 1 of the labelled.
 

@@ -16,6 +16,7 @@ from hf_colearn.analysis.report.balance import section_balance
 from hf_colearn.analysis.report.budget import section_budget
 from hf_colearn.analysis.report.by_modality import PartComparison, compare_parts, main_parts
 from hf_colearn.analysis.report.class_names import are_numbers
+from hf_colearn.analysis.report.co_training import section_co_training
 from hf_colearn.analysis.report.fairness import section_fairness
 from hf_colearn.analysis.report.latents import section_latents
 from hf_colearn.analysis.report.merged_results import MergedResults, arms_to_show
@@ -41,6 +42,7 @@ SECTIONS: tuple[Callable[[MergedResults], Section | None], ...] = (
     section_zero_shot,
     section_tests,
     section_training,
+    section_co_training,
     section_balance,
     section_latents,
     section_modalities,
