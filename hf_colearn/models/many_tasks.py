@@ -192,15 +192,14 @@ class CoLearningForManyTasks(CheckedModel):
             ValueError: If there is no such task, or if it has several modalities.
 
         Returns:
-            [`CoLearningStudent`]: As its modality's kind has it, such as a [`CoLearningForImageClassification`] of patches, with
-            `stem` and `trunk` in its backbone.
+            [`CoLearningStudent`]: As its modality's kind has it, such as a [`CoLearningForImageClassification`] of patches.
         """
         task = self._task_of(name)
         spec = self.config.tasks[task]
         if len(spec["modalities"]) > 1:
             raise ValueError(
-                f"the task '{task}' has the modalities {', '.join(spec['modalities'])}, and a student has one: predict with the "
-                "whole model, or train a task of one of them, with the same `head`."
+                f"the task '{task}' has the modalities {', '.join(spec['modalities'])}, and a student has one: predict with "
+                "the whole model, or train a task of one of them, with the same `head`."
             )
         modality = spec["modalities"][0]
         backbone = TrunkBackboneConfig(
@@ -304,7 +303,7 @@ class CoLearningForManyTasks(CheckedModel):
     def _known(self, task: str | None) -> str:
         if task is None and len(self.tasks) == 1:
             return self.tasks[0]
-        if task not in self.tasks:
+        if task is None or task not in self.tasks:
             raise ValueError(f"task={task!r} is none of the model's: pass one of {', '.join(self.tasks)}.")
         return task
 

@@ -81,7 +81,10 @@ class CoLearningManyTasksConfig(CheckedConfig):
     @property
     def heads(self) -> dict[str, dict[str, Any]]:
         """The first task of every head, by the head's name."""
-        return {task["head"]: task for task in reversed([*self.tasks.values()])}
+        heads: dict[str, dict[str, Any]] = {}
+        for task in self.tasks.values():
+            heads.setdefault(task["head"], task)
+        return heads
 
     def inputs_of(self, task: str) -> dict[str, tuple[str, ...]]:
         """What a task's modalities are given, by modality."""
@@ -133,7 +136,7 @@ def _checked_task(name: str, given: Any, stems: Mapping[str, Any]) -> dict[str, 
         task["problem_type"] = "regression"
     if task["problem_type"] is not None:
         check_choice(f"problem_type of task '{name}'", task["problem_type"], PROBLEM_TYPES)
-    weight = task["weight"]
+    weight: Any = task["weight"]
     if isinstance(weight, bool) or not isinstance(weight, Real) or not 0 <= weight < float("inf"):
         raise ValueError(f"weight={weight!r} of task '{name}' is no weight: pass 0 or more.")
     return {option: modalities if option == "modalities" else task[option] for option in _OF_TASK}

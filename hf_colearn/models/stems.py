@@ -61,8 +61,8 @@ class PatchStem(Stem):
     def forward(self, pixel_values: torch.Tensor) -> Tokens:
         if pixel_values.shape[1:] != self.shape:
             raise ValueError(
-                f"the images are of shape {tuple(pixel_values.shape)}: pass [B, {', '.join(map(str, self.shape))}], or build the "
-                "stem with their image_size and num_channels."
+                f"the images are of shape {tuple(pixel_values.shape)}: pass [B, {', '.join(map(str, self.shape))}], or build "
+                "the stem with their image_size and num_channels."
             )
         return self.placed(self.projection(pixel_values.to(self.projection.weight.dtype)).flatten(2).mT), None
 
@@ -136,8 +136,8 @@ class FeatureStem(Stem):
 
 
 class TableStem(Stem):
-    r"""The columns of a table `[B, F]`, standardised: column j becomes the token \\(x_j w_j + b_j\\), as a numerical feature does
-    in FT-Transformer (Gorishniy et al., NeurIPS 2021, section 3.3); \\(b_j\\) is its position's embedding."""
+    r"""The columns of a table `[B, F]`, standardised: column j becomes the token \\(x_j w_j + b_j\\), as a numerical feature
+    does in FT-Transformer (Gorishniy et al., NeurIPS 2021, section 3.3); \\(b_j\\) is its position's embedding."""
 
     def __init__(self, options: Mapping[str, Any], width: int):
         super().__init__(options, width, options["num_columns"])

@@ -30,8 +30,8 @@ class TrunkBackboneConfig(PreTrainedConfig):
     r"""Configuration of a [`~hf_colearn.models.trunk.TrunkBackbone`]: one modality's stem and a trunk of transformer layers.
 
     Args:
-        stem (`dict`): Its `"kind"` and options: `{"kind": "patches", "image_size", "patch_size", "num_channels": 3}`, sizes as a
-            number or `[height, width]`; `{"kind": "frames", "num_bands", "max_length", "patch_length": 4}` of spectrograms, a
+        stem (`dict`): Its `"kind"` and options: `{"kind": "patches", "image_size", "patch_size", "num_channels": 3}`, sizes as
+            a number or `[height, width]`; `{"kind": "frames", "num_bands", "max_length", "patch_length": 4}` of spectrograms, a
             token for every `patch_length` of at most `max_length` frames; `{"kind": "tokens", "vocab_size", "max_length"}`;
             `{"kind": "features", "feature_dim", "num_tokens": 1, "max_length": 1, "standardized": False}`, where a single
             vector becomes `num_tokens` tokens, or each of at most `max_length` vectors one; `{"kind": "table",
@@ -149,8 +149,8 @@ def _check_lengths(name: str, options: Mapping[str, Any]) -> None:
         )
     elif "num_tokens" in options and options["num_tokens"] > 1 and options["max_length"] > 1:
         raise ValueError(
-            f"num_tokens={options['num_tokens']} and max_length={options['max_length']} of '{name}': one vector becomes several "
-            "tokens, or each of several vectors one. Leave one of them out."
+            f"num_tokens={options['num_tokens']} and max_length={options['max_length']} of '{name}': one vector becomes "
+            "several tokens, or each of several vectors one. Leave one of them out."
         )
 
 
