@@ -26,6 +26,7 @@ _OBJECTIVES = {
     "Consistency": "its predictions of two views of a sample were pulled together, for which no teacher is needed",
     "ContrastiveAlignment": "a contrastive loss pulled the modalities of a sample together",
     "DistributionAlignment": "the predictions of its modalities were pulled together",
+    "DistributionMatching": "the distribution of its latents was pulled to that of {teacher}, without pairs",
     "ClassConcepts": "a training head answered questions about the class of a sample",
     "CrossModalMining": "its latents were pulled to those of the samples that are nearest in another modality",
     "CyclicTranslation": "its latents were translated into what {teacher} gives for the other modality",
