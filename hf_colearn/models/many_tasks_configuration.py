@@ -2,7 +2,6 @@
 
 import keyword
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from typing import Any
 
 from torch import nn
@@ -137,7 +136,7 @@ def _checked_task(name: str, given: Any, stems: Mapping[str, Any]) -> dict[str, 
     if task["problem_type"] is not None:
         check_choice(f"problem_type of task '{name}'", task["problem_type"], PROBLEM_TYPES)
     weight: Any = task["weight"]
-    if isinstance(weight, bool) or not isinstance(weight, Real) or not 0 <= weight < float("inf"):
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < float("inf"):
         raise ValueError(f"weight={weight!r} of task '{name}' is no weight: pass 0 or more.")
     return {option: modalities if option == "modalities" else task[option] for option in _OF_TASK}
 
