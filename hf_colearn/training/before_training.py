@@ -16,6 +16,7 @@ def check_before_training(trainer: Any) -> None:
     """Refuses data, pairs, metrics and outputs that do not fit, before anything is written."""
     dataset, model, collate = trainer.train_dataset, trainer.model, trainer.batches.collate_of_user
     task_checks.data_are_of_tasks(dataset, model)
+    task_checks.losses_are_the_models(model, trainer.compute_loss_func, trainer.args)
     is_unpaired = isinstance(dataset, UnpairedBatches)
     fits = task_checks.unpaired_data_fit if is_unpaired else data_checks.training_data_fits
     fits(dataset, trainer.args, model, trainer.teachers, trainer.alpha, collate)

@@ -10,6 +10,7 @@ from hf_colearn.models.checkpoint import CheckedModel
 from hf_colearn.models.heads import label_mask
 from hf_colearn.models.imputation import imputable
 from hf_colearn.models.lora import base_model
+from hf_colearn.models.many_tasks import CoLearningForManyTasks
 from hf_colearn.models.modality_mask import mask_of_batch
 from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
 from hf_colearn.objectives.dense_matching import dense_term
@@ -18,7 +19,10 @@ from hf_colearn.objectives.objective import IMPUTABLE, LABELLED, CoLearningBatch
 from hf_colearn.utils.distributed import mean_over_processes
 
 
-TASK = "labels"  # the labels that count, of a multimodal model also those of every modality's samples
+TASK = (
+    "labels"  # the labels that count, of a multimodal model also those of every modality's samples; or of every task
+)
+_OF_TASK_LOSS = "labels of the task's loss"  # their number, which the loss that is logged is a mean over
 
 
 def counts_its_labels(model: Any) -> bool:
@@ -27,7 +31,8 @@ def counts_its_labels(model: Any) -> bool:
 
 
 def label_counts(model: Any, labels: Any, inputs: Mapping[str, Any]) -> torch.Tensor | None:
-    """How many labels of a micro-batch count; of a multimodal model followed by those of every modality, `(1 + M,)`."""
+    """How many labels of a micro-batch count, `(1,)`; of a multimodal model followed by those of every modality, `(1 + M,)`; of
+    a model of many tasks by task, `(K,)`."""
     if not isinstance(labels, torch.Tensor):
         return None  # none, or of a form that the model alone knows
     base = base_model(model)
@@ -57,6 +62,9 @@ def step_counts(model: Any, batches: Sequence[Mapping[str, Any]]) -> dict[str, t
     sums = torch.cat([torch.stack(counts).sum(0).float() for counts in found.values()])
     means = mean_over_processes(sums / len(batches))
     counts = dict(zip(found, means.split(sizes), strict=True))
+    if TASK in counts:
+        is_by_task = isinstance(base, CoLearningForManyTasks)
+        counts[_OF_TASK_LOSS] = counts[TASK].sum().view(1) if is_by_task else counts[TASK][:1]
     return {name: mean if name == TASK else mean.squeeze(0) for name, mean in counts.items()}
 
 
@@ -74,4 +82,4 @@ def of_terms(batch: CoLearningBatch) -> dict[str, torch.Tensor]:
     ]
     counts = dict(named)
     counts |= {"imputation": of_step[IMPUTABLE]} if IMPUTABLE in of_step else {}
-    return counts | ({"task": of_step[TASK][:1]} if TASK in of_step else {})
+    return counts | ({"task": of_step[_OF_TASK_LOSS]} if _OF_TASK_LOSS in of_step else {})

@@ -9,7 +9,7 @@ from datasets import Dataset, List, Value
 
 from hf_colearn.alpha.alpha import Alpha
 from hf_colearn.arguments import CoLearningArguments
-from hf_colearn.data.labels import label_column, labelled_rows
+from hf_colearn.data.labels import label_column, labelled_rows, problem_type_of
 from hf_colearn.data.multimodal import check_modalities
 from hf_colearn.data.unpaired import TASK_NAME, UnpairedBatches
 from hf_colearn.models.lora import base_model
@@ -53,6 +53,17 @@ def data_are_of_tasks(dataset: Any, model: Any, what: str = "the training set") 
         )
 
 
+def losses_are_the_models(model: Any, compute_loss_func: Any, args: CoLearningArguments) -> None:
+    """A model of several tasks weighs their losses, which a function or smoothed labels would take from it."""
+    asked = "" if compute_loss_func is None else "compute_loss_func"
+    asked = f"label_smoothing_factor={args.label_smoothing_factor}" if args.label_smoothing_factor else asked
+    if asked and tasks_of(model) is not None:
+        raise ValueError(
+            f"{asked} takes the labels away from {type(base_model(model)).__name__}, which weighs the losses of its tasks "
+            f"({_named(tasks_of(model))}): leave it out."
+        )
+
+
 def unpaired_data_fit(
     data: UnpairedBatches,
     args: CoLearningArguments,
@@ -63,6 +74,7 @@ def unpaired_data_fit(
 ) -> None:
     """Every task's samples must have its modalities and labels within its classes; ids that the pairings can serve."""
     batches_can_be_of_one_task(model, args)
+    _problems_are_told(data, model)
     _tasks_fit(data, model, collate)
     without = [task for task, dataset in data.datasets.items() if not _has_labels(dataset)]
     if without and (alpha is None or (len(without) == len(data.datasets) and not task_has_no_weight(alpha))):
@@ -105,6 +117,14 @@ def evaluation_data_fit(evaluated: Any, model: Any, collate: Collate | None = No
                     f"none of the {len(part)} samples of the evaluation set of '{task}' has a label, so there would be nothing "
                     "to measure: add labels, or leave it out."
                 )
+
+
+def _problems_are_told(data: UnpairedBatches, model: Any) -> None:
+    """A task without a problem type gets the one that its labels tell, as a student does."""
+    for task, spec in (tasks_of(model) or {}).items():
+        found = problem_type_of(data.datasets.get(task), spec["num_labels"])
+        if spec.get("problem_type") is None and found is not None:
+            base_model(model).set_problem_type(found, task)
 
 
 def _tasks_fit(data: UnpairedBatches, model: Any, collate: Collate | None) -> None:
