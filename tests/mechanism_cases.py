@@ -31,6 +31,7 @@ from hf_colearn import (
     CrossModalMining,
     CyclicTranslation,
     DenseMatching,
+    DistributionMatching,
     FeatureBackboneConfig,
     LatentImputation,
     LatentMatching,
@@ -138,6 +139,13 @@ def numbered_modalities(unlabelled, unpaired):
 @cache
 def bank(width=LATENT, seed=1):
     return TeacherBank.from_latents(normal(SAMPLES, width, seed=seed))
+
+
+@cache
+def class_bank():
+    """Probabilities of the rows' classes, as they are."""
+    probabilities = torch.from_numpy(normal(SAMPLES, CLASSES, seed=3)).softmax(dim=1)
+    return TeacherBank.from_latents(probabilities).scaled("none")
 
 
 @cache
@@ -284,6 +292,20 @@ CASES = {
         lambda: MaskedLatentPrediction(decay=0.5),
         data=partial_frames,
         heads=("training_heads.masked_latents", "latent_head"),
+    ),
+    "distribution matching": Case(
+        with_heads(distribution_matching=6),
+        DistributionMatching,
+        teachers=lambda: {"teacher": bank(6), "classes": class_bank()},
+        heads=("training_heads.distribution_matching",),
+        compares=True,
+    ),
+    "distribution matching by class": Case(
+        student,
+        lambda: DistributionMatching("sinkhorn", per_class=True),
+        teachers=lambda: {"teacher": bank(), "classes": class_bank()},
+        heads=("latent_head",),
+        compares=True,
     ),
     "imputation": Case(
         imputing,

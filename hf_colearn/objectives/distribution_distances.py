@@ -1,7 +1,8 @@
 """Distances between two clouds of weighted points, of which no point of the one belongs to a point of the other.
 
 All take points `x_ND`, `y_MD` and C rows of weights for each, `a_CN` and `b_CM`, such as a row a class, and give C distances. A
-point of weight 0 does not count; a row of weights need not sum to 1, and in one of zeros all points count alike. Gradients flow into `x_ND` alone. Computed in float32 (float64 for float64 points).
+point of weight 0 does not count; a row of weights need not sum to 1, and in one of zeros all points count alike. Gradients flow
+into `x_ND` alone. Computed in float32 (float64 for float64 points).
 
 Shapes: N and M points, D dimensions, P directions, K = C P pairs of them.
 """
@@ -23,9 +24,9 @@ def sliced_wasserstein(
 
     \\(W_2^2(\theta^\top x, \theta^\top y) = \int_0^1 (F_x^{-1}(q) - F_y^{-1}(q))^2 dq\\),
 
-    with \\(F^{-1}\\) the quantiles of the projected points: on a line, of two clouds of equal size and weights, the mean squared
-    difference of the sorted values. In the points' squared units a dimension: 0 where the clouds are one, and a shift by s gives
-    \\(\|s\|^2 / D\\) on average. It is the square, whose slope is finite at 0, where that of the root is not.
+    with \\(F^{-1}\\) the quantiles of the projected points: on a line, of two clouds of equal size and weights, the mean
+    squared difference of the sorted values. In the points' squared units a dimension: 0 where the clouds are one, and a shift
+    by s gives \\(\|s\|^2 / D\\) on average. It is the square, whose slope is finite at 0, where that of the root is not.
 
     The directions are drawn from torch's generator, anew in every call and the same on all processes. Source: "Sliced and Radon
     Wasserstein Barycenters of Measures" (Bonneel et al., 2015); on the line it is POT's `wasserstein_1d`.
@@ -66,8 +67,8 @@ def sinkhorn_divergence(
 ) -> torch.Tensor:
     r"""The Sinkhorn divergence, `(C,)`: \\(S = OT(x, y) - \frac{1}{2} OT(x, x) - \frac{1}{2} OT(y, y)\\), with
 
-    \\(OT(x, y) = \min_\pi \sum_{ij} \pi_{ij} c_{ij} + \varepsilon KL(\pi \| a b^\top)\\) over plans with the marginals a and b, and
-    \\(c_{ij} = \|x_i - y_j\|^2 / D\\). A shift by s gives \\(\|s\|^2 / D\\), as of [`sliced_wasserstein`].
+    \\(OT(x, y) = \min_\pi \sum_{ij} \pi_{ij} c_{ij} + \varepsilon KL(\pi \| a b^\top)\\) over plans with the marginals a and b,
+    and \\(c_{ij} = \|x_i - y_j\|^2 / D\\). A shift by s gives \\(\|s\|^2 / D\\), as of [`sliced_wasserstein`].
 
     Symmetric Sinkhorn updates of the dual potentials, a fixed number, after which the gradient is that of a last update. The
     potentials' own change is left out, so that second derivatives are not exact. Source: "Interpolating between Optimal
@@ -76,9 +77,9 @@ def sinkhorn_divergence(
 
     Args:
         x_ND, y_MD, a_CN, b_CM: Points and their weights.
-        regularization (`float`, *optional*, defaults to 0.1): \\(\varepsilon\\), in units of c. Towards 0 the divergence becomes
-            the squared Wasserstein-2 distance over D, and needs more iterations; for a large one it is the squared distance of
-            the means over D.
+        regularization (`float`, *optional*, defaults to 0.1): \\(\varepsilon\\), in units of c. Towards 0 the divergence
+            becomes the squared Wasserstein-2 distance over D, and needs more iterations; for a large one it is the squared
+            distance of the means over D.
         iterations (`int`, *optional*, defaults to 50): Updates.
     """
     x_ND, y_MD, a_CN, b_CM = _prepared(x_ND, y_MD, a_CN, b_CM)
@@ -110,8 +111,8 @@ def mmd(x_ND: torch.Tensor, y_MD: torch.Tensor, a_CN: torch.Tensor, b_CM: torch.
     \\(\sum_{ij} a_i a_j k(x_i, x_j) + \sum_{ij} b_i b_j k(y_i, y_j) - 2 \sum_{ij} a_i b_j k(x_i, y_j)\\).
 
     The biased estimator, which counts a point with itself and is never negative. k is the mean of five Gaussian kernels
-    \\(e^{-\|x - y\|^2 / (w s)}\\), w = 1/4, 1/2, 1, 2, 4, with s the mean squared distance between all points of both clouds, as a
-    constant of the batch. Sources: "A Kernel Two-Sample Test" (Gretton et al., JMLR 2012); several widths about the mean
+    \\(e^{-\|x - y\|^2 / (w s)}\\), w = 1/4, 1/2, 1, 2, 4, with s the mean squared distance between all points of both clouds,
+    as a constant of the batch. Sources: "A Kernel Two-Sample Test" (Gretton et al., JMLR 2012); several widths about the mean
     distance as in "Learning Transferable Features with Deep Adaptation Networks" (Long et al., ICML 2015).
     """
     x_ND, y_MD, a_CN, b_CM = _prepared(x_ND, y_MD, a_CN, b_CM)

@@ -29,8 +29,8 @@ MATCHING, SHARES = "distribution_matching", "label_shares"
 
 
 class DistributionMatching:
-    r"""Pulls the distribution of the student's latents to that of a teacher's, and the shares of the classes that it predicts to
-    the teacher's: the terms `distribution_matching` and `label_shares`. No sample has a partner.
+    r"""Pulls the distribution of the student's latents to that of a teacher's, and the shares of the classes that it predicts
+    to the teacher's: the terms `distribution_matching` and `label_shares`. No sample has a partner.
 
     `distribution_matching` is a distance between two clouds: the latents of all samples of a batch, \\(\{g(x_i)\}\\), and its
     targets, \\(\{\hat z_j\}\\), which the pairing [`Drawn`] makes a sample of the bank. With `per_class` it is
@@ -38,9 +38,9 @@ class DistributionMatching:
     \\(\sum_c s_c\, d(\{g(x_i), w_{ic}\}, \{\hat z_j, q_{jc}\})\\)
 
     with weighted points: \\(w_{ic}\\) is 1 for the class of a label, and where there is none the student's probability, as a
-    constant; \\(q_{jc}\\) is the teacher's. A class counts by its share \\(s_c\\) of the student's weights, so that every sample is
-    pulled as much; one of which no row was drawn does not count. `label_shares` is \\(KL(\bar q \| \bar p)\\) in nats, of the
-    teacher's and the student's mean class probabilities.
+    constant; \\(q_{jc}\\) is the teacher's. A class counts by its share \\(s_c\\) of the student's weights, so that every
+    sample is pulled as much; one of which no row was drawn does not count. `label_shares` is \\(KL(\bar q \| \bar p)\\) in
+    nats, of the teacher's and the student's mean class probabilities.
 
     A row without a target is no point of the teacher's cloud. Both are statistics of a micro-batch, over the samples of all
     processes: gradient accumulation averages those of its micro-batches, and makes no larger clouds. Where the student has a
@@ -182,7 +182,8 @@ def _check_classes(config: Any, name: str, classes: Any, of: str, latents: Any) 
         raise ValueError(f"the student's problem is {problem}, which has no shares of classes: leave classes out.")
     if count is not None and classes.dim != count:
         raise ValueError(
-            f"the bank of '{name}' is {classes.dim} wide, and the student has {count} classes: it must hold a probability for each."
+            f"the bank of '{name}' is {classes.dim} wide, and the student has {count} classes: it must hold a probability for "
+            "each."
         )
     if "scaling" not in classes.bank.description or classes.bank.scaling != "none":
         raise ValueError(f"the bank of '{name}' holds probabilities, not to be scaled: pass `bank.scaled('none')`.")
