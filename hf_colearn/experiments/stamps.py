@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import torch
 from datasets import Dataset
 
-from hf_colearn.experiments.frozen_features import encoded_splits, encoder_in_words, speech_encoder
-from hf_colearn.experiments.packaged_models import PACKAGED_LANGUAGE, PACKAGED_VISION, language_teacher, vision_teacher
+from hf_colearn.experiments.frozen_features import encoded_splits, encoder_in_words, picture_encoder, speech_encoder
+from hf_colearn.experiments.packaged_models import PACKAGED_LANGUAGE, PACKAGED_VISION, language_teacher
 from hf_colearn.experiments.settings import SettingsOptions
 from hf_colearn.teachers.encoder import FrozenEncoder
 
@@ -31,7 +31,9 @@ class StampOptions(SettingsOptions):
         default="openai/whisper-tiny.en", metadata={"help": "Encoder of speech; tiny: random weights."}
     )
     text_model: str = field(default=PACKAGED_LANGUAGE, metadata={"help": "Encoder of sentences, a package's."})
-    image_model: str = field(default=PACKAGED_VISION, metadata={"help": "Encoder of pictures, a package's."})
+    image_model: str = field(
+        default=PACKAGED_VISION, metadata={"help": "Encoder of pictures, a package's; tiny: random weights."}
+    )
     seconds: int = field(default=4, metadata={"help": "Of speech; longer recordings lose their end."})
     min_per_class: int = field(default=16, metadata={"help": "Categories with fewer stamps are left out."})
     feature_scale: float | None = field(
@@ -62,7 +64,7 @@ class StampOptions(SettingsOptions):
             return speech_encoder(self.speech_model, self.seconds)
         if modality == "text":
             return language_teacher(self.text_model, pooling="mean")
-        return vision_teacher(self.image_model, pooling="pooler")
+        return picture_encoder(self.image_model)
 
 
 def encoded_stamps(splits: Mapping[str, Dataset], encoder: FrozenEncoder, modality: str) -> dict[str, torch.Tensor]:

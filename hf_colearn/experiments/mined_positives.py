@@ -1,0 +1,123 @@
+"""Few labels and mined positives: the arms, their trainers, and the features of augmented copies.
+
+Shapes: N samples of a split, V augmented copies of each, F features, D dimensions of a teacher's latent.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset, concatenate_datasets
+
+from hf_colearn.arguments import CoLearningArguments
+from hf_colearn.data.splits import hide_labels
+from hf_colearn.experiments.frozen_features import encoded_views
+from hf_colearn.experiments.semi_supervised import (
+    SemiSupervised,
+    SemiSupervisedArm,
+    ShuffledOnce,
+    semi_supervised_arms,
+)
+from hf_colearn.objectives.cross_modal_mining import CrossModalMining
+from hf_colearn.teachers.bank import TeacherBank
+from hf_colearn.teachers.encoder import FrozenEncoder
+from hf_colearn.teachers.pairing import Paired
+from hf_colearn.teachers.teacher import Teacher
+from hf_colearn.trainer import CoLearningTrainer
+
+
+OWN_KEYS, RANDOM, OWN = "own keys alone", "random neighbours", "own modality's neighbours"
+PERMUTED, MINED, TRANSFER = "neighbours of permuted pairs", "mined positives", "latent transfer"
+_SETTINGS = ({"alpha": 0.5, "rate": 1.0}, {"alpha": 0.5, "rate": 3.0}, {"alpha": 0.8, "rate": 3.0})
+
+
+def mining_arms() -> list[SemiSupervisedArm]:
+    """What the recipe of mined positives trains, each at its usual setting.
+
+    | arm | kind | what it is trained on |
+    |---|---|---|
+    | labels alone, self-training | baseline, null | as of [`~hf_colearn.experiments.semi_supervised.semi_supervised_arms`] |
+    | own keys alone | null | labels, and the contrastive loss of two views of all samples, without neighbours |
+    | random neighbours | null | the same with neighbours by a random vector of every sample |
+    | own modality's neighbours | null | with neighbours by principal components of the student's own inputs |
+    | neighbours of permuted pairs | null | with those of a fixed wrong partner in the teacher's space |
+    | mined positives | co-learned | with neighbours in the teacher's space |
+    | latent transfer | reference | labels, and latents that are the teacher's |
+    """
+
+    def contrastive(name: str, kind: Any, pairing: Any) -> SemiSupervisedArm:
+        return SemiSupervisedArm(name, kind, pairing, grid=_SETTINGS, two_streams=True)
+
+    alone, own_labels, *others = semi_supervised_arms()
+    return [
+        alone,
+        own_labels,
+        *(contrastive(name, "null", Paired()) for name in (OWN_KEYS, RANDOM, OWN)),
+        contrastive(PERMUTED, "null", ShuffledOnce()),
+        contrastive(MINED, "colearned", Paired()),
+        *(replace(arm, kind="reference") for arm in others if arm.name == TRANSFER),
+    ]
+
+
+class MinedPositives(SemiSupervised):
+    """Builds the trainers of [`mining_arms`] for one student, one teacher and one training set.
+
+    Args:
+        train, bank, make_student, inputs: As of [`~hf_colearn.experiments.semi_supervised.SemiSupervised`]; the student's
+            latents may have any width.
+        views (`Callable`): Makes two views of every sample, the weak one of which is the key.
+        make_matching_student (`Callable`): A new student for latent transfer, whose latents are as wide as the bank's.
+        mining (`Mapping`): Keywords of [`CrossModalMining`].
+        options: As of [`~hf_colearn.experiments.semi_supervised.SemiSupervised`].
+    """
+
+    def __init__(
+        self,
+        train: Dataset,
+        bank: TeacherBank,
+        make_student: Callable[[], Any],
+        inputs: np.ndarray,
+        views: Callable[[dict[str, Any]], dict[str, Any]],
+        make_matching_student: Callable[[], Any],
+        mining: Mapping[str, Any],
+        **options: Any,
+    ):
+        super().__init__(train, bank, make_student, inputs, views, **options)
+        self.make_matching_student, self.mining = make_matching_student, mining
+
+    def make_trainer(self, arm: Any, args: CoLearningArguments) -> CoLearningTrainer:
+        """The trainer of an arm, as `run_recipe` asks for it."""
+        if arm.pairing is None:
+            return super().make_trainer(arm, args)
+        train = hide_labels(self.train, int(arm.sweep[1]), args.seed, "labels")
+        if arm.method == TRANSFER:
+            return self._trainer(args, train, self.make_matching_student(), bank=self.bank, pairing=arm.pairing)
+        mining = {**self.mining, "neighbours": 0} if arm.method == OWN_KEYS else self.mining
+        return self._trainer(
+            args,
+            train,
+            teachers={"other": Teacher(self._bank_of(arm.method, args.seed), arm.pairing)},
+            objective=CrossModalMining("other", **mining),
+            augment=self.views,
+        )
+
+    def _bank_of(self, method: str, seed: int) -> TeacherBank:
+        """The vectors by which an arm looks for neighbours."""
+        if method == RANDOM:
+            drawn_ND = np.random.default_rng(seed).standard_normal((len(self.bank), self.bank.dim))
+            return TeacherBank.from_latents(drawn_ND.astype(np.float32), teacher="random vectors")
+        return self.own_bank if method == OWN else self.bank
+
+
+def encoded_copies(
+    splits: Mapping[str, Dataset], encoder: FrozenEncoder, column: str, id_column: str, views: int
+) -> dict[str, torch.Tensor]:
+    """The features `(N, 1 + V, F)` of every split's inputs and of augmented copies of them, of which another split finds the
+    same in the cache; see [`~hf_colearn.experiments.frozen_features.encoded_views`]."""
+    whole = concatenate_datasets([part.select_columns([id_column, column]) for part in splits.values()])
+    whole = whole.sort(id_column)
+    views_NVF = encoded_views(encoder, list(whole[column]), views)
+    row_of = {name: row for row, name in enumerate(whole[id_column])}
+    return {split: views_NVF[[row_of[name] for name in part[id_column]]] for split, part in splits.items()}
