@@ -1,0 +1,127 @@
+"""Another modality without pairs, few labels: the arms that ask whether pairs matter, and their trainers.
+
+Shapes: N training samples, C classes, D dimensions of a latent.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from hf_colearn.alpha.schedules import ConstantAlpha
+from hf_colearn.arguments import CoLearningArguments
+from hf_colearn.data.splits import hide_labels
+from hf_colearn.data.views import TwoViews
+from hf_colearn.experiments.semi_supervised import (
+    SemiSupervised,
+    SemiSupervisedArm,
+    class_probabilities,
+    labels_of,
+    semi_supervised_arms,
+)
+from hf_colearn.objectives.distribution_matching import DistributionMatching
+from hf_colearn.teachers.bank import TeacherBank
+from hf_colearn.teachers.drawn import Drawn, gaussian_cloud
+from hf_colearn.teachers.pairing import RandomPrompt
+from hf_colearn.teachers.teacher import Teacher
+from hf_colearn.trainer import CoLearningTrainer
+
+
+MARGINAL, BY_CLASS = "distribution", "distribution by class"
+GAUSSIAN, PERMUTED = "Gaussian cloud", "distribution by class, permuted"
+PROMPTS, TRANSFER = "random prompts", "latent transfer"
+TEMPLATE = "This is about {name}."
+
+
+def unpaired_arms(class_names: Sequence[str]) -> list[SemiSupervisedArm]:
+    """What the recipe trains, each at its usual setting.
+
+    | arm | kind | what it is trained on |
+    |---|---|---|
+    | labels alone, self-training | baseline, null | as of [`~hf_colearn.experiments.semi_supervised.semi_supervised_arms`] |
+    | Gaussian cloud | null | labels, label shares, and the distribution of Gaussian vectors of the teacher's moments |
+    | distribution by class, permuted | null | as the arm below, with the cloud of another class |
+    | random prompts | co-learned | labels, and the prompt of a random class as the latent of every sample |
+    | distribution | co-learned | labels, label shares, and the distribution of the teacher's latents |
+    | distribution by class | co-learned | the same class by class |
+    | latent transfer | reference | labels, and the teacher's latent of every sample: true pairs |
+
+    Args:
+        class_names (`Sequence[str]`): Of the prompts.
+    """
+    weights = ({"weight": 1.0, "rate": 1.0}, {"weight": 5.0, "rate": 1.0}, {"weight": 5.0, "rate": 3.0})
+    drawn: dict[str, Any] = {"pairing": Drawn(), "grid": weights, "two_streams": True}
+    known = {arm.name: arm for arm in semi_supervised_arms()}
+    transfer = replace(known[TRANSFER], kind="reference")
+    return [
+        known["labels alone"],
+        known["self-training"],
+        SemiSupervisedArm(GAUSSIAN, "null", **drawn),
+        SemiSupervisedArm(PERMUTED, "null", **drawn),
+        replace(
+            transfer, name=PROMPTS, method=PROMPTS, kind="colearned", pairing=RandomPrompt(TEMPLATE, names=class_names)
+        ),
+        SemiSupervisedArm(MARGINAL, "colearned", **drawn),
+        SemiSupervisedArm(BY_CLASS, "colearned", **drawn),
+        transfer,
+    ]
+
+
+class UnpairedDistributions(SemiSupervised):
+    """Builds the trainers of [`unpaired_arms`] for one student, one teacher and one training set.
+
+    The classes of the teacher's rows are those of a classifier of its latents that has as many labels as the student.
+
+    Args:
+        train, bank, make_student, inputs, options: As of [`~hf_colearn.experiments.semi_supervised.SemiSupervised`].
+        prompts ([`TeacherBank`]): The teacher's latents of the prompts of [`unpaired_arms`].
+        distance (`str`, *optional*, defaults to `"sliced_wasserstein"`): That of [`DistributionMatching`].
+    """
+
+    def __init__(
+        self,
+        train: Dataset,
+        bank: TeacherBank,
+        make_student: Callable[[], Any],
+        inputs: np.ndarray,
+        prompts: TeacherBank,
+        distance: str = "sliced_wasserstein",
+        **options: Any,
+    ):
+        super().__init__(train, bank, make_student, inputs, TwoViews(), **options)
+        self.prompts, self.distance = prompts, distance
+
+    @cached_property
+    def gaussian(self) -> TeacherBank:
+        """Vectors of the teacher's moments."""
+        return gaussian_cloud(self.bank)
+
+    def make_trainer(self, arm: Any, args: CoLearningArguments) -> CoLearningTrainer:
+        """The trainer of an arm, as `run_recipe` asks for it."""
+        if arm.method not in (GAUSSIAN, PERMUTED, PROMPTS, MARGINAL, BY_CLASS):
+            return super().make_trainer(arm, args)
+        train = hide_labels(self.train, int(arm.sweep[1]), args.seed, "labels")
+        if arm.method == PROMPTS:
+            return self._trainer(args, train, bank=self.prompts, pairing=arm.pairing)
+        bank = self.gaussian if arm.method == GAUSSIAN else self.bank
+        classes = self.class_bank(train, args.seed if arm.method == PERMUTED else None)
+        objective = DistributionMatching(self.distance, per_class=arm.method in (BY_CLASS, PERMUTED))
+        return self._trainer(
+            args,
+            train,
+            teachers={"teacher": Teacher(bank, arm.pairing), "classes": Teacher(classes, arm.pairing)},
+            objective=objective,
+            alpha=ConstantAlpha.from_weights({"distribution_matching": arm.setting["weight"], "label_shares": 1.0}),
+        )
+
+    def class_bank(self, train: Dataset, permuted_by: int | None = None) -> TeacherBank:
+        """The class probabilities `(N, C)` of the bank's rows; with a seed, every class is shown as another one."""
+        latents_ND = self.bank.lookup(np.arange(len(self.bank))).numpy()
+        probabilities_NC = class_probabilities(latents_ND, labels_of(train))
+        if permuted_by is not None:
+            cycle = np.random.default_rng(permuted_by).permutation(probabilities_NC.shape[1])
+            probabilities_NC[:, np.roll(cycle, 1)] = probabilities_NC[:, cycle]
+        return TeacherBank.from_latents(probabilities_NC, teacher="classifier of the teacher's latents").scaled("none")
