@@ -68,6 +68,27 @@ def test_parts_of_a_combined_objective_are_callbacks():
     assert callbacks_of(Combined(one, Combined(other))) == [one, other]
 
 
+def test_decay_rises_linearly_to_its_value():
+    # from .5 to .9 within 4 steps, by .1 each
+    objective = ToAverage(0.9, first_decay=0.5, ramp_steps=4)
+    found = [objective.decay_at(step) for step in (0, 1, 3, 4, 100)]
+    assert found == pytest.approx([0.5, 0.6, 0.8, 0.9, 0.9])
+    assert ToAverage(0.9).decay_at(0) == 0.9
+
+
+def test_average_follows_the_ramp(tmp_path):
+    objective = ToAverage(0.9, first_decay=0.25, ramp_steps=10)
+    before, after = trained(tmp_path, objective, max_steps=1)
+    name = "latent_head.weight"  # the first step has the first decay: .25 w0 + .75 w1
+    torch.testing.assert_close(objective.average.state_dict()[name], 0.25 * before[name] + 0.75 * after[name])
+
+
+@pytest.mark.parametrize("ramp", [{"first_decay": 0.5}, {"ramp_steps": 5}])
+def test_half_a_ramp_is_refused(ramp):
+    with pytest.raises(ValueError, match="a ramp of the decay needs both"):
+        ToAverage(0.9, **ramp)
+
+
 @pytest.mark.parametrize("decay", [1.0, -0.1, True])
 def test_impossible_decay_is_refused(decay):
     with pytest.raises(ValueError, match=f"decay={decay}"):
