@@ -28,6 +28,7 @@ _LIVES_IN = {
     "CyclicTranslation": "objectives.cyclic_translation",
     "CrossModalMining": "objectives.cross_modal_mining",
     "CaptionGeneration": "objectives.caption_generation",
+    "NextStepPrediction": "objectives.next_step_prediction",
     "Combined": "objectives.combined",
     "Objective": "objectives.objective",
     "CoLearningBatch": "objectives.objective",
@@ -186,6 +187,7 @@ if TYPE_CHECKING:
     from hf_colearn.objectives.latent_matching import LatentMatching
     from hf_colearn.objectives.masked_latents import MaskedLatentPrediction
     from hf_colearn.objectives.misaligned_pairs import MisalignedPairs
+    from hf_colearn.objectives.next_step_prediction import NextStepPrediction
     from hf_colearn.objectives.objective import CoLearningBatch, Objective
     from hf_colearn.objectives.soft_labels import SoftLabels
     from hf_colearn.objectives.voken_classification import VokenClassification

@@ -34,6 +34,7 @@ _OBJECTIVES = {
     "DenseMatching": "its latents of every position were pulled to those of {teacher}",
     "VokenClassification": "a training head told which image belongs to every token",
     "LatentImputation": "the latents that it imputes for absent modalities were pulled to true ones",
+    "NextStepPrediction": "from every position it predicted the next step of its input",
     "MaskedLatentPrediction": "at hidden positions of its input it predicted what an average of itself makes of the whole "
     "input, for which no teacher is needed",
 }

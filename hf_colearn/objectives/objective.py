@@ -38,6 +38,7 @@ class CoLearningBatch:
             outputs of an average of the student, through which no gradient flows.
         views (`torch.Tensor` of shape `(B,)`, *optional*): Which view of its sample a row is, where an augmentation makes
             several: 0 the weakly, 1 the strongly augmented one.
+        from_inputs (`Mapping`, *optional*): What objectives keep of the model's inputs in their `on_inputs`, by the term.
         step_counts (`dict[str, torch.Tensor]`, *optional*): How many samples count in a micro-batch of the optimizer step, on
             average over its micro-batches and processes: `"labelled"`, every teacher's name, and `"labels"` of the task.
 
@@ -59,6 +60,7 @@ class CoLearningBatch:
     epoch: int = 0
     momentum: Mapping[str, Any] | None = None
     views: torch.Tensor | None = None
+    from_inputs: Mapping[str, Any] = field(default_factory=dict)
     step_counts: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     @classmethod
