@@ -18,5 +18,6 @@ def labelled(dataset: Dataset) -> Dataset:
 
 def relabelled(dataset: Dataset, labels: np.ndarray) -> Dataset:
     """The dataset with other `labels`: classes `(N,)` or probabilities `(N, C)`."""
-    changed = dataset.with_format(None).remove_columns("labels").add_column("labels", list(labels))
+    column = labels if labels.ndim == 1 else list(labels)
+    changed = dataset.with_format(None).remove_columns("labels").add_column("labels", column)
     return changed.with_format(dataset.format["type"], **dataset.format["format_kwargs"])

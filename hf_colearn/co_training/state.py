@@ -62,12 +62,8 @@ def begun(folder: Path, identity: Mapping[str, Any], resume: bool) -> State:
     new = State(json.loads(json.dumps(identity)))
     with distributed.raise_on_all_ranks():
         found = _read(folder / STATE) if resume and distributed.rank() == 0 else None
-        for name, asked in new.identity.items() if found is not None else ():
-            if found.identity.get(name) != asked:
-                raise ValueError(
-                    f"the co-training in '{folder}' has {name}={found.identity.get(name)!r}, and {asked!r} is asked for now: "
-                    "resume with what it was begun with, or choose another output_dir."
-                )
+        if found is not None:
+            _check_same(found.identity, new.identity, folder)
     found = distributed.from_main_process(found)
     if found is None and distributed.rank() == 0:
         (folder / STATE).unlink(missing_ok=True)
@@ -75,6 +71,15 @@ def begun(folder: Path, identity: Mapping[str, Any], resume: bool) -> State:
             shutil.rmtree(left)
     distributed.barrier()
     return found or new
+
+
+def _check_same(begun_with: Mapping[str, Any], asked: Mapping[str, Any], folder: Path) -> None:
+    for name, value in asked.items():
+        if begun_with.get(name) != value:
+            raise ValueError(
+                f"the co-training in '{folder}' has {name}={begun_with.get(name)!r}, and {value!r} is asked for now: resume "
+                "with what it was begun with, or choose another output_dir."
+            )
 
 
 def _read(file: Path) -> State | None:
