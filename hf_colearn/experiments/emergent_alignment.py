@@ -190,7 +190,7 @@ class FoundPartners:
         metrics: dict[str, float] = {}
         for a, b in self.pairs:
             by_sample = retrieval_metrics(latents[a], latents[b])
-            by_class = retrieval_metrics(latents[a], latents[b], labels_N)
+            by_class = retrieval_metrics(latents[a], latents[b], labels_N.tolist())
             names = ["recall_at_5", *(name for name in by_sample if name != "recall_at_5")]  # the first is compared
             metrics |= {f"{a}_to_{b}_{name}": by_sample[name] for name in names}
             metrics |= {f"{a}_to_{b}_map_by_class{end}": by_class[f"map{end}"] for end in ("", CHANCE)}

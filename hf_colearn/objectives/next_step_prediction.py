@@ -199,7 +199,7 @@ def stems_of(model: Any) -> dict[str, Mapping[str, Any]]:
     """By modality what the steps of its inputs are, in the words of [`TrunkBackboneConfig`]; of a student by `""`."""
     if isinstance(model, CoLearningForManyTasks):
         return dict(model.config.stems)
-    backbone = getattr(getattr(model, "config", None), "backbone_config", None)
+    backbone: Any = getattr(getattr(model, "config", None), "backbone_config", None)
     if isinstance(backbone, TrunkBackboneConfig):
         return {"": backbone.stem}
     if isinstance(backbone, FeatureBackboneConfig):
