@@ -105,7 +105,7 @@ def main() -> None:
     info = ExperimentInfo(
         recipe="unpaired",
         title=f"Few labelled samples of {options.student}, and unpaired {options.teacher}",
-        pipeline_tag=None,
+        pipeline_tag="feature-classification",
         dataset_name=f"{options.data}, {options.labels_per_class} labels a class",
         dataset_type=options.data,
         pairing="none: both have the same classes",

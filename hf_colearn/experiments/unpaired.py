@@ -214,7 +214,10 @@ class Unpaired:
         """A model of both modalities with one head, the same for a seed in every arm; `second` is the modality of the second
         task, by default the other one."""
         own = {"modalities": [self.own], "id2label": self.id2label, "head": "classes"}
-        tasks = {self.own: own, self.other: {**own, "modalities": [self.other], "weight": weight}}
+        tasks: dict[str, Mapping[str, Any]] = {
+            self.own: own,
+            self.other: {**own, "modalities": [self.other], "weight": weight},
+        }
         if second == self.own:
             tasks["pairs"] = own
         stems = {self.own: self.own_data.stem, self.other: self.other_data.stem}

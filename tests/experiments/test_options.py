@@ -222,6 +222,7 @@ LAST_STEP += ("translation", "language_shaped", "dense_signal", "graph_classes")
 LAST_STEP += ("missing_modality",)  # equal updates in all arms, as of the balance methods
 LAST_STEP += ("emergent_alignment",)  # a model without classes
 LAST_STEP += ("many_tasks",)  # few labels, equal updates a task in all arms
+LAST_STEP += ("unpaired",)  # few labels, equal updates
 LAST_STEP += ("zero_shot",)  # which knows none of the classes that it is judged on
 YAMLS = [path for path in sorted(RECIPES.glob("*.yaml")) if not path.stem.endswith("_settings")]
 
