@@ -21,6 +21,7 @@ from hf_colearn.analysis.statistics.target_variance import target_variance
 from hf_colearn.analysis.timing import training_time
 from hf_colearn.data.labels import is_labelled, label_column, labelled_rows
 from hf_colearn.data.sample_ids import NO_LABEL
+from hf_colearn.data.unpaired import UnpairedBatches
 from hf_colearn.evaluation.compute_metrics import ComputeMetrics
 from hf_colearn.evaluation.metrics import classification_metrics
 from hf_colearn.evaluation.multi_label import multi_label_metrics
@@ -359,9 +360,9 @@ def _samples(found: Predictions, problem: str) -> Samples:
 
 
 def _training_samples(trainer: Any, arm: str, problem: str, facts: dict[str, Any]) -> Samples | None:
-    """Latents and targets of some training samples; none of a stream. Adds the targets' variance to the facts."""
+    """Latents and targets of some training samples; none of a stream or of unpaired data. Adds the targets' variance to the facts."""
     dataset = trainer.train_dataset
-    if not hasattr(dataset, "__len__"):
+    if not hasattr(dataset, "__len__") or isinstance(dataset, UnpairedBatches):
         return None
     rows = kept_rows(len(dataset), MAX_TRAINING)
     part = dataset.select(rows) if isinstance(dataset, Dataset) else Subset(dataset, rows.tolist())
