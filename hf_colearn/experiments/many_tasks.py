@@ -55,10 +55,15 @@ class Task:
 
     @classmethod
     def of(cls, stems: Mapping[str, Mapping[str, Any]], labels: Any, names: Any, **columns: Any) -> "Task":
-        """Of columns `(N, ...)` and N classes."""
-        values = {name: np.asarray(column, dtype=np.float32) for name, column in columns.items()}
-        samples = Dataset.from_dict({**values, "labels": np.asarray(labels)}).with_format("torch")
-        return cls(stems, samples, {index: str(name) for index, name in enumerate(names)})
+        """Of columns `(N, ...)` and N classes. The columns lie in memory, and a sample is their row."""
+        tensors = {name: torch.as_tensor(np.asarray(column, dtype=np.float32)) for name, column in columns.items()}
+
+        def read(batch: dict[str, list[int]]) -> dict[str, Any]:
+            values = {name: column[batch["row"]] for name, column in tensors.items()} if "row" in batch else {}
+            return values | {name: torch.tensor(value) for name, value in batch.items() if name != "row"}
+
+        samples = Dataset.from_dict({"row": np.arange(len(labels)), "labels": np.asarray(labels)})
+        return cls(stems, samples.with_transform(read), {index: str(name) for index, name in enumerate(names)})
 
 
 def digits_task() -> Task:
@@ -215,7 +220,7 @@ class ManyTasks:
             for modality in task.stems:
                 standardization = getattr(model.stems[modality], "standardization", None)
                 if isinstance(standardization, Standardization):
-                    standardization.set_statistics(self.train[name][f"{modality}_features"][:])
+                    standardization.set_statistics(self.train[name][:][f"{modality}_features"])
         return model
 
     def make_trainer(self, arm: TunedArm, args: CoLearningArguments) -> "FitsTrainer":
@@ -249,8 +254,9 @@ def fits_of(method: str, few: Mapping[str, Dataset], steps: int, seed: int) -> l
 
 def shuffled(samples: Dataset, seed: int) -> Dataset:
     """The same samples with their labels permuted."""
-    labels_N = samples["labels"][:].numpy()
-    return samples.remove_columns("labels").add_column("labels", np.random.default_rng(seed).permutation(labels_N))
+    labels_N = np.random.default_rng(seed).permutation(samples["labels"][:].numpy())
+    plain = samples.with_format(None).remove_columns("labels").add_column("labels", labels_N)
+    return plain.with_format(**samples.format)
 
 
 class FitsTrainer(CoLearningTrainer):

@@ -101,7 +101,7 @@ def _check_names(kind: str, names: list[Any]) -> None:
     for name in names:
         if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
             raise ValueError(f"'{name}' cannot name a {kind}: it must be an identifier, such as 'digits'.")
-        if name in _RESERVED or hasattr(nn.ModuleDict(), name):
+        if name in _RESERVED or (kind != "task" and hasattr(nn.ModuleDict(), name)):
             raise ValueError(f"'{name}' cannot name a {kind}: it has another meaning. Choose another name.")
         for other in names if kind == "modality" else ():
             if other.startswith(f"{name}_"):
