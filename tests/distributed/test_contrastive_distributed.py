@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import processes
-from scripts.align_two import CASES, SAMPLES, TwoTowers, gradients, hessian_products, presence
+from scripts.align_two import CASES, SAMPLES, TwoTowers, gradients, hessian_products, presence, retrieval
 
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "align_two.py"
@@ -64,3 +64,9 @@ def test_batches_of_unequal_sizes_stop_every_process_with_the_sizes(results):
     for result in results:
         assert result["unequal"].startswith("ValueError: the processes have batches of [64, 63] samples")
         assert "dataloader_drop_last=True" in result["unequal"]
+
+
+def test_modalities_find_each_other_in_an_evaluation_of_two_processes_as_in_one(results):
+    alone = retrieval(4)
+    assert alone["eval_image_to_audio_recall_at_1_by_chance"] == pytest.approx(1 / 7)  # no row fills up the last batch
+    assert all(result["retrieval"] == pytest.approx(alone) for result in results)
