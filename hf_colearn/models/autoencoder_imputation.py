@@ -55,7 +55,7 @@ class AutoencoderImputation(nn.Module):
     ```
     """
 
-    defaults: Mapping[str, Any] = {"hidden_dim": 256, "num_layers": 2, "mask_probability": 0.5}
+    defaults: Mapping[str, Any] = {"hidden_dim": 256, "num_layers": 1, "mask_probability": 0.5}
 
     def __init__(
         self, num_modalities: int, latent_dim: int, hidden_dim: int, num_layers: int, mask_probability: float

@@ -48,7 +48,7 @@ class CoLearningMultimodalConfig(CheckedConfig):
             [`~hf_colearn.models.imputation.CentroidImputation`] and
             [`~hf_colearn.models.autoencoder_imputation.AutoencoderImputation`].
         imputation_options (`dict`, *optional*): Of centroids `num_centroids` (8) and `modulation` (`True`), noise in training;
-            of the autoencoder `hidden_dim` (256), `num_layers` (2) and `mask_probability` (0.5).
+            of the autoencoder `hidden_dim` (256), `num_layers` (1) and `mask_probability` (0.5).
 
     Raises:
         ValueError: Naming the value that does not fit.
