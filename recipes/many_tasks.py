@@ -61,7 +61,7 @@ def main() -> None:
     info = ExperimentInfo(
         recipe="many_tasks",
         title=f"{len(tasks)} tasks through one trunk, few labels each",
-        pipeline_tag="feature-classification",
+        pipeline_tag="many-tasks",
         dataset_name=f"small tasks: {comparison}",
         dataset_type="many-tasks",
         pairing="none: no sample of one task belongs to one of another",

@@ -302,42 +302,47 @@ class FitsTrainer(CoLearningTrainer):
         self.state.log_history, self.state.global_step = history, steps
         return TrainOutput(steps, float("nan"), {})
 
-    def logits(self, task: str, samples: Dataset) -> torch.Tensor:
-        """What the task's model makes of samples, `(N, C)`."""
-        model = self.models[task]
-        with torch.no_grad():
-            batches = samples.remove_columns("labels").iter(256)
-            return torch.cat([model(task=task, **_on(batch, model.device)).logits.float().cpu() for batch in batches])
-
     def evaluate(self, eval_dataset=None, *_, **__):
         # By every task's model; the mean over the tasks is what arms are compared on.
         datasets = self._validation if eval_dataset is None else eval_dataset
-        found = {name: self.logits(name, part).argmax(1) == part["labels"][:] for name, part in datasets.items()}
-        means = {f"eval_accuracy_on_{name}": float(hits_N.float().mean()) for name, hits_N in found.items()}
-        return {"eval_accuracy": float(np.mean(list(means.values()))), **means}
+        means = {name: accuracy(logits_of(self.models[name], name, part), part) for name, part in datasets.items()}
+        of_tasks = {f"eval_accuracy_on_{name}": mean for name, mean in means.items()}
+        return {"eval_accuracy": float(np.mean(list(means.values()))), **of_tasks}
 
 
-def _on(batch: Mapping[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
-    return {name: value.to(device) for name, value in batch.items()}
+def logits_of(model: Any, task: str, samples: Dataset) -> torch.Tensor:
+    """What a model of many tasks makes of a task's samples, `(N, C)`."""
+    found = []
+    with torch.no_grad():
+        for batch in samples.remove_columns("labels").iter(256):
+            inputs = {name: value.to(model.device) for name, value in batch.items()}
+            found.append(model.eval()(task=task, **inputs).logits.float().cpu())
+    return torch.cat(found)
+
+
+def accuracy(logits_NC: torch.Tensor, samples: Dataset) -> float:
+    """The share of the samples whose label has the highest logit."""
+    return float((logits_NC.argmax(1) == samples["labels"][:]).float().mean())
 
 
 def tasks_run(
-    trainer: FitsTrainer, test: UnpairedBatches, arm: str, kind: Any, *, cost: Cost | None = None, **_: Any
+    trainer: CoLearningTrainer, test: UnpairedBatches, arm: str, kind: Any, *, cost: Cost | None = None, **_: Any
 ) -> Run:
     """Scores a run by the mean of the tasks' accuracies, `accuracy`, and by each, as `run_recipe(score=...)` takes it.
 
     Its predictions are those of all tasks, whose classes are counted one task after another.
     """
-    labels, confidences, predictions, groups, names = [], [], [], [], list[str]()
+    models = getattr(trainer, "models", None) or dict.fromkeys(test.datasets, base_model(trainer.model))
+    labels, confidences, predictions, groups, names, means = [], [], [], [], list[str](), dict[str, float]()
     for task, samples in test.datasets.items():
-        probabilities_NC = trainer.logits(task, samples).softmax(1).numpy()
+        logits_NC = logits_of(models[task], task, samples)
+        means[f"accuracy_on_{task}"] = accuracy(logits_NC, samples)
+        probabilities_NC = logits_NC.softmax(1).numpy()
         labels.append(samples["labels"][:].numpy() + len(names))
         predictions.append(probabilities_NC.argmax(1) + len(names))
         confidences.append(probabilities_NC.max(1))
         groups += [task] * len(samples)
-        names += [
-            f"{task}: {name}" for name in base_model(trainer.models[task]).config.tasks[task]["id2label"].values()
-        ]
+        names += [f"{task}: {name}" for name in models[task].config.tasks[task]["id2label"].values()]
     labels_N = np.concatenate(labels)
     return own_run(
         trainer,
@@ -345,7 +350,7 @@ def tasks_run(
         kind,
         cost,
         {"problem_type": "single_label_classification", "class_names": names, "num_test": len(labels_N)},
-        metrics={name.removeprefix("eval_"): value for name, value in trainer.evaluate(test.datasets).items()},
+        metrics={"accuracy": float(np.mean(list(means.values()))), **means},
         labels=labels_N,
         predictions=np.concatenate(predictions),
         confidences=np.concatenate(confidences),

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import transformers
-from datasets import ClassLabel
+from datasets import ClassLabel, Dataset
 
 from hf_colearn.analysis.report.by_modality import compare_parts, modality_table, parts_text
 from hf_colearn.analysis.runs import Run
@@ -162,7 +162,8 @@ def check_student(
                 measured = trainer.predict(test_dataset, metric_key_prefix="test").metrics or {}
             else:
                 run = score(trainer, test_dataset, "student", "colearned")
-                test_dataset = test_dataset.select(range(len(run.labels)))  # so many count
+                if isinstance(test_dataset, Dataset):
+                    test_dataset = test_dataset.select(range(len(run.labels)))  # so many count
                 measured = {f"test_{name}": value for name, value in run.metrics.items()}
         scores = {name: measured[f"test_{name}"] for name in stated if f"test_{name}" in measured}
         found = _measured_data(test_dataset, model, measured, info)

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from hf_colearn.hub.model_kind import AUTO_CLASSES, OUR_CLASSES, ModelKind
+from hf_colearn.hub.model_kind import AUTO_CLASSES, MANY_TASKS, OUR_CLASSES, ModelKind
 from hf_colearn.hub.record import TrainingRecord
+from hf_colearn.models.many_tasks_configuration import CoLearningManyTasksConfig
 from hf_colearn.utils.tables import markdown_table
 
 
@@ -54,6 +55,8 @@ def introduction(kind: ModelKind, problem: str | None) -> str:
     if kind.is_multimodal:
         return f"A {_task(None, problem)} that reads several modalities together and any of them alone."
     adapted = "A PEFT adapter of a" if kind.is_adapter else "A"
+    if kind.pipeline_tag == MANY_TASKS:
+        return f"{adapted} model of several tasks, whose modalities go through one transformer trunk."
     if kind.is_encoder:
         of = _INPUTS[(kind.pipeline_tag or "").split("-")[0]]
         return (
@@ -210,6 +213,11 @@ def head_in_words(folder: Path) -> str | None:
             f'Its head is `"prototypes"`: the logits are {scale} times the cosines between the latent and one vector of width '
             f"{config['latent_dim']} a class. {made}."
         )
+    for name, task in config["tasks"] if config.get("model_type") == CoLearningManyTasksConfig.model_type else ():
+        shared = f", the head `{task['head']}`" if task["head"] != name else ""
+        kinds = "value" if task["problem_type"] == "regression" else "class"
+        count = f"{task['num_labels']} {kinds}{'' if task['num_labels'] == 1 else 'es' if kinds == 'class' else 's'}"
+        said.append(f"- `{name}`: {', '.join(map(code, task['modalities']))}; {count}{shared}")
     if config.get("dense"):
         said.append(
             "Beside one latent an input it returns one for every position of its encoder, `dense_latents` `[B, T, D]`, and "
@@ -256,6 +264,8 @@ def code(text: str) -> str:
 
 def usage(kind: ModelKind, repo_id: str, has_processor: bool) -> str | None:
     """How a model is loaded that is no student of ours, an encoder, or an adapter, in Markdown; else `None`."""
+    if kind.pipeline_tag == MANY_TASKS and not kind.is_adapter:
+        return _usage_of_tasks(repo_id)
     if kind.is_encoder and not kind.is_adapter:
         return _usage_of_encoder(kind, repo_id, has_processor)
     if kind.is_ours and not kind.is_adapter:
@@ -293,7 +303,8 @@ def usage(kind: ModelKind, repo_id: str, has_processor: bool) -> str | None:
 
 def own_class(kind: ModelKind) -> str | None:
     """The class of ours that loads what transformers has no Auto class for."""
-    return OUR_CLASSES[kind.pipeline_tag] if kind.pipeline_tag in (None, "feature-classification") else None
+    own = (None, "feature-classification", MANY_TASKS)
+    return OUR_CLASSES[kind.pipeline_tag] if kind.pipeline_tag in own else None
 
 
 def _usage_of_encoder(kind: ModelKind, repo_id: str, has_processor: bool) -> str:
@@ -316,6 +327,26 @@ def _usage_of_encoder(kind: ModelKind, repo_id: str, has_processor: bool) -> str
         "",
         f'model = {auto}.from_pretrained("{repo_id}", trust_remote_code=True)',
     ]
+    return _both_ways(with_hf_colearn, without)
+
+
+def _usage_of_tasks(repo_id: str) -> str:
+    with_hf_colearn = [
+        "from hf_colearn import CoLearningForManyTasks",
+        "",
+        f'model = CoLearningForManyTasks.from_pretrained("{repo_id}").eval()',
+        "model.tasks, model.input_names  # what `model(task=..., ...)` takes: of a task all its modalities' inputs",
+        "student = model.student(model.tasks[0])  # a task of one modality as a model of its own",
+    ]
+    without = [
+        "from transformers import AutoModel",
+        "",
+        f'model = AutoModel.from_pretrained("{repo_id}", trust_remote_code=True)',
+    ]
+    return _both_ways(with_hf_colearn, without)
+
+
+def _both_ways(with_hf_colearn: list[str], without: list[str]) -> str:
     words = (
         "**Without `hf_colearn`**, let transformers run the model code that lies beside the weights (read it first):"
     )

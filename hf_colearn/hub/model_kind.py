@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from transformers.models.auto import modeling_auto
 
 from hf_colearn.models.features import CoLearningForFeatureClassification
+from hf_colearn.models.many_tasks import CoLearningForManyTasks
 from hf_colearn.models.masked_lm import CoLearningForMaskedLM
 from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
 from hf_colearn.models.student import (
@@ -21,6 +22,7 @@ from hf_colearn.models.student import (
 )
 
 
+MANY_TASKS = "many-tasks"
 # What the Hub's pipelines are called -> the class of ours, and the Auto class and stock classes of transformers.
 AUTO_CLASSES = {
     "audio-classification": "AutoModelForAudioClassification",
@@ -28,6 +30,7 @@ AUTO_CLASSES = {
     "text-classification": "AutoModelForSequenceClassification",
     "fill-mask": "AutoModelForMaskedLM",
     "feature-classification": "AutoModel",  # of precomputed features, for which the Hub has no pipeline
+    MANY_TASKS: "AutoModel",  # of a model of many tasks, for which it has none, either
 }
 _STOCK_CLASSES = {
     "audio-classification": modeling_auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES,
@@ -41,8 +44,10 @@ _OURS: dict[type, str | None] = {
     CoLearningForSequenceClassification: "text-classification",
     CoLearningForMaskedLM: "fill-mask",
     CoLearningForFeatureClassification: "feature-classification",
+    CoLearningForManyTasks: MANY_TASKS,
     CoLearningForMultimodalClassification: None,
 }
+_WITHOUT_PIPELINE = (None, "feature-classification", MANY_TASKS)
 OUR_CLASSES = {tag: cls.__name__ for cls, tag in _OURS.items()}
 
 
@@ -51,7 +56,7 @@ class ModelKind:
     """What is known of a model, from itself or from its folder."""
 
     class_name: str | None  # None where a folder does not tell it: weights of a plain torch module
-    pipeline_tag: str | None  # of the Hub; "feature-classification" of a student of precomputed features
+    pipeline_tag: str | None  # of the Hub; or one of ours, "feature-classification" and "many-tasks"
     is_ours: bool = False
     is_stock: bool = False  # a class of transformers
     is_pretrained: bool = True  # loaded by `from_pretrained`
@@ -66,7 +71,7 @@ class ModelKind:
     @property
     def hub_tag(self) -> str | None:
         """What the Hub calls its task, where it has a name for it."""
-        if self.pipeline_tag in (None, "feature-classification"):
+        if self.pipeline_tag in _WITHOUT_PIPELINE:
             return None
         of_encoder = (
             "image-feature-extraction" if self.pipeline_tag == "image-classification" else "feature-extraction"

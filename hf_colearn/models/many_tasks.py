@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, PreTrainedConfig
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import can_return_tuple
 
 from .checkpoint import CheckedModel
@@ -243,6 +243,13 @@ class CoLearningForManyTasks(CheckedModel):
             found = f"the tasks {', '.join(tasks)} have" if tasks else "no task has"
             raise ValueError(f"{found} the modality '{name}' alone: name a task, one of {', '.join(self.tasks)}.")
         return tasks[0]
+
+    def to_transformers(self) -> PreTrainedModel:
+        # There is nothing to export to.
+        raise ValueError(
+            "transformers has no model of many tasks to export to: export a program of a task's student, "
+            "`export_program(model.student(...), ...)`."
+        )
 
     @property
     def input_names(self) -> tuple[str, ...]:
