@@ -52,21 +52,24 @@ def unpaired_arms(class_names: Sequence[str]) -> list[SemiSupervisedArm]:
     Args:
         class_names (`Sequence[str]`): Of the prompts.
     """
-    weights = ({"weight": 1.0, "rate": 1.0}, {"weight": 5.0, "rate": 1.0}, {"weight": 5.0, "rate": 3.0})
+    weights = ({"weight": 0.1, "rate": 1.0}, {"weight": 1.0, "rate": 1.0}, {"weight": 5.0, "rate": 3.0})
+    alphas = (
+        {"alpha": 0.1, "rate": 1.0},
+        {"alpha": 0.3, "rate": 1.0},
+        {"alpha": 0.5, "rate": 1.0},
+    )  # published are the last two
     drawn: dict[str, Any] = {"pairing": Drawn(), "grid": weights, "two_streams": True}
     known = {arm.name: arm for arm in semi_supervised_arms()}
-    transfer = replace(known[TRANSFER], kind="reference")
+    prompts = RandomPrompt(TEMPLATE, names=class_names)
     return [
         known["labels alone"],
         known["self-training"],
         SemiSupervisedArm(GAUSSIAN, "null", **drawn),
         SemiSupervisedArm(PERMUTED, "null", **drawn),
-        replace(
-            transfer, name=PROMPTS, method=PROMPTS, kind="colearned", pairing=RandomPrompt(TEMPLATE, names=class_names)
-        ),
+        SemiSupervisedArm(PROMPTS, "colearned", prompts, grid=alphas, two_streams=True),
         SemiSupervisedArm(MARGINAL, "colearned", **drawn),
         SemiSupervisedArm(BY_CLASS, "colearned", **drawn),
-        transfer,
+        replace(known[TRANSFER], kind="reference"),
     ]
 
 
