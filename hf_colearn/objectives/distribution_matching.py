@@ -115,25 +115,27 @@ class DistributionMatching:
         with torch.autocast(z_BD.device.type, enabled=False):
             gathered = gather_with_gradient(torch.cat([column.float() for column in columns], dim=1))
             z_ND, t_ND, has_N1, *of_classes = gathered.split(widths, dim=1)
-            a_CN, b_CN = torch.ones_like(has_N1.T), has_N1.T
+            a_CN, b_CM = torch.ones_like(has_N1.T), has_N1.T
             if of_classes:
                 p_NC, w_NC, q_NC, known_N1 = of_classes
             if self.per_class:
-                a_CN, b_CN = w_NC.T, (q_NC * has_N1).T
-            s_C = a_CN.sum(dim=1) * (b_CN.sum(dim=1) > 0)
-            distance = (self._distances(z_ND, t_ND, a_CN, b_CN) * s_C).sum() / s_C.sum().clamp(min=LEAST_SHARE)
+                a_CN, b_CM = w_NC.T, (q_NC * has_N1).T
+            s_C = a_CN.sum(dim=1) * (b_CM.sum(dim=1) > 0)
+            distance = (self._distances(z_ND, t_ND, a_CN, b_CM) * s_C).sum() / s_C.sum().clamp(min=LEAST_SHARE)
             losses = {MATCHING: distance * batch.weight(self.teacher)}
             if self.shares:
                 divergence = label_shares_divergence(p_NC, q_NC, known_N1[:, 0])
                 losses[SHARES] = divergence * batch.weight(self.classes)
         return losses
 
-    def _distances(self, *clouds: torch.Tensor) -> torch.Tensor:
+    def _distances(
+        self, x_ND: torch.Tensor, y_MD: torch.Tensor, a_CN: torch.Tensor, b_CM: torch.Tensor
+    ) -> torch.Tensor:
         if self.distance == "sliced_wasserstein":
-            return sliced_wasserstein(*clouds, self.projections)
+            return sliced_wasserstein(x_ND, y_MD, a_CN, b_CM, self.projections)
         if self.distance == "sinkhorn":
-            return sinkhorn_divergence(*clouds, self.regularization)
-        return mmd(*clouds)
+            return sinkhorn_divergence(x_ND, y_MD, a_CN, b_CM, self.regularization)
+        return mmd(x_ND, y_MD, a_CN, b_CM)
 
     def check(self, model: Any, teachers: Mapping[str, Any]) -> None:
         """Refuses teachers that are missing, of another width, or whose classes are not those of the same rows."""
