@@ -360,7 +360,7 @@ def _samples(found: Predictions, problem: str) -> Samples:
 
 
 def _training_samples(trainer: Any, arm: str, problem: str, facts: dict[str, Any]) -> Samples | None:
-    """Latents and targets of some training samples; none of a stream or unpaired data. Adds the variance of the targets to the facts."""
+    """Latents and targets of some training samples, whose variance is added to the facts; none of streams and unpaired data."""
     dataset = trainer.train_dataset
     if not hasattr(dataset, "__len__") or isinstance(dataset, UnpairedBatches):
         return None
