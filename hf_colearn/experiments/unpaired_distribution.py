@@ -52,7 +52,7 @@ def unpaired_arms(class_names: Sequence[str]) -> list[SemiSupervisedArm]:
     Args:
         class_names (`Sequence[str]`): Of the prompts.
     """
-    weights = ({"weight": 0.1, "rate": 1.0}, {"weight": 1.0, "rate": 1.0}, {"weight": 5.0, "rate": 3.0})
+    weights = ({"weight": 0.1, "rate": 1.0}, {"weight": 1.0, "rate": 3.0}, {"weight": 5.0, "rate": 3.0})
     alphas = (
         {"alpha": 0.1, "rate": 1.0},
         {"alpha": 0.3, "rate": 1.0},
@@ -109,8 +109,9 @@ class UnpairedDistributions(SemiSupervised):
         train = hide_labels(self.train, int(arm.sweep[1]), args.seed, "labels")
         if arm.method == PROMPTS:
             return self._trainer(args, train, bank=self.prompts, pairing=arm.pairing)
-        bank = self.gaussian if arm.method == GAUSSIAN else self.bank
-        classes = self.class_bank(train, args.seed if arm.method == PERMUTED else None)
+        classes, bank = self.class_bank(train), self.gaussian if arm.method == GAUSSIAN else self.bank
+        if arm.method == PERMUTED:
+            bank = with_permuted_classes(bank, classes, args.seed)
         objective = DistributionMatching(self.distance, per_class=arm.method in (BY_CLASS, PERMUTED))
         return self._trainer(
             args,
@@ -120,11 +121,26 @@ class UnpairedDistributions(SemiSupervised):
             alpha=ConstantAlpha.from_weights({"distribution_matching": arm.setting["weight"], "label_shares": 1.0}),
         )
 
-    def class_bank(self, train: Dataset, permuted_by: int | None = None) -> TeacherBank:
-        """The class probabilities `(N, C)` of the bank's rows; with a seed, every class is shown as another one."""
+    def class_bank(self, train: Dataset) -> TeacherBank:
+        """The class probabilities `(N, C)` of the bank's rows."""
         latents_ND = self.bank.lookup(np.arange(len(self.bank))).numpy()
         probabilities_NC = class_probabilities(latents_ND, labels_of(train))
-        if permuted_by is not None:
-            cycle = np.random.default_rng(permuted_by).permutation(probabilities_NC.shape[1])
-            probabilities_NC[:, np.roll(cycle, 1)] = probabilities_NC[:, cycle]
         return TeacherBank.from_latents(probabilities_NC, teacher="classifier of the teacher's latents").scaled("none")
+
+
+def with_permuted_classes(bank: TeacherBank, classes: TeacherBank, seed: int) -> TeacherBank:
+    """The null control of clouds by class: every row has the latent of a row of another class, the same one for all of a class.
+
+    The classes are those of the largest probability, and in one cycle, so that none keeps its own cloud. The shares of the
+    classes stay.
+
+    Args:
+        bank, classes ([`TeacherBank`]): The latents `(N, D)`, and the class probabilities `(N, C)` of the same rows.
+        seed (`int`): Draws the cycle, and the rows.
+    """
+    rng, class_N = np.random.default_rng(seed), classes.lookup(np.arange(len(classes))).argmax(dim=1).numpy()
+    cycle = rng.permutation(np.unique(class_N))
+    rows_N = np.empty(len(bank), dtype=np.int64)
+    for label, other in zip(cycle, np.roll(cycle, 1), strict=True):
+        rows_N[class_N == label] = rng.choice(np.flatnonzero(class_N == other), size=(class_N == label).sum())
+    return TeacherBank.from_latents(bank.lookup(rows_N), teacher="latents of another class")

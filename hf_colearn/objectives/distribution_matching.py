@@ -160,7 +160,8 @@ class DistributionMatching:
             _check_classes(config, self.classes, teachers[self.classes], self.teacher, teachers[self.teacher])
 
     def __repr__(self) -> str:
-        return f"DistributionMatching('{self.distance}', per_class={self.per_class}, shares={self.shares})"
+        options = f"projections={self.projections}, regularization={self.regularization}"
+        return f"DistributionMatching('{self.distance}', per_class={self.per_class}, shares={self.shares}, {options})"
 
 
 def _sample(targets_BD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
