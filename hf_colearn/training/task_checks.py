@@ -1,7 +1,7 @@
 """What the trainer refuses in unpaired data of several tasks before it starts, each with the value at fault and the way out."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from datasets import Dataset, List, Value
 from hf_colearn.alpha.alpha import Alpha
 from hf_colearn.arguments import CoLearningArguments
 from hf_colearn.data.labels import label_column, labelled_rows, problem_type_of
-from hf_colearn.data.multimodal import check_modalities
+from hf_colearn.data.multimodal import check_modalities, complete_rows
 from hf_colearn.data.unpaired import TASK_NAME, UnpairedBatches
 from hf_colearn.models.lora import base_model
 from hf_colearn.teachers.teacher import Teacher
@@ -134,9 +134,18 @@ def _tasks_fit(data: UnpairedBatches, model: Any, collate: Collate | None) -> No
     for task, dataset in data.datasets.items():
         try:
             check_modalities(dataset, known[task]["modalities"])
+            _samples_are_whole(dataset, known[task]["modalities"])
             labels_are_of(dataset, known[task].get("problem_type"), known[task]["num_labels"], collate)
         except ValueError as error:
             raise ValueError(f"of the task '{task}': {error}") from error
+
+
+def _samples_are_whole(dataset: Dataset, modalities: Sequence[str]) -> None:
+    if lacking := len(dataset) - len(complete_rows(dataset, list(modalities))):
+        raise ValueError(
+            f"{lacking} of {len(dataset)} samples lack one of {', '.join(modalities)}, and the task has all of them: leave "
+            "such samples out, or make a task of one modality of them, with the same `head`."
+        )
 
 
 def _has_labels(dataset: Dataset) -> bool:

@@ -6,6 +6,7 @@ import torch
 from datasets import Dataset, IterableDataset
 from torch.utils.data import DataLoader
 
+from docstrings import run_example
 from hf_colearn import MultimodalCollator, UnpairedBatches, UnpairedCollator
 from hf_colearn.data.unpaired import MissingLabelsByTask, UnpairedSampler
 
@@ -34,6 +35,11 @@ def tasks(data, found):
     names = [{data[row]["task"] for row in group} for group in found]
     assert all(len(of_group) == 1 for of_group in names)
     return [of_group.pop() for of_group in names]
+
+
+@pytest.mark.parametrize("documented", [UnpairedBatches, UnpairedCollator])
+def test_the_example_of_the_docstring_runs(documented):
+    run_example(documented)
 
 
 # ---- shares and epochs ----

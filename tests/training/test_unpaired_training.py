@@ -9,6 +9,7 @@ import tiny
 from hf_colearn import (
     OGM,
     CoLearningForFeatureClassification,
+    CoLearningForManyTasks,
     CoLearningTrainer,
     FeatureBackboneConfig,
     LearnedAlpha,
@@ -20,7 +21,7 @@ from hf_colearn import (
 from hf_colearn.teachers.where_paired import WherePaired
 from mechanism_cases import copied, difference
 from refusals import Refusals, assert_refused
-from tiny_tasks import LATENT, SHAPES, SIZES, data, losses, model, task_data, trainer
+from tiny_tasks import CLASSES, LATENT, SHAPES, SIZES, STEMS, TRUNK, data, losses, model, task_data, trainer
 
 
 refusals = Refusals()
@@ -156,6 +157,34 @@ def features(folder, train=None, **kwargs):
         train_dataset=data() if train is None else train,
         **kwargs,
     )
+
+
+def of_both(folder, lacking):
+    """A task of pictures and sounds, of which some sounds are missing."""
+    torch.manual_seed(0)
+    task = {"both": {"modalities": ["image", "speech"], "num_labels": CLASSES}}
+    stems = {name: STEMS[name] for name in ("image", "speech")}
+    sounds = task_data("spoken")["speech_pixel_values"][:]
+    columns = (
+        task_data("digits")
+        .select(range(8))
+        .add_column("speech_pixel_values", [None if row in lacking else sound for row, sound in enumerate(sounds)])
+    )
+    two = CoLearningForManyTasks.from_stems(stems, task, TRUNK, LATENT)
+    return trainer(folder, UnpairedBatches({"both": columns}), two)
+
+
+def test_a_task_of_several_modalities_is_trained(tmp_path):
+    run = of_both(tmp_path, lacking=())
+    assert run.train().global_step == 2  # 8 samples
+    assert "loss_both" in run.state.log_history[0]
+
+
+@case(ValueError, "of the task 'both': 2 of 8 samples lack one of image, speech", "a task of one modality")
+def samples_without_one_of_the_tasks_modalities(folder):
+    run = of_both(folder / "out", lacking=(1, 5))
+    yield
+    run.train()
 
 
 def without_labels():
