@@ -221,13 +221,17 @@ class CoLearningForManyTasks(CheckedModel):
         )
         student: Any = student_class_for(backbone)._from_config(config, dtype=self.dtype)
         parts = {"backbone.stem": self.stems[modality], "backbone.trunk": self.backbone, "": self.heads[spec["head"]]}
-        student.load_state_dict(
-            {
-                f"{prefix}.{key}".removeprefix("."): value
-                for prefix, part in parts.items()
-                for key, value in part.state_dict().items()
-            }
-        )
+        weights = {
+            f"{prefix}.{key}".removeprefix("."): value
+            for prefix, part in parts.items()
+            for key, value in part.state_dict().items()
+        }
+        if weights.keys() != student.state_dict().keys():
+            raise ValueError(
+                "the model holds adapters, which a student of one task has not: merge them first, "
+                "`model.merge_and_unload().student(...)`."
+            )
+        student.load_state_dict(weights)
         return student.to(self.device).train(self.training)
 
     def _task_of(self, name: str) -> str:

@@ -106,6 +106,8 @@ def test_adapters_are_in_the_trunk_and_stems_and_heads_are_trained_whole(tmp_pat
     adapted(task="digits", **inputs("digits"), labels=labels("digits")).loss.backward()
     optimizer.step()
     assert not torch.equal(logits(adapted, "spoken"), logits(model(), "spoken"))
+    with pytest.raises(ValueError, match="merge them first"):
+        adapted.student("spoken")
     save_student(adapted, None, tmp_path)
     for read in (AutoModel.from_pretrained(tmp_path), load_adapter(model(), tmp_path / "adapter")):
         torch.testing.assert_close(logits(read.eval(), "spoken"), logits(adapted.eval(), "spoken"))
