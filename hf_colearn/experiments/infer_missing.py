@@ -4,8 +4,9 @@ Shapes: N known samples, which are trained on and retrieved, M held-out ones, F 
 of a joint latent.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain, combinations
 from typing import Any
 
@@ -50,6 +51,11 @@ class InferenceArm(TunedArm):
     imputation: str | None = None
     permuted: bool = False
 
+    @property
+    def infers(self) -> bool:
+        """Whether its query is a latent that is inferred."""
+        return self.imputation is not None or not {"penalty", "neighbours"}.isdisjoint(self.setting)
+
     def arguments(self, training: Mapping[str, Any], seed: int) -> CoLearningArguments:
         """Those of one run, such that no weight changes where nothing is trained."""
         still = {} if self.imputation is not None else {"learning_rate": 0.0, "max_steps": 1, "warmup_steps": 0}
@@ -88,16 +94,28 @@ def feature_rows(features: Mapping[str, torch.Tensor], labels: Sequence[int], se
     return Dataset.from_dict(columns).with_format("torch")
 
 
+@dataclass(frozen=True)
+class Split:
+    """The known and the held-out samples of a seed, the state of the encoders, and both parts' latents by modality."""
+
+    known: Dataset
+    held_out: Dataset
+    encoders: Mapping[str, torch.Tensor]
+    known_latents: Mapping[str, torch.Tensor]
+    latents: Mapping[str, torch.Tensor]
+
+
 class Inference:
     """Builds the trainers of the arms and scores what they infer, as `run_recipe` takes both.
 
-    The latents of a modality are the principal components of its standardised features, in units of their root mean square:
-    a fixed space, in which an inferred latent and a true one are compared, and which no training can make collapse. Known
-    samples are trained on without their labels, and they are what is retrieved: queries come from held-out samples, of which
-    the text is hidden. What is relevant has the query's class.
+    Every seed has a split of its own. The latents of a modality are the principal components of its standardised features, in
+    units of their root mean square, by the known samples: a fixed space, in which an inferred latent and a true one are
+    compared, and which no training can make collapse. Known samples are trained on without their labels, and they are what is
+    retrieved: queries come from held-out samples, of which the text is hidden. What is relevant has the query's class.
 
     Args:
-        known, held_out ([`datasets.Dataset`]): Of [`feature_rows`].
+        samples ([`datasets.Dataset`]): All of them, of [`feature_rows`].
+        split (`Callable[[int], tuple]`): From a seed to the rows of the known and of the held-out samples.
         modalities (`Sequence[str]`): `"text"` and what it is inferred from.
         given (`str`): The one of them that the main metrics are given.
         classes (`Sequence[str]`): Their names.
@@ -108,8 +126,8 @@ class Inference:
 
     def __init__(
         self,
-        known: Dataset,
-        held_out: Dataset,
+        samples: Dataset,
+        split: Callable[[int], tuple[Sequence[int], Sequence[int]]],
         modalities: Sequence[str],
         given: str,
         classes: Sequence[str],
@@ -119,102 +137,106 @@ class Inference:
         autoencoder: Mapping[str, Any],
         centroids: Mapping[str, Any],
     ):
-        self.given, self.classes, self.latent_dim = given, list(classes), latent_dim
-        self.modalities, self.plans = list(modalities), {plan.name: plan for plan in plans}
+        self.samples, self.rows, self.latent_dim = samples, split, latent_dim
+        self.given, self.classes, self.modalities = given, list(classes), list(modalities)
+        self.plans = {plan.name: plan for plan in plans}
         self.options = {"autoencoder": autoencoder, "centroids": centroids}
-        is_known_M = np.isin(held_out["labels"][:], known["labels"][:])  # or nothing would be relevant
-        self.known, self.held_out = known, held_out.select(np.flatnonzero(is_known_M))
-        encoders = self._new_model().encoders
-        for name in self.modalities:
-            set_principal_components(encoders[name], known[f"{name}_features"][:])
-        self.encoders = encoders.state_dict()
-        model = self._model(None)
-        self.known_latents, self.latents = (self._outputs(model, part).modality_latents for part in self._parts)
+        self.split = cache(self._split)
         others = [name for name in self.modalities if name != TEXT]
         self.subsets = [*chain.from_iterable(combinations(others, size) for size in range(1, len(others) + 1))]
 
-    @property
-    def _parts(self) -> tuple[Dataset, Dataset]:
-        return self.known, self.held_out
+    def _split(self, seed: int) -> Split:
+        known, held_out = (self.samples.select(rows) for rows in self.rows(seed))
+        is_known_M = np.isin(held_out["labels"][:], known["labels"][:])  # or nothing would be relevant
+        held_out = held_out.select(np.flatnonzero(is_known_M))
+        model = self._model()
+        for name, encoder in model.encoders.items():
+            set_principal_components(encoder, known[f"{name}_features"][:])
+        latents = (self.outputs(model, part).modality_latents for part in (known, held_out))
+        return Split(known, held_out, model.encoders.state_dict(), *latents)
 
     # ---- training ----
-    def _new_model(self, **kwargs: Any) -> CoLearningForMultimodalClassification:
-        widths = {name: self.known[f"{name}_features"][0].shape[0] for name in self.modalities}
+    def _model(self, **kwargs: Any) -> CoLearningForMultimodalClassification:
+        """A new one, whose encoders no training changes."""
+        widths = {name: self.samples[f"{name}_features"][0].shape[0] for name in self.modalities}
         backbones = {name: FeatureBackboneConfig(width, standardized=True) for name, width in widths.items()}
-        return CoLearningForMultimodalClassification.from_backbones(
-            backbones, self.latent_dim, id2label=dict(enumerate(self.classes)), **kwargs
+        names = dict(enumerate(self.classes))
+        model = CoLearningForMultimodalClassification.from_backbones(
+            backbones, self.latent_dim, id2label=names, **kwargs
         )
-
-    def _model(self, imputation: str | None) -> CoLearningForMultimodalClassification:
-        """A new one, whose encoders nothing changes."""
-        options = None if imputation is None else self.options[imputation]
-        model = self._new_model(imputation=imputation, imputation_options=options)
-        model.encoders.load_state_dict(self.encoders)
         model.encoders.requires_grad_(False)
         return model
 
     def make_trainer(self, arm: InferenceArm, args: CoLearningArguments) -> "InferenceTrainer":
         """The trainer of an arm, of whose evaluation see [`InferenceTrainer`]. It sees no labels."""
-        train = self.known.remove_columns(["labels", "sentence"])
+        split = self.split(args.seed)
+        train = split.known.remove_columns(["labels", "sentence"])
         if arm.permuted:
             train = permuted_rows(train, args.seed)
-        callbacks = [ModalityCentroids()] if arm.imputation == "centroids" else []
+        kind = arm.imputation or "autoencoder"
+        model = self._model(imputation=kind, imputation_options=self.options[kind])
+        model.encoders.load_state_dict(split.encoders)
         learned: dict[str, Any] = {}
         if arm.imputation is not None:
             learned = {"objective": LatentImputation(), "alpha": ConstantAlpha(1.0, "imputation")}
-        model = self._model(arm.imputation or "autoencoder")
+        callbacks = [ModalityCentroids()] if kind == "centroids" else []
         return InferenceTrainer(self, arm, model, args, train_dataset=train, callbacks=callbacks, **learned)
 
     # ---- scores ----
-    def _outputs(self, model: Any, part: Dataset, given: Sequence[str] | None = None) -> Any:
+    def outputs(self, model: Any, part: Dataset, given: Sequence[str] | None = None) -> Any:
         """What a model makes of all samples, given some modalities, on the CPU."""
         inputs = {f"{name}_features": part[f"{name}_features"][:] for name in given or self.modalities}
         with torch.no_grad():
             return model.cpu().eval()(**inputs)
 
-    def query(self, arm: InferenceArm, model: Any, given: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    def query(
+        self, arm: InferenceArm, model: Any, seed: int, given: Sequence[str]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The queries `(M, D)` of the held-out samples, given some modalities, and what they are compared with, `(N, D)`."""
-        texts_ND = self.known_latents[TEXT]
+        split = self.split(seed)
+        texts_ND = split.known_latents[TEXT]
         width = round(arm.setting.get("share", 1.0) * self.latent_dim)
+        asked_MX, known_NX = (
+            torch.cat([latents[name][:, :width] for name in given], dim=1)
+            for latents in (split.latents, split.known_latents)
+        )
         match arm.method:
             case "unimodal query":
-                return tuple(torch.cat([part[name][:, :width] for name in given], dim=1) for part in self._latents)  # type: ignore[return-value]
+                return asked_MX, known_NX
             case "true text":
-                return self.latents[TEXT][:, :width], texts_ND[:, :width]
+                return split.latents[TEXT][:, :width], texts_ND[:, :width]
             case "mean text":
                 mean_D = F.normalize(texts_ND[:, :width]).mean(dim=0)
-                return mean_D.expand(len(self.held_out), -1), texts_ND[:, :width]
+                return mean_D.expand(len(asked_MX), -1), texts_ND[:, :width]
             case "ridge regression" | "nearest neighbours":
-                asked_MX, known_NX = (torch.cat([part[name] for name in given], dim=1) for part in self._latents)
                 return regressed(arm.setting, known_NX, texts_ND, asked_MX), texts_ND
-        return self._outputs(model, self.held_out, given).imputed_latents[TEXT], texts_ND
+        return self.outputs(model, split.held_out, given).imputed_latents[TEXT], texts_ND
 
-    @property
-    def _latents(self) -> tuple[Mapping[str, torch.Tensor], Mapping[str, torch.Tensor]]:
-        return self.latents, self.known_latents
-
-    def by_class(self, queries_MD: torch.Tensor, known_ND: torch.Tensor) -> dict[str, float]:
+    def by_class(self, seed: int, queries_MD: torch.Tensor, known_ND: torch.Tensor) -> dict[str, float]:
         """`map` and `precision_at_10` of queries among what is known: what has their class is relevant."""
-        asked, known = (part["labels"][:].tolist() for part in self._parts[::-1])
+        split = self.split(seed)
+        asked, known = (part["labels"][:].tolist() for part in (split.held_out, split.known))
         found = retrieval_metrics(queries_MD.numpy(), known_ND.numpy(), asked, known, at=(RANK,))
         return {name: found[name] for name in ("map", f"precision_at_{RANK}")}
 
-    def metrics(self, arm: InferenceArm, model: Any) -> dict[str, float]:
+    def metrics(self, arm: InferenceArm, model: Any, seed: int) -> dict[str, float]:
         """The metrics of an arm's queries: by class given one modality, as `{metric}_from_{modalities}` given others, of joint
         latents as `joint_{metric}` and, with the text, `joint_{metric}_with_text`; and how near they are to the own text."""
         found: dict[str, float] = {}
-        for given in [(self.given,), *(subset for subset in self.subsets if subset != (self.given,))]:
-            queries_MD, known_ND = self.query(arm, model, given)
-            end = "" if given == (self.given,) else f"_from_{'_'.join(given)}"
-            found |= {f"{name}{end}": value for name, value in self.by_class(queries_MD, known_ND).items()}
-            if queries_MD.shape == self.latents[TEXT].shape and arm.method != "unimodal query":
-                own = retrieval_scores(queries_MD.numpy(), self.latents[TEXT].numpy(), self.held_out["sentence"][:])
+        split, main = self.split(seed), (self.given,)
+        for given in [main, *(subset for subset in self.subsets if subset != main)]:
+            queries_MD, known_ND = self.query(arm, model, seed, given)
+            end = "" if given == main else f"_from_{'_'.join(given)}"
+            found |= {f"{name}{end}": value for name, value in self.by_class(seed, queries_MD, known_ND).items()}
+            if arm.infers:
+                partners = split.held_out["sentence"][:]
+                own = retrieval_scores(queries_MD.numpy(), split.latents[TEXT].numpy(), partners)
                 found |= {f"{name}{end}": own[name] for name in ("recall_at_5", "explained_variance")}
         if arm.imputation == "autoencoder":
-            known_NH = self._outputs(model, self.known).joint_latents
-            for end, given in (("", (self.given,)), (f"_with_{TEXT}", (self.given, TEXT))):
-                joint_MH = self._outputs(model, self.held_out, given).joint_latents
-                found |= {f"joint_{name}{end}": x for name, x in self.by_class(joint_MH, known_NH).items()}
+            known_NH = self.outputs(model, split.known).joint_latents
+            for end, given in (("", main), (f"_with_{TEXT}", (self.given, TEXT))):
+                joint_MH = self.outputs(model, split.held_out, given).joint_latents
+                found |= {f"joint_{name}{end}": x for name, x in self.by_class(seed, joint_MH, known_NH).items()}
         return found
 
     def __call__(
@@ -228,10 +250,11 @@ class Inference:
         **_: Any,
     ) -> Run:
         """The run of a trained arm; a held-out sample is predicted to have the class of what it retrieves first."""
-        plan, model = self.plans[arm], base_model(trainer.model)
-        queries_MD, known_ND = self.query(plan, model, (self.given,))
+        plan, model, seed = self.plans[arm], base_model(trainer.model), trainer.args.seed
+        split = self.split(seed)
+        queries_MD, known_ND = self.query(plan, model, seed, (self.given,))
         first_M = (F.normalize(queries_MD) @ F.normalize(known_ND).T).argmax(dim=1)
-        labels_M = self.held_out["labels"][:].numpy()
+        labels_M = split.held_out["labels"][:].numpy()
         facts = {
             "problem_type": "single_label_classification",
             "class_names": self.classes,
@@ -243,9 +266,9 @@ class Inference:
             kind,
             cost,
             facts,
-            metrics=self.metrics(plan, model),
+            metrics=self.metrics(plan, model, seed),
             labels=labels_M,
-            predictions=self.known["labels"][:].numpy()[first_M],
+            predictions=split.known["labels"][:].numpy()[first_M],
             confidences=None,
             test=Samples(labels_M, queries_MD.numpy()),
         )
@@ -260,7 +283,7 @@ class InferenceTrainer(CoLearningTrainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         # Of all samples together, which ask each other.
-        found = self.inference.metrics(self.arm, base_model(self.model))
+        found = self.inference.metrics(self.arm, base_model(self.model), self.args.seed)
         return {f"eval_{name}": value for name, value in found.items()}
 
 
