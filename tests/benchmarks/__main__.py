@@ -8,7 +8,7 @@ from time import perf_counter
 
 import transformers
 
-from tests.benchmarks import alpha, analysis, bank, contrastive, encoding, loading, online, step
+from tests.benchmarks import alpha, analysis, bank, contrastive, encoding, loading, online, step, trunk
 from tests.benchmarks.report import machine, write_report
 
 
@@ -39,6 +39,7 @@ def main() -> None:
         "encoding": lambda: encoding.rows(args.quick),
         "bank": lambda: bank.rows(args.quick),
         "contrastive": lambda: contrastive.rows(args.quick),
+        "trunk": lambda: trunk.rows(args.quick),
         "alpha": lambda: alpha.rows(args.quick),
         "analysis": lambda: analysis.rows(args.quick),
         "loading": lambda: loading.rows(args.quick, args.images_per_second),

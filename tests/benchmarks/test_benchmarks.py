@@ -30,6 +30,7 @@ EXPECTED = {
     "contrastive loss, chunked / direct, time",
     "contrastive loss, chunked / direct, memory",
     "contrastive loss, chunked - direct, loss and gradient",
+    "step of a trunk on two tasks / of its students alone",
     "sliced W2",
     "Gaussian W2",
     "exact W2 on mini-batches",
