@@ -16,7 +16,14 @@ from dataclasses import dataclass, field
 from hf_colearn import UnpairedBatches
 from hf_colearn.experiments.arms import check_comparable, pick
 from hf_colearn.experiments.info import ExperimentInfo
-from hf_colearn.experiments.many_tasks import OF_FOLDERS, PACKAGED, ManyTasks, many_tasks_arms, tasks_run
+from hf_colearn.experiments.many_tasks import (
+    OF_FOLDERS,
+    PACKAGED,
+    ManyTasks,
+    many_tasks_arms,
+    table_by_task,
+    tasks_run,
+)
 from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.runner import quiet, run_recipe
 from hf_colearn.experiments.settings import SettingsOptions, choose_settings, with_chosen
@@ -68,7 +75,9 @@ def main() -> None:
     )
     parts = {"train": many.train, "validation": many.validation, "test": many.test}
     data = {split: UnpairedBatches(part) for split, part in parts.items()}
-    run_recipe(options, training, info, with_chosen(plans, file, comparison), many.make_trainer, data, score=tasks_run)
+    plans = with_chosen(plans, file, comparison)
+    if runs := run_recipe(options, training, info, plans, many.make_trainer, data, score=tasks_run):
+        print(f"\n{table_by_task(runs)}")
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ from hf_colearn.models.standardization import Standardization
 from hf_colearn.teachers.bank import TeacherBank
 from hf_colearn.trainer import CoLearningTrainer
 from hf_colearn.utils.extras import extra
+from hf_colearn.utils.tables import text_table
 
 
 APART, TOGETHER, THEN_ALONE = "one model a task", "one trunk", "one trunk, then each task alone"
@@ -357,3 +358,13 @@ def tasks_run(
         test=Samples(labels_N, None),
         groups={"task": np.asarray(groups)},
     )
+
+
+def table_by_task(runs: Sequence[Run]) -> str:
+    """The mean accuracy over the seeds by arm and task, in %."""
+    names = [name for name in runs[0].metrics if name.startswith("accuracy_on_")]
+    rows = [["accuracy [%]", *(name.removeprefix("accuracy_on_") for name in names)]]
+    for arm in dict.fromkeys(run.arm for run in runs):
+        of_arm = [run.metrics for run in runs if run.arm == arm]
+        rows.append([arm, *(f"{100 * np.mean([metrics[name] for metrics in of_arm]):.1f}" for name in names)])
+    return text_table(rows)

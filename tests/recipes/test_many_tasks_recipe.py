@@ -11,11 +11,12 @@ from tiny_recipes import main_of
 TABLES = ["--small", "--max_steps", "4", "--report", "false", "--tasks", "wine", "cancer"]
 
 
-def test_two_tables_go_through_one_trunk(tmp_path):
+def test_two_tables_go_through_one_trunk(tmp_path, capsys):
     report = main_of("many_tasks", tmp_path, *TABLES)
     runs = {run["arm"]: run["metrics"] for run in report["runs"]}
     assert list(runs) == [arm.name for arm in many_tasks_arms()]
     assert all(set(metrics) >= {"accuracy", "accuracy_on_wine", "accuracy_on_cancer"} for metrics in runs.values())
+    assert capsys.readouterr().out.rstrip().splitlines()[-len(runs) - 2].split()[-2:] == ["wine", "cancer"]
     model = AutoModel.from_pretrained(tmp_path / "runs/many_tasks/model")
     assert model.tasks == ("wine", "cancer") and model.student("wine").config.num_labels == 3
 
