@@ -30,6 +30,7 @@ from hf_colearn.utils.metric_names import called
 from hf_colearn.utils.tables import text_table
 
 
+MEASURED = ("recall_at_5", "recall_at_1", "recall_at_10", "map", "median_rank")  # arms are compared on the first
 CHANCE = "_by_chance"
 OWN, ANY, OF_CLASS = "own", "any", "class"  # whose latent a pair has
 _GRID = ({"rate": 1.0, "temperature": 0.07}, {"rate": 1.0, "temperature": 0.2}, {"rate": 3.0, "temperature": 0.2})
@@ -171,9 +172,9 @@ def triples(features: Mapping[str, torch.Tensor], split: Dataset) -> Dataset:
 class FoundPartners:
     """Scores a run by retrieval among the test samples, as `run_recipe(score=...)` takes it.
 
-    The first metric is `{query}_to_{found}_recall_at_5`. It comes with all others of
-    [`~hf_colearn.evaluation.retrieval.retrieval_metrics`], by sample and (mean average precision) by class, of both directions
-    and of the pairs with the anchor. The predicted class of a query is that of the first latent that it finds.
+    Of queries that ask for the found modality it has the recall at 5, 1 and 10, the mean average precision by sample and by
+    class, and the median rank, each beside chance ([`~hf_colearn.evaluation.retrieval.retrieval_metrics`]); of the way back
+    and of the pairs with the anchor the recall at 5. The predicted class of a query is that of the first latent that it finds.
 
     Args:
         anchor, query, found (`str`): As of [`EmergentAlignment`].
@@ -187,14 +188,15 @@ class FoundPartners:
             "modality_latents"
         ]
         labels_N = np.asarray(test_dataset["label"][:])
-        metrics: dict[str, float] = {}
-        for a, b in self.pairs:
-            by_sample = retrieval_metrics(latents[a], latents[b])
-            by_class = retrieval_metrics(latents[a], latents[b], labels_N.tolist())
-            names = ["recall_at_5", *(name for name in by_sample if name != "recall_at_5")]  # the first is compared
-            metrics |= {f"{a}_to_{b}_{name}": by_sample[name] for name in names}
-            metrics |= {f"{a}_to_{b}_map_by_class{end}": by_class[f"map{end}"] for end in ("", CHANCE)}
-        query, found = (latents[name] / np.linalg.norm(latents[name], axis=1, keepdims=True) for name in self.pairs[0])
+        (query, found), *others = self.pairs
+        measured = retrieval_metrics(latents[query], latents[found])
+        by_class = retrieval_metrics(latents[query], latents[found], labels_N.tolist())
+        names = [f"{name}{end}" for end in ("", CHANCE) for name in MEASURED]
+        metrics = {f"{query}_to_{found}_{name}": measured[name] for name in names}
+        metrics |= {f"{query}_to_{found}_map_by_class{end}": by_class[f"map{end}"] for end in ("", CHANCE)}
+        for a, b in others:
+            metrics[f"{a}_to_{b}_recall_at_5"] = retrieval_metrics(latents[a], latents[b])["recall_at_5"]
+        q_ND, f_ND = (latents[name] / np.linalg.norm(latents[name], axis=1, keepdims=True) for name in self.pairs[0])
         facts = {
             "problem_type": "single_label_classification",
             "class_names": test_dataset.features["label"].names,
@@ -208,16 +210,18 @@ class FoundPartners:
             facts,
             metrics=metrics,
             labels=labels_N,
-            predictions=labels_N[(query @ found.T).argmax(axis=1)],
+            predictions=labels_N[(q_ND @ f_ND.T).argmax(axis=1)],
             confidences=None,
             test=Samples(labels_N, modality_latents={name: z_ND.astype(np.float32) for name, z_ND in latents.items()}),
         )
 
     def table(self, runs: Sequence[Run]) -> str:
         """The means over the seeds by arm, in %, and what random orders have."""
-        (query, found), back, *with_anchor = self.pairs
+        (query, found), *others = self.pairs
         metrics = ("recall_at_1", "recall_at_5", "recall_at_10", "map", "map_by_class")
         names = {f"{query}_to_{found}_{metric}": called(metric) for metric in metrics}
-        names |= {f"{a}_to_{b}_recall_at_5": f"{a} to {b}, at 5" for a, b in (back, *with_anchor)}
-        chance = ["by chance", *(f"{100 * runs[0].metrics[f'{name}{CHANCE}']:.2f}" for name in names)]
+        by_chance = [100 * runs[0].metrics[f"{name}{CHANCE}"] for name in names]
+        names |= {f"{a}_to_{b}_recall_at_5": f"{a} to {b}, at 5" for a, b in others}
+        by_chance += [by_chance[1]] * len(others)  # of as many samples
+        chance = ["by chance", *(f"{value:.2f}" for value in by_chance)]
         return text_table([*means_table(runs, names), chance])
