@@ -1,8 +1,8 @@
 """Positives that another modality finds: a few labels, and a contrastive loss whose positives are neighbours in text.
 
 A few samples of every class are labelled, and all others are pairs with a text but without a label. The student is a small
-network on frozen features of pictures or speech. Beside its labels it has a contrastive loss: of every sample's augmented
-copy the positives are the sample itself, as a momentum encoder sees it, and its nearest neighbours in the space of a frozen
+network on frozen features of pictures or speech. Beside its labels it has a contrastive loss: of a sample that lacks some
+features the positives are the whole sample, as a momentum encoder sees it, and its nearest neighbours in the space of a frozen
 language model that reads the texts (CoCLR, Han et al., NeurIPS 2020). The same loss stands beside it without neighbours, with
 neighbours at random, with the student's own modality's, and with those of wrong texts. Settings are chosen on a validation
 part of training. Emoji are drawn from OpenMoji's font (CC BY-SA 4.0) and nothing is downloaded; stamps need a folder.
@@ -22,11 +22,11 @@ from hf_colearn import TeacherBank, classification_metrics
 from hf_colearn.corpora.emoji import load_emoji
 from hf_colearn.corpora.stamps import load_stamps, needs_stamps
 from hf_colearn.data.splits import cut_validation, few_per_class
-from hf_colearn.data.views import StoredViews, TwoViews
+from hf_colearn.data.views import TwoViews
 from hf_colearn.experiments.arms import check_comparable, pick
 from hf_colearn.experiments.frozen_features import encoded_splits, feature_dataset, feature_student
 from hf_colearn.experiments.info import ExperimentInfo, named_data
-from hf_colearn.experiments.mined_positives import MinedPositives, encoded_copies, mining_arms
+from hf_colearn.experiments.mined_positives import FeatureDropout, MinedPositives, mining_arms
 from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.runner import quiet, run_recipe
 from hf_colearn.experiments.semi_supervised import BUDGET
@@ -45,11 +45,11 @@ class Options(StampOptions):
     labels_per_class: int = field(default=3, metadata={"help": "Samples of every class that have a label."})
     classes: str = field(default="subgroup", metadata={"help": "Of emoji: subgroup (49) or category (8)."})
     images_per_class: int | None = field(default=None, metadata={"help": "Of emoji; all by default."})
-    views: int = field(default=2, metadata={"help": "Augmented copies of every input."})
+    dropout: float = field(default=0.3, metadata={"help": "Share of features that the query lacks."})
     latent_dim: int = field(default=64, metadata={"help": "Width of the latent that is compared."})
     neighbours: int = field(default=5, metadata={"help": "Samples that are mined as positives."})
     queue_size: int = field(default=256, metadata={"help": "Keys of earlier batches."})
-    temperature: float = field(default=0.07, metadata={"help": "What cosines are divided by."})
+    temperature: float = field(default=1.0, metadata={"help": "What cosines are divided by."})
     decay: float = field(default=0.95, metadata={"help": "Of the momentum encoder."})
 
     def __post_init__(self):
@@ -83,16 +83,16 @@ def main() -> None:
     if not options.choose:
         check_comparable(plans, options.seeds)
     splits, id_column = load_splits(options, seed)
-    of_student, of_teacher = (options.encoder(of) for of in (options.student, options.teacher))
-    own = encoded_copies(splits, of_student, COLUMNS[options.student], id_column, options.views)
-    other = encoded_splits(splits, of_teacher, COLUMNS[options.teacher], id_column)
+    own, other = (
+        encoded_splits(splits, options.encoder(of), COLUMNS[of], id_column)
+        for of in (options.student, options.teacher)
+    )
     # Settings are chosen on the validation part, which is trained on afterwards.
     train, test = (["train"], "validation") if options.choose else (["train", "validation"], "test")
-    views_NVF, other_ND = (torch.cat([features[split] for split in train]) for features in (own, other))
+    features_NF, other_ND = (torch.cat([features[split] for split in train]) for features in (own, other))
     labels_N = [label for split in train for label in splits[split]["label"]]
-    test_features = feature_dataset(own[test][:, 0], splits[test]["label"][:]).remove_columns("sample_id")
-    features_NF, bank = views_NVF[:, 0].contiguous(), TeacherBank.from_latents(other_ND)
-    names = dict(enumerate(splits["train"].features["label"].names))
+    test_features = feature_dataset(own[test], splits[test]["label"][:]).remove_columns("sample_id")
+    bank, names = TeacherBank.from_latents(other_ND), dict(enumerate(splits["train"].features["label"].names))
 
     def make_student(latent_dim: int) -> Any:
         return options.adapted(feature_student(features_NF, [options.hidden_dim], latent_dim, names, options.scale))
@@ -102,7 +102,7 @@ def main() -> None:
         bank,
         lambda: make_student(options.latent_dim),
         (features_NF / features_NF.std(dim=0).clamp(min=1e-6)).numpy(),
-        TwoViews(strong=StoredViews(views_NVF[:, 1:].contiguous())),
+        TwoViews(strong=FeatureDropout(features_NF, options.dropout)),
         lambda: make_student(bank.dim),
         {name: getattr(options, name) for name in ("neighbours", "queue_size", "temperature", "decay")},
         optimizer=options.optimizer_for,

@@ -1,6 +1,6 @@
-"""Few labels and mined positives: the arms, their trainers, and the features of augmented copies.
+"""Few labels and mined positives: the arms, their trainers, and a second view of features.
 
-Shapes: N samples of a split, V augmented copies of each, F features, D dimensions of a teacher's latent.
+Shapes: N training samples, B samples of a batch, F features, D dimensions of a teacher's latent.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset
+from torch import nn
 
 from hf_colearn.arguments import CoLearningArguments
 from hf_colearn.data.splits import hide_labels
-from hf_colearn.experiments.frozen_features import encoded_views
 from hf_colearn.experiments.semi_supervised import (
     SemiSupervised,
     SemiSupervisedArm,
@@ -22,7 +22,6 @@ from hf_colearn.experiments.semi_supervised import (
 )
 from hf_colearn.objectives.cross_modal_mining import CrossModalMining
 from hf_colearn.teachers.bank import TeacherBank
-from hf_colearn.teachers.encoder import FrozenEncoder
 from hf_colearn.teachers.pairing import Paired
 from hf_colearn.teachers.teacher import Teacher
 from hf_colearn.trainer import CoLearningTrainer
@@ -30,7 +29,7 @@ from hf_colearn.trainer import CoLearningTrainer
 
 OWN_KEYS, RANDOM, OWN = "own keys alone", "random neighbours", "own modality's neighbours"
 PERMUTED, MINED, TRANSFER = "neighbours of permuted pairs", "mined positives", "latent transfer"
-_SETTINGS = ({"alpha": 0.5, "rate": 1.0}, {"alpha": 0.5, "rate": 3.0}, {"alpha": 0.8, "rate": 3.0})
+_SETTINGS = ({"alpha": 0.8, "rate": 3.0}, {"alpha": 0.9, "rate": 3.0}, {"alpha": 0.95, "rate": 10.0})
 
 
 def mining_arms() -> list[SemiSupervisedArm]:
@@ -111,13 +110,26 @@ class MinedPositives(SemiSupervised):
         return self.own_bank if method == OWN else self.bank
 
 
-def encoded_copies(
-    splits: Mapping[str, Dataset], encoder: FrozenEncoder, column: str, id_column: str, views: int
-) -> dict[str, torch.Tensor]:
-    """The features `(N, 1 + V, F)` of every split's inputs and of augmented copies of them, of which another split finds the
-    same in the cache; see [`~hf_colearn.experiments.frozen_features.encoded_views`]."""
-    whole = concatenate_datasets([part.select_columns([id_column, column]) for part in splits.values()])
-    whole = whole.sort(id_column)
-    views_NVF = encoded_views(encoder, list(whole[column]), views)
-    row_of = {name: row for row, name in enumerate(whole[id_column])}
-    return {split: views_NVF[[row_of[name] for name in part[id_column]]] for split, part in splits.items()}
+class FeatureDropout(nn.Module):
+    """A view of a batch: a share of every sample's features is replaced by their means. Draws from torch's generators.
+
+    Args:
+        features_NF (`torch.Tensor` of shape `(N, F)`): Whose means they are.
+        probability (`float`): The share, from 0 to below 1.
+        entry (`str`, *optional*, defaults to `"features"`): The entry of the batch, `(B, F)`.
+    """
+
+    means_F: torch.Tensor
+
+    def __init__(self, features_NF: torch.Tensor, probability: float, entry: str = "features"):
+        super().__init__()
+        if not 0 <= probability < 1:
+            raise ValueError(f"probability={probability} leaves no features: pass one from 0 to below 1.")
+        self.probability, self.entry = probability, entry
+        self.register_buffer("means_F", features_NF.mean(dim=0), persistent=False)
+
+    @torch.no_grad()
+    def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
+        features_BF = batch[self.entry]
+        is_replaced_BF = torch.rand_like(features_BF) < self.probability
+        return {**batch, self.entry: torch.where(is_replaced_BF, self.means_F.to(features_BF.dtype), features_BF)}
