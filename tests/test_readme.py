@@ -98,7 +98,7 @@ def mechanisms():
 
 def test_the_snippets_of_class_vectors_translation_and_dense_targets_run_after_the_first(capsys):
     first = next(snippet for snippet in snippets() if "bank=bank" in snippet)
-    classes, translation, _, dense = mechanisms()
+    classes, translation, _, dense = mechanisms()[:4]
     rng = np.random.default_rng(0)
     names = {"train": tiny.digits(96).remove_columns("sample_id"), "test": tiny.digits(32)}
     names |= {"caption_latents": rng.normal(size=(96, 384))}
@@ -127,6 +127,42 @@ def test_the_snippet_of_a_missing_modality_runs_after_that_of_several():
     exec(several.partition("trainer = ")[0], names)
     exec(imputed, names)
     assert names["model"].imputation.centroids.any() and names["trainer"].state.global_step == 20
+
+
+def test_the_snippets_without_pairs_run_after_that_of_translation(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    first = next(snippet for snippet in snippets() if "bank=bank" in snippet)
+    whole = tiny.digits(96).remove_columns("sample_id")
+    pixels, labels = (whole.with_format("numpy")[column][:] for column in ("pixel_values", "labels"))
+    few = np.full(64, -100)
+    for digit in range(10):
+        rows = np.flatnonzero(labels[:64] == digit)[:2]
+        few[rows] = digit
+
+    def both(rows, labels):
+        views = {f"{view}_pixel_values": pixels[rows] for view in ("image", "audio")}
+        return Dataset.from_dict({**views, "labels": labels}).with_format("torch")
+
+    captions = np.random.default_rng(0).normal(size=(96, 384)).astype(np.float32)
+    digits = Dataset.from_dict({"image_pixel_values": pixels, "labels": labels}).with_format("torch")
+    words = Dataset.from_dict({"text_features": captions[:20], "labels": np.arange(20) % 10}).with_format("torch")
+    names = {"train": whole, "test": tiny.digits(32), "caption_latents": captions}
+    names |= {"few_of_both": both(slice(0, 64), few), "test_of_both": both(slice(64, 96), labels[64:])}
+    names |= {"digits": digits, "words": words, "test_digits": digits.select(range(32))}
+    exec(first, names)
+    exec(mechanisms()[1], names)
+    co_training, mined, trunk, distribution, masked = mechanisms()[4:]
+    exec(co_training, names)
+    assert names["ensemble"].shape == (32, 10) and len(names["result"].rounds) >= 1
+    assert AutoModelForImageClassification.from_pretrained("runs/co_training/image").config.num_labels == 10
+    exec(trunk, names)
+    assert 0 <= float(capsys.readouterr().out.splitlines()[-1]) <= 1
+    assert names["student"].config.backbone_config.hidden_size == 32
+    for snippet, term in ((mined, "mining"), (distribution, "distribution_matching"), (masked, "masked_latents")):
+        exec(snippet, names)
+        trainer = names["trainer"]
+        assert trainer.auxiliary_objective.terms == (term,) and trainer.state.global_step == 20
+        assert np.isfinite(trainer.state.log_history[-1]["train_loss"])
 
 
 def test_every_balance_method_is_in_the_readme():
