@@ -194,4 +194,4 @@ def _harms(record: Mapping[str, Any], before: Mapping[str, Any], learning: list[
         [scores[view] for view in learning if scores.get(view) is not None]
         for scores in (record.get(HELD_OUT, {}), before.get(HELD_OUT, {}))
     )
-    return len(now) == len(then) > 0 and np.mean(now) < np.mean(then)
+    return len(now) == len(then) > 0 and bool(np.mean(now) < np.mean(then))
