@@ -28,7 +28,6 @@ from hf_colearn import (
     CoLearningTrainer,
     Combined,
     ConstantAlpha,
-    ContrastiveAlignment,
     CrossModalMining,
     CyclicTranslation,
     DenseMatching,
@@ -300,13 +299,6 @@ CASES = {
         NextStepPrediction,
         data=partial_frames,
         heads=("training_heads.next_step", "latent_head"),
-    ),
-    "contrastive pairs": Case(
-        tiny_modalities.model,
-        lambda: ContrastiveAlignment(0.5, pairs=[tiny_modalities.NAMES]),
-        data=modalities,
-        heads=("encoders.image.latent_head", "encoders.audio.latent_head"),
-        compares=True,
     ),
     "distribution matching": Case(
         with_heads(distribution_matching=6),

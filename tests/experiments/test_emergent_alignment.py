@@ -34,13 +34,13 @@ def recall_at_5(arm, folder):
     features, _ = source()
     held_out = Dataset.from_dict({f"{name}_features": x[SAMPLES:].numpy() for name, x in features.items()})
     fields = {
-        "max_steps": 60,
-        "learning_rate": 5e-3,
+        "max_steps": 40,
+        "learning_rate": 8e-3,
         "per_device_train_batch_size": 64,
         "per_device_eval_batch_size": 64,
     }
     torch.manual_seed(0)
-    trainer = aligned().make_trainer(ARMS[arm], tiny.arguments(folder, logging_steps=60, **fields))
+    trainer = aligned().make_trainer(ARMS[arm], tiny.arguments(folder, logging_steps=40, **fields))
     trainer.train()
     return trainer.evaluate(held_out.with_format("torch"))["eval_text_to_speech_recall_at_5"]
 
