@@ -33,6 +33,7 @@ from hf_colearn.trainer import CoLearningTrainer
 MARGINAL, BY_CLASS = "distribution", "distribution by class"
 GAUSSIAN, PERMUTED = "Gaussian cloud", "distribution by class, permuted"
 PROMPTS, TRANSFER = "random prompts", "latent transfer"
+LABELLED = "distribution by class, labelled teacher"
 TEMPLATE = "This is about {name}."
 
 
@@ -47,6 +48,7 @@ def unpaired_arms(class_names: Sequence[str]) -> list[SemiSupervisedArm]:
     | random prompts | co-learned | labels, and the prompt of a random class as the latent of every sample |
     | distribution | co-learned | labels, label shares, and the distribution of the teacher's latents |
     | distribution by class | co-learned | the same class by class |
+    | distribution by class, labelled teacher | reference | the same, where all of the teacher's rows have their labels |
     | latent transfer | reference | labels, and the teacher's latent of every sample: true pairs |
 
     Args:
@@ -69,6 +71,7 @@ def unpaired_arms(class_names: Sequence[str]) -> list[SemiSupervisedArm]:
         SemiSupervisedArm(PROMPTS, "colearned", prompts, grid=alphas, two_streams=True),
         SemiSupervisedArm(MARGINAL, "colearned", **drawn),
         SemiSupervisedArm(BY_CLASS, "colearned", **drawn),
+        SemiSupervisedArm(LABELLED, "reference", **drawn),
         replace(known[TRANSFER], kind="reference"),
     ]
 
@@ -76,7 +79,8 @@ def unpaired_arms(class_names: Sequence[str]) -> list[SemiSupervisedArm]:
 class UnpairedDistributions(SemiSupervised):
     """Builds the trainers of [`unpaired_arms`] for one student, one teacher and one training set.
 
-    The classes of the teacher's rows are those of a classifier of its latents that has as many labels as the student.
+    The classes of the teacher's rows are those of a classifier of its latents that has as many labels as the student, but of
+    a labelled teacher.
 
     Args:
         train, bank, make_student, inputs, options: As of [`~hf_colearn.experiments.semi_supervised.SemiSupervised`].
@@ -104,15 +108,16 @@ class UnpairedDistributions(SemiSupervised):
 
     def make_trainer(self, arm: Any, args: CoLearningArguments) -> CoLearningTrainer:
         """The trainer of an arm, as `run_recipe` asks for it."""
-        if arm.method not in (GAUSSIAN, PERMUTED, PROMPTS, MARGINAL, BY_CLASS):
+        if arm.method not in (GAUSSIAN, PERMUTED, PROMPTS, MARGINAL, BY_CLASS, LABELLED):
             return super().make_trainer(arm, args)
         train = hide_labels(self.train, int(arm.sweep[1]), args.seed, "labels")
         if arm.method == PROMPTS:
             return self._trainer(args, train, bank=self.prompts, pairing=arm.pairing)
-        classes, bank = self.class_bank(train), self.gaussian if arm.method == GAUSSIAN else self.bank
+        classes = self.class_bank(self.train if arm.method == LABELLED else train)
+        bank = self.gaussian if arm.method == GAUSSIAN else self.bank
         if arm.method == PERMUTED:
             bank = with_permuted_classes(bank, classes, args.seed)
-        objective = DistributionMatching(self.distance, per_class=arm.method in (BY_CLASS, PERMUTED))
+        objective = DistributionMatching(self.distance, per_class=arm.method not in (MARGINAL, GAUSSIAN))
         return self._trainer(
             args,
             train,
