@@ -107,6 +107,15 @@ class TrunkBackbone(_OfTransformers):
             raise NotImplementedError(f"a stem of kind '{self.config.stem['kind']}' has no embeddings of tokens.")
         return self.stem.embedding
 
+    def set_input_embeddings(self, value):
+        self.stem.embedding = value
+
+    def resize_token_embeddings(self, *args, **kwargs):
+        # The vocabulary's size stands among the stem's options.
+        embeddings = super().resize_token_embeddings(*args, **kwargs)
+        self.config.stem = {**self.config.stem, "vocab_size": embeddings.num_embeddings}
+        return embeddings
+
     @capture_outputs
     def forward(
         self,

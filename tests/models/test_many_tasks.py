@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import AutoModel
 
+from docstrings import run_example
 from hf_colearn import (
     CoLearningForAudioClassification,
     CoLearningForFeatureClassification,
@@ -71,6 +72,10 @@ def labels(task, rows=3):
 def logits(made, task):
     with torch.no_grad():
         return made(task=task, **inputs(task)).logits
+
+
+def test_the_example_runs():
+    run_example(CoLearningForManyTasks.from_stems)
 
 
 # ---- what is shared ----

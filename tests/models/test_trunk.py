@@ -106,6 +106,15 @@ def test_it_is_exported_and_adapted_as_others_are(tmp_path):
         student(latent_norm="none").to_transformers()
 
 
+def test_a_larger_vocabulary_is_saved(tmp_path):
+    given = student(stem=WORDS)
+    given.resize_token_embeddings(12)
+    given.save_pretrained(tmp_path)
+    read = CoLearningForSequenceClassification.from_pretrained(tmp_path)
+    assert read.get_input_embeddings().num_embeddings == read.config.backbone_config.stem["vocab_size"] == 12
+    assert torch.equal(read.get_input_embeddings().weight, given.get_input_embeddings().weight)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradient_checkpointing_and_bfloat16_leave_the_gradient_as_it_is(kind):
     options = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "model_type": kind}
