@@ -224,7 +224,9 @@ LAST_STEP += ("emergent_alignment",)  # a model without classes
 LAST_STEP += ("many_tasks",)  # few labels, equal updates a task in all arms
 LAST_STEP += ("unpaired",)  # few labels, equal updates
 LAST_STEP += ("unpaired_distribution",)  # few labels
+LAST_STEP += ("infer_missing",)  # no labels, equal updates
 LAST_STEP += ("masked_latents",)  # few labels, equal updates
+LAST_STEP += ("mined_positives",)  # few labels
 LAST_STEP += ("zero_shot",)  # which knows none of the classes that it is judged on
 YAMLS = [path for path in sorted(RECIPES.glob("*.yaml")) if not path.stem.endswith("_settings")]
 
