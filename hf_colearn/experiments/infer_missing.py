@@ -4,6 +4,7 @@ Shapes: N known samples, which are trained on and retrieved, M held-out ones, F 
 of a joint latent.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -160,10 +161,11 @@ class Inference:
         """A new one, whose encoders no training changes."""
         widths = {name: self.samples[f"{name}_features"][0].shape[0] for name in self.modalities}
         backbones = {name: FeatureBackboneConfig(width, standardized=True) for name, width in widths.items()}
-        names = dict(enumerate(self.classes))
-        model = CoLearningForMultimodalClassification.from_backbones(
-            backbones, self.latent_dim, id2label=names, **kwargs
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # heads without classes
+            model = CoLearningForMultimodalClassification.from_backbones(
+                backbones, self.latent_dim, id2label={}, **kwargs
+            )
         model.encoders.requires_grad_(False)
         return model
 
@@ -179,7 +181,7 @@ class Inference:
         learned: dict[str, Any] = {}
         if arm.imputation is not None:
             learned = {"objective": LatentImputation(), "alpha": ConstantAlpha(1.0, "imputation")}
-        callbacks = [ModalityCentroids()] if kind == "centroids" else []
+        callbacks = [ModalityCentroids(every=10_000)] if kind == "centroids" else []  # once, as the latents stay
         return InferenceTrainer(self, arm, model, args, train_dataset=train, callbacks=callbacks, **learned)
 
     # ---- scores ----
