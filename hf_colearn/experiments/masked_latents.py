@@ -188,7 +188,7 @@ class MaskedInputs(MaskedLatentPrediction):
 
     def targets(self, inputs, batch, positions, eligible_BT):
         pixels = inputs["pixel_values"]
-        size = [whole // count for whole, count in zip(pixels.shape[2:], positions.grid, strict=True)]
+        size = tuple(whole // count for whole, count in zip(pixels.shape[2:], positions.grid, strict=True))
         patches_BGD = F.unfold(pixels, size, stride=size).transpose(1, 2)
         return normalized(F.pad(patches_BGD, (0, 0, positions.first, 0)), eligible_BT, "layer")
 
@@ -248,8 +248,9 @@ class MaskedPretraining(SemiSupervised):
         """The trainer of the first stage after its training, which has seen no label."""
         first, _ = halves(args)
         first.alpha, first.labelled_per_batch = 1.0, None
-        options = {"layers": LAYERS, "normalization": self.data.normalization, "decay": self.decay}
-        objective = _OBJECTIVES[arm.method](arm.setting["ratio"], **options)
+        objective = _OBJECTIVES[arm.method](
+            arm.setting["ratio"], layers=LAYERS, normalization=self.data.normalization, decay=self.decay
+        )
         student = self.make_student_for(self.data.patch_values if arm.method == INPUTS else HIDDEN)
         unlabelled = self.train.remove_columns("labels")
         return self._trained(first, unlabelled, student=student, objective=objective)
