@@ -171,8 +171,8 @@ def masked_latents_arms(labels_per_class: int, names: Sequence[str] | None = Non
 class OtherSamples(MaskedLatentPrediction):
     """A null control: the targets of another sample of the batch."""
 
-    def targets(self, inputs, batch, positions, eligible_BT):
-        return super().targets(inputs, batch, positions, eligible_BT).roll(1, dims=0)
+    def targets(self, inputs, of_average, positions, eligible_BT):
+        return super().targets(inputs, of_average, positions, eligible_BT).roll(1, dims=0)
 
 
 class RandomWeights(MaskedLatentPrediction):
@@ -186,7 +186,7 @@ class MaskedInputs(MaskedLatentPrediction):
     """A reference: the values of the hidden patches, each patch normalised, as in "Masked Autoencoders Are Scalable Vision
     Learners" (He et al., CVPR 2022), with a linear head in the place of a decoder."""
 
-    def targets(self, inputs, batch, positions, eligible_BT):
+    def targets(self, inputs, of_average, positions, eligible_BT):
         pixels = inputs["pixel_values"]
         size = tuple(whole // count for whole, count in zip(pixels.shape[2:], positions.grid, strict=True))
         patches_BGD = F.unfold(pixels, size, stride=size).transpose(1, 2)

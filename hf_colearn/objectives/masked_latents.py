@@ -14,7 +14,7 @@ from transformers.utils import logging
 from hf_colearn.models.backbones import backbone_width
 from hf_colearn.models.lora import base_model
 from hf_colearn.objectives.dense_matching import dense_outputs, dense_width
-from hf_colearn.objectives.input_masking import hidden_positions, positions_in
+from hf_colearn.objectives.input_masking import Positions, hidden_positions, positions_in
 from hf_colearn.objectives.momentum import MomentumEncoder
 from hf_colearn.objectives.objective import CoLearningBatch
 from hf_colearn.utils.checks import check_choice, check_integer, check_positive, is_number
@@ -143,35 +143,34 @@ class MaskedLatentPrediction(MomentumEncoder):
 
     def on_inputs(self, inputs, batch, model):
         """Draws the targets from the whole inputs, and hides a part of them from the student."""
-        whole, (_, batch) = inputs, super().on_inputs(inputs, batch, model)
-        assert batch.momentum is not None
-        _, mask_BT = dense_outputs(batch.momentum, TERM)
-        ids_B = batch.sample_ids
+        of_average, ids_B = self.outputs(inputs), batch.sample_ids
+        _, mask_BT = dense_outputs(of_average, TERM)
         if ids_B is None:
             raise ValueError(
                 "the training samples have no ids, of which their masks are drawn: number them with "
                 "`train = with_sample_ids(train)`."
             )
-        positions = positions_in(model, whole, mask_BT.shape[1])
+        positions = positions_in(model, inputs, mask_BT.shape[1])
         eligible_BT = mask_BT.clone()
         eligible_BT[:, : positions.first] = False
         if positions.column == "input_ids":
-            eligible_BT &= ~torch.isin(whole["input_ids"], self._special_ids(whole["input_ids"]))
+            eligible_BT &= ~torch.isin(inputs["input_ids"], self._special_ids(inputs["input_ids"]))
         drawn = (self.ratio, self.span, self._step, self._seed)
         hidden_BG = hidden_positions(ids_B, eligible_BT[:, positions.first :], positions.grid, *drawn)
         hidden_BT = F.pad(hidden_BG, (positions.first, 0))
-        targets_BTD = self.targets(whole, batch, positions, eligible_BT)
-        told = {**batch.momentum, TERM: Masked(targets_BTD, hidden_BT, eligible_BT)}
+        targets_BTD = self.targets(inputs, of_average, positions, eligible_BT)
+        told = {**(batch.momentum or {}), TERM: Masked(targets_BTD, hidden_BT, eligible_BT)}
         value = self.mask_id if self.mask_id is not None and positions.column == "input_ids" else 0
-        return positions.hide(whole, hidden_BG, value), replace(batch, momentum=told)
+        return positions.hide(inputs, hidden_BG, value), replace(batch, momentum=told)
 
-    def targets(self, inputs: Mapping[str, Any], batch: CoLearningBatch, positions: Any, eligible_BT: torch.Tensor):
-        """What is to be predicted, `(B, T, D)`, by what the average makes of the whole inputs, `batch.momentum`."""
-        assert batch.momentum is not None
+    def targets(
+        self, inputs: Mapping[str, Any], of_average: Mapping[str, Any], positions: Positions, eligible_BT: torch.Tensor
+    ) -> torch.Tensor:
+        """What is to be predicted, `(B, T, D)`, by the whole inputs and what the average makes of them."""
         if self.layers is None:
-            layers = [batch.momentum["dense_latents"]]
+            layers = [of_average["dense_latents"]]
         else:
-            states = batch.momentum.get("hidden_states")
+            states = of_average.get("hidden_states")
             known = 0 if states is None else len(states) - 1  # the first are those before the layers
             if states is None or known < self.layers or states[-1].ndim != 3:
                 raise ValueError(
@@ -269,6 +268,18 @@ def masked_distance(
         f_BTD, y_BTD (`torch.Tensor` of shape `(B, T, D)`): Predictions, and targets, through which no gradient flows.
         hidden_BT (`torch.Tensor` of shape `(B, T)`): Booleans.
         beta (`float`, *optional*): As of [`MaskedLatentPrediction`].
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from hf_colearn.objectives.masked_latents import masked_distance
+
+    >>> y_BTD = torch.tensor([[[1.0], [9.0]], [[2.0], [4.0]]])
+    >>> hidden_BT = torch.tensor([[True, False], [True, True]])
+    >>> masked_distance(torch.zeros(2, 2, 1), y_BTD, hidden_BT)  # of the samples 1 and (4 + 16) / 2
+    tensor(5.5000)
+    ```
     """
     f_BTD, y_BTD = (torch.where(hidden_BT[..., None], x.float(), 0) for x in (f_BTD, y_BTD.detach()))
     if beta is None:

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from transformers import BertTokenizer, PrinterCallback
 
 import tiny
+from docstrings import run_example
 from hf_colearn import (
     CoLearningBatch,
     CoLearningForImageClassification,
@@ -67,6 +68,10 @@ def test_a_sample_is_the_mean_over_its_hidden_positions_and_all_samples_count(be
     assert found.grad.isfinite().all() and not found.grad[~HIDDEN].any()
 
 
+def test_the_example_of_the_distance_runs():
+    run_example(masked_distance)
+
+
 def test_a_term_reads_the_head_of_its_name():
     told = {TERM: Masked(TARGETS, HIDDEN, HIDDEN)}
     outputs = {"training_outputs": {TERM: torch.zeros(2, 3, 2)}}
@@ -120,6 +125,14 @@ def test_special_tokens_and_padding_are_never_hidden_and_others_become_the_mask_
     hidden = told.momentum[TERM].hidden
     assert hidden.sum(dim=1).tolist() == [2, 1] and (ids[hidden] >= 5).all()
     assert torch.equal(inputs["input_ids"], torch.where(hidden, 4, ids))
+
+
+def test_what_another_objective_was_told_of_its_average_stays(tmp_path):
+    objective = MaskedLatentPrediction()
+    made = trainer(tmp_path, objective, picture_student(), PICTURES)
+    batch = CoLearningBatch(sample_ids=torch.arange(4), momentum={"latents": "of another average"})
+    _, told = objective.on_inputs({"pixel_values": tiny.digits(4)["pixel_values"][:]}, batch, made.model)
+    assert told.momentum.keys() == {"latents", TERM} and told.momentum["latents"] == "of another average"
 
 
 def test_a_pretraining_needs_no_labels_and_moves_what_the_head_reads(tmp_path):
