@@ -25,7 +25,7 @@ from hf_colearn.experiments.info import ExperimentInfo
 from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.runner import quiet, run_recipe
 from hf_colearn.experiments.settings import choose_settings, with_chosen
-from hf_colearn.experiments.stamps import StampOptions, encoded_stamps
+from hf_colearn.experiments.stamps import SCALES, StampOptions, encoded_stamps
 from hf_colearn.experiments.unpaired import (
     Modality,
     Unpaired,
@@ -63,7 +63,11 @@ def stamps(options: Options, seed: int) -> tuple[dict[str, Modality], list[str]]
     splits = load_stamps(options.data_dir, seed=seed, test_share=0.25, min_per_class=options.min_per_class)
     labels = {split: part["label"][:] for split, part in splits.items()}
     both = (options.student, options.teacher)
-    found = {name: of_features(encoded_stamps(splits, options.encoder(name), name), labels) for name in both}
+    scales = SCALES if options.feature_scale is None else dict.fromkeys(SCALES, options.feature_scale)
+    found = {
+        name: of_features(encoded_stamps(splits, options.encoder(name), name), labels, scale=scales[name])
+        for name in both
+    }
     return found, splits["train"].features["label"].names
 
 

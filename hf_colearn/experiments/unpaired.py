@@ -29,7 +29,6 @@ from hf_colearn.models.spectrogram import SpectrogramFeatureExtractor
 from hf_colearn.objectives.next_step_prediction import NextStepPrediction
 from hf_colearn.teachers.bank import TeacherBank
 from hf_colearn.teachers.pairing import Paired
-from hf_colearn.teachers.where_paired import WherePaired
 from hf_colearn.trainer import CoLearningTrainer
 
 
@@ -48,13 +47,13 @@ class Modality:
     splits: Mapping[str, Dataset]
 
     @classmethod
-    def of(cls, stem: Mapping[str, Any], splits: Mapping[str, tuple[Any, Any]]) -> "Modality":
-        """Of inputs `(N, ...)`, which are standardised by the training part, and labels `(N,)` by split."""
+    def of(cls, stem: Mapping[str, Any], splits: Mapping[str, tuple[Any, Any]], scale: float = 1.0) -> "Modality":
+        """Of inputs `(N, ...)`, which are standardised by the training part and multiplied by a scale, and labels `(N,)`."""
         train = np.asarray(splits["train"][0], dtype=np.float32)
         axes = (
             tuple(range(train.ndim)) if stem["kind"] != "features" else 0
         )  # of pictures and sound all values together
-        mean, std = train.mean(axis=axes), np.maximum(train.std(axis=axes), 1e-6)
+        mean, std = train.mean(axis=axes), np.maximum(train.std(axis=axes), 1e-6) / scale
         parts = {
             split: {"inputs": (np.asarray(inputs, dtype=np.float32) - mean) / std, "labels": np.asarray(labels)}
             for split, (inputs, labels) in splits.items()
@@ -96,11 +95,11 @@ def spoken_digits(clips: Mapping[str, Sequence[Clip]], rate: int) -> Modality:
 
 
 def of_features(
-    features: Mapping[str, torch.Tensor], labels: Mapping[str, Sequence[int]], tokens: int = 4
+    features: Mapping[str, torch.Tensor], labels: Mapping[str, Sequence[int]], tokens: int = 4, scale: float = 1.0
 ) -> Modality:
-    """Features `(N, F)` of a frozen encoder by split: one vector becomes some tokens."""
+    """Features `(N, F)` of a frozen encoder by split, standardised and scaled: one vector becomes some tokens."""
     stem = {"kind": "features", "feature_dim": features["train"].shape[1], "num_tokens": tokens}
-    return Modality.of(stem, {split: (features[split].numpy(), labels[split]) for split in features})
+    return Modality.of(stem, {split: (features[split].numpy(), labels[split]) for split in features}, scale)
 
 
 def gaussian_like(samples: Dataset, seed: int) -> Dataset:
@@ -124,7 +123,7 @@ def exchanged_classes(labels_N: np.ndarray, seed: int) -> np.ndarray:
 # ---- arms ----
 _RATES = ({"rate": 0.3}, {"rate": 1.0}, {"rate": 3.0})
 _WEIGHTS = ({"weight": 0.1, "rate": 1.0}, {"weight": 0.3, "rate": 1.0}, {"weight": 1.0, "rate": 1.0})
-_TARGETS = ({"alpha": 0.5, "rate": 1.0}, {"alpha": 0.8, "rate": 1.0}, {"alpha": 0.9, "rate": 3.0})
+_TARGETS = ({"alpha": 0.9, "rate": 3.0}, {"alpha": 0.9, "rate": 10.0}, {"alpha": 0.95, "rate": 10.0})
 
 
 @dataclass(frozen=True)
@@ -157,7 +156,7 @@ def unpaired_arms(has_pairs: bool, is_sequence: bool) -> list[UnpairedArm]:
     | unpaired, classes exchanged | reference | every class of the other modality is taken for another one |
     | unpaired, labels permuted | null | the other modality with wrong labels |
     | unpaired, Gaussian inputs | null | Gaussian inputs of the other modality's moments |
-    | true pairs | reference | its latents, of the same things, as targets of unlabelled samples; where there are pairs |
+    | true pairs | reference | its latents of the same things as targets, of unlabelled samples, too; where there are pairs |
     """
 
     def arm(name: str, kind: Kind, grid: tuple[Mapping[str, float], ...] = _WEIGHTS, **fields: Any) -> UnpairedArm:
@@ -207,8 +206,9 @@ class Unpaired:
         return UnpairedBatches({self.own: self._named(self.own, self.own_data, self.own_data.splits[split])})
 
     def few(self, seed: int) -> Dataset:
-        """The labelled samples of the own modality."""
-        return few_per_class(self.own_data.splits["train"], self.labels_per_class, seed, "labels")
+        """The labelled samples of the own modality, with their `row` in the training part."""
+        train = self.own_data.splits["train"]
+        return few_per_class(train.add_column("row", np.arange(len(train))), self.labels_per_class, seed, "labels")
 
     def make_model(self, weight: float = 0.0, second: str | None = None, **options: Any) -> CoLearningForManyTasks:
         """A model of both modalities with one head, the same for a seed in every arm; `second` is the modality of the second
@@ -276,13 +276,11 @@ class Unpaired:
         return TeacherBank.from_latents(rotated_components(inputs_NF, self.latent_dim), teacher="principal components")
 
     def _of_pairs(self, args: CoLearningArguments, own: dict[str, Dataset]) -> CoLearningTrainer:
-        """Batches of labelled samples, and of all samples without a label, with the other modality's latents as targets."""
+        """Batches of labelled samples, and of all samples without labels; the other modality's latents are targets of both."""
         pairs = self._named(self.own, self.own_data, self.own_data.splits["train"]).remove_columns("labels")
-        labelled, count = len(own[self.own]), len(pairs)
-        rows = np.concatenate([np.zeros(labelled, dtype=np.int64), np.arange(count)])
-        pairing = WherePaired(Paired(rows), np.arange(labelled + count) >= labelled)
+        rows = np.concatenate([own[self.own]["row"][:].numpy(), np.arange(len(pairs))])
         model = self.make_model(second=self.own)
-        return self._trainer(args, model, own | {"pairs": pairs}, bank=self._bank, pairing=pairing)
+        return self._trainer(args, model, own | {"pairs": pairs}, bank=self._bank, pairing=Paired(rows))
 
     def _trainer(
         self, args: CoLearningArguments, model: CoLearningForManyTasks, data: Mapping[str, Dataset], **kwargs: Any

@@ -140,7 +140,11 @@ def test_pairs_are_the_other_modalitys_of_the_same_row(built, tmp_path):
     ids = np.asarray(list(run.train_dataset.rows("pairs")))
     targets = run.pairing.targets(run.bank, ids, 0, 0)
     torch.testing.assert_close(targets, run.bank.lookup(range(24)))
-    assert run.pairing.targets(run.bank, np.arange(4), 0, 0).isnan().all()  # of the labelled ones
+    labelled = run.train_dataset.datasets["image"]
+    of_labelled = run.pairing.targets(run.bank, np.arange(4), 0, 0)
+    torch.testing.assert_close(of_labelled, run.bank.lookup(labelled["row"][:].numpy()))
+    pictures = built.own_data.splits["train"]["inputs"][:]
+    torch.testing.assert_close(labelled["image_features"][:], pictures[labelled["row"][:]])
     assert "loss_latent" in run.state.log_history[0]
 
 
