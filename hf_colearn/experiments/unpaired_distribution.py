@@ -123,7 +123,7 @@ class UnpairedDistributions(SemiSupervised):
             train,
             teachers={"teacher": Teacher(bank, arm.pairing), "classes": Teacher(classes, arm.pairing)},
             objective=objective,
-            alpha=ConstantAlpha.from_weights({"distribution_matching": arm.setting["weight"], "label_shares": 1.0}),
+            alpha=ConstantAlpha.from_weights(dict.fromkeys(objective.terms, arm.setting["weight"])),
         )
 
     def class_bank(self, train: Dataset) -> TeacherBank:
