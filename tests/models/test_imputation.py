@@ -152,6 +152,14 @@ def test_every_fusion_imputes_and_gives_all_parameters_a_gradient(kind, fusion):
     torch.testing.assert_close(alone.logits, whole.subset_logits["audio"])
 
 
+@pytest.mark.parametrize("dropout, calls", [(0.0, 1), (0.5, 2)])
+def test_training_imputes_once_and_twice_where_the_fusion_sees_less(dropout, calls):
+    made, found = of_kind("autoencoder", modality_dropout=dropout).train(), []
+    made.imputation.register_forward_hook(lambda module, args, output: found.append(output))
+    made(**inputs(), labels=LABELS)
+    assert len(found) == calls
+
+
 def test_heads_read_imputed_latents_where_the_fusion_reads_the_heads():
     made = model(fusion="sum")
     output = made(image_features=inputs()["image_features"])
