@@ -57,7 +57,7 @@ class CrossModalMining(MomentumEncoder):
             training set needs sample ids ([`with_sample_ids`]). It should hold fewer keys than the training set has samples.
         temperature (`float`, *optional*, defaults to 0.07): \\(\tau\\), above 0.
         decay (`float`, *optional*, defaults to 0.999): Of the momentum encoder, from 0 up to but not 1.
-        chunk (`int`, *optional*, defaults to 512): Rows of logits made at a time; for memory and speed only.
+        chunk (`int`, *optional*, defaults to 256): Rows of logits made at a time; for memory and speed only.
 
     Raises:
         ValueError: If a number is out of range; when the trainer is built, if there is no such teacher or modality, its bank
@@ -88,7 +88,7 @@ class CrossModalMining(MomentumEncoder):
         queue_size: int = 1024,
         temperature: float = 0.07,
         decay: float = 0.999,
-        chunk: int = 512,
+        chunk: int = 256,
     ):
         super().__init__(decay)
         if mine_by is not None and (not isinstance(mine_by, str) or not mine_by):

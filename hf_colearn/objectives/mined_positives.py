@@ -19,7 +19,7 @@ def nearest_neighbours(
     ids_M: torch.Tensor,
     counts_M: torch.Tensor,
     neighbours: int,
-    chunk: int = 512,
+    chunk: int = 256,
 ) -> torch.Tensor:
     """The rows of `y_ME` that have the highest cosine similarity to each row of `x_BE`, of other samples, `(B, K)`.
 
@@ -30,7 +30,7 @@ def nearest_neighbours(
         ids_B, ids_M (`torch.Tensor` of shapes `(B,)` and `(M,)`): Whose they are, integers.
         counts_M (`torch.Tensor` of shape `(M,)`): Booleans, which rows may be found.
         neighbours (`int`): How many are looked for.
-        chunk (`int`, *optional*, defaults to 512): Rows of similarities made at a time; for memory and speed only.
+        chunk (`int`, *optional*, defaults to 256): Rows of similarities made at a time; for memory and speed only.
 
     Example:
 
@@ -62,7 +62,7 @@ def mined_info_nce(
     ids_M: torch.Tensor,
     counts_M: torch.Tensor,
     temperature: float,
-    chunk: int = 512,
+    chunk: int = 256,
 ) -> torch.Tensor:
     r"""InfoNCE with several positives, of every query, `(B,)`.
 
@@ -82,7 +82,7 @@ def mined_info_nce(
             sample are left out.
         counts_M (`torch.Tensor` of shape `(M,)`): Booleans; keys with False are left out, but for a query's own.
         temperature (`float`): \\(\tau\\), above 0.
-        chunk (`int`, *optional*, defaults to 512): Rows of logits made at a time; for memory and speed only.
+        chunk (`int`, *optional*, defaults to 256): Rows of logits made at a time; for memory and speed only.
 
     Example:
 
@@ -104,7 +104,7 @@ def mined_info_nce(
             q_CD: torch.Tensor, own_C: torch.Tensor, mined_CK: torch.Tensor, ids_C: torch.Tensor
         ) -> torch.Tensor:
             left_out_CM = _left_out(ids_C, ids_M, counts_M).scatter_(1, own_C[:, None], False)
-            logits_CM = (q_CD @ k_MD.T).masked_fill(left_out_CM, -torch.inf)
+            logits_CM = (q_CD @ k_MD.T).masked_fill_(left_out_CM, -torch.inf)
             positives_CP = torch.cat([own_C[:, None], mined_CK], dim=1)
             of_positives_CP = logits_CM.gather(1, positives_CP.clamp(min=0))
             of_positives_CP = of_positives_CP.masked_fill(positives_CP == NONE, -torch.inf)

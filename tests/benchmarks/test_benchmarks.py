@@ -30,6 +30,8 @@ EXPECTED = {
     "contrastive loss, chunked / direct, time",
     "contrastive loss, chunked / direct, memory",
     "contrastive loss, chunked - direct, loss and gradient",
+    "mined positives, chunked / direct, memory",
+    "mined positives, chunked / direct, time",
     "step of a trunk on two tasks / of its students alone",
     "sliced W2",
     "Gaussian W2",
