@@ -63,6 +63,9 @@ class CoLearningTrainer(Trainer):
     `dispatch_batches` is set; all end an epoch together. A resumed run reads the current epoch again up to where it was,
     and goes on with the samples that would have come, if the stream is the same and its shuffle has a seed.
 
+    With [`UnpairedBatches`] every batch is of one task of a [`CoLearningForManyTasks`], whose loss is the weighted sum of the
+    means over each task's labels in the optimizer step. Logs carry `loss_{task}`, evaluations `eval_{task}_accuracy`.
+
     Args:
         model: As in [`~transformers.Trainer`]; a co-learning student, or any model whose output has `loss`, `logits`
             `[B, C]` and `latents` `[B, D]`; for objectives between modalities, such as [`ContrastiveAlignment`], a
