@@ -33,7 +33,8 @@ from hf_colearn.utils.extras import extra
 
 
 TEXT = "text"  # what is inferred
-RANK = 10  # of the precision
+SCORES = ("map", "precision_at_10")  # by class
+CHANCE = "map_by_chance"
 _RATES = ({"rate": 0.3}, {"rate": 1.0}, {"rate": 3.0})
 _SHARES = ({"share": 0.25}, {"share": 0.5}, {"share": 1.0})  # of the latent's components
 _PENALTIES = ({"penalty": 100.0}, {"penalty": 300.0}, {"penalty": 1000.0})
@@ -214,12 +215,14 @@ class Inference:
                 return regressed(arm.setting, known_NX, texts_ND, asked_MX), texts_ND
         return self.outputs(model, split.held_out, given).imputed_latents[TEXT], texts_ND
 
-    def by_class(self, seed: int, queries_MD: torch.Tensor, known_ND: torch.Tensor) -> dict[str, float]:
-        """`map` and `precision_at_10` of queries among what is known: what has their class is relevant."""
+    def by_class(
+        self, seed: int, queries_MD: torch.Tensor, known_ND: torch.Tensor, names: Sequence[str] = SCORES
+    ) -> dict[str, float]:
+        """Scores of queries among what is known: what has their class is relevant."""
         split = self.split(seed)
         asked, known = (part["labels"][:].tolist() for part in (split.held_out, split.known))
-        found = retrieval_metrics(queries_MD.numpy(), known_ND.numpy(), asked, known, at=(RANK,))
-        return {name: found[name] for name in ("map", f"precision_at_{RANK}")}
+        found = retrieval_metrics(queries_MD.numpy(), known_ND.numpy(), asked, known, at=(10,))
+        return {name: found[name] for name in names}
 
     def metrics(self, arm: InferenceArm, model: Any, seed: int) -> dict[str, float]:
         """The metrics of an arm's queries: by class given one modality, as `{metric}_from_{modalities}` given others, of joint
@@ -228,8 +231,9 @@ class Inference:
         split, main = self.split(seed), (self.given,)
         for given in [main, *(subset for subset in self.subsets if subset != main)]:
             queries_MD, known_ND = self.query(arm, model, seed, given)
-            end = "" if given == main else f"_from_{'_'.join(given)}"
-            found |= {f"{name}{end}": value for name, value in self.by_class(seed, queries_MD, known_ND).items()}
+            end, names = ("", (*SCORES, CHANCE)) if given == main else (f"_from_{'_'.join(given)}", SCORES)
+            by_class = self.by_class(seed, queries_MD, known_ND, names)
+            found |= {f"{name}{end}": value for name, value in by_class.items()}
             if arm.infers:
                 partners = split.held_out["sentence"][:]
                 own = retrieval_scores(queries_MD.numpy(), split.latents[TEXT].numpy(), partners)
