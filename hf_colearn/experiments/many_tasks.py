@@ -188,7 +188,7 @@ class ManyTasks:
         trunk (`dict`): Sizes of the layers.
         latent_dim (`int`): D.
         labels_per_class (`int`): How many samples of every class are trained on, drawn by the run's seed.
-        split_seed (`int`): Draws validation (20 %) and test (30 %).
+        split_seed (`int`): Draws validation (21 %) and test (30 %).
         trainer_kwargs: As of [`CoLearningTrainer`].
     """
 
