@@ -9,8 +9,8 @@ part of training. Emoji are drawn from OpenMoji's font (CC BY-SA 4.0) and nothin
 
     python recipes/mined_positives.py --seeds 5                            # pictures of emoji, by their names
     python recipes/mined_positives.py --seed 0 --seeds 2 --choose true     # into mined_positives_settings.yaml
-    python recipes/mined_positives.py --data stamps --data_dir STAMPS --seed 100 --seeds 10      # speech, by sentences
-    python recipes/mined_positives.py --data stamps --data_dir STAMPS --student image --seed 100 --seeds 10
+    python recipes/mined_positives.py --data stamps --data_dir STAMPS --labels_per_class 5 --seed 100 --seeds 10
+    python recipes/mined_positives.py --data stamps --data_dir STAMPS --labels_per_class 5 --student image
 """
 
 from dataclasses import dataclass, field
