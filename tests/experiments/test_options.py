@@ -219,6 +219,7 @@ LAST_STEP = ("digits_pairs", "emoji_l2v", "pairs", "stamps_pairs", "weak_modalit
 LAST_STEP += ("balance", "balance_stamps")  # methods that put back weights of their own are compared there
 LAST_STEP += ("vokens",)  # whose metric is a probe's, on none of the logits
 LAST_STEP += ("translation", "language_shaped", "dense_signal", "graph_classes")  # few labels, as in the first ones
+LAST_STEP += ("co_training",)  # few labels, equal updates
 LAST_STEP += ("missing_modality",)  # equal updates in all arms, as of the balance methods
 LAST_STEP += ("emergent_alignment",)  # a model without classes
 LAST_STEP += ("many_tasks",)  # few labels, equal updates a task in all arms
