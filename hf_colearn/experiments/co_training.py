@@ -60,12 +60,16 @@ def co_training_arms(with_prompts: bool = False) -> list[TunedArm]:
     | permuted sentences | null | the same with other samples' sentences in the pool (`with_prompts`) |
     | label oracle | reference | all labels |
     """
+    with_texts: list[tuple[str, Kind, Any]] = [
+        (PERMUTED_TEXT, "null", _GAINED),
+        (WITH_TEXT, "colearned", _GAINED),
+    ]
     arms: list[tuple[str, Kind, Any]] = [
         ("labels alone", "baseline", _RATES),
         (SELF, "null", _GAINED),
         (PERMUTED, "null", _GAINED),
         (CO, "colearned", _GAINED),
-        *([(PERMUTED_TEXT, "null", _GAINED), (WITH_TEXT, "colearned", _GAINED)] if with_prompts else []),
+        *(with_texts if with_prompts else []),
         (ORACLE, "reference", _RATES),
     ]
     return [TunedArm(name, kind, grid=grid) for name, kind, grid in arms]
