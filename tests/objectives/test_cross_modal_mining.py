@@ -7,6 +7,7 @@ from transformers import TrainerCallback
 
 import tiny
 import tiny_modalities
+from docstrings import run_example
 from hf_colearn import CoLearningTrainer, ConstantAlpha, CrossModalMining, LearnedAlpha, Paired, SequenceBank, Teacher
 from hf_colearn.data.views import TwoViews
 from hf_colearn.objectives.objective import CoLearningBatch
@@ -28,6 +29,10 @@ def filled(objective, momentum, ids, **targets):
     batch = CoLearningBatch(targets=targets, momentum=momentum, sample_ids=torch.tensor(ids))
     objective.on_outputs({}, batch, None, training=True)
     return objective
+
+
+def test_the_example_is_right():
+    run_example(CrossModalMining)
 
 
 # ---- what is mined ----

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from docstrings import run_example
 from hf_colearn.objectives.mined_positives import NONE, mined_info_nce, nearest_neighbours
 
 
@@ -73,6 +74,11 @@ def test_missing_neighbours_are_none():
     y = torch.eye(2)
     found = nearest_neighbours(y[:1], y, IDS[:1], IDS[:2], torch.tensor([True, False]), neighbours=5)
     assert found.tolist() == [[NONE, NONE]]
+
+
+@pytest.mark.parametrize("documented", [nearest_neighbours, mined_info_nce], ids=lambda each: each.__name__)
+def test_the_example_is_right(documented):
+    run_example(documented)
 
 
 class _Largest(TorchDispatchMode):
