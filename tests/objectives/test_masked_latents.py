@@ -103,6 +103,7 @@ def test_targets_are_the_mean_of_the_averages_top_layers_for_the_whole_input(tmp
         states = model.eval()(pixel_values=pixels, output_hidden_states=True).hidden_states
     torch.testing.assert_close(told.momentum[TERM].targets, F.layer_norm(states[-1], (32,)))
     hidden = told.momentum[TERM].hidden
+    assert told.momentum[TERM].eligible.tolist() == [[False, True, True, True, True]] * 4
     # two of four patches, never [CLS]; a patch of 4 x 4 pixels that is hidden is 0, the others stay
     assert not hidden[:, 0].any() and (hidden[:, 1:].sum(dim=1) == 2).all()
     patches, whole = (F.unfold(x, 4, stride=4).transpose(1, 2) for x in (inputs["pixel_values"], pixels))
