@@ -37,7 +37,7 @@ SCORES = ("map", "precision_at_10")  # by class
 CHANCE = "map_by_chance"
 _RATES = ({"rate": 0.3}, {"rate": 1.0}, {"rate": 3.0})
 _SHARES = ({"share": 0.25}, {"share": 0.5}, {"share": 1.0})  # of the latent's components
-_PENALTIES = ({"penalty": 100.0}, {"penalty": 300.0}, {"penalty": 1000.0})
+_PENALTIES = ({"penalty": 30.0}, {"penalty": 300.0}, {"penalty": 3000.0})
 _NEIGHBOURS = ({"neighbours": 3}, {"neighbours": 10}, {"neighbours": 30})
 
 
