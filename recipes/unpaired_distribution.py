@@ -8,7 +8,7 @@ names, from packages alone, or Tux Paint's stamps with a sentence each. Settings
 
     python recipes/unpaired_distribution.py --seeds 5                                    # emoji
     python recipes/unpaired_distribution.py --seed 0 --seeds 2 --choose true
-    python recipes/unpaired_distribution.py --data stamps --data_dir /usr/share/tuxpaint/stamps --student speech --seeds 5
+    python recipes/unpaired_distribution.py --data stamps --data_dir STAMPS --student speech --labels_per_class 5 --seeds 5
 """
 
 from dataclasses import dataclass, field
@@ -48,8 +48,8 @@ class Options(StampOptions):
     data: str = field(default="emoji", metadata={"help": "emoji (with their names) or stamps (with a sentence each)."})
     student: str = field(default="image", metadata={"help": "What learns: image, of stamps also speech."})
     teacher: str = field(default="text", metadata={"help": "What it learns from: text, which prompts are, too."})
-    classes: str = field(default="category", metadata={"help": "Of emoji: category (8) or subgroup."})
-    labels_per_class: int = field(default=5, metadata={"help": "Samples of every class that have a label."})
+    classes: str = field(default="subgroup", metadata={"help": "Of emoji: subgroup or category (8)."})
+    labels_per_class: int = field(default=3, metadata={"help": "Samples of every class that have a label."})
     samples_per_class: int | None = field(default=None, metadata={"help": "Of every split; all by default."})
     distance: str = field(default="sliced_wasserstein", metadata={"help": "sliced_wasserstein, sinkhorn or mmd."})
 

@@ -8,8 +8,7 @@ from tiny_recipes import main_of, write_vision_teacher
 
 
 QUICK = ["--small", "--max_steps", "2", "--report", "false"]
-ARMS = ["labels alone", "Gaussian cloud", "distribution by class, permuted", "random prompts", "distribution"]
-ARMS += ["distribution by class"]
+ARMS = ["labels alone", "Gaussian cloud", "distribution by class, permuted", "random prompts"]
 
 
 def test_pictures_of_emoji_learn_from_names_without_pairs(tmp_path):
