@@ -35,6 +35,7 @@ from hf_colearn.trainer import CoLearningTrainer
 ALONE, UNPAIRED, PAIRS = "alone", "unpaired", "true pairs"
 NEXT_STEP, WRONG_CLASSES = "unpaired + next step", "unpaired, classes exchanged"
 WRONG_LABELS, GAUSSIAN = "unpaired, labels permuted", "unpaired, Gaussian inputs"
+STEP_ALONE, GAUSSIAN_STEP = "alone + next step", "unpaired + next step, Gaussian inputs"
 BANDS, FRAMES = 40, 48  # of a spectrogram
 
 
@@ -133,9 +134,11 @@ class UnpairedArm(TunedArm):
     Args:
         is_alone (`bool`, *optional*, defaults to `False`): Whether the own task has all batches, one a step; else a step has
             one of each task.
+        has_next_step (`bool`, *optional*, defaults to `False`): Whether a causal trunk predicts the next step of its inputs.
     """
 
     is_alone: bool = False
+    has_next_step: bool = False
 
     def arguments(self, training: Mapping[str, Any], seed: int) -> CoLearningArguments:
         """Those of one run."""
@@ -156,16 +159,25 @@ def unpaired_arms(has_pairs: bool, is_sequence: bool) -> list[UnpairedArm]:
     | unpaired, classes exchanged | reference | every class of the other modality is taken for another one |
     | unpaired, labels permuted | null | the other modality with wrong labels |
     | unpaired, Gaussian inputs | null | Gaussian inputs of the other modality's moments |
+    | alone + next step | null | nothing, and the next step of the own inputs; where inputs are sequences |
+    | unpaired + next step, Gaussian inputs | null | Gaussian inputs, and the next step of either; where inputs are sequences |
     | true pairs | reference | its latents of the same things as targets, of unlabelled samples, too; where there are pairs |
     """
 
     def arm(name: str, kind: Kind, grid: tuple[Mapping[str, float], ...] = _WEIGHTS, **fields: Any) -> UnpairedArm:
         return UnpairedArm(name, kind, grid=grid, **fields)
 
+    def next_step(
+        name: str, kind: Kind, grid: tuple[Mapping[str, float], ...] = _WEIGHTS, **fields: Any
+    ) -> UnpairedArm:
+        return arm(name, kind, tuple({**each, "alpha": 0.3} for each in grid), has_next_step=True, **fields)
+
     arms = [arm(ALONE, "baseline", _RATES, is_alone=True), arm(UNPAIRED, "colearned")]
     if is_sequence:
-        arms.append(arm(NEXT_STEP, "colearned", tuple({**each, "alpha": 0.3} for each in _WEIGHTS)))
+        arms.append(next_step(NEXT_STEP, "colearned"))
     arms += [arm(WRONG_CLASSES, "reference"), arm(WRONG_LABELS, "null"), arm(GAUSSIAN, "null")]
+    if is_sequence:
+        arms += [next_step(STEP_ALONE, "null", _RATES, is_alone=True), next_step(GAUSSIAN_STEP, "null")]
     return arms + ([arm(PAIRS, "reference", _TARGETS)] if has_pairs else [])
 
 
@@ -226,20 +238,15 @@ class Unpaired:
     def make_trainer(self, arm: ArmPlan, args: CoLearningArguments) -> CoLearningTrainer:
         """The trainer of an arm, as `run_recipe` asks for it."""
         assert isinstance(arm, UnpairedArm)
-        own, weight = (
-            {self.own: self._named(self.own, self.own_data, self.few(args.seed))},
-            arm.setting.get("weight", 0.0),
-        )
-        match arm.method:
-            case "alone":
-                return self._trainer(args, self.make_model(), own)
-            case "true pairs":
-                return self._of_pairs(args, own)
-            case "unpaired + next step":
-                heads = {f"next_step_{name}": _step_head(data.stem) for name, data in self._both.items()}
-                model = self.make_model(weight, causal=True, training_heads=heads)
-                return self._trainer(args, model, own | self._of_other(arm, args.seed), objective=NextStepPrediction())
-        return self._trainer(args, self.make_model(weight), own | self._of_other(arm, args.seed))
+        own = {self.own: self._named(self.own, self.own_data, self.few(args.seed))}
+        if arm.method == PAIRS:
+            return self._of_pairs(args, own)
+        data, weight = own if arm.is_alone else own | self._of_other(arm, args.seed), arm.setting.get("weight", 0.0)
+        if not arm.has_next_step:
+            return self._trainer(args, self.make_model(weight), data)
+        heads = {f"next_step_{name}": _step_head(of.stem) for name, of in self._both.items()}
+        model = self.make_model(weight, causal=True, training_heads=heads)
+        return self._trainer(args, model, data, objective=NextStepPrediction())
 
     def scored(self, trainer: Any, test: Dataset, arm: str, kind: Kind, **kwargs: Any) -> Run:
         """Tests what is deployed, the student of the own modality alone, as `run_recipe(score=...)` asks for it."""
@@ -265,7 +272,7 @@ class Unpaired:
                 samples = relabelled(samples, np.random.default_rng(seed).permutation(labels_N))
             case "unpaired, classes exchanged":
                 samples = relabelled(samples, exchanged_classes(labels_N, seed))
-            case "unpaired, Gaussian inputs":
+            case "unpaired, Gaussian inputs" | "unpaired + next step, Gaussian inputs":
                 samples = gaussian_like(samples, seed)
         return {self.other: self._named(self.other, self.other_data, samples)}
 

@@ -10,8 +10,10 @@ from hf_colearn.corpora.spoken_digits import Clip
 from hf_colearn.experiments.unpaired import (
     ALONE,
     GAUSSIAN,
+    GAUSSIAN_STEP,
     NEXT_STEP,
     PAIRS,
+    STEP_ALONE,
     UNPAIRED,
     WRONG_CLASSES,
     WRONG_LABELS,
@@ -81,9 +83,14 @@ def test_every_arm_has_three_settings_and_as_many_updates():
     args = {name: arm.arguments(given, seed=0) for name, arm in ARMS.items()}
     assert {len(arm.grid) for arm in ARMS.values()} == {3}
     assert {each.max_steps for each in args.values()} == {7}
-    assert {name for name, each in args.items() if each.gradient_accumulation_steps == 1} == {ALONE}
+    assert {name for name, each in args.items() if each.gradient_accumulation_steps == 1} == {ALONE, STEP_ALONE}
     assert [arm.kind for arm in ARMS.values()].count("baseline") == 1
-    assert {name for name, arm in ARMS.items() if arm.kind == "null"} == {WRONG_LABELS, GAUSSIAN}
+    assert {name for name, arm in ARMS.items() if arm.kind == "null"} == {
+        WRONG_LABELS,
+        GAUSSIAN,
+        STEP_ALONE,
+        GAUSSIAN_STEP,
+    }
 
 
 def test_only_true_content_of_the_other_modality_is_learned(built, tmp_path):
@@ -95,7 +102,7 @@ def test_only_true_content_of_the_other_modality_is_learned(built, tmp_path):
     assert other_accuracy(trained(built, ALONE, tmp_path), built) < 1.0
 
 
-@pytest.mark.parametrize("name", [WRONG_LABELS, GAUSSIAN])
+@pytest.mark.parametrize("name", [WRONG_LABELS, GAUSSIAN, GAUSSIAN_STEP])
 def test_null_controls_keep_counts_and_moments(built, name):
     before, after = (built._of_other(ARMS[arm], seed=0)["text"] for arm in (UNPAIRED, name))
     labels = [part["labels"][:].numpy() for part in (before, after)]
@@ -173,6 +180,7 @@ def test_written_and_spoken_digits_in_a_causal_trunk_predict_their_next_steps(tm
         assert (float(inputs.mean()), float(inputs.std())) == pytest.approx((0, 1), abs=1e-3)
 
     built = Unpaired(("image", written), ("speech", spoken), 1, {i: str(i) for i in range(10)}, TRUNK, 4)
-    run = trained(built, NEXT_STEP, tmp_path, steps=1)
-    assert run.model.config.causal
-    assert run.state.log_history[0]["loss_next_step"] > 0
+    for name, tasks in ((NEXT_STEP, ["image", "speech"]), (STEP_ALONE, ["image"])):
+        run = trained(built, name, tmp_path, steps=1)
+        assert run.model.config.causal and list(run.train_dataset.datasets) == tasks
+        assert run.state.log_history[0]["loss_next_step"] > 0
