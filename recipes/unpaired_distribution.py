@@ -49,6 +49,7 @@ class Options(StampOptions):
     student: str = field(default="image", metadata={"help": "What learns: image, of stamps also speech."})
     teacher: str = field(default="text", metadata={"help": "What it learns from: text, which prompts are, too."})
     classes: str = field(default="subgroup", metadata={"help": "Of emoji: subgroup or category (8)."})
+    min_per_class: int = field(default=12, metadata={"help": "Classes with fewer samples are left out."})
     labels_per_class: int = field(default=3, metadata={"help": "Samples of every class that have a label."})
     samples_per_class: int | None = field(default=None, metadata={"help": "Of every split; all by default."})
     distance: str = field(default="sliced_wasserstein", metadata={"help": "sliced_wasserstein, sinkhorn or mmd."})
