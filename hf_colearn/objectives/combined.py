@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from hf_colearn.objectives.momentum import MomentumEncoder
 from hf_colearn.objectives.objective import CoLearningBatch, Objective, check_objective
 from hf_colearn.utils.callback import CoLearningCallback
 
@@ -13,7 +14,7 @@ class Combined:
     """Several objectives at once, with the terms of all: each term has an alpha of its own.
 
     Args:
-        objectives (`Objective`): Two or more; a term that two of them compute is refused.
+        objectives (`Objective`): Two or more; a term that two of them compute is refused, and so are two momentum encoders.
 
     Example:
 
@@ -36,6 +37,11 @@ class Combined:
         self.terms = tuple(term for objective in objectives for term in objective.terms)
         if doubled := sorted({term for term in self.terms if self.terms.count(term) > 1}):
             raise ValueError(f"the term '{doubled[0]}' is computed by two objectives: leave one of them out.")
+        averaging = [type(part).__name__ for part in callbacks_of(self) if isinstance(part, MomentumEncoder)]
+        if len(averaging) > 1:
+            raise ValueError(
+                f"{' and '.join(averaging)} have a momentum encoder each, and a batch is told of one: leave one of them out."
+            )
 
     def __call__(self, outputs: Mapping[str, Any], batch: CoLearningBatch) -> dict[str, torch.Tensor]:
         return {term: loss for each in self.objectives for term, loss in each(outputs, batch).items()}

@@ -52,8 +52,7 @@ class MaskedLatentPrediction(MomentumEncoder):
     pictures, columns of spectrograms, shares of waveforms, steps of features, and tokens but for special ones: they become 0,
     tokens the mask token. The task's loss sees the masked inputs, too. With `alpha=1` no label is needed: a pretraining. A
     step costs one forward more than the student's own, without gradients. A student whose positions do not see each other, as
-    an MLP of features, has nothing to predict a hidden one by. Beside another objective with a momentum encoder, it comes last
-    in `Combined`.
+    an MLP of features, has nothing to predict a hidden one by.
 
     Masks are a function of (sample id, step, seed), so that they do not depend on the processes or the micro-batches, and a
     resumed run has the same.

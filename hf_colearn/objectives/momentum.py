@@ -66,7 +66,7 @@ class MomentumEncoder(CoLearningCallback):
     def on_inputs(
         self, inputs: dict[str, Any], batch: CoLearningBatch, model: torch.nn.Module
     ) -> tuple[dict[str, Any], CoLearningBatch]:
-        return inputs, replace(batch, momentum={**(batch.momentum or {}), **self.outputs(inputs)})
+        return inputs, replace(batch, momentum=self.outputs(inputs))
 
     @torch.no_grad()
     def outputs(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:

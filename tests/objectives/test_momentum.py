@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import tiny
-from hf_colearn import CoLearningTrainer, Combined, ConstantAlpha
+from hf_colearn import CoLearningTrainer, Combined, ConstantAlpha, ContrastiveAlignment
 from hf_colearn.objectives.combined import callbacks_of
 from hf_colearn.objectives.momentum import MomentumEncoder
 from mechanism_cases import copied, student, vectors
@@ -62,10 +62,12 @@ def test_resumed_run_is_the_same_to_the_last_bit(tmp_path):
     assert all(torch.equal(*pair) for pair in zip(*(state.values() for state in averages), strict=True))
 
 
-def test_parts_of_a_combined_objective_are_callbacks():
+def test_parts_of_a_combined_objective_are_callbacks_and_one_of_them_averages():
     one, other = ToAverage(0.5), ToAverage(0.9)
     other.terms = ("other",)
-    assert callbacks_of(Combined(one, Combined(other))) == [one, other]
+    assert callbacks_of(Combined(ContrastiveAlignment(), Combined(one))) == [one]
+    with pytest.raises(ValueError, match="ToAverage and ToAverage have a momentum encoder each"):
+        Combined(one, Combined(other))
 
 
 def test_decay_rises_linearly_to_its_value():
