@@ -11,8 +11,8 @@ from hf_colearn.utils.distributed import world_size
 from mechanism_cases import copied
 
 
-# With AdamW a gradient of 0 would move weights by their decay and momentum. A large epsilon, or it would amplify the rounding of
-# gradients that cancel.
+# With AdamW a gradient of 0 would move weights by their decay and momentum. A large epsilon, or it would amplify the rounding
+# of gradients that cancel.
 ADAMW = {"optim": "adamw_torch", "weight_decay": 0.1, "adam_epsilon": 0.1}
 # A step of four samples on all processes together, or of two micro-batches of four.
 CASES = {
