@@ -117,7 +117,8 @@ class UnpairedDistributions(SemiSupervised):
         bank = self.gaussian if arm.method == GAUSSIAN else self.bank
         if arm.method == PERMUTED:
             bank = with_permuted_classes(bank, classes, args.seed)
-        objective = DistributionMatching(self.distance, per_class=arm.method not in (MARGINAL, GAUSSIAN))
+        by_class = arm.method not in (MARGINAL, GAUSSIAN)
+        objective = DistributionMatching(self.distance, by_class, projections=16)  # many classes a step
         return self._trainer(
             args,
             train,
