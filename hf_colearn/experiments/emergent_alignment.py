@@ -197,19 +197,14 @@ class FoundPartners:
         for a, b in others:
             metrics[f"{a}_to_{b}_recall_at_5"] = retrieval_metrics(latents[a], latents[b])["recall_at_5"]
         q_ND, f_ND = (latents[name] / np.linalg.norm(latents[name], axis=1, keepdims=True) for name in self.pairs[0])
-        facts = {
-            "problem_type": "single_label_classification",
-            "class_names": test_dataset.features["label"].names,
-            "num_test": len(labels_N),
-        }
         return own_run(
             trainer,
             arm,
             kind,
             cost,
-            facts,
+            labels_N,
+            test_dataset.features["label"].names,
             metrics=metrics,
-            labels=labels_N,
             predictions=labels_N[(q_ND @ f_ND.T).argmax(axis=1)],
             confidences=None,
             test=Samples(labels_N, modality_latents={name: z_ND.astype(np.float32) for name, z_ND in latents.items()}),

@@ -261,19 +261,14 @@ class Inference:
         queries_MD, known_ND = self.query(plan, model, seed, (self.given,))
         first_M = (F.normalize(queries_MD) @ F.normalize(known_ND).T).argmax(dim=1)
         labels_M = split.held_out["labels"][:].numpy()
-        facts = {
-            "problem_type": "single_label_classification",
-            "class_names": self.classes,
-            "num_test": len(labels_M),
-        }
         return own_run(
             trainer,
             arm,
             kind,
             cost,
-            facts,
+            labels_M,
+            self.classes,
             metrics=self.metrics(plan, model, seed),
-            labels=labels_M,
             predictions=split.known["labels"][:].numpy()[first_M],
             confidences=None,
             test=Samples(labels_M, queries_MD.numpy()),

@@ -92,19 +92,14 @@ class CaptionScore:
         """The run of a trained student; its predictions are the probe's."""
         metrics, probabilities_NC, features_NH = self.measured(trainer, test_dataset)
         labels_N = np.asarray(test_dataset[CATEGORY])
-        facts: dict[str, Any] = {
-            "problem_type": "single_label_classification",
-            "class_names": test_dataset.features[CATEGORY].names,
-            "num_test": len(labels_N),
-        }
         return own_run(
             trainer,
             arm,
             kind,
             cost,
-            facts,
+            labels_N,
+            test_dataset.features[CATEGORY].names,
             metrics=metrics,
-            labels=labels_N,
             predictions=probabilities_NC.argmax(axis=1),
             confidences=probabilities_NC.max(axis=1),
             test=Samples(labels_N, features_NH),

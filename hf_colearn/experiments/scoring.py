@@ -223,7 +223,15 @@ def _facts_of(trainer: Trainer, test_dataset: Any, scored: "_Scored") -> dict[st
 
 
 def own_run(
-    trainer: Trainer, arm: str, kind: Kind, cost: Cost | None, facts: Mapping[str, Any], **measured: Any
+    trainer: Trainer,
+    arm: str,
+    kind: Kind,
+    cost: Cost | None,
+    labels: np.ndarray,
+    class_names: Sequence[str] | None = None,
+    problem_type: str = "single_label_classification",
+    facts: Mapping[str, Any] | None = None,
+    **measured: Any,
 ) -> Run:
     """The run of a recipe that scores students in a way of its own, as `run_recipe(score=...)` returns it.
 
@@ -231,7 +239,10 @@ def own_run(
         trainer ([`~transformers.Trainer`]): After training.
         arm, kind (`str`): As of [`scored_run`].
         cost ([`Cost`], *optional*): Of the training.
-        facts (`Mapping`): `problem_type`, `class_names`, `num_test` and what else the recipe knows.
+        labels (`np.ndarray` of shape `(N, ...)`): Of the test samples.
+        class_names (`Sequence[str]`, *optional*): Of the classes; none of another problem.
+        problem_type (`str`, *optional*, defaults to `"single_label_classification"`): As of transformers.
+        facts (`Mapping`, *optional*): What else the recipe knows.
         measured: The other fields of [`~hf_colearn.analysis.run.Run`], such as `metrics` and `predictions`.
     """
     return Run(
@@ -240,7 +251,15 @@ def own_run(
         seed=trainer.args.seed,
         history=trainer.state.log_history,
         seconds=float("nan") if cost is None else cost.seconds,
-        facts={**facts, **facts_of_training(trainer), **({} if cost is None else cost.memory)},
+        labels=labels,
+        facts={
+            "problem_type": problem_type,
+            "class_names": None if class_names is None else list(class_names),
+            "num_test": len(labels),
+            **(facts or {}),
+            **facts_of_training(trainer),
+            **({} if cost is None else cost.memory),
+        },
         **measured,
     )
 

@@ -275,9 +275,6 @@ class ZeroShot:
             predictions=np.c_[scores_NC, novelty_N], references=labels_N
         )
         facts = {
-            "problem_type": "single_label_classification",
-            "class_names": self.names,
-            "num_test": len(labels_N),
             "unseen_classes": [self.names[c] for c in unseen],
             FACT: curve_as_fact(generalised_zero_shot(scores_NC, labels_N, unseen, novelty_N)),
         }
@@ -286,9 +283,10 @@ class ZeroShot:
             arm,
             kind,
             cost,
-            facts,
+            labels_N,
+            self.names,
+            facts=facts,
             metrics=metrics or {},
-            labels=labels_N,
             predictions=own_NC.argmax(axis=1),
             confidences=softmax(own_NC, axis=1).max(axis=1),
             test=Samples(labels_N[kept], latents_ND[kept]),
