@@ -136,7 +136,8 @@ def main() -> None:
     )
     if runs:  # of the main process
         metrics = dict.fromkeys(name for run in runs for name in run.metrics)
-        print(f"\n{text_table(means_table(runs, {name: name.replace('_', ' ') for name in metrics}))}")
+        by_arm = means_table(runs, {name: name.replace("_", " ") for name in metrics})
+        print(f"\n{text_table([list(row) for row in zip(*by_arm, strict=True)])}")  # an arm a column
 
 
 if __name__ == "__main__":
