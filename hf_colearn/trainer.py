@@ -135,6 +135,7 @@ class CoLearningTrainer(Trainer):
         argument_checks.arguments_fit(args, self.optimizer is not None, self.lr_scheduler is not None, self.sharded_by)
         self.alpha: Any = None  # where there are terms to weigh
         self.outer_dataset: Any = None  # the samples that a learned alpha is fitted to
+        self.predicted_labels = 0  # of the training set, which a co-training has given: for record and card
         self._given_alpha, self._given_objective = alpha, given_objective
         self._steps_per_epoch: int | None = None
         self.batches, self.hooks = Batches(self, augment), Hooks(self.callback_handler)

@@ -65,22 +65,22 @@ class Fits:
         given = self.students[view]
         return copy.deepcopy(given) if isinstance(given, PreTrainedModel) or hasattr(given, "parameters") else given()
 
-    def trainer(self, view: str, round_: int, labels_N: np.ndarray | None = None) -> CoLearningTrainer:
-        """The trainer of a fit, or with its labels left out one that predicts alone."""
+    def trainer(self, view: str, round_: int, labels_N: np.ndarray) -> CoLearningTrainer:
+        """The trainer of a fit to labels `(N,)`."""
         args = copy.deepcopy(self.args[view])
         args.output_dir = str(fit_folder(self.folder, view, round_))
         args.resume_from_checkpoint = None
+        seen, rows = self.parts[TRAIN].view(view)
+        train = relabelled(seen, labels_N[rows])
         kwargs = self.trainer_kwargs[view]
-        if labels_N is not None:
-            seen, rows = self.parts[TRAIN].view(view)
-            train = relabelled(seen, labels_N[rows])
-            # Without auxiliary terms a sample without a label would be read for nothing.
-            uses_pool = args.labelled_per_batch is not None or {"objective", "bank", "teachers"} & set(kwargs)
-            kwargs = {**kwargs, "train_dataset": train if uses_pool else labelled(train)}
+        # Without auxiliary terms a sample without a label would be read for nothing.
+        uses_pool = args.labelled_per_batch is not None or {"objective", "bank", "teachers"} & set(kwargs)
+        kwargs = {**kwargs, "train_dataset": train if uses_pool else labelled(train)}
         if HELD_OUT in self.parts and args.eval_strategy != "no":
             kwargs = {"eval_dataset": self.parts[HELD_OUT].view(view)[0], **kwargs}
         trainer = CoLearningTrainer(self.fresh(view), args, **kwargs)
         trainer.remove_callback(PrinterCallback)
+        trainer.predicted_labels = int((labels_N != self.parts[TRAIN].labels)[rows].sum())
         return trainer
 
     def trained(self, view: str, round_: int, labels_N: np.ndarray) -> tuple[dict[str, np.ndarray], list[dict]]:
@@ -96,9 +96,9 @@ class Fits:
         trainer.save_model(str(folder / STUDENT))
         return outputs, trainer.state.log_history
 
-    def read(self, view: str, round_: int) -> CoLearningTrainer:
-        """A trainer that holds the student of a finished fit."""
-        trainer = self.trainer(view, round_)
+    def read(self, view: str, round_: int, labels_N: np.ndarray) -> CoLearningTrainer:
+        """A trainer that holds the student of a finished fit, with the labels that it was fitted to."""
+        trainer = self.trainer(view, round_, labels_N)
         trainer._load_from_checkpoint(str(fit_folder(self.folder, view, round_) / STUDENT))
         return trainer
 

@@ -37,7 +37,9 @@ class CoTrainingResult:
     def trainers(self) -> dict[str, CoLearningTrainer]:
         state, fits = self._done.state, self._done.fits
         fitted = {view: state.fit_of(view, state.kept) for view in fits.students}
-        return {view: fits.read(view, round_) for view, round_ in fitted.items() if round_ is not None}
+        return {
+            view: fits.read(view, round_, self.labels[view]) for view, round_ in fitted.items() if round_ is not None
+        }
 
     @property
     def students(self) -> dict[str, Any]:

@@ -241,6 +241,7 @@ class CoTrainingTrainer(CoLearningTrainer):
             self.trainers[view] = self._fitted(view)
         main: Any = self.trainers[self.of.main]
         self.model.load_state_dict(main.model.state_dict())
+        self.predicted_labels = main.predicted_labels
         self.state.log_history, steps = self._history(), self.args.max_steps
         self.state.global_step = steps
         return TrainOutput(steps, float("nan"), {})

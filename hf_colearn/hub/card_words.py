@@ -77,6 +77,8 @@ def training(record: TrainingRecord | None, is_encoder: bool = False) -> str:
     if record is None:
         return "How it was trained is not recorded."
     balanced = f" Its modalities were balanced by `{record.balance}`." if record.balance else ""
+    if not record.terms and "num_predicted" in record.training_samples:
+        return "It was trained with the label loss, on given labels and on those that co-training or self-training predicted."
     if not record.terms:
         return balanced.strip() or "It was trained with the label loss alone."
     done = objectives_in_words(

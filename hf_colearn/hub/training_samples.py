@@ -29,7 +29,8 @@ def problem_type_of(model: Any) -> str:
 
 
 def training_samples(trainer: Any) -> dict[str, Any]:
-    """`num_train`, `num_labelled` and `num_paired` of a trainer's training set, from its columns.
+    """`num_train`, `num_labelled` and `num_paired` of a trainer's training set, from its columns, and where a co-training has
+    given labels `num_predicted`.
 
     `num_paired` is of the only teacher, a mapping by name of several, and None of none. What cannot be known without reading
     every sample, such as of a stream, is None.
@@ -37,6 +38,8 @@ def training_samples(trainer: Any) -> dict[str, Any]:
     dataset, args = trainer.train_dataset, trainer.args
     teachers = getattr(trainer, "teachers", {})  # a plain Trainer has none
     counts: dict[str, Any] = {"num_train": None, "num_labelled": None, "num_paired": None}
+    if predicted := getattr(trainer, "predicted_labels", 0):
+        counts["num_predicted"] = predicted
     if hasattr(dataset, "__len__"):
         counts["num_train"] = len(dataset)
     if not isinstance(dataset, Dataset):
@@ -54,12 +57,14 @@ def samples_in_words(counts: Mapping[str, Any]) -> str | None:
     """As in `24 of 1,200 samples labelled, 1,200 paired`; None where all are both, or it is not known."""
     everyone, labelled, paired = (counts.get(name) for name in ("num_train", "num_labelled", "num_paired"))
     each = paired if isinstance(paired, Mapping) else {} if paired is None else {"": paired}
-    if everyone is None or labelled is None or {labelled, *each.values()} == {everyone}:
+    predicted = counts.get("num_predicted", 0)
+    if everyone is None or labelled is None or ({labelled, *each.values()} == {everyone} and not predicted):
         return None
     words = [
         f"{labelled:,} of {everyone:,} samples labelled" if labelled < everyone else f"{everyone:,} samples labelled"
     ]
     words += [f"{count:,} paired{' with ' if name else ''}{name}" for name, count in each.items()]
+    words += [f"{predicted:,} labels predicted in co-training"] if predicted else []
     return ", ".join(words)
 
 

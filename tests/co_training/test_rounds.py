@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from transformers import TrainerCallback
 from hf_colearn import CoLearningTrainer, FrozenView
 from hf_colearn.co_training.rounds import ensemble
 from hf_colearn.data.multimodal import missing_as_none, only_modality
+from hf_colearn.hub.training_samples import samples_in_words, training_samples
 from scripts.co_train_two import CLASSES, SAMPLES, arguments, losses, pairs, student, trained
 
 
@@ -66,6 +68,18 @@ def test_the_kept_student_is_a_fresh_fit_of_the_given_weights_to_its_labels(whol
     alone.train()
     for name, weight in alone.model.state_dict().items():
         torch.testing.assert_close(result.students["b"].state_dict()[name], weight, rtol=0, atol=0)
+
+
+def test_the_record_and_the_card_tell_of_labels_that_were_predicted(whole):
+    result, folder = whole
+    trainer = result.trainers["b"]
+    gained = int((result.labels["b"] >= 0).sum()) - 4
+    counts = training_samples(trainer)
+    assert (counts["num_predicted"], counts["num_labelled"]) == (gained, gained + 4)
+    assert samples_in_words(counts) == f"{gained + 4} samples labelled, {gained} labels predicted in co-training"
+    trainer.create_model_card()
+    card = Path(trainer.args.output_dir, "README.md").read_text()
+    assert "on given labels and on those that co-training or self-training predicted" in card
 
 
 def test_the_ensemble_is_the_mean_of_the_views_that_a_sample_has(whole):
