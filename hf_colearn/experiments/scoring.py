@@ -240,8 +240,7 @@ def own_run(
         arm, kind (`str`): As of [`scored_run`].
         cost ([`Cost`], *optional*): Of the training.
         labels (`np.ndarray` of shape `(N, ...)`): Of the test samples.
-        class_names (`Sequence[str]`, *optional*): Of the classes; none of another problem.
-        problem_type (`str`, *optional*, defaults to `"single_label_classification"`): As of transformers.
+        class_names, problem_type (*optional*): As of a student's configuration; other problems have no names of classes.
         facts (`Mapping`, *optional*): What else the recipe knows.
         measured: The other fields of [`~hf_colearn.analysis.run.Run`], such as `metrics` and `predictions`.
     """
