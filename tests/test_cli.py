@@ -131,7 +131,7 @@ def test_recipes_are_listed_with_a_line_each(capsys):
     assert main(["recipe"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == RECIPES
-    assert "emoji_l2v            Few labels and many pairs: pictures of emoji learn from their names" in lines
+    assert "emoji_l2v              Few labels and many pairs: pictures of emoji learn from their names" in lines
     assert all(len(line.split(maxsplit=1)[1]) > 20 and len(line) < 128 for line in lines)
 
 
