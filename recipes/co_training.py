@@ -14,7 +14,6 @@ become labels for the other one, and both are fitted anew. Settings are chosen o
 """
 
 import gc
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -38,13 +37,8 @@ from hf_colearn.experiments.stamps import LANGUAGES, SCALES, encoded_stamps
 from hf_colearn.utils.command_line import run_script
 
 
-@dataclass
-class Options(CoTrainingOptions):
-    pass
-
-
 def main() -> None:
-    options, training = parse_recipe(Options, __file__)
+    options, training = parse_recipe(CoTrainingOptions, __file__)
     quiet()
     views, seed = (options.student, options.teacher), training.get("seed") or 0
     is_stamps = options.data == "stamps"
@@ -78,13 +72,14 @@ def main() -> None:
         scale = options.scale_of(view, SCALES if is_stamps else {"speech": 1.0, "image": 1.0})
         return options.adapted(feature_student(features[view], [options.hidden_dim], options.latent_dim, names, scale))
 
-    with_prompts = any("prompts" in plan.method or "sentences" in plan.method for plan in plans)
-    frozen = {"sentence": PromptedTexts(language_teacher(options.text_model, "mean"), list(names.values()))}
+    frozen = {}
+    if any("prompts" in plan.method or "sentences" in plan.method for plan in plans):
+        frozen["sentence"] = PromptedTexts(language_teacher(options.text_model, "mean"), list(names.values()))
     trainings = CoTrainings(
         train,
         test,
         {view: lambda view=view: make_student(view) for view in views},
-        frozen if with_prompts else {},
+        frozen,
         options.rounds,
         options.held_out,
         optimizer=options.optimizer_for,

@@ -19,7 +19,7 @@ if not SHARED.is_dir():
 def test_written_and_spoken_digits_teach_each_other(tmp_path):
     clips = tmp_path / "clips"
     clips.mkdir()
-    for take in (0, 5, 6, 7, 8, 9, 10):
+    for take in (0, 5, 6, 7, 8):
         for path in (SHARED / "data" / "fsdd" / "recordings").glob(f"*_{take}.wav"):
             (clips / path.name).symlink_to(path)
     argv = [
@@ -28,11 +28,11 @@ def test_written_and_spoken_digits_teach_each_other(tmp_path):
         "--labels_per_class",
         "2",
         "--max_samples",
-        "300",
+        "200",
         "--rounds",
         "2",
         "--max_steps",
-        "120",
+        "90",
     ]
     arms = ["labels alone", "self-training", "permuted pairs", "co-training"]
     report = main_of("co_training", tmp_path, *argv, "--report", "false", "--arms", *arms)

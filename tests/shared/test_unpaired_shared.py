@@ -15,9 +15,9 @@ if not SHARED.is_dir():
 
 def test_pictures_of_stamps_learn_beside_sentences(tmp_path):
     stamps = write_some_stamps(SHARED / "data" / "tuxpaint-stamps-128", tmp_path / "stamps")
-    argv = ["--small", "--max_steps", "30", "--report", "false", "--data", "stamps", "--data_dir", stamps]
+    argv = ["--small", "--max_steps", "20", "--report", "false", "--data", "stamps", "--data_dir", stamps]
     argv += ["--teacher", "text", "--labels_per_class", "2"]
-    arms = ["alone", "unpaired", "unpaired, labels permuted", "true pairs"]
+    arms = ["alone", "unpaired", "true pairs"]
     report = main_of("unpaired", tmp_path, *argv, "--arms", *arms)
     runs = {run["arm"]: run["metrics"]["accuracy"] for run in report["runs"]}
     assert list(runs) == arms
