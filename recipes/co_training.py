@@ -20,13 +20,8 @@ import torch
 
 from hf_colearn import PromptedTexts, classification_metrics
 from hf_colearn.corpora.stamps import load_stamps, needs_stamps
-from hf_colearn.experiments.co_training import (
-    CoTrainingOptions,
-    CoTrainings,
-    co_training_run,
-    load_digit_pairs,
-    pair_dataset,
-)
+from hf_colearn.experiments.co_training import CoTrainingOptions as Options
+from hf_colearn.experiments.co_training import CoTrainings, co_training_run, load_digit_pairs, pair_dataset
 from hf_colearn.experiments.frozen_features import feature_dataset, feature_student
 from hf_colearn.experiments.info import ExperimentInfo, named_data
 from hf_colearn.experiments.options import parse_recipe
@@ -38,7 +33,7 @@ from hf_colearn.utils.command_line import run_script
 
 
 def main() -> None:
-    options, training = parse_recipe(CoTrainingOptions, __file__)
+    options, training = parse_recipe(Options, __file__)
     quiet()
     views, seed = (options.student, options.teacher), training.get("seed") or 0
     is_stamps = options.data == "stamps"
