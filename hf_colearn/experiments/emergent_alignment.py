@@ -4,7 +4,6 @@ Source: "ImageBind: One Embedding Space To Bind Them All" (Girdhar et al., CVPR 
 dimensions of a latent.
 """
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -121,9 +120,7 @@ class EmergentAlignment:
             name: FeatureBackboneConfig(x_NF.shape[1], [self.hidden_dim], standardized=True)
             for name, x_NF in self.features.items()
         }
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # heads without classes
-            model = CoLearningForMultimodalClassification.from_backbones(configs, self.latent_dim, id2label={})
+        model = CoLearningForMultimodalClassification.from_backbones(configs, self.latent_dim, id2label={})
         for name, x_NF in self.features.items():
             model.encoders[name].backbone.set_statistics(x_NF, self.scales[name])
         return model

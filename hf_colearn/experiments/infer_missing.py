@@ -4,7 +4,6 @@ Shapes: N known samples, which are trained on and retrieved, M held-out ones, F 
 of a joint latent.
 """
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -162,11 +161,7 @@ class Inference:
         """A new one, whose encoders no training changes."""
         widths = {name: self.samples[f"{name}_features"][0].shape[0] for name in self.modalities}
         backbones = {name: FeatureBackboneConfig(width, standardized=True) for name, width in widths.items()}
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # heads without classes
-            model = CoLearningForMultimodalClassification.from_backbones(
-                backbones, self.latent_dim, id2label={}, **kwargs
-            )
+        model = CoLearningForMultimodalClassification.from_backbones(backbones, self.latent_dim, id2label={}, **kwargs)
         model.encoders.requires_grad_(False)
         return model
 

@@ -6,7 +6,9 @@ import copy
 import json
 import os
 import re
-from collections.abc import Container, Mapping
+import warnings
+from collections.abc import Container, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,8 @@ class CheckedModel(PreTrainedModel):
             indexed_files(index)
         former = cls._checkpoint_conversion_mapping
         kwargs["key_mapping"] = {**former, **(kwargs.get("key_mapping") or {})}
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        with _heads_may_be_empty():
+            loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         # transformers saves a model under the names that it was loaded by, and ours are saved under the current ones.
         model._weight_conversions = [
@@ -47,9 +50,22 @@ class CheckedModel(PreTrainedModel):
         ]
         return loaded
 
+    @classmethod
+    def _from_config(cls, config, **kwargs):
+        with _heads_may_be_empty():
+            return super()._from_config(config, **kwargs)
+
     def without_training_heads(self):
         """A copy without the heads that only training needs, and with a configuration that names none."""
         return remove_training_heads(copy.deepcopy(self))
+
+
+@contextmanager
+def _heads_may_be_empty() -> Iterator[None]:
+    """Within, torch does not warn of the heads of a model without classes, which have no weights to initialise."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+        yield
 
 
 def indexed_files(index: Path) -> list[str]:

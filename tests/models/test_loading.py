@@ -5,7 +5,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPModel
 
 import tiny_teachers
-from hf_colearn import CoLearningForMultimodalClassification
+from hf_colearn import CoLearningForMultimodalClassification, FeatureBackboneConfig
 from refusals import Refusals, assert_refused
 
 
@@ -31,3 +31,11 @@ def a_clip_without_a_projection(folder):
 @pytest.mark.parametrize(Refusals.NAMES, refusals.cases)
 def test_it_is_refused(situation, error, texts, tmp_path):
     assert_refused(situation, error, texts, tmp_path)
+
+
+@pytest.mark.filterwarnings("error:Initializing zero-element tensors")
+def test_a_model_without_classes_is_made_and_loaded_without_a_warning(tmp_path):
+    backbones = {"image": FeatureBackboneConfig(3), "text": FeatureBackboneConfig(4)}
+    model = CoLearningForMultimodalClassification.from_backbones(backbones, 5, id2label={})
+    model.save_pretrained(tmp_path)
+    assert CoLearningForMultimodalClassification.from_pretrained(tmp_path).config.num_labels == 0
