@@ -4,6 +4,7 @@ Shapes: B samples of a batch, N of all processes, M keys (N and the queue's), D 
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import permutations
 from typing import Any
 
@@ -107,8 +108,14 @@ class CrossModalMining(MomentumEncoder):
         super().setup(trainer)
         self._queue, self._device = {}, trainer.args.device
 
+    def on_inputs(
+        self, inputs: dict[str, Any], batch: CoLearningBatch, model: torch.nn.Module
+    ) -> tuple[dict[str, Any], CoLearningBatch]:
+        inputs, batch = super().on_inputs(inputs, batch, model)
+        return inputs, replace(batch, from_inputs={**batch.from_inputs, HEAD: self._new_keys(batch)})
+
     def __call__(self, outputs: Mapping[str, Any], batch: CoLearningBatch) -> dict[str, torch.Tensor]:
-        new = self._new_keys(batch)
+        new = batch.from_inputs.get(HEAD) or self._new_keys(batch)
         keys = {name: torch.cat([new[name], self._queue[name]]) if self._queue else new[name] for name in new}
         queries = self._latents(outputs, batch, of_view=1)
         if (teacher := self._teacher(batch.targets)) is not None:
@@ -143,7 +150,7 @@ class CrossModalMining(MomentumEncoder):
         self, outputs: Mapping[str, Any], batch: CoLearningBatch, model: torch.nn.Module, training: bool
     ) -> None:
         if training and self.queue_size:
-            new = self._new_keys(batch)
+            new = batch.from_inputs.get(HEAD) or self._new_keys(batch)
             joined = {name: torch.cat([self._queue[name], new[name]]) if self._queue else new[name] for name in new}
             self._queue = {name: rows[-self.queue_size :] for name, rows in joined.items()}
 

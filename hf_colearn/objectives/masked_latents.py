@@ -135,7 +135,7 @@ class MaskedLatentPrediction(MomentumEncoder):
 
     # ---- the term ----
     def __call__(self, outputs: Mapping[str, Any], batch: CoLearningBatch) -> dict[str, torch.Tensor]:
-        masked: Masked = (batch.momentum or {})[TERM]
+        masked: Masked = batch.from_inputs[TERM]
         predicted_BTD = outputs["training_outputs"][TERM]
         loss = masked_distance(predicted_BTD, masked.targets, masked.hidden, self.beta)
         return {TERM: loss * batch.weight(torch.ones_like(masked.hidden[:, 0]))}
@@ -158,9 +158,9 @@ class MaskedLatentPrediction(MomentumEncoder):
         hidden_BG = hidden_positions(ids_B, eligible_BT[:, positions.first :], positions.grid, *drawn)
         hidden_BT = F.pad(hidden_BG, (positions.first, 0))
         targets_BTD = self.targets(inputs, of_average, positions, eligible_BT)
-        told = {**(batch.momentum or {}), TERM: Masked(targets_BTD, hidden_BT, eligible_BT)}
+        made = {**batch.from_inputs, TERM: Masked(targets_BTD, hidden_BT, eligible_BT)}
         value = self.mask_id if self.mask_id is not None and positions.column == "input_ids" else 0
-        return positions.hide(inputs, hidden_BG, value), replace(batch, momentum=told)
+        return positions.hide(inputs, hidden_BG, value), replace(batch, from_inputs=made)
 
     def targets(
         self, inputs: Mapping[str, Any], of_average: Mapping[str, Any], positions: Positions, eligible_BT: torch.Tensor
@@ -221,7 +221,7 @@ class MaskedLatentPrediction(MomentumEncoder):
         self._step = state.global_step
 
     def on_outputs(self, outputs, batch, model, training):
-        masked = (batch.momentum or {}).get(TERM)
+        masked = batch.from_inputs.get(TERM)
         if training and masked is not None and len(masked.targets) > 1:  # a single sample tells nothing
             std = spread(masked.targets, masked.eligible)
             self._first = std if self._first is None else self._first.to(std.device)

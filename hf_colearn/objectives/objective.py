@@ -38,7 +38,7 @@ class CoLearningBatch:
             outputs of an average of the student, through which no gradient flows.
         views (`torch.Tensor` of shape `(B,)`, *optional*): Which view of its sample a row is, where an augmentation makes
             several: 0 the weakly, 1 the strongly augmented one.
-        from_inputs (`Mapping`, *optional*): What objectives keep of the model's inputs in their `on_inputs`, by the term.
+        from_inputs (`Mapping`, *optional*): What objectives have made of the batch in their `on_inputs`, by the term.
         step_counts (`dict[str, torch.Tensor]`, *optional*): How many samples count in a micro-batch of the optimizer step, on
             average over its micro-batches and processes: `"labelled"`, every teacher's name, and `"labels"` of the task.
 

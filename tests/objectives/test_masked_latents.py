@@ -75,7 +75,7 @@ def test_the_example_of_the_distance_runs():
 def test_a_term_reads_the_head_of_its_name():
     told = {TERM: Masked(TARGETS, HIDDEN, HIDDEN)}
     outputs = {"training_outputs": {TERM: torch.zeros(2, 3, 2)}}
-    terms = MaskedLatentPrediction()(outputs, CoLearningBatch(momentum=told))
+    terms = MaskedLatentPrediction()(outputs, CoLearningBatch(from_inputs=told))
     assert terms.keys() == {TERM} and terms[TERM].item() == pytest.approx(1.75)
 
 
@@ -101,9 +101,9 @@ def test_targets_are_the_mean_of_the_averages_top_layers_for_the_whole_input(tmp
 
     with torch.no_grad():
         states = model.eval()(pixel_values=pixels, output_hidden_states=True).hidden_states
-    torch.testing.assert_close(told.momentum[TERM].targets, F.layer_norm(states[-1], (32,)))
-    hidden = told.momentum[TERM].hidden
-    assert told.momentum[TERM].eligible.tolist() == [[False, True, True, True, True]] * 4
+    torch.testing.assert_close(told.from_inputs[TERM].targets, F.layer_norm(states[-1], (32,)))
+    hidden = told.from_inputs[TERM].hidden
+    assert told.from_inputs[TERM].eligible.tolist() == [[False, True, True, True, True]] * 4
     # two of four patches, never [CLS]; a patch of 4 x 4 pixels that is hidden is 0, the others stay
     assert not hidden[:, 0].any() and (hidden[:, 1:].sum(dim=1) == 2).all()
     patches, whole = (F.unfold(x, 4, stride=4).transpose(1, 2) for x in (inputs["pixel_values"], pixels))
@@ -123,7 +123,7 @@ def test_special_tokens_and_padding_are_never_hidden_and_others_become_the_mask_
 
     inputs, told = objective.on_inputs({"input_ids": ids, "attention_mask": mask}, batch, made.model)
 
-    hidden = told.momentum[TERM].hidden
+    hidden = told.from_inputs[TERM].hidden
     assert hidden.sum(dim=1).tolist() == [2, 1] and (ids[hidden] >= 5).all()
     assert torch.equal(inputs["input_ids"], torch.where(hidden, 4, ids))
 
@@ -133,7 +133,7 @@ def test_what_another_objective_was_told_of_its_average_stays(tmp_path):
     made = trainer(tmp_path, objective, picture_student(), PICTURES)
     batch = CoLearningBatch(sample_ids=torch.arange(4), momentum={"latents": "of another average"})
     _, told = objective.on_inputs({"pixel_values": tiny.digits(4)["pixel_values"][:]}, batch, made.model)
-    assert told.momentum.keys() == {"latents", TERM} and told.momentum["latents"] == "of another average"
+    assert told.from_inputs.keys() == {TERM} and told.momentum == {"latents": "of another average"}
 
 
 def test_a_pretraining_needs_no_labels_and_moves_what_the_head_reads(tmp_path):
