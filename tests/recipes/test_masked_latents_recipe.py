@@ -85,7 +85,7 @@ def test_latents_of_other_samples_are_those_of_the_one_before_in_the_batch(rando
             {"pixel_values": tiny.digits(3)["pixel_values"][:]},
             CoLearningBatch(sample_ids=torch.arange(3)),
         )
-        found.append(objective.on_inputs(inputs, batch, random_weights[0].model)[1].momentum[TERM].targets)
+        found.append(objective.on_inputs(inputs, batch, random_weights[0].model)[1].from_inputs[TERM].targets)
     assert torch.equal(found[1], found[0][[2, 0, 1]])
 
 
