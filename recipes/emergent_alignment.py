@@ -13,12 +13,10 @@ the training stamps.
 
 from dataclasses import dataclass, field
 
-import torch
-
 from hf_colearn.corpora.stamps import load_stamps, needs_stamps
 from hf_colearn.experiments.arms import check_comparable, pick
 from hf_colearn.experiments.emergent_alignment import EmergentAlignment, FoundPartners, alignment_arms, triples
-from hf_colearn.experiments.frozen_features import encoder_in_words
+from hf_colearn.experiments.frozen_features import encoder_in_words, trained_and_tested
 from hf_colearn.experiments.info import ExperimentInfo, named_data
 from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.runner import quiet, run_recipe
@@ -47,12 +45,11 @@ def main() -> None:
     needs_stamps(options.data_dir)
     splits = load_stamps(options.data_dir, seed=seed, test_share=0.25, min_per_class=options.min_per_class)
     encoded = {name: encoded_stamps(splits, options.encoder(name), name) for name in COLUMNS}
-    # Settings are chosen on the validation part, which is trained on afterwards.
-    train, test = (["train"], "validation") if options.choose else (["train", "validation"], "test")
+    features, labels_N, test = trained_and_tested(splits, [*encoded.values()], options.choose)
     roles = {"anchor": anchor, "query": query, "found": found}
     aligned = EmergentAlignment(
-        {name: torch.cat([of[split] for split in train]) for name, of in encoded.items()},
-        [label for split in train for label in splits[split]["label"]],
+        dict(zip(encoded, features, strict=True)),
+        labels_N,
         latent_dim=options.latent_dim,
         hidden_dim=options.hidden_dim,
         scales=SCALES if options.feature_scale is None else dict.fromkeys(COLUMNS, options.feature_scale),

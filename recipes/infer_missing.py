@@ -16,7 +16,6 @@ chosen on a validation part of training.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from datasets import Dataset
@@ -24,16 +23,15 @@ from datasets import Dataset
 from hf_colearn.analysis.runs import means_table
 from hf_colearn.corpora.emoji import load_emoji
 from hf_colearn.corpora.stamps import load_stamps, needs_stamps
-from hf_colearn.data.splits import cut_validation
+from hf_colearn.data.splits import with_validation
 from hf_colearn.experiments.arms import check_comparable, pick
-from hf_colearn.experiments.frozen_features import encoded_splits, picture_encoder, speech_encoder
+from hf_colearn.experiments.frozen_features import encoded_splits
 from hf_colearn.experiments.infer_missing import Inference, feature_rows, inference_arms
 from hf_colearn.experiments.info import ExperimentInfo, named_data
 from hf_colearn.experiments.options import parse_recipe
-from hf_colearn.experiments.packaged_models import PACKAGED_LANGUAGE, PACKAGED_VISION, language_teacher
 from hf_colearn.experiments.runner import quiet, run_recipe
-from hf_colearn.experiments.settings import SettingsOptions, choose_settings, with_chosen
-from hf_colearn.experiments.stamps import COLUMNS
+from hf_colearn.experiments.settings import choose_settings, with_chosen
+from hf_colearn.experiments.stamps import COLUMNS, EncoderOptions
 from hf_colearn.utils.checks import check_choice
 from hf_colearn.utils.command_line import run_script
 from hf_colearn.utils.tables import text_table
@@ -44,14 +42,9 @@ IDS = {"emoji": "emoji", "stamps": "stamp_id"}
 
 
 @dataclass
-class Options(SettingsOptions):
+class Options(EncoderOptions):
     data: str = field(default="emoji", metadata={"help": "emoji or stamps."})
     given: str = field(default="image", metadata={"help": "What the text is inferred from; of stamps also speech."})
-    speech_model: str = field(
-        default="openai/whisper-tiny.en", metadata={"help": "Encoder of speech; tiny: random weights."}
-    )
-    text_model: str = field(default=PACKAGED_LANGUAGE, metadata={"help": "Encoder of texts, a package's."})
-    image_model: str = field(default=PACKAGED_VISION, metadata={"help": "Encoder of pictures; tiny: random weights."})
     min_per_class: int = field(default=12, metadata={"help": "Categories with fewer samples are left out."})
     latent_dim: int = field(default=128, metadata={"help": "Principal components of every modality."})
     hidden_dim: int = field(default=256, metadata={"help": "Width of the joint latent."})
@@ -70,14 +63,7 @@ class Options(SettingsOptions):
             needs_stamps(self.data_dir)
             return dict(load_stamps(self.data_dir or "", seed, test_share=0.25, min_per_class=self.min_per_class))
         raw = load_emoji(self.data_dir, classes="subgroup", min_per_class=self.min_per_class, seed=seed)
-        train, validation = cut_validation(raw["train"], 0.3, seed)
-        return {"train": train, "validation": validation, "test": raw["test"]}
-
-    def encoder(self, modality: str) -> Any:
-        """A modality's frozen encoder."""
-        if modality == "speech":
-            return speech_encoder(self.speech_model, seconds=4)
-        return picture_encoder(self.image_model) if modality == "image" else language_teacher(self.text_model, "mean")
+        return with_validation(raw, 0.3, seed)
 
 
 def main() -> None:

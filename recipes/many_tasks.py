@@ -27,6 +27,7 @@ from hf_colearn.experiments.many_tasks import (
 from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.runner import quiet, run_recipe
 from hf_colearn.experiments.settings import SettingsOptions, choose_settings, with_chosen
+from hf_colearn.experiments.tiny_models import trunk_tiny
 from hf_colearn.utils.command_line import run_script
 
 
@@ -52,12 +53,7 @@ def main() -> None:
     tasks = {name: PACKAGED[name]() for name in options.tasks}
     folders = {"speech": options.audio_dir, "stamps": options.data_dir}
     tasks |= {name: OF_FOLDERS[name](folder) for name, folder in folders.items() if folder is not None}
-    trunk = {
-        "hidden_size": options.hidden_size,
-        "num_hidden_layers": options.num_layers,
-        "num_attention_heads": 4,
-        "intermediate_size": 2 * options.hidden_size,
-    }
+    trunk = trunk_tiny(options.hidden_size, options.num_layers)
     many = ManyTasks(tasks, trunk, options.latent_dim, options.labels_per_class, seed)
     comparison, file = ", ".join(tasks), options.settings_file(__file__)
     if options.choose:
@@ -77,7 +73,7 @@ def main() -> None:
     data = {split: UnpairedBatches(part) for split, part in parts.items()}
     plans = with_chosen(plans, file, comparison)
     if runs := run_recipe(options, training, info, plans, many.make_trainer, data, score=tasks_run):
-        print(f"\n{table_by_task(runs)}")
+        print(f"\naccuracy in %\n{table_by_task(runs)}")
 
 
 if __name__ == "__main__":

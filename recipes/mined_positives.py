@@ -16,15 +16,13 @@ part of training. Emoji are drawn from OpenMoji's font (CC BY-SA 4.0) and nothin
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from hf_colearn import TeacherBank, classification_metrics
 from hf_colearn.corpora.emoji import load_emoji
 from hf_colearn.corpora.stamps import load_stamps, needs_stamps
-from hf_colearn.data.splits import cut_validation, few_per_class
+from hf_colearn.data.splits import few_per_class, with_validation
 from hf_colearn.data.views import TwoViews
 from hf_colearn.experiments.arms import check_comparable, pick
-from hf_colearn.experiments.frozen_features import encoded_splits, feature_dataset, feature_student
+from hf_colearn.experiments.frozen_features import encoded_splits, feature_dataset, feature_student, trained_and_tested
 from hf_colearn.experiments.info import ExperimentInfo, named_data
 from hf_colearn.experiments.mined_positives import FeatureDropout, MinedPositives, mining_arms
 from hf_colearn.experiments.options import parse_recipe
@@ -69,8 +67,7 @@ def load_splits(options: Options, seed: int) -> tuple[dict, str]:
     raw = dict(load_emoji(options.data_dir, classes=options.classes, test_share=0.25, seed=seed))
     if options.images_per_class is not None:
         raw = {split: few_per_class(part, options.images_per_class, seed) for split, part in raw.items()}
-    raw["train"], raw["validation"] = cut_validation(raw["train"], 0.3, seed)
-    return {split: raw[split] for split in ("train", "validation", "test")}, "emoji"
+    return with_validation(raw, 0.3, seed), "emoji"
 
 
 def main() -> None:
@@ -87,10 +84,7 @@ def main() -> None:
         encoded_splits(splits, options.encoder(of), COLUMNS[of], id_column)
         for of in (options.student, options.teacher)
     )
-    # Settings are chosen on the validation part, which is trained on afterwards.
-    train, test = (["train"], "validation") if options.choose else (["train", "validation"], "test")
-    features_NF, other_ND = (torch.cat([features[split] for split in train]) for features in (own, other))
-    labels_N = [label for split in train for label in splits[split]["label"]]
+    (features_NF, other_ND), labels_N, test = trained_and_tested(splits, (own, other), options.choose)
     test_features = feature_dataset(own[test], splits[test]["label"][:]).remove_columns("sample_id")
     bank, names = TeacherBank.from_latents(other_ND), dict(enumerate(splits["train"].features["label"].names))
 
@@ -103,8 +97,8 @@ def main() -> None:
         lambda: make_student(options.latent_dim),
         (features_NF / features_NF.std(dim=0).clamp(min=1e-6)).numpy(),
         TwoViews(strong=FeatureDropout(features_NF, options.dropout)),
-        lambda: make_student(bank.dim),
         {name: getattr(options, name) for name in ("neighbours", "queue_size", "temperature", "decay")},
+        make_matching_student=lambda: make_student(bank.dim),
         optimizer=options.optimizer_for,
         compute_metrics=classification_metrics(("accuracy", "macro_f1")),
     )

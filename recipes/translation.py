@@ -14,12 +14,10 @@ held-out sentences the translation explains. Settings are chosen on a validation
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from hf_colearn import TeacherBank, classification_metrics
 from hf_colearn.corpora.stamps import load_stamps, needs_stamps
 from hf_colearn.experiments.arms import check_comparable, pick
-from hf_colearn.experiments.frozen_features import feature_dataset, feature_student
+from hf_colearn.experiments.frozen_features import feature_dataset, feature_student, trained_and_tested
 from hf_colearn.experiments.info import ExperimentInfo, named_data
 from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.runner import quiet, run_recipe
@@ -45,10 +43,7 @@ def main() -> None:
     needs_stamps(options.data_dir)
     splits = load_stamps(options.data_dir, seed=seed, test_share=0.25, min_per_class=options.min_per_class)
     own, other = (encoded_stamps(splits, options.encoder(of), of) for of in (options.student, options.teacher))
-    # Settings are chosen on the validation part, which is trained on afterwards.
-    train, test = (["train"], "validation") if options.choose else (["train", "validation"], "test")
-    own_NF, other_ND = (torch.cat([features[split] for split in train]) for features in (own, other))
-    labels_N = [label for split in train for label in splits[split]["label"]]
+    (own_NF, other_ND), labels_N, test = trained_and_tested(splits, (own, other), options.choose)
     test_features = feature_dataset(own[test], splits[test]["label"][:]).remove_columns("sample_id")
 
     # The training heads, the second of which reads the first.
@@ -69,8 +64,8 @@ def main() -> None:
         feature_dataset(own_NF, labels_N),
         TeacherBank.from_latents(other_ND),
         lambda terms: make_student(options.latent_dim, terms),
-        lambda: make_student(other_ND.shape[1]),
         (own_NF / own_NF.std(dim=0).clamp(min=1e-6)).numpy(),
+        make_matching_student=lambda: make_student(other_ND.shape[1]),
         optimizer=options.optimizer_for,
         compute_metrics=classification_metrics(("accuracy", "macro_f1")),
     )

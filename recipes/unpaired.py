@@ -26,6 +26,7 @@ from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.runner import quiet, run_recipe
 from hf_colearn.experiments.settings import choose_settings, with_chosen
 from hf_colearn.experiments.stamps import SCALES, StampOptions, encoded_stamps
+from hf_colearn.experiments.tiny_models import trunk_tiny
 from hf_colearn.experiments.unpaired import (
     Modality,
     Unpaired,
@@ -84,12 +85,7 @@ def main() -> None:
     seed, is_digits = training.get("seed") or 0, options.data == "digits"
     plans = pick(unpaired_arms(has_pairs=not is_digits, is_sequence=is_digits), options.arms)
     data, names = digits(options) if is_digits else stamps(options, seed)
-    trunk = {
-        "hidden_size": options.hidden_dim,
-        "num_hidden_layers": options.num_layers,
-        "num_attention_heads": 4,
-        "intermediate_size": 2 * options.hidden_dim,
-    }
+    trunk = trunk_tiny(options.hidden_dim, options.num_layers)
     unpaired = Unpaired(
         (options.student, data[options.student]),
         (options.teacher, data[options.teacher]),

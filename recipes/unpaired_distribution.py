@@ -14,20 +14,14 @@ names, from packages alone, or Tux Paint's stamps with a sentence each. Settings
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from datasets import Dataset
 
 from hf_colearn import TeacherBank, classification_metrics
 from hf_colearn.corpora.emoji import load_emoji
 from hf_colearn.corpora.stamps import load_stamps, needs_stamps
-from hf_colearn.data.splits import cut_validation, few_per_class
+from hf_colearn.data.splits import few_per_class, with_validation
 from hf_colearn.experiments.arms import check_comparable, pick
-from hf_colearn.experiments.frozen_features import (
-    encoded_splits,
-    feature_dataset,
-    feature_student,
-    picture_encoder,
-)
+from hf_colearn.experiments.frozen_features import encoded_splits, feature_dataset, feature_student, trained_and_tested
 from hf_colearn.experiments.info import ExperimentInfo, named_data
 from hf_colearn.experiments.options import parse_recipe
 from hf_colearn.experiments.runner import quiet, run_recipe
@@ -70,8 +64,7 @@ def load(options: Options, seed: int) -> tuple[dict[str, Dataset], str]:
         name = "stamp_id"
     else:
         raw = load_emoji(options.data_dir, classes=options.classes, seed=seed, min_per_class=options.min_per_class)
-        train, validation = cut_validation(raw["train"], 0.3, seed)
-        splits, name = {"train": train, "validation": validation, "test": raw["test"]}, "emoji"
+        splits, name = with_validation(raw, 0.3, seed), "emoji"
     if options.samples_per_class is not None:
         splits = {split: few_per_class(part, options.samples_per_class, seed) for split, part in splits.items()}
     return dict(splits), name
@@ -87,14 +80,10 @@ def main() -> None:
     arms = unpaired_arms([name.replace("-", " ") for name in names.values()])
     plans = [arm.at(BUDGET, options.labels_per_class) for arm in pick(arms, options.arms)]
     text = options.encoder("text")
-    encoder = picture_encoder(options.image_model) if options.student == "image" else options.encoder("speech")
-    own = encoded_splits(splits, encoder, COLUMNS[options.student], sample)
+    own = encoded_splits(splits, options.encoder(options.student), COLUMNS[options.student], sample)
     other = encoded_splits(splits, text, "text", sample)
     prompts = next(arm.pairing.prompts for arm in arms if arm.method == PROMPTS)
-    # Settings are chosen on the validation part, which is trained on afterwards.
-    train, test = (["train"], "validation") if options.choose else (["train", "validation"], "test")
-    own_NF, other_ND = (torch.cat([features[split] for split in train]) for features in (own, other))
-    labels_N = [label for split in train for label in splits[split]["label"]]
+    (own_NF, other_ND), labels_N, test = trained_and_tested(splits, (own, other), options.choose)
 
     def make_student() -> Any:
         return options.adapted(feature_student(own_NF, [options.hidden_dim], other_ND.shape[1], names, options.scale))

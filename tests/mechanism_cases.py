@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from datasets import Dataset
 from torch.nn.utils.rnn import pad_sequence
@@ -375,3 +376,14 @@ def copied(model):
 def difference(one, other):
     assert one.keys() == other.keys()
     return max(float((one[name].double() - other[name].double()).abs().max()) for name in one)
+
+
+def assert_two_are_one(results, name, alone):
+    """What each of two processes found in a case is what one with twice the batch did: weights and losses."""
+    first, second = (result[name] for result in results)
+    assert "error" not in first and "error" not in second, f"{first.get('error')}\n{second.get('error')}"
+    alone = alone()
+    assert difference(first["weights"], alone["weights"]) < 1e-6
+    assert difference(first["weights"], second["weights"]) == 0
+    for step, (two, one) in enumerate(zip(first["losses"], alone["losses"], strict=True)):
+        assert two == pytest.approx(one, rel=1e-5, abs=1e-6), f"step {step + 1}"

@@ -1,5 +1,6 @@
 """Splits and subsets of a training set, by class, where some or most samples may have no label."""
 
+from collections.abc import Mapping
 from numbers import Real
 
 import numpy as np
@@ -68,6 +69,13 @@ def cut_validation(
     in_validation = np.isin(np.arange(len(values)), cut["test"]["row"][:])
     train, validation = (dataset.select(np.flatnonzero(side)) for side in (~in_validation, in_validation))
     return train, validation
+
+
+def with_validation(splits: Mapping[str, Dataset], share: float, seed: int = 0) -> dict[str, Dataset]:
+    """`train`, `validation` and `test` of a data set with `train` and `test`: a share of the training part is cut off, see
+    [`cut_validation`]."""
+    train, validation = cut_validation(splits["train"], share, seed)
+    return {"train": train, "validation": validation, "test": splits["test"]}
 
 
 def at_least_one_a_class(dataset: Dataset, share: float, label_column: str = "label") -> int | float:

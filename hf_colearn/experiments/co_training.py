@@ -32,6 +32,7 @@ from hf_colearn.data.audio import read_waveform
 from hf_colearn.data.sample_ids import NO_LABEL
 from hf_colearn.data.splits import hide_labels
 from hf_colearn.experiments.arms import ArmPlan, TunedArm, check_comparable, pick
+from hf_colearn.experiments.late_ensemble import one_log
 from hf_colearn.experiments.scoring import scored_run
 from hf_colearn.experiments.semi_supervised import BUDGET, ORACLE
 from hf_colearn.experiments.settings import with_chosen
@@ -168,28 +169,21 @@ class CoTrainings:
         """The trainer of an arm, as `run_recipe` asks for it."""
         assert isinstance(arm, TunedArm)
         train = self.train if arm.sweep is None else hide_labels(self.train, int(arm.sweep[1]), args.seed, "labels")
-        of_all = list(self.students)
-        per_class = int(arm.setting.get("per_class", 0))
+        of_all, per_class = list(self.students), int(arm.setting.get("per_class", 0))
+        groups: list[list[str]] = [of_all]  # the views that label for each other
         match arm.method:
             case "labels alone" | "label oracle":
-                return self._trainer(args, train, [], 0)
+                groups = []
             case "self-training":
-                return self._trainer(args, train, [[view] for view in of_all], per_class)
-            case "co-training":
-                return self._trainer(args, train, [of_all], per_class)
+                groups = [[view] for view in of_all]
             case "permuted pairs":
-                others = [view for view in of_all if view != self.main]
-                return self._trainer(args, permuted_pool(train, others, args.seed), [of_all], per_class)
-            case "co-training with prompts":
-                return self._trainer(args, train, [[*of_all, *self.frozen]], per_class)
-            case "permuted sentences":
-                wrong = permuted_pool(train, list(self.frozen), args.seed)
-                return self._trainer(args, wrong, [[*of_all, *self.frozen]], per_class)
-        raise ValueError(f"there is no arm '{arm.name}' of co-training: take those of `co_training_arms`.")
-
-    def _trainer(
-        self, args: CoLearningArguments, train: Dataset, groups: Sequence[Sequence[str]], per_class: int
-    ) -> "CoTrainingTrainer":
+                train = permuted_pool(train, [view for view in of_all if view != self.main], args.seed)
+            case "co-training with prompts" | "permuted sentences":
+                groups = [[*of_all, *self.frozen]]
+                if arm.method == PERMUTED_TEXT:
+                    train = permuted_pool(train, list(self.frozen), args.seed)
+            case method if method != CO:
+                raise ValueError(f"there is no arm '{arm.name}' of co-training: take those of `co_training_arms`.")
         return CoTrainingTrainer(self, args, train, groups, per_class)
 
     def kwargs_of(self, args: CoLearningArguments) -> dict[str, Any]:
@@ -277,17 +271,10 @@ class CoTrainingTrainer(CoLearningTrainer):
 
     def _history(self) -> list[dict[str, Any]]:
         """The logs of the scored student's fits, one after another."""
-        history, steps = [], 0
         result = next((result for result in self.results if self.of.main in result.labels), None)
-        logs = (
-            [fit["log"] for fit in result.fits[self.of.main]]
-            if result
-            else [self.trainers[self.of.main].state.log_history]
-        )
-        for log in logs:
-            history += [{**entry, "step": entry["step"] + steps} for entry in log]
-            steps += max((entry["step"] for entry in log), default=0)
-        return history
+        if result is None:
+            return self.trainers[self.of.main].state.log_history
+        return one_log(fit["log"] for fit in result.fits[self.of.main])
 
 
 def co_training_run(trainer: CoTrainingTrainer, test_dataset: Any, arm: str, kind: Kind, **options: Any) -> Run:

@@ -17,7 +17,6 @@ from hf_colearn.arguments import CoLearningArguments
 from hf_colearn.corpora.dtmf import dtmf_digits
 from hf_colearn.corpora.spoken_digits import Clip, read_spoken_digits
 from hf_colearn.data.audio import read_waveform
-from hf_colearn.data.splits import hide_labels
 from hf_colearn.data.views import TwoViews
 from hf_colearn.experiments.arms import ArmPlan, pick
 from hf_colearn.experiments.semi_supervised import (
@@ -208,7 +207,7 @@ class DenseSignal(SemiSupervised):
         assert isinstance(arm, SemiSupervisedArm)
         if arm.pairing is None:  # labels alone, self-training
             return super().make_trainer(arm, args)
-        train = self.train if arm.sweep is None else hide_labels(self.train, int(arm.sweep[1]), args.seed, "labels")
+        train = self.few_labels(arm, args.seed)
         if arm.method == POOLED:
             return self._trainer(args, train, bank=self.bank, pairing=arm.pairing)
         if arm.method == BOTH:

@@ -129,6 +129,23 @@ def stamp_features(raw: Mapping[str, Dataset], seconds: float = 3.0) -> dict[str
     return {str(split): features(part) for split, part in raw.items()}
 
 
+def trained_and_tested(
+    splits: Mapping[str, Dataset], features: Sequence[Mapping[str, torch.Tensor]], choosing: bool
+) -> tuple[list[torch.Tensor], list[int], str]:
+    """What a recipe trains on: the features of every encoder, `(N, F)` each, and N labels; and the split that it is tested on.
+
+    Settings are chosen on the validation part, which is trained on afterwards.
+
+    Args:
+        splits (`Mapping[str, Dataset]`): `train`, `validation` and `test` with `label`.
+        features (`Sequence[Mapping[str, torch.Tensor]]`): Of every encoder those of every split, as of [`encoded_splits`].
+        choosing (`bool`): Whether settings are chosen now.
+    """
+    train, test = (["train"], "validation") if choosing else (["train", "validation"], "test")
+    labels_N = [label for split in train for label in splits[split]["label"]]
+    return [torch.cat([of[split] for split in train]) for of in features], labels_N, test
+
+
 def feature_dataset(features_NF: torch.Tensor, labels: Sequence[int]) -> Dataset:
     """A dataset of `features`, `labels` and `sample_id` (the row), as torch tensors."""
     columns = {"features": features_NF.numpy(), "labels": np.asarray(labels), "sample_id": np.arange(len(labels))}

@@ -15,7 +15,7 @@ from datasets import Dataset
 
 from hf_colearn.alpha.schedules import ConstantAlpha
 from hf_colearn.corpora.concepts import ConceptTable
-from hf_colearn.data.splits import cut_validation
+from hf_colearn.data.splits import with_validation
 from hf_colearn.evaluation.compute_metrics import ComputeMetrics
 from hf_colearn.experiments.arms import TunedArm
 from hf_colearn.experiments.frozen_features import encoded_splits
@@ -194,10 +194,9 @@ def encoded_emoji(
 
     See [`~hf_colearn.experiments.frozen_features.encoded_splits`].
     """
-    train, validation = cut_validation(raw["train"], validation_share, seed)
-    parts = {"train": train, "validation": validation, "test": raw["test"]}
+    parts = with_validation(raw, validation_share, seed)
     images, texts = encoded_splits(parts, image, "image", "emoji"), encoded_splits(parts, text, "text", "emoji")
-    classes = train.features["label"].names
+    classes = parts["train"].features["label"].names
     of_classes = TeacherBank.encode(
         text, [name.replace("-", " ").replace("&", "and") for name in classes], show_progress=False
     )

@@ -14,7 +14,6 @@ from hf_colearn.alpha.schedules import ConstantAlpha
 from hf_colearn.analysis.run import Run
 from hf_colearn.arguments import CoLearningArguments
 from hf_colearn.data.sample_ids import NO_LABEL
-from hf_colearn.data.splits import hide_labels
 from hf_colearn.data.views import TwoViews
 from hf_colearn.experiments.captions import caption_bank, with_shuffled_words
 from hf_colearn.experiments.scoring import scored_run
@@ -95,7 +94,7 @@ class Captioned(SemiSupervised):
         bank = with_shuffled_words(self.captions, args.seed) if arm.method == WORDS else self.captions
         return self._trainer(
             args,
-            hide_labels(self.train, int(arm.sweep[1]), args.seed, "labels"),
+            self.few_labels(arm, args.seed),
             self.make_speaker(True),
             teachers={"captions": Teacher(bank, arm.pairing)},
             objective=CaptionGeneration("captions"),

@@ -1,7 +1,7 @@
 """The reference of a multimodal comparison: the modalities trained one at a time, and the mean of their predictions."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +125,15 @@ def mean_of_logits(model: CoLearningForMultimodalClassification) -> CoLearningFo
     ensemble: Any = type(model)._from_config(config, dtype=model.dtype)
     ensemble.encoders.load_state_dict(model.encoders.state_dict())
     return ensemble
+
+
+def one_log(logs: Iterable[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The logs of trainings that followed one another, with their steps counted on."""
+    history, steps = list[dict[str, Any]](), 0
+    for log in logs:
+        history += [{**entry, "step": entry["step"] + steps} for entry in log]
+        steps += max((entry["step"] for entry in log), default=0)
+    return history
 
 
 def _as_one_run(entry: dict[str, Any], name: str, steps: int, epochs: float) -> dict[str, Any]:

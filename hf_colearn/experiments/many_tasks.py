@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from transformers import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import TrainOutput
 
 from hf_colearn.analysis.run import Run, Samples
+from hf_colearn.analysis.runs import means_table
 from hf_colearn.arguments import CoLearningArguments
 from hf_colearn.corpora.emoji import load_emoji
 from hf_colearn.corpora.handwritten_digits import load_handwritten_digits
@@ -24,6 +25,7 @@ from hf_colearn.data.splits import cut_validation, few_per_class
 from hf_colearn.data.unpaired import UnpairedBatches
 from hf_colearn.experiments.arms import TunedArm
 from hf_colearn.experiments.cost import Cost
+from hf_colearn.experiments.late_ensemble import one_log
 from hf_colearn.experiments.packaged_models import (
     PACKAGED_LANGUAGE,
     PACKAGED_VISION,
@@ -69,33 +71,30 @@ class Task:
 
 def digits_task() -> Task:
     """Handwritten digits of 8 x 8 pixels: 16 patches."""
-    splits = load_handwritten_digits()
-    images = [image for part in splits.values() for image in part["image"]]
-    labels = [label for part in splits.values() for label in part["label"]]
+    digits = _whole(load_handwritten_digits())
     stem = {"kind": "patches", "image_size": 8, "patch_size": 2, "num_channels": 1}
-    pixels_N1HW = np.stack([np.asarray(image) for image in images])[:, None] / 127.5 - 1
-    return Task.of({"digit": stem}, labels, range(10), digit_pixel_values=pixels_N1HW)
+    pixels_N1HW = np.stack([np.asarray(image) for image in digits["image"]])[:, None] / 127.5 - 1
+    return Task.of({"digit": stem}, digits["label"][:], range(10), digit_pixel_values=pixels_N1HW)
 
 
 def pictures_task(size: int = 32) -> Task:
     """Pictures of emoji and their 8 categories: 16 patches."""
-    emoji = load_emoji(size=size)
-    images = [image for part in emoji.values() for image in part["image"]]
+    emoji = _whole(load_emoji(size=size))
     stem = {"kind": "patches", "image_size": size, "patch_size": size // 4, "num_channels": 3}
-    pixels_N3HW = np.stack([np.asarray(image.convert("RGB")) for image in images]).transpose(0, 3, 1, 2) / 127.5 - 1
-    names = emoji["train"].features["label"].names
-    labels = [label for part in emoji.values() for label in part["label"]]
-    return Task.of({"picture": stem}, labels, names, picture_pixel_values=pixels_N3HW)
+    pixels_N3HW = (
+        np.stack([np.asarray(image.convert("RGB")) for image in emoji["image"]]).transpose(0, 3, 1, 2) / 127.5 - 1
+    )
+    return Task.of(
+        {"picture": stem}, emoji["label"][:], emoji.features["label"].names, picture_pixel_values=pixels_N3HW
+    )
 
 
 def names_task() -> Task:
     """Names of emoji as MiniLM reads them, and their 8 categories: a vector that becomes 4 tokens."""
-    emoji = load_emoji(size=16)
-    texts = [text for part in emoji.values() for text in part["text"]]
-    labels = [label for part in emoji.values() for label in part["label"]]
-    features_NF = _encoded(language_teacher(PACKAGED_LANGUAGE, "mean"), texts)
+    emoji = _whole(load_emoji(size=16))
+    features_NF = _encoded(language_teacher(PACKAGED_LANGUAGE, "mean"), emoji["text"][:])
     stem = {"kind": "features", "feature_dim": features_NF.shape[1], "num_tokens": 4, "standardized": True}
-    return Task.of({"name": stem}, labels, emoji["train"].features["label"].names, name_features=features_NF)
+    return Task.of({"name": stem}, emoji["label"][:], emoji.features["label"].names, name_features=features_NF)
 
 
 def table_task(name: str) -> Task:
@@ -118,20 +117,19 @@ def speech_task(folder: str) -> Task:
 
 def stamps_task(folder: str) -> Task:
     """Tux Paint's stamps, two modalities of a sample, as frozen networks see and read them: 4 tokens each."""
-    splits = load_stamps(folder, test_share=0.25)
-    seen_NF, read_NF = (
-        _encoded(encoder, [item for part in splits.values() for item in part[column]])
-        for encoder, column in (
-            (vision_teacher(PACKAGED_VISION, "pooler"), "image"),
-            (language_teacher(PACKAGED_LANGUAGE, "mean"), "text"),
-        )
-    )
+    stamps = _whole(load_stamps(folder, test_share=0.25))
+    seen_NF = _encoded(vision_teacher(PACKAGED_VISION, "pooler"), stamps["image"][:])
+    read_NF = _encoded(language_teacher(PACKAGED_LANGUAGE, "mean"), stamps["text"][:])
     stems = {
         name: {"kind": "features", "feature_dim": features_NF.shape[1], "num_tokens": 4, "standardized": True}
         for name, features_NF in (("stamp", seen_NF), ("sentence", read_NF))
     }
-    labels, names = [y for part in splits.values() for y in part["label"]], splits["train"].features["label"].names
+    labels, names = stamps["label"][:], stamps.features["label"].names
     return Task.of(stems, labels, names, stamp_features=seen_NF, sentence_features=read_NF)
+
+
+def _whole(splits: Mapping[Any, Dataset]) -> Dataset:
+    return concatenate_datasets([*splits.values()])
 
 
 def _encoded(encoder: Any, inputs: Sequence[Any]) -> torch.Tensor:
@@ -281,7 +279,7 @@ class FitsTrainer(CoLearningTrainer):
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         # One fit after another, each with a trainer of its own.
-        history, steps = list[dict[str, Any]](), 0
+        logs = []
         for number, fit in enumerate(self.fits):
             model = (
                 self.model
@@ -298,9 +296,9 @@ class FitsTrainer(CoLearningTrainer):
                 trainer.remove_callback(callback)
             trainer.train()
             self.models |= dict.fromkeys(fit.scored, base_model(trainer.model).eval())
-            history += [{**entry, "step": entry["step"] + steps} for entry in trainer.state.log_history]
-            steps += fit.steps
-        self.state.log_history, self.state.global_step = history, steps
+            logs.append(trainer.state.log_history)
+        self.state.log_history, steps = one_log(logs), sum(fit.steps for fit in self.fits)
+        self.state.global_step = steps
         return TrainOutput(steps, float("nan"), {})
 
     def evaluate(self, eval_dataset=None, *_, **__):
@@ -363,8 +361,4 @@ def tasks_run(
 def table_by_task(runs: Sequence[Run]) -> str:
     """The mean accuracy over the seeds by arm and task, in %."""
     names = [name for name in runs[0].metrics if name.startswith("accuracy_on_")]
-    rows = [["accuracy [%]", *(name.removeprefix("accuracy_on_") for name in names)]]
-    for arm in dict.fromkeys(run.arm for run in runs):
-        of_arm = [run.metrics for run in runs if run.arm == arm]
-        rows.append([arm, *(f"{100 * np.mean([metrics[name] for metrics in of_arm]):.1f}" for name in names)])
-    return text_table(rows)
+    return text_table(means_table(runs, {name: name.removeprefix("accuracy_on_") for name in names}))

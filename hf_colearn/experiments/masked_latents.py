@@ -19,7 +19,7 @@ from hf_colearn.corpora.emoji import load_emoji
 from hf_colearn.corpora.spoken_digits import Clip
 from hf_colearn.data.images import with_pixel_values
 from hf_colearn.data.sample_ids import with_sample_ids
-from hf_colearn.data.splits import cut_validation, hide_labels
+from hf_colearn.data.splits import cut_validation
 from hf_colearn.data.views import TwoViews
 from hf_colearn.experiments.arms import ArmPlan, pick
 from hf_colearn.experiments.dense_signal import BANDS, RATE, drawn, load_clips
@@ -235,11 +235,11 @@ class MaskedPretraining(SemiSupervised):
 
     def make_trainer(self, arm: ArmPlan, args: CoLearningArguments) -> CoLearningTrainer:
         """The trainer of an arm, as `run_recipe` asks for it; the first of two stages is trained here."""
-        assert isinstance(arm, SemiSupervisedArm) and arm.sweep is not None
+        assert isinstance(arm, SemiSupervisedArm)
         if arm.method not in _OBJECTIVES:
             return super().make_trainer(arm, args)
         pretrained, (_, second) = self.pretrained(arm, args).model, halves(args)
-        train = hide_labels(self.train, int(arm.sweep[1]), args.seed, "labels")
+        train = self.few_labels(arm, args.seed)
         if arm.method == BOTH:
             return self._trainer(second, train, pretrained, bank=self.bank, pairing=arm.pairing)
         return self._trainer(second, labelled(train), pretrained)

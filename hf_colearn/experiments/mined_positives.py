@@ -13,7 +13,6 @@ from datasets import Dataset
 from torch import nn
 
 from hf_colearn.arguments import CoLearningArguments
-from hf_colearn.data.splits import hide_labels
 from hf_colearn.experiments.semi_supervised import (
     SemiSupervised,
     SemiSupervisedArm,
@@ -64,10 +63,9 @@ class MinedPositives(SemiSupervised):
     """Builds the trainers of [`mining_arms`] for one student, one teacher and one training set.
 
     Args:
-        train, bank, make_student, inputs: As of [`~hf_colearn.experiments.semi_supervised.SemiSupervised`]; the student's
-            latents may have any width.
+        train, bank, make_student, inputs: As of [`~hf_colearn.experiments.semi_supervised.SemiSupervised`]; where the student's
+            latents have another width, the options hold `make_matching_student`.
         views (`Callable`): Makes two views of every sample, the weak one of which is the key.
-        make_matching_student (`Callable`): A new student for latent transfer, whose latents are as wide as the bank's.
         mining (`Mapping`): Keywords of [`CrossModalMining`].
         options: As of [`~hf_colearn.experiments.semi_supervised.SemiSupervised`].
     """
@@ -79,24 +77,20 @@ class MinedPositives(SemiSupervised):
         make_student: Callable[[], Any],
         inputs: np.ndarray,
         views: Callable[[dict[str, Any]], dict[str, Any]],
-        make_matching_student: Callable[[], Any],
         mining: Mapping[str, Any],
         **options: Any,
     ):
         super().__init__(train, bank, make_student, inputs, views, **options)
-        self.make_matching_student, self.mining = make_matching_student, mining
+        self.mining = mining
 
     def make_trainer(self, arm: Any, args: CoLearningArguments) -> CoLearningTrainer:
         """The trainer of an arm, as `run_recipe` asks for it."""
-        if arm.pairing is None:
+        if arm.pairing is None or arm.method == TRANSFER:
             return super().make_trainer(arm, args)
-        train = hide_labels(self.train, int(arm.sweep[1]), args.seed, "labels")
-        if arm.method == TRANSFER:
-            return self._trainer(args, train, self.make_matching_student(), bank=self.bank, pairing=arm.pairing)
         mining = {**self.mining, "neighbours": 0} if arm.method == OWN_KEYS else self.mining
         return self._trainer(
             args,
-            train,
+            self.few_labels(arm, args.seed),
             teachers={"other": Teacher(self._bank_of(arm.method, args.seed), arm.pairing)},
             objective=CrossModalMining("other", **mining),
             augment=self.views,

@@ -125,12 +125,14 @@ class SemiSupervised:
         train ([`datasets.Dataset`]): All N training samples in the student's inputs, with their `labels` (classes) and
             `sample_id`. All but the arm's number of labels of each class are hidden, drawn by the run's seed.
         bank ([`TeacherBank`]): The latents of the teacher, which has seen no label.
-        make_student (`Callable`): A new student, whose latents are as wide as the bank's. Its configuration says
+        make_student (`Callable`): A new student, whose latents are as wide as the bank's.
         inputs (`np.ndarray` of shape `(N, F)`): The student's inputs by sample id, flattened.
         views (`Callable`): FixMatch's augmentation, [`~hf_colearn.data.views.TwoViews`].
         augment (`Callable`, *optional*): That of all other arms.
         optimizer (`Callable`, *optional*): From a run's arguments to what Trainer takes as `optimizer_cls_and_kwargs`, such as
             [`RecipeOptions.optimizer_for`].
+        make_matching_student (`Callable`, *optional*): That of latent transfer, where the latents of other arms are not as wide
+            as the bank's.
         trainer_kwargs: For every trainer, such as `compute_metrics`.
     """
 
@@ -143,9 +145,10 @@ class SemiSupervised:
         views: Callable[[dict[str, Any]], dict[str, Any]],
         augment: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
         optimizer: Callable[[CoLearningArguments], Any] | None = None,
+        make_matching_student: Callable[[], PreTrainedModel] | None = None,
         **trainer_kwargs: Any,
     ):
-        self.optimizer = optimizer
+        self.optimizer, self.make_matching_student = optimizer, make_matching_student or make_student
         self.train, self.bank, self.inputs = train, bank, inputs
         self.make_student, self.views, self.augment, self.trainer_kwargs = make_student, views, augment, trainer_kwargs
 
@@ -154,10 +157,14 @@ class SemiSupervised:
         """The principal components of the student's own inputs, as wide as the teacher's latents."""
         return own_modality(self.inputs, self.bank.dim)
 
+    def few_labels(self, arm: ArmPlan, seed: int) -> Dataset:
+        """The training set with the arm's number of labels of each class, drawn by a seed; with all where it has no level."""
+        return self.train if arm.sweep is None else hide_labels(self.train, int(arm.sweep[1]), seed, "labels")
+
     def make_trainer(self, arm: ArmPlan, args: CoLearningArguments) -> CoLearningTrainer:
         """The trainer of an arm, as `run_recipe` asks for it; the first of two stages is trained here."""
         assert isinstance(arm, SemiSupervisedArm)
-        train = self.train if arm.sweep is None else hide_labels(self.train, int(arm.sweep[1]), args.seed, "labels")
+        train = self.few_labels(arm, args.seed)
         teacher: dict[str, Any] = {"bank": self.bank, "pairing": arm.pairing}
         match arm.method:
             case "labels alone":
@@ -170,7 +177,7 @@ class SemiSupervised:
                 objective, alpha = Consistency(arm.setting["threshold"]), ConstantAlpha({"consistency": 0.5})
                 return self._trainer(args, train, objective=objective, alpha=alpha, augment=self.views)
             case "permuted pairs" | "latent transfer":
-                return self._trainer(args, train, **teacher)
+                return self._trainer(args, train, self.make_matching_student(), **teacher)
             case "own modality":
                 return self._trainer(args, train, **(teacher | {"bank": self.own_bank}))
             case "teacher's soft labels":
@@ -188,7 +195,7 @@ class SemiSupervised:
     def check(self, arm: ArmPlan, seed: int) -> TeacherCheck:
         """What [`teacher_check`] says of the arm's labels of a seed, before anything is trained."""
         assert arm.pairing is not None
-        train = self.train if arm.sweep is None else hide_labels(self.train, int(arm.sweep[1]), seed, "labels")
+        train = self.few_labels(arm, seed)
         ids = np.asarray(train.with_format("numpy")["sample_id"][:])
         latents_ND = arm.pairing.targets(self.bank, ids, 0, seed).numpy()
         return teacher_check(self.inputs[ids], latents_ND, labels_of(train))

@@ -1,4 +1,4 @@
-"""Recipes of Tux Paint's stamps on frozen features: their options and encoders.
+"""Recipes on frozen features of speech, texts and pictures, most of them of Tux Paint's stamps: their options and encoders.
 
 Shapes: N samples of a split, F features.
 """
@@ -22,19 +22,33 @@ SCALES = {"speech": 1.0, "text": 0.1, "image": 0.1}
 
 
 @dataclass
-class StampOptions(SettingsOptions):
-    """What every recipe takes in which one modality of the stamps learns from another."""
+class EncoderOptions(SettingsOptions):
+    """What every recipe takes that reads frozen features of speech, texts and pictures."""
 
-    student: str = field(default="speech", metadata={"help": "What learns: speech, text or image."})
-    teacher: str = field(default="text", metadata={"help": "What it learns from: another of the three."})
     speech_model: str = field(
         default="openai/whisper-tiny.en", metadata={"help": "Encoder of speech; tiny: random weights."}
     )
-    text_model: str = field(default=PACKAGED_LANGUAGE, metadata={"help": "Encoder of sentences, a package's."})
+    text_model: str = field(default=PACKAGED_LANGUAGE, metadata={"help": "Encoder of texts, a package's."})
     image_model: str = field(
         default=PACKAGED_VISION, metadata={"help": "Encoder of pictures, a package's; tiny: random weights."}
     )
     seconds: int = field(default=4, metadata={"help": "Of speech; longer recordings lose their end."})
+
+    def encoder(self, modality: str) -> FrozenEncoder:
+        """A modality's frozen encoder."""
+        if modality == "speech":
+            return speech_encoder(self.speech_model, self.seconds)
+        if modality == "text":
+            return language_teacher(self.text_model, pooling="mean")
+        return picture_encoder(self.image_model)
+
+
+@dataclass
+class StampOptions(EncoderOptions):
+    """What every recipe takes in which one modality of the stamps learns from another."""
+
+    student: str = field(default="speech", metadata={"help": "What learns: speech, text or image."})
+    teacher: str = field(default="text", metadata={"help": "What it learns from: another of the three."})
     min_per_class: int = field(default=16, metadata={"help": "Categories with fewer stamps are left out."})
     feature_scale: float | None = field(
         default=None, metadata={"help": "Of the standardised features; by default 1 (speech) or 0.1."}
@@ -57,14 +71,6 @@ class StampOptions(SettingsOptions):
         names = {"speech": self.speech_model, "text": self.text_model, "image": self.image_model}
         teacher, student = (encoder_in_words(names[modality]) for modality in (self.teacher, self.student))
         return f"{teacher} ({self.teacher}), frozen; the student reads features of {student}"
-
-    def encoder(self, modality: str) -> FrozenEncoder:
-        """A modality's frozen encoder."""
-        if modality == "speech":
-            return speech_encoder(self.speech_model, self.seconds)
-        if modality == "text":
-            return language_teacher(self.text_model, pooling="mean")
-        return picture_encoder(self.image_model)
 
 
 def encoded_stamps(splits: Mapping[str, Dataset], encoder: FrozenEncoder, modality: str) -> dict[str, torch.Tensor]:

@@ -34,6 +34,16 @@ TINY = "tiny"  # in the place of a model's name: one of random weights, with not
 _TRANSFORMER = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
 
 
+def trunk_tiny(hidden_size: int = 64, num_layers: int = 2) -> dict[str, int]:
+    """The layers of a small trunk, as [`~hf_colearn.CoLearningForManyTasks.from_stems`] takes them."""
+    return {
+        "hidden_size": hidden_size,
+        "num_hidden_layers": num_layers,
+        "num_attention_heads": 4,
+        "intermediate_size": 2 * hidden_size,
+    }
+
+
 def resnet_tiny(**fields: Any) -> ResNetConfig:
     """A ResNet of two basic blocks, 0.03 M weights."""
     return ResNetConfig(embedding_size=16, hidden_sizes=[16, 32], depths=[1, 1], layer_type="basic", **fields)

@@ -14,7 +14,6 @@ from datasets import Dataset
 from hf_colearn.alpha.schedules import ConstantAlpha
 from hf_colearn.analysis.run import Run
 from hf_colearn.arguments import CoLearningArguments
-from hf_colearn.data.splits import hide_labels
 from hf_colearn.data.views import TwoViews
 from hf_colearn.evaluation.retrieval import retrieval_scores
 from hf_colearn.experiments.scoring import scored_run
@@ -71,7 +70,6 @@ class Translations(SemiSupervised):
         train ([`datasets.Dataset`]): As of [`~hf_colearn.experiments.semi_supervised.SemiSupervised`].
         bank ([`TeacherBank`]): The latents of the teacher.
         make_student (`Callable`): From the names of the training heads (`"translation"`, `"cycle"`) to a new student.
-        make_matching_student (`Callable`): A new student for latent transfer, whose latents are as wide as the bank's.
         inputs (`np.ndarray` of shape `(N, F)`): The student's inputs by sample id, which the cycle leads back to.
         options: As of [`~hf_colearn.experiments.semi_supervised.SemiSupervised`].
     """
@@ -81,20 +79,16 @@ class Translations(SemiSupervised):
         train: Dataset,
         bank: TeacherBank,
         make_student: Callable[[Sequence[str]], Any],
-        make_matching_student: Callable[[], Any],
         inputs: np.ndarray,
         **options: Any,
     ):
         super().__init__(train, bank, lambda: make_student(()), inputs, TwoViews(), **options)
-        self.make_translator, self.make_matching_student = make_student, make_matching_student
+        self.make_translator = make_student
 
     def make_trainer(self, arm: Any, args: CoLearningArguments) -> CoLearningTrainer:
         """The trainer of an arm, as `run_recipe` asks for it."""
-        if arm.pairing is None:
+        if arm.pairing is None or arm.method == TRANSFER:
             return super().make_trainer(arm, args)
-        train = hide_labels(self.train, int(arm.sweep[1]), args.seed, "labels")
-        if arm.method == TRANSFER:
-            return self._trainer(args, train, self.make_matching_student(), bank=self.bank, pairing=arm.pairing)
         objective = CyclicTranslation("other", None if arm.method == ALONE else "own")
         teachers = {
             "other": Teacher(self.own_bank if arm.method == OWN else self.bank, arm.pairing),
@@ -102,7 +96,7 @@ class Translations(SemiSupervised):
         }
         return self._trainer(
             args,
-            train,
+            self.few_labels(arm, args.seed),
             self.make_translator(objective.terms),
             teachers={name: teachers[name] for name in objective.teachers.values()},
             objective=objective,

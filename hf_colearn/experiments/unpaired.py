@@ -19,7 +19,7 @@ from hf_colearn.arguments import CoLearningArguments
 from hf_colearn.co_training.labels import relabelled
 from hf_colearn.corpora.handwritten_digits import load_handwritten_digits
 from hf_colearn.corpora.spoken_digits import Clip
-from hf_colearn.data.splits import cut_validation, few_per_class
+from hf_colearn.data.splits import few_per_class, with_validation
 from hf_colearn.data.unpaired import UnpairedBatches
 from hf_colearn.experiments.arms import ArmPlan, TunedArm
 from hf_colearn.experiments.scoring import scored_run
@@ -69,9 +69,7 @@ class Modality:
 
 def written_digits() -> Modality:
     """Scikit-learn's digits of 8 x 8 pixels as 16 patches; a third of the training part is for validation."""
-    raw = load_handwritten_digits()
-    train, validation = cut_validation(raw["train"], 1 / 3, seed=0)
-    parts = {"train": train, "validation": validation, "test": raw["test"]}
+    parts = with_validation(load_handwritten_digits(), 1 / 3)
     pixels = {
         split: np.stack([np.asarray(image) for image in part["image"]])[:, None] for split, part in parts.items()
     }

@@ -13,7 +13,6 @@ from datasets import Dataset
 
 from hf_colearn.alpha.schedules import ConstantAlpha
 from hf_colearn.arguments import CoLearningArguments
-from hf_colearn.data.splits import hide_labels
 from hf_colearn.data.views import TwoViews
 from hf_colearn.experiments.semi_supervised import (
     SemiSupervised,
@@ -110,7 +109,7 @@ class UnpairedDistributions(SemiSupervised):
         """The trainer of an arm, as `run_recipe` asks for it."""
         if arm.method not in (GAUSSIAN, PERMUTED, PROMPTS, MARGINAL, BY_CLASS, LABELLED):
             return super().make_trainer(arm, args)
-        train = hide_labels(self.train, int(arm.sweep[1]), args.seed, "labels")
+        train = self.few_labels(arm, args.seed)
         if arm.method == PROMPTS:
             return self._trainer(args, train, bank=self.prompts, pairing=arm.pairing)
         classes = self.class_bank(self.train if arm.method == LABELLED else train)

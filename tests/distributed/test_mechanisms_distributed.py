@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import processes
-from mechanism_cases import CASES, difference
+from mechanism_cases import CASES, assert_two_are_one
 from scripts.mechanisms_two import train
 
 
@@ -20,10 +20,4 @@ def results(tmp_path_factory):
 
 @pytest.mark.parametrize("name", list(CASES))
 def test_two_processes_are_one_with_twice_the_batch(results, name, tmp_path):
-    first, second = (result[name] for result in results)
-    assert "error" not in first and "error" not in second, f"{first.get('error')}\n{second.get('error')}"
-    alone = train(name, tmp_path)
-    assert difference(first["weights"], alone["weights"]) < 1e-6
-    assert difference(first["weights"], second["weights"]) == 0
-    for step, (two, one) in enumerate(zip(first["losses"], alone["losses"], strict=True)):
-        assert two == pytest.approx(one, rel=1e-5, abs=1e-6), f"step {step + 1}"
+    assert_two_are_one(results, name, lambda: train(name, tmp_path))

@@ -43,8 +43,8 @@ def mined():
         lambda: student(8),
         features_NF.numpy(),
         TwoViews(strong=FeatureDropout(features_NF, 0.3)),
-        lambda: student(CLASSES),
         {"neighbours": 5, "queue_size": 48, "temperature": 1.0, "decay": 0.9},
+        make_matching_student=lambda: student(CLASSES),
         compute_metrics=classification_metrics(("accuracy",)),
     )
 
