@@ -10,11 +10,7 @@ from transformers import Trainer
 from hf_colearn.alpha.alpha import Alpha
 from hf_colearn.arguments import CoLearningArguments
 from hf_colearn.balance.method import BalanceMethod
-from hf_colearn.data.unpaired import UnpairedBatches
 from hf_colearn.hub.trainer_hub import HubRecord, check_hub_names
-from hf_colearn.models.lora import base_model
-from hf_colearn.models.many_tasks import CoLearningForManyTasks
-from hf_colearn.objectives.combined import callbacks_of
 from hf_colearn.objectives.latent_matching import LatentMatching
 from hf_colearn.objectives.objective import TEACHER, CoLearningBatch, Objective
 from hf_colearn.teachers.pairing import Pairing
@@ -32,11 +28,9 @@ from hf_colearn.training import (
 )
 from hf_colearn.training.batches import Batches, decoder_inputs
 from hf_colearn.training.before_training import check_before_training
-from hf_colearn.training.hooks import Hooks, set_up
+from hf_colearn.training.hooks import Hooks, own_callbacks, set_up
 from hf_colearn.training.sampler import own_sampler
-from hf_colearn.training.step_tasks import TasksOfStep
 from hf_colearn.training.task_loss import evaluation_loss, heads_need_function, task_loss
-from hf_colearn.training.task_losses import TaskLosses
 from hf_colearn.training.term_log import TermLog
 from hf_colearn.training.weight_average import RunAverage
 
@@ -144,10 +138,6 @@ class CoLearningTrainer(Trainer):
         for callback in self.callback_handler.callbacks:
             set_up(callback, self)
         self.add_callback(self.batches.clock)
-        if isinstance(self.train_dataset, UnpairedBatches):
-            self.add_callback(TaskLosses())
-        if isinstance(base_model(self.model), CoLearningForManyTasks):
-            self.add_callback(TasksOfStep())
         if objective is not None or heads_need_function(self):
             # Every loss's mean over the micro-batches is the step's, so Trainer must divide by their number.
             self.loss_is_scaled_for_ga = False
@@ -159,7 +149,7 @@ class CoLearningTrainer(Trainer):
             argument_checks.objective_fits(self.model, self.teachers, objective)
         if self.teachers and self.model is not None:
             argument_checks.latent_head_learns(self.model)
-        for callback in (*callbacks_of(objective), *([balance] if balance is not None else ())):
+        for callback in own_callbacks(self, objective, balance):
             self.add_callback(callback)
 
     def _latent_matching(self, args: CoLearningArguments) -> LatentMatching:

@@ -8,7 +8,13 @@ import torch
 from transformers.trainer_callback import CallbackHandler
 
 from hf_colearn.balance.method import BalanceMethod
+from hf_colearn.data.unpaired import UnpairedBatches
+from hf_colearn.models.lora import base_model
+from hf_colearn.models.many_tasks import CoLearningForManyTasks
+from hf_colearn.objectives.combined import callbacks_of
 from hf_colearn.objectives.objective import CoLearningBatch
+from hf_colearn.training.step_tasks import TasksOfStep
+from hf_colearn.training.task_losses import TaskLosses
 from hf_colearn.utils.callback import CoLearningCallback
 
 
@@ -21,6 +27,18 @@ def set_up(callback: Any, trainer: Any) -> None:
         callback.setup(trainer)
         if callback.initial_state is None:
             callback.initial_state = copy.deepcopy(callback.state_dict())
+
+
+def own_callbacks(trainer: Any, objective: Any, balance: BalanceMethod | None) -> list[CoLearningCallback]:
+    """Those that a trainer adds by itself: of unpaired data and of a model of many tasks, the parts of the objective that are
+    callbacks, and the balance method."""
+    found: list[CoLearningCallback] = []
+    if isinstance(trainer.train_dataset, UnpairedBatches):
+        found.append(TaskLosses())
+    if isinstance(base_model(trainer.model), CoLearningForManyTasks):
+        found.append(TasksOfStep())
+    found += callbacks_of(objective)
+    return found if balance is None else [*found, balance]
 
 
 class Hooks:
