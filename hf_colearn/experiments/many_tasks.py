@@ -17,6 +17,7 @@ from transformers.trainer_utils import TrainOutput
 from hf_colearn.analysis.run import Run, Samples
 from hf_colearn.analysis.runs import means_table
 from hf_colearn.arguments import CoLearningArguments
+from hf_colearn.co_training.labels import relabelled
 from hf_colearn.corpora.emoji import load_emoji
 from hf_colearn.corpora.handwritten_digits import load_handwritten_digits
 from hf_colearn.corpora.spoken_digits import read_spoken_digits
@@ -254,8 +255,7 @@ def fits_of(method: str, few: Mapping[str, Dataset], steps: int, seed: int) -> l
 def shuffled(samples: Dataset, seed: int) -> Dataset:
     """The same samples with their labels permuted."""
     labels_N = np.random.default_rng(seed).permutation(samples["labels"][:].numpy())
-    plain = samples.with_format(None).remove_columns("labels").add_column("labels", labels_N)
-    return plain.with_format(**samples.format)
+    return relabelled(samples, labels_N)
 
 
 class FitsTrainer(CoLearningTrainer):
