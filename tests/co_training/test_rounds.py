@@ -99,7 +99,7 @@ def test_what_came_of_it_is_shown_and_the_students_of_earlier_rounds_are_gone(wh
     assert "a: gained, correct [%]" in repr(result) and "kept is round 2: all rounds are done." in repr(result)
     page = (folder / "out" / "report.md").read_text()
     assert "Kept is round 2" in page and "| ensemble | 2 |" in page
-    assert (folder / "out" / "figures" / "co_training.svg").is_file()
+    assert (folder / "out" / "figures" / "co_training_accuracy.svg").is_file()
     assert json.loads((folder / "out" / "report.json").read_text())["rounds"] == result.rounds
     kept = {view: max(fit["round"] for fit in fits) for view, fits in result.fits.items()}
     left = {path.name: path.parent.name for path in (folder / "out").glob("round-*/*")}

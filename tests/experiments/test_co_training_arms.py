@@ -109,8 +109,8 @@ def test_the_report_tells_what_the_rounds_did(runs):
     assert section.tables[0].header[:3] == ["arm", "round", "labels"]
     first = next(row for row in section.tables[0].rows if row[:2] == [CO, "0"])
     assert first[2:4] == [str(CLASSES), "-"]
-    (picture,) = section.pictures
-    assert len(picture.figure.axes) == 2 and picture.figure.axes[1].get_ylabel() == "correct of the gained labels [%]"
+    labels = [axis.get_ylabel() for picture in section.pictures for axis in picture.figure.axes]
+    assert labels == ["accuracy [%]", "that are correct [%]"]
     assert section.numbers["rounds"][CO]["accuracy"][-1] == pytest.approx(runs[CO].metrics["accuracy"])
     none = MergedResults([runs["labels alone"]], None, {}, "accuracy", [], "pairing", [])
     assert section_co_training(none) is None

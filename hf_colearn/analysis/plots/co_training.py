@@ -15,18 +15,20 @@ if TYPE_CHECKING:
 
 def plot_rounds(
     series: Mapping[str, Mapping[str, Sequence[float | None]]],
-    panels: Mapping[str, str],
+    quantity: str,
+    ylabel: str,
     styles: Mapping[str, ArmStyle],
     path: str | PathLike | None = None,
     *,
     heading: str,
     below: str = "",
 ) -> "Figure":
-    """Draws what every round came to, a panel a quantity and a line a view or an arm, named at the right of its panel.
+    """Draws what every round came to, a line a view or an arm, named at its right.
 
     Args:
         series (`Mapping[str, Mapping[str, Sequence]]`): By name and quantity, a value a round, None where there is none.
-        panels (`Mapping[str, str]`): By quantity what its axis is called; shares are drawn in percent.
+        quantity (`str`): What is drawn: shares, in percent.
+        ylabel (`str`): What its axis is called.
         styles (`Mapping[str, ArmStyle]`): By name.
         path (`str` or `PathLike`, *optional*): Where the figure is written.
         heading, below (`str`): The figure's title, and a line below it.
@@ -34,27 +36,24 @@ def plot_rounds(
     Raises:
         ValueError: If there is nothing to draw.
     """
-    drawn = {key: [name for name, of in series.items() if _values(of, key).size] for key in panels}
-    panels = {key: words for key, words in panels.items() if drawn[key]}
-    if not panels:
+    values = {name: _values(of, quantity) for name, of in series.items()}
+    drawn = {name: values_R for name, values_R in values.items() if values_R.size}
+    if not drawn:
         raise ValueError("no round was scored, and the right labels are not known, so there is nothing to draw")
     from matplotlib.ticker import MaxNLocator
 
-    longest = max(len(name) for names in drawn.values() for name in names)
-    figure, axes = new_figure(len(panels))
-    figure.set_size_inches((4.1 + 0.08 * longest) * len(panels), 3.6)
-    for axis, (key, words) in zip(axes, panels.items(), strict=True):
-        ends, lines = [], []
-        for name in drawn[key]:
-            values_R = _values(series[name], key)
-            style: Any = styles[name]
-            axis.plot(np.arange(len(values_R)), values_R, **style.line | style.points | {"markersize": 4.5})
-            ends.append((name, float(values_R[np.isfinite(values_R)][-1]), style.colour))
-            lines.append(style)
-        axis.set(xlabel="round", ylabel=words)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        plain_axes(axis)
-        label_right(figure, axis, ends, styles=lines)
+    figure, (axis,) = new_figure(1)
+    figure.set_size_inches(4.1 + 0.08 * max(map(len, drawn)), 3.6)
+    ends, lines = [], []
+    for name, values_R in drawn.items():
+        style: Any = styles[name]
+        axis.plot(np.arange(len(values_R)), values_R, **style.line | style.points | {"markersize": 4.5})
+        ends.append((name, float(values_R[np.isfinite(values_R)][-1]), style.colour))
+        lines.append(style)
+    axis.set(xlabel="round", ylabel=ylabel)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    plain_axes(axis)
+    label_right(figure, axis, ends, styles=lines)
     return finish(figure, heading, below, path)
 
 

@@ -64,12 +64,12 @@ def rounds_section(
         for number in range(len(each["accuracy"]))
     ]
     section.tables.append(Table([of, "round", *(quantities[key] for key in known)], rows))
-    panels = {"accuracy": "accuracy [%]", "correct": "correct of the gained labels [%]"}
-    draw = partial(plot_rounds, series, panels, styles, heading="Round by round", below=below)
-    alt = (
-        f"accuracy and correctness of the gained labels after every round, a line {'an' if of == 'arm' else 'a'} {of}"
-    )
-    section.add_picture(FACT, draw, alt)
+    pictures = {"accuracy": ("Accuracy", "accuracy [%]"), "correct": ("Gained labels", "that are correct [%]")}
+    for key, (heading, ylabel) in pictures.items():
+        if key in known or key == "accuracy":
+            draw = partial(plot_rounds, series, key, ylabel, styles, heading=heading, below=below)
+            alt = f"{heading}, {ylabel}, after every round, a line {'an' if of == 'arm' else 'a'} {of}"
+            section.add_picture(f"{FACT}_{key}", draw, alt, row="Round by round")
     section.numbers["rounds"] = {name: dict(each) for name, each in series.items()}
     return section
 
