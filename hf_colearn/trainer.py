@@ -24,6 +24,7 @@ from hf_colearn.training import (
     counts,
     data_checks,
     learning_rates,
+    sharding,
     streams,
 )
 from hf_colearn.training.batches import Batches, decoder_inputs
@@ -163,6 +164,12 @@ class CoLearningTrainer(Trainer):
         argument_checks.weights_match_terms(alpha, self.auxiliary_objective)
         self.alpha = alpha
         self.add_callback(alpha)
+
+    def create_accelerator_and_postprocess(self):
+        # accelerate shards on GPUs alone, and says nothing where there is none.
+        super().create_accelerator_and_postprocess()
+        if sharding.shard_on_cpu(self):
+            super().create_accelerator_and_postprocess()
 
     @property
     def is_plain(self) -> bool:
@@ -422,6 +429,8 @@ class CoLearningTrainer(Trainer):
         self.hooks.reset()
         if self.auxiliary_objective is not None:
             self._term_log = TermLog(self.auxiliary_objective.terms)
+        if self.is_fsdp_enabled:
+            sharding.choose_layers(self.accelerator.state.fsdp_plugin, self.model)
         prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         self._averaged.start(max_steps, resume_from_checkpoint)
         return prepared
