@@ -145,7 +145,9 @@ def brief():
     from sklearn.manifold import TSNE
     from torch.utils.data import _utils
 
-    TSNE.__init__.__kwdefaults__["max_iter"] = 250
+    init = TSNE.__init__
+    if not hasattr(init, "__wrapped__"):
+        TSNE.__init__ = functools.wraps(init)(lambda *args, **given: init(*args, **given | {"max_iter": 250}))
     _utils.MP_STATUS_CHECK_INTERVAL = 0.5
     memory.clear_device_cache = lambda garbage_collection=False: None
     imports._is_package_available = functools.cache(imports._is_package_available)

@@ -109,11 +109,11 @@ def test_labels_may_have_any_numbers_and_the_seed_draws_folds_and_samples():
 def test_wide_latents_of_many_samples_take_bounded_time():
     rng = np.random.default_rng(0)
     labels = np.arange(10_000) % 10
-    means = rng.normal(size=(10, 768))
-    latents = {name: (means[labels] + 12 * rng.normal(size=(10_000, 768))).astype("float32") for name in "ab"}
+    means = rng.normal(size=(10, 384))
+    latents = {name: (means[labels] + 12 * rng.normal(size=(10_000, 384))).astype("float32") for name in "ab"}
     started = time.process_time()  # of this process: the machine may be busy
     found = cross_entropy_reduction(latents, labels)
-    assert time.process_time() - started < 20
+    assert time.process_time() - started < 10
     assert found.samples == 2000
     assert found.cross_entropy["a",].mean < found.cross_entropy[()].mean - 0.2
     assert all(reduction.nats.low > 0 for reduction in found.reductions)
