@@ -71,6 +71,7 @@ _LIVES_IN = {
     "FrozenEncoder": "teachers.encoder",
     "TeacherBank": "teachers.bank",
     "SequenceBank": "teachers.sequence_bank",
+    "LatentColumn": "teachers.latent_column",
     "Teacher": "teachers.teacher",
     "Pairing": "teachers.pairing",
     "Paired": "teachers.pairing",
@@ -197,6 +198,7 @@ if TYPE_CHECKING:
     from hf_colearn.teachers.encoder import FrozenEncoder
     from hf_colearn.teachers.few_shot_prototypes import few_shot_prototypes
     from hf_colearn.teachers.graph_vectors import graph_vectors, permuted_classes, wordnet_vectors
+    from hf_colearn.teachers.latent_column import LatentColumn
     from hf_colearn.teachers.null_controls import ConstantTarget, Permuted, RandomPrototypes
     from hf_colearn.teachers.pairing import Mismatched, Noisy, Paired, PairedFraction, Pairing, RandomPrompt, Shuffled
     from hf_colearn.teachers.sequence_bank import SequenceBank

@@ -13,6 +13,7 @@ from hf_colearn.balance.method import BalanceMethod
 from hf_colearn.hub.trainer_hub import HubRecord, check_hub_names
 from hf_colearn.objectives.latent_matching import LatentMatching
 from hf_colearn.objectives.objective import TEACHER, CoLearningBatch, Objective
+from hf_colearn.teachers.latent_column import LatentColumn
 from hf_colearn.teachers.pairing import Pairing
 from hf_colearn.teachers.scaling import scaled_teachers
 from hf_colearn.teachers.sequence_bank import AnyBank
@@ -66,7 +67,8 @@ class CoLearningTrainer(Trainer):
             `[B, C]` and `latents` `[B, D]`; for objectives between modalities, such as [`ContrastiveAlignment`], a
             [`CoLearningForMultimodalClassification`].
         args ([`CoLearningArguments`], *optional*): As in [`~transformers.Trainer`].
-        bank ([`TeacherBank`] or [`SequenceBank`], *optional*): The latents of a single teacher, or its sequences.
+        bank ([`TeacherBank`], [`SequenceBank`] or [`LatentColumn`], *optional*): The latents of a single teacher, its
+            sequences, or the column of the training data that holds its latents.
         pairing ([`Pairing`], *optional*): Which row of the bank a sample sees; `Paired()` by default.
         teachers (`dict[str, Teacher]`, *optional*): Several teachers by name instead, each with a bank, a pairing and a
             term (`latent_text`, ...), hence an alpha. A teacher whose latents have another width than the student's needs
@@ -107,7 +109,7 @@ class CoLearningTrainer(Trainer):
         model: Any = None,
         args: CoLearningArguments | None = None,
         *trainer_args: Any,
-        bank: AnyBank | None = None,
+        bank: AnyBank | LatentColumn | None = None,
         pairing: Pairing | None = None,
         teachers: Mapping[str, Teacher] | None = None,
         objective: Objective | None = None,
@@ -187,7 +189,7 @@ class CoLearningTrainer(Trainer):
         return self.hooks.balance
 
     @property
-    def bank(self) -> AnyBank | None:
+    def bank(self) -> AnyBank | LatentColumn | None:
         """The bank of the only teacher; None without a teacher, or with several."""
         return next(iter(self.teachers.values())).bank if len(self.teachers) == 1 else None
 
@@ -235,16 +237,18 @@ class CoLearningTrainer(Trainer):
     def _scale_teachers(self) -> None:
         if self._unscaled_teachers and self.train_dataset is not None:
             ids = data_checks.sample_ids(self.train_dataset, self.args.id_column)
-            self.teachers = scaled_teachers(self._unscaled_teachers, ids, self.args.latent_scaling, self.args.seed)
+            scaling = self.args.latent_scaling, self.args.seed, self.train_dataset
+            self.teachers = scaled_teachers(self._unscaled_teachers, ids, *scaling)
 
     # ---- batches ----
     def _set_signature_columns_if_needed(self):
-        # Trainer drops the columns that `forward` does not name; the ids must reach the collator, and a multimodal
+        # Trainer drops the columns that `forward` does not name; ids and latents must reach the collator, and a multimodal
         # model's forward takes any of its `input_names`.
         super()._set_signature_columns_if_needed()
         if self.is_plain:
             return
-        for column in (self.args.id_column, *getattr(self.model, "input_names", ())):
+        latents = [column for teacher in self.teachers.values() for column in teacher.columns]
+        for column in (self.args.id_column, *latents, *getattr(self.model, "input_names", ())):
             if column not in self._signature_columns:
                 self._signature_columns.append(column)
 

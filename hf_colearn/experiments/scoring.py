@@ -33,6 +33,7 @@ from hf_colearn.hub.training_samples import training_samples
 from hf_colearn.models.lora import base_model
 from hf_colearn.objectives.latent_matching import LatentMatching
 from hf_colearn.teachers import fingerprint
+from hf_colearn.teachers.latent_column import LatentColumn
 from hf_colearn.teachers.sequence_bank import SequenceBank
 from hf_colearn.trainer import CoLearningTrainer
 from hf_colearn.utils import distributed
@@ -386,7 +387,7 @@ def _training_samples(trainer: Any, arm: str, problem: str, facts: dict[str, Any
     part = dataset.select(rows) if isinstance(dataset, Dataset) else Subset(dataset, rows.tolist())
     samples = _samples(predicted(trainer, part, arm), problem)
     has_bank = isinstance(trainer, CoLearningTrainer) and trainer.bank is not None and trainer.pairing is not None
-    if has_bank and not isinstance(trainer.bank, SequenceBank):  # targets of one vector a sample
+    if has_bank and not isinstance(trainer.bank, (SequenceBank, LatentColumn)):  # one vector a sample, by its id
         column = trainer.args.id_column
         ids = np.array(part[column] if isinstance(part, Dataset) else [part[i][column] for i in range(len(part))])
         last = max(int(trainer.state.epoch or 0) - 1, 0)

@@ -12,6 +12,7 @@ from datasets import Dataset
 from hf_colearn.data.labels import label_column, labelled_rows
 from hf_colearn.models.lora import base_model
 from hf_colearn.objectives.objective import have_target
+from hf_colearn.teachers.latent_column import LatentColumn
 from hf_colearn.teachers.pairing import Pairing, holds_ids
 from hf_colearn.teachers.sequence_bank import SequenceBank
 from hf_colearn.teachers.teacher import Teacher
@@ -56,7 +57,8 @@ def training_samples(trainer: Any) -> dict[str, Any]:
 def samples_in_words(counts: Mapping[str, Any]) -> str | None:
     """As in `24 of 1,200 samples labelled, 1,200 paired`; None where all are both, or it is not known."""
     everyone, labelled, paired = (counts.get(name) for name in ("num_train", "num_labelled", "num_paired"))
-    each = paired if isinstance(paired, Mapping) else {} if paired is None else {"": paired}
+    each = paired if isinstance(paired, Mapping) else {"": paired}
+    each = {name: count for name, count in each.items() if count is not None}
     predicted = counts.get("num_predicted", 0)
     if everyone is None or labelled is None or ({labelled, *each.values()} == {everyone} and not predicted):
         return None
@@ -68,7 +70,9 @@ def samples_in_words(counts: Mapping[str, Any]) -> str | None:
     return ", ".join(words)
 
 
-def _num_paired(teacher: Teacher, ids_N: np.ndarray, seed: int) -> int:
+def _num_paired(teacher: Teacher, ids_N: np.ndarray, seed: int) -> int | None:
+    if isinstance(teacher.bank, LatentColumn):
+        return None  # every sample would have to be read
     if type(teacher.pairing).targets is Pairing.targets and not holds_ids(
         teacher.bank
     ):  # rows of latents, none is NaN

@@ -4,7 +4,7 @@ This runs in the data loader's workers, so that neither the look-up nor the ids'
 step.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ class TargetCollator:
             epoch 0 by default.
         missing_labels ([`~hf_colearn.data.labels.MissingLabels`], *optional*): What stands for labels that are None.
         keeps_ids (`bool`, *optional*, defaults to `False`): Whether the id column stays, because the model reads it.
+        columns (`Collection[str]`, *optional*): Columns of latents, which the collator and the model are not given.
     """
 
     def __init__(
@@ -42,10 +43,11 @@ class TargetCollator:
         epoch: torch.Tensor | None = None,
         missing_labels: MissingLabels | None = None,
         keeps_ids: bool = False,
+        columns: Collection[str] = (),
     ):
         self.collator, self.id_column, self.seed = collator, id_column, seed
         self.teachers, self.with_ids, self.missing_labels = dict(teachers or {}), with_ids, missing_labels
-        self.keeps_ids = keeps_ids
+        self.keeps_ids, self.columns = keeps_ids, frozenset(columns)
         self.epoch = torch.zeros((), dtype=torch.int64) if epoch is None else epoch
 
     def __call__(self, features: list[Any]) -> dict[str, Any]:
@@ -58,20 +60,21 @@ class TargetCollator:
             )
         if self.missing_labels is not None:
             features = self.missing_labels.filled(features)
-        inputs = features
-        if not self.keeps_ids:
-            inputs = [{key: value for key, value in f.items() if key != self.id_column} for f in features]
+        inputs, dropped = features, self.columns if self.keeps_ids else self.columns | {self.id_column}
+        if dropped:
+            inputs = [{key: value for key, value in f.items() if key not in dropped} for f in features]
         batch = self.collator(inputs)
-        if self.id_column not in features[0]:
-            if self.teachers:
-                raise ValueError(missing_ids(self.id_column, list(features[0])))
+        has_ids = self.id_column in features[0]
+        if not has_ids and any(teacher.needs_ids for teacher in self.teachers.values()):
+            raise ValueError(missing_ids(self.id_column, list(features[0])))
+        if not self.teachers and not (self.with_ids and has_ids):
             return batch
-        if self.teachers or self.with_ids:
-            sample_ids = np.array([int(feature[self.id_column]) for feature in features], dtype=np.int64)
-            for key, teacher in self.teachers.items():
-                batch[key] = teacher.targets(sample_ids, int(self.epoch), self.seed)
-            if self.with_ids:
-                batch[SAMPLE_IDS] = torch.from_numpy(sample_ids)
+        ids = [int(feature[self.id_column]) for feature in features] if has_ids else range(len(features))
+        sample_ids = np.array(ids, dtype=np.int64)
+        for key, teacher in self.teachers.items():
+            batch[key] = teacher.targets(sample_ids, int(self.epoch), self.seed, features)
+        if self.with_ids and has_ids:
+            batch[SAMPLE_IDS] = torch.from_numpy(sample_ids)
         return batch
 
 

@@ -5,11 +5,13 @@ Shapes: B sample ids of a batch, D dimensions of a latent, N rows of the bank.
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 
 from hf_colearn.data.sample_ids import NO_LABEL
+from hf_colearn.teachers.latent_column import OwnLatents
 from hf_colearn.teachers.sequence_bank import AnyBank, SequenceBank
 from hf_colearn.utils.checks import check_integer, check_names, is_number
 from hf_colearn.utils.draws import draw_bits
@@ -77,7 +79,7 @@ def without_target(targets: torch.Tensor, has_target_B: np.ndarray) -> torch.Ten
     return torch.where(has_B, targets, none)
 
 
-def holds_ids(bank: AnyBank) -> bool:
+def holds_ids(bank: Any) -> bool:
     """Whether a bank holds sequences of ids, and no latents."""
     return isinstance(bank, SequenceBank) and bank.dim is None
 
@@ -109,6 +111,9 @@ class Paired(Pairing):
 
     def check(self, bank, sample_ids):
         rows = self.rows(bank, sample_ids)
+        if isinstance(bank, OwnLatents):
+            bank.lookup(rows)  # refuses others than the samples' own
+            return
         outside = (rows < 0) | (rows >= len(bank))
         if (rows == NO_LABEL).any():
             raise ValueError(

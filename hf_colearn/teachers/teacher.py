@@ -1,12 +1,14 @@
-"""A teacher for the trainer: a bank of latents and the pairing that says which of them a sample sees."""
+"""A teacher for the trainer: a bank or a column of latents and the pairing that says which of them a sample sees."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
-from hf_colearn.teachers.pairing import Paired, Pairing
+from hf_colearn.teachers.latent_column import LatentColumn, NoOtherRows, OwnLatents
+from hf_colearn.teachers.pairing import Paired, Pairing, PairingWrapper, without_target
 from hf_colearn.teachers.sequence_bank import AnyBank
 
 
@@ -15,7 +17,8 @@ class Teacher:
     """A teacher bank and its pairing: `teachers={"text": Teacher(bank), ...}` trains with one loss term each.
 
     Args:
-        bank ([`TeacherBank`] or [`SequenceBank`]): The latents of the teacher, or its sequences.
+        bank ([`TeacherBank`], [`SequenceBank`] or [`LatentColumn`]): The latents of the teacher, its sequences, or the
+            column of the training data that holds its latents.
         pairing ([`Pairing`], *optional*, defaults to `Paired()`): Which row of the bank a sample sees.
 
     Example:
@@ -31,7 +34,7 @@ class Teacher:
     ```
     """
 
-    bank: AnyBank
+    bank: AnyBank | LatentColumn
     pairing: Pairing = Paired()
 
     def __post_init__(self):
@@ -40,8 +43,11 @@ class Teacher:
             raise TypeError(f"bank is a {type(self.bank).__name__}: name several teachers by `teachers={{{named}}}`.")
         if isinstance(self.bank, type):
             raise TypeError(f"bank={self.bank.__name__} is a class: pass an object, as `TeacherBank.load(folder)` is.")
-        if not hasattr(self.bank, "lookup"):
-            raise TypeError(f"bank is a {type(self.bank).__name__}: pass `TeacherBank.from_latents(latents)`.")
+        if not isinstance(self.bank, LatentColumn) and not hasattr(self.bank, "lookup"):
+            raise TypeError(
+                f"bank is a {type(self.bank).__name__}: pass `TeacherBank.from_latents(latents)`, or of a column of the "
+                "training data `LatentColumn(column, dim=...)`."
+            )
         if self.pairing is None:
             object.__setattr__(self, "pairing", Paired())
         if isinstance(self.pairing, type):
@@ -61,11 +67,50 @@ class Teacher:
         """D, the width of the targets; None of ids."""
         return self.bank.dim
 
-    def targets(self, sample_ids: np.ndarray, epoch: int, seed: int) -> torch.Tensor:
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the training data that the targets come from; none of a bank."""
+        return self.bank.columns if isinstance(self.bank, LatentColumn) else ()
+
+    @property
+    def needs_ids(self) -> bool:
+        """Whether a sample's target depends on its id, as that of a column which is shown as it is does not."""
+        return not isinstance(self.bank, LatentColumn) or type(self.pairing) is not Paired
+
+    def targets(
+        self, sample_ids: np.ndarray, epoch: int, seed: int, samples: Sequence[Mapping[str, Any]] = ()
+    ) -> torch.Tensor:
         """The target of every sample on the CPU, `(B, D)` float32; of sequences `(B, T, D)`, of ids `(B, T)` int64. A row of
-        NaN, of ids of -100, where a sample has none."""
-        return self.pairing.targets(self.bank, sample_ids, epoch, seed)
+        NaN, of ids of -100, where a sample has none. `samples` are the rows with the columns that targets come from."""
+        if not isinstance(self.bank, LatentColumn):
+            return self.pairing.targets(self.bank, sample_ids, epoch, seed)
+        own: Any = self.bank.own(sample_ids, samples)
+        targets_BD = self.pairing.targets(own, sample_ids, epoch, seed)
+        has_B = own.have_latent
+        return targets_BD if has_B.all() else without_target(targets_BD, has_B)
 
     def check(self, sample_ids: np.ndarray) -> None:
-        """Refuses, before training, sample ids that the pairing cannot serve: a ValueError that names the value."""
-        self.pairing.check(self.bank, sample_ids)
+        """Refuses, before training, sample ids that the pairing cannot serve, and of a column a pairing that shows other rows:
+        a ValueError that names the value."""
+        if not isinstance(self.bank, LatentColumn):
+            self.pairing.check(self.bank, sample_ids)
+            return
+        one = np.zeros(1, dtype=np.int64) if not len(sample_ids) else np.asarray(sample_ids[:1])
+        try:
+            for ids in (sample_ids, one):
+                self.pairing.check(_unread(self.bank, ids), ids)
+            self.pairing.targets(_unread(self.bank, one), one, 0, 0)
+        except NoOtherRows as refusal:
+            raise ValueError(f"{_named(self.pairing)} {refusal}") from None
+
+
+def _unread(column: LatentColumn, sample_ids: np.ndarray) -> Any:
+    """A column's latents before any was read."""
+    return OwnLatents(column, sample_ids, np.zeros((len(sample_ids), column.dim), dtype=np.float32))
+
+
+def _named(pairing: Pairing) -> str:
+    name, inner = type(pairing).__name__, pairing.pairing if isinstance(pairing, PairingWrapper) else None
+    if isinstance(pairing, Paired):
+        return f"{name}(rows)"
+    return name if inner is None or type(inner) is Paired else f"{name}({_named(inner)})"

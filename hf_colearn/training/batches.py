@@ -37,10 +37,11 @@ class Batches:
         dataset = trainer.train_dataset if dataset is None else dataset
         ours = self._collator_of_tasks(dataset), trainer.args.id_column
         missing, keeps_ids = self._missing_labels(dataset), trainer.args.id_column in self._read_by_model
+        columns = {name for teacher in trainer.teachers.values() for name in teacher.columns}
         if not with_targets or trainer.auxiliary_objective is None:
-            return TargetCollator(*ours, missing_labels=missing, keeps_ids=keeps_ids)
+            return TargetCollator(*ours, missing_labels=missing, keeps_ids=keeps_ids, columns=columns)
         teachers = {target_key(name): teacher for name, teacher in trainer.teachers.items()}
-        return TargetCollator(*ours, teachers, True, trainer.args.seed, self.clock.epoch, missing, keeps_ids)
+        return TargetCollator(*ours, teachers, True, trainer.args.seed, self.clock.epoch, missing, keeps_ids, columns)
 
     def _collator_of_tasks(self, dataset: Any) -> Callable[[list[Any]], dict[str, Any]]:
         """The user's data collator, which of unpaired data leaves a batch the name of its task."""

@@ -20,6 +20,7 @@ from hf_colearn.models.checkpoint import CheckedModel
 from hf_colearn.models.lora import base_model
 from hf_colearn.models.multimodal import CoLearningForMultimodalClassification
 from hf_colearn.teachers.collator import missing_ids
+from hf_colearn.teachers.latent_column import LatentColumn
 from hf_colearn.teachers.teacher import Teacher
 from hf_colearn.training.counts import counts_its_labels
 from hf_colearn.utils.metric_names import is_error
@@ -57,7 +58,11 @@ def training_data_fits(
         check_modalities(dataset, model.modalities)
     else:
         inputs_are_there(dataset, model)
-    if not teachers:
+    for teacher in teachers.values():
+        if isinstance(teacher.bank, LatentColumn):
+            found = list(_sample(dataset, 0)) if has_transform(dataset) else dataset.column_names
+            teacher.bank.check_features(found, dataset.features)
+    if not any(teacher.needs_ids for teacher in teachers.values()):
         return
     if args.id_column in dataset.column_names:
         ids = _plain(dataset, args.id_column)
@@ -101,9 +106,11 @@ def stream_fits(stream: IterableDataset, args: CoLearningArguments, model: Any, 
         _named_classes_fit(
             stream.features[column], column, getattr(getattr(model, "config", None), "num_labels", None)
         )
-    if not teachers:
-        return
-    if stream.column_names is not None and args.id_column not in stream.column_names:
+    for teacher in teachers.values():
+        if isinstance(teacher.bank, LatentColumn):
+            teacher.bank.check_features(stream.column_names, stream.features)
+    needs_ids = any(teacher.needs_ids for teacher in teachers.values())
+    if needs_ids and stream.column_names is not None and args.id_column not in stream.column_names:
         raise ValueError(
             f"the stream has no column '{args.id_column}' (it has {', '.join(map(repr, stream.column_names))}), so no "
             "teacher target can be found for its samples: number them where it is made, in an order that never changes, "
