@@ -18,7 +18,7 @@ from hf_colearn.objectives.momentum import MomentumEncoder
 from hf_colearn.objectives.objective import CoLearningBatch, have_target, target_key
 from hf_colearn.teachers.sequence_bank import SequenceBank
 from hf_colearn.utils.checks import check_integer, check_positive
-from hf_colearn.utils.distributed import gather_with_gradient, rank
+from hf_colearn.utils.distributed import check_equal_rows, gather, rank
 
 
 HEAD = "mining"  # the term, and the training head that it reads where the student has one
@@ -169,11 +169,12 @@ class CrossModalMining(MomentumEncoder):
                 "CrossModalMining has to know the keys of a sample in its queue, and the batch has no sample ids: number the "
                 "training set, `with_sample_ids(train)`, or pass `queue_size=0`."
             )
-        keys = {name: gather_with_gradient(rows) for name, rows in own.items()}
+        check_equal_rows(len(next(iter(own.values()))))
+        keys = {name: gather(rows) for name, rows in own.items()}
         first = next(iter(keys.values()))
         if ids_B is None:
             return keys | {SAMPLE_IDS: torch.arange(len(first), device=first.device)}
-        return keys | {SAMPLE_IDS: gather_with_gradient(_of_view(ids_B.to(first.device), batch, 0))}
+        return keys | {SAMPLE_IDS: gather(_of_view(ids_B.to(first.device), batch, 0))}
 
     def _latents(
         self, outputs: Mapping[str, Any], batch: CoLearningBatch, of_view: int

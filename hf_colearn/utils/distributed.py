@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed.nn.functional import all_gather
+from torch.autograd import Function
 
 
 def is_distributed() -> bool:
@@ -101,19 +101,68 @@ def integer_over_processes(value: int, operation: str) -> int:
     return int(box)
 
 
-def gather_with_gradient(tensor: torch.Tensor) -> torch.Tensor:
-    """The rows `(B, ...)` of every process, in their order, on every process: `(processes * B, ...)`.
-
-    Gradients flow back to the process of each row, summed over the processes. A ValueError on every process, if they have
-    unequal numbers of rows.
-    """
+def check_equal_rows(rows: int) -> None:
+    """A ValueError on every process, if they have unequal numbers of rows to gather."""
     if not is_distributed():
-        return tensor
+        return
     sizes = torch.empty(world_size(), dtype=torch.int64)
-    dist.all_gather(list(sizes.split(1)), torch.tensor([len(tensor)]), group=_cpu_group(dist.group.WORLD))
+    dist.all_gather(list(sizes.split(1)), torch.tensor([rows]), group=_cpu_group(dist.group.WORLD))
     if len(set(sizes.tolist())) > 1:
         raise ValueError(
             f"the processes have batches of {sizes.tolist()} samples, but only batches of one size can be gathered: "
             "set `dataloader_drop_last=True`, so that no process has a smaller one at the end of an epoch."
         )
-    return torch.cat(all_gather(tensor))
+
+
+def gather(tensor: torch.Tensor) -> torch.Tensor:
+    """The rows `(B, ...)` of every process, in their order, on every process: `(processes * B, ...)`.
+
+    All have the same number of them; no gradient flows.
+    """
+    if not is_distributed():
+        return tensor
+    gathered = tensor.new_empty(world_size(), *tensor.shape)
+    dist.all_gather(list(gathered), tensor.detach().contiguous())
+    return gathered.flatten(0, 1)
+
+
+def sum_to_owners(tensor: torch.Tensor) -> torch.Tensor:
+    """The opposite of [`gather`]: the sum over the processes of what each holds for the rows of all,
+    `(processes * B, ...)`; each process is given that of its own rows, `(B, ...)`."""
+    if not is_distributed():
+        return tensor
+    by_process = tensor.detach().contiguous().unflatten(0, (world_size(), -1))
+    own = torch.empty_like(by_process[0])
+    dist.reduce_scatter(own, list(by_process))
+    return own
+
+
+def gather_with_gradient(tensor: torch.Tensor) -> torch.Tensor:
+    """As [`gather`], and gradients flow back to the process of each row, summed over the processes, any number of times.
+
+    A ValueError on every process, if they have unequal numbers of rows.
+    """
+    if not is_distributed():
+        return tensor
+    check_equal_rows(len(tensor))
+    return _Gathered.apply(tensor)
+
+
+class _Gathered(Function):
+    @staticmethod
+    def forward(ctx, tensor):
+        return gather(tensor)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return _Summed.apply(grad)
+
+
+class _Summed(Function):
+    @staticmethod
+    def forward(ctx, tensor):
+        return sum_to_owners(tensor)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return _Gathered.apply(grad)

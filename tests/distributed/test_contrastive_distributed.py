@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import processes
-from scripts.align_two import CASES, SAMPLES, TwoTowers, gradients, hessian_products, presence, retrieval
+from scripts.align_two import CASES, SAMPLES, TwoTowers, gradients, hessian_products, of_pairs, presence, retrieval
 
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "align_two.py"
@@ -37,6 +37,20 @@ def test_two_processes_have_the_loss_and_the_gradients_of_one(results, case):
     for result in found:
         for name in alone.keys() - {"loss"}:
             torch.testing.assert_close(result[name], alone[name], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
+def test_keys_that_are_gathered_in_parts_give_the_loss_and_the_gradients_of_one_process(results, dtype, tolerance):
+    loss, *alone = of_pairs(slice(0, SAMPLES), dtype)
+
+    (first_loss, *first), (second_loss, *second) = (result["pairs"][dtype] for result in results)
+
+    assert first_loss.equal(second_loss)
+    torch.testing.assert_close(first_loss, loss, rtol=tolerance, atol=0)
+    # Twice what one process has, of which DDP takes the mean.
+    found = [torch.cat([one, other]) / 2 for one, other in zip(first[:2], second[:2], strict=True)]
+    for grad, expected in zip([*found, (first[2] + second[2]) / 2], alone, strict=True):
+        torch.testing.assert_close(grad, expected, rtol=0, atol=tolerance * expected.abs().max().item())
 
 
 def test_the_masks_of_the_two_processes_are_unequal():

@@ -15,11 +15,13 @@ from torch.nn.parallel import DistributedDataParallel
 import tiny
 import tiny_modalities
 from hf_colearn import CoLearningTrainer, ModalityRetrieval
+from hf_colearn.objectives import info_nce
 from hf_colearn.objectives.contrastive_alignment import ContrastiveAlignment
 from hf_colearn.objectives.distribution_alignment import DistributionAlignment
 from hf_colearn.objectives.objective import CoLearningBatch
 
 
+KEYS = 90  # at a time, 45 of a process: a part of its 64, and the rest
 SAMPLES, CASES = 128, ("plain", "same class", "unequal masks", "a mask on one process", "direct", "distribution")
 
 
@@ -73,6 +75,15 @@ def gradients(case, model, own):
     return {"loss": loss.detach(), **{name.removeprefix("module."): grad for name, grad in found.items()}}
 
 
+def of_pairs(own, dtype):
+    """Loss and gradients of `info_nce`, with a mask, labels and a learned scale."""
+    x, y, scale = (torch.randn(n, 16, generator=torch.Generator().manual_seed(n)).to(dtype) for n in (128, 129, 1))
+    inputs = [x[own].requires_grad_(), y[:SAMPLES][own].requires_grad_(), scale.abs().sum().requires_grad_()]
+    labels, mask = batch()["labels"][own], (torch.arange(SAMPLES) % 7 > 0)[own]
+    loss = info_nce.info_nce(*inputs, mask, labels, chunk=24)
+    return [loss.detach(), *torch.autograd.grad(loss, inputs)]
+
+
 def hessian_products(model, own):
     """The Hessian of the direct form times ones, before any average over processes."""
     samples = batch()
@@ -105,8 +116,10 @@ def main():
     own = slice(64 * rank, 64 * rank + 64)
     result = {"world_size": dist.get_world_size(), "unequal": refused("plain", TwoTowers(), slice(0, 64 - rank))}
     for case in CASES:
+        info_nce._KEYS = 4096 if case == "plain" else KEYS
         model = DistributedDataParallel(TwoTowers(), find_unused_parameters=True)
         result[case] = gradients(case, model, own)
+    result["pairs"] = {dtype: of_pairs(own, dtype) for dtype in (torch.float32, torch.float64)}
     result["hessian"] = hessian_products(TwoTowers(), own)
     result["retrieval"] = retrieval(2)
     torch.save(result, f"result_{rank}.pt")
