@@ -111,6 +111,13 @@ class CoLearningArguments(TrainingArguments):
         super().__post_init__()
         self.check()
 
+    def _process_fsdp_args(self):
+        # Checkpoints of FSDP2 are in shards, which any number of processes reads; weights alone are gathered in one file.
+        plugin_args = super()._process_fsdp_args()
+        if plugin_args is not None and plugin_args["fsdp_version"] == 2 and not self.save_only_model:
+            plugin_args["state_dict_type"] = self.fsdp_config.get("state_dict_type", "SHARDED_STATE_DICT")
+        return plugin_args
+
     def check(self) -> None:
         """Refuses values of our fields that are out of range or exclude each other, also those that a search has set.
 

@@ -1,6 +1,7 @@
 """`CoLearningTrainer`: transformers' Trainer with teacher targets, auxiliary terms and their weights alpha."""
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -32,9 +33,12 @@ from hf_colearn.training.batches import Batches, decoder_inputs
 from hf_colearn.training.before_training import check_before_training
 from hf_colearn.training.hooks import Hooks, own_callbacks, set_up
 from hf_colearn.training.sampler import own_sampler
+from hf_colearn.training.share_loader import ShareLoader
+from hf_colearn.training.stream_batches import StreamBatches
 from hf_colearn.training.task_loss import evaluation_loss, heads_need_function, task_loss
 from hf_colearn.training.term_log import TermLog
 from hf_colearn.training.weight_average import RunAverage
+from hf_colearn.utils.sharded import whole_weights
 
 
 class CoLearningTrainer(Trainer):
@@ -56,8 +60,11 @@ class CoLearningTrainer(Trainer):
     checkpoint; after `train()` the model holds them, and another `train()` without resuming goes on from them.
 
     A training stream ([`datasets.IterableDataset`]) is split between the processes, unless it is split already or
-    `dispatch_batches` is set; all end an epoch together. A resumed run reads the current epoch again up to where it was,
-    and goes on with the samples that would have come, if the stream is the same and its shuffle has a seed.
+    `dispatch_batches` is set. Every sample is seen once an epoch, however long the shares are: a process whose share has ended
+    goes on with micro-batches in which nothing counts. (Where a loss is no mean over samples, such as a contrastive one, all
+    end an epoch with the shortest share.) A resumed run goes on with the samples that would have come, if the stream is the
+    same and its shuffle has a seed: where torchdata is installed, without reading the current epoch again, unless the stream
+    has a shuffle buffer or the processes are other ones.
 
     With [`UnpairedBatches`] every batch is of one task of a [`CoLearningForManyTasks`], whose loss is the weighted sum of the
     means over each task's labels in the optimizer step. Logs carry `loss_{task}`, evaluations `eval_{task}_accuracy`.
@@ -130,14 +137,17 @@ class CoLearningTrainer(Trainer):
         self.auxiliary_objective: Any = objective  # `objective` is a name of Trainer's hyperparameter search
         super().__init__(model, args, *trainer_args, **trainer_kwargs)
         argument_checks.arguments_fit(args, self.optimizer is not None, self.lr_scheduler is not None, self.sharded_by)
+        if self.is_fsdp_enabled:
+            sharding.check_shards(self)
         self.alpha: Any = None  # where there are terms to weigh
         self.outer_dataset: Any = None  # the samples that a learned alpha is fitted to
         self.predicted_labels = 0  # of the training set, which a co-training has given: for record and card
         self._given_alpha, self._given_objective = alpha, given_objective
         self._steps_per_epoch: int | None = None
+        self._optimized: list[list[str]] | None = None  # with FSDP: the names of the optimizer's parameters
         self.batches, self.hooks = Batches(self, augment), Hooks(self.callback_handler)
         self._averaged, self._hub = RunAverage(self), HubRecord(self)
-        self._synchronised = streams.SynchronisedBatches()
+        self._stream = StreamBatches()
         for callback in self.callback_handler.callbacks:
             set_up(callback, self)
         self.add_callback(self.batches.clock)
@@ -265,7 +275,7 @@ class CoLearningTrainer(Trainer):
                     dataset, description, batch_size, *args, is_training=is_training, **kwargs
                 )
             collate = self._get_collator_with_removed_columns(self.data_collator, description=description)
-            return streams.share_loader(share, self.args, batch_size, collate, self.accelerator)
+            return ShareLoader(share, self.args, batch_size, collate, self.accelerator)
         finally:
             self.data_collator = collator
 
@@ -278,20 +288,22 @@ class CoLearningTrainer(Trainer):
         # The shares of a stream may differ in length, and a process that went on alone would wait for ever; means over
         # the step need to know all its micro-batches.
         if not hasattr(self.train_dataset, "__len__"):
-            epoch_iterator = iter(self._synchronised.take(epoch_iterator, num_batches, self.state.global_step > 0))
+            epoch_iterator = iter(self._stream.take(epoch_iterator, num_batches, self.state.global_step > 0))
         samples, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         return (self.batches.of_step(samples) if self._takes_means_over_steps else samples), num_items
 
     def _init_training_state(
         self, max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
     ):
-        # Trainer takes a stream for one endless epoch and would skip as many batches as the whole run has seen.
+        # Trainer takes a stream for one endless epoch and would skip as many batches as the whole run has seen, one by one.
         position = super()._init_training_state(
             max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
         )
         if resume_from_checkpoint is None or hasattr(self.train_dataset, "__len__") or self.args.ignore_data_skip:
             return position
-        return streams.position_in_stream(resume_from_checkpoint, self.args.gradient_accumulation_steps)
+        position = streams.position_in_stream(resume_from_checkpoint, self.args.gradient_accumulation_steps)
+        self._stream.resume(resume_from_checkpoint, position[0])
+        return position
 
     def _prepare_input(self, data):
         # Convolutions read images with the channels innermost, too.
@@ -393,7 +405,7 @@ class CoLearningTrainer(Trainer):
 
     def _wrap_model(self, model, *args, **kwargs):
         # Both training and evaluation come by here.
-        if self.args.channels_last:
+        if self.args.channels_last and self.sharded_by != "FSDP":  # whose shards are contiguous; its inputs suffice
             self.model.to(memory_format=torch.channels_last)
         return super()._wrap_model(model, *args, **kwargs)
 
@@ -407,16 +419,20 @@ class CoLearningTrainer(Trainer):
             learning_rates.decay_learning_rates(optimizer, whole, self.args.layer_decay)
         if is_made_here:
             self.hooks.group_parameters(optimizer, self.model if model is None else model)
+        self._optimized = sharding.names_of_parameters(optimizer, self.model) if self.is_fsdp_enabled else None
         return optimizer
 
     def set_initial_training_values(self, args, dataloader):
-        # A schedule in epochs needs to know how many steps they have.
+        # A schedule in epochs needs to know how many steps they have; the loader is the run's.
+        self._stream = StreamBatches(self, dataloader)
         values = super().set_initial_training_values(args, dataloader)
         self._steps_per_epoch = values[1] if hasattr(self.train_dataset, "__len__") else None
         return values
 
     def create_scheduler(self, num_training_steps, optimizer=None):
-        # Trainer has no schedule in steps of epochs.
+        # Trainer has no schedule in steps of epochs. What is sharded was so just before.
+        if self._optimized is not None:
+            sharding.give_parameters(self.optimizer, self.model, self._optimized)
         if self.args.lr_step_epochs is None or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
         optimizer = self.optimizer if optimizer is None else optimizer
@@ -433,9 +449,8 @@ class CoLearningTrainer(Trainer):
         self.hooks.reset()
         if self.auxiliary_objective is not None:
             self._term_log = TermLog(self.auxiliary_objective.terms)
-        if self.is_fsdp_enabled:
-            sharding.choose_layers(self.accelerator.state.fsdp_plugin, self.model)
-        prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        with sharding.preparing(self) if self.is_fsdp_enabled else nullcontext():
+            prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         self._averaged.start(max_steps, resume_from_checkpoint)
         return prepared
 
@@ -446,16 +461,37 @@ class CoLearningTrainer(Trainer):
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
         # The averaged weights are the model; a card says what was evaluated last.
+        self._agree()
         with self._averaged.in_place(agree=True):
             metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         self._hub.evaluations.add(eval_dataset, metric_key_prefix)
         return metrics
 
     def predict(self, *args, **kwargs):
+        self._agree()
         with self._averaged.in_place(agree=True):  # as above
             return super().predict(*args, **kwargs)
 
+    def _agree(self) -> None:
+        """What FSDP leaves out: every process holds the main one's batch statistics, as with plain data parallelism."""
+        if self.is_fsdp_enabled:
+            if not self.accelerator._models:  # not trained yet: accelerate asks for an optimizer, too
+                sharding.shard_for_evaluation(self)
+            sharding.agree_on_buffers(self.model)
+
     # ---- checkpoints ----
+    def save_model(self, output_dir=None, _internal_call=False):
+        # Trainer gathers no weights where checkpoints are in shards, and of the averages none.
+        if not self.is_fsdp_enabled:
+            super().save_model(output_dir, _internal_call)
+            return
+        in_shards = _internal_call and output_dir is not None and checkpoints.are_in_shards(self)
+        sharding.agree_on_buffers(self.model)
+        with self._averaged.in_place():
+            self._save(output_dir, {} if in_shards else whole_weights(self.model))
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
     def _save(self, output_dir=None, state_dict=None):
         # The averaged weights are the model; safetensors takes plain layouts alone; our record lies beside the weights.
         with self._averaged.in_place():
@@ -467,28 +503,42 @@ class CoLearningTrainer(Trainer):
                 self._hub.save(output_dir)
 
     def _save_optimizer_and_scheduler(self, output_dir):
-        # The states of alpha and callbacks are a part of the run's, and the raw weights belong to the optimizer's.
-        super()._save_optimizer_and_scheduler(output_dir)
+        # The states of alpha and callbacks are a part of the run's, and the raw weights belong to the optimizer's. FSDP's
+        # shards of the model are written here, too.
+        with self._averaged.in_place():
+            super()._save_optimizer_and_scheduler(output_dir)
         self.hooks.before_save()
         if self.args.should_save:
             checkpoints.save_callback_states(self.hooks.callbacks, output_dir)
-            self._averaged.save(output_dir)
+        self._averaged.save(output_dir)
+
+    def _save_rng_state(self, output_dir):
+        # As the random numbers, where in a stream it is differs from process to process.
+        super()._save_rng_state(output_dir)
+        self._stream.save(output_dir)
 
     def _load_optimizer_and_scheduler(self, checkpoint):
-        # The counterpart.
-        super()._load_optimizer_and_scheduler(checkpoint)
+        # The counterpart, whole or in shards.
+        if checkpoint is None or not checkpoints.load_optimizer(self, checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
             checkpoints.load_callback_states(self.hooks.callbacks, checkpoint)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         # Trainer loads the names that match and only warns about the rest: of a ViT's, which are older ones, nothing.
-        if not checkpoints.load_whole_weights(self, resume_from_checkpoint, self.model if model is None else model):
+        if not checkpoints.load_model(self, resume_from_checkpoint, self.model if model is None else model):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_best_model(self):
         # As above.
-        if not checkpoints.load_whole_weights(self, self.state.best_model_checkpoint, self.model):
+        if not checkpoints.load_model(self, self.state.best_model_checkpoint, self.model):
             super()._load_best_model()
+
+    def _load_rng_state(self, checkpoint):
+        # Trainer says nothing that is seen where a checkpoint is of another number of processes.
+        if checkpoint is not None:
+            checkpoints.tell_of_other_processes(checkpoint, self.args.world_size)
+        super()._load_rng_state(checkpoint)
 
     # ---- the Hub ----
     def init_hf_repo(self, *args, **kwargs):

@@ -20,6 +20,7 @@ from hf_colearn.models.student import (
     CoLearningForImageClassification,
     CoLearningForSequenceClassification,
 )
+from hf_colearn.utils.sharded import plain_class
 
 
 MANY_TASKS = "many-tasks"
@@ -90,7 +91,7 @@ class ModelKind:
             return replace(cls.of_model(model.get_base_model()), is_adapter=True, base=base or None)
         name = type(model).__name__
         for ours, tag in _OURS.items():
-            if type(model) is ours:  # one's own on top of it is loaded by its own code
+            if plain_class(model) is ours:  # one's own on top of it is loaded by its own code
                 config: Any = model.config
                 return cls(name, tag, is_ours=True, is_encoder=config.num_labels == 0)
         if not isinstance(model, PreTrainedModel):

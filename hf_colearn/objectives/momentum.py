@@ -15,6 +15,7 @@ from hf_colearn.data.sample_ids import LABELS
 from hf_colearn.objectives.objective import CoLearningBatch
 from hf_colearn.utils.callback import CoLearningCallback
 from hf_colearn.utils.checks import check_integer, is_number
+from hf_colearn.utils.sharded import local_part, part_of, reshard, shard_like, sharded_modules, whole_weights
 
 
 class MomentumEncoder(CoLearningCallback):
@@ -35,7 +36,8 @@ class MomentumEncoder(CoLearningCallback):
         ValueError: If it is another number; in the trainer, if the weights are sharded.
     """
 
-    of_student = ("_student", "_average", "_saved")  # the attributes that hold the student's weights and their average
+    # The attributes that hold the student's weights and their average.
+    of_student = ("_student", "_average", "_saved", "_gathered")
 
     def __init__(self, decay: float, first_decay: float | None = None, ramp_steps: int = 0):
         self.decay, self.first_decay = decay, decay if first_decay is None else first_decay
@@ -53,15 +55,21 @@ class MomentumEncoder(CoLearningCallback):
         self.ramp_steps = ramp_steps
         self._student: Any = None
         self._average: Any = None
-        self._saved: Mapping[str, Any] | None = None  # of a checkpoint, until the average is made
+        self._is_of_run = False  # whether the average has begun to follow the run's student
+        self._saved: Mapping[str, Any] | None = None  # of a checkpoint, until the average is of the run
+        self._gathered: dict[str, Any] | None = None  # for a checkpoint, of an average in shards
 
     def setup(self, trainer: Any) -> None:
-        if trainer.sharded_by is not None:
+        if trainer.sharded_by == "DeepSpeed":
             raise ValueError(
-                f"{type(self).__name__} averages whole weights, and {trainer.sharded_by} spreads them over the processes: "
-                "train without it."
+                f"{type(self).__name__} averages weights where they lie, and DeepSpeed keeps them by itself: shard by FSDP "
+                "(`fsdp=True`), or train without it."
             )
-        self._student, self._average, self._saved = trainer.model, None, None
+        if self._student is not trainer.model or not sharded_modules(trainer.model):
+            self._average = None  # or it is in shards, too, and no other copy can be made of the student
+        self._student, self._saved, self._is_of_run = trainer.model, None, False
+        if trainer.sharded_by is not None and self._average is None and self._student is not None:
+            self._average = self._copied()  # while the weights are whole
 
     def on_inputs(
         self, inputs: dict[str, Any], batch: CoLearningBatch, model: torch.nn.Module
@@ -75,13 +83,29 @@ class MomentumEncoder(CoLearningCallback):
 
     @property
     def average(self) -> torch.nn.Module:
-        """The averaged model, made of the student at the first use in a run."""
+        """The averaged model, made of the student at the first use in a run, and in shards as it is."""
         if self._average is None:
-            self._average = copy.deepcopy(self._student).float().requires_grad_(False).eval()
-            if self._saved is not None:
-                self._average.load_state_dict(self._saved)
-                self._saved = None
+            self._average = self._copied()
+        if sharded_modules(self._student) and not sharded_modules(self._average):
+            shard_like(self._average, self._student)
+        if not self._is_of_run:
+            self._begin()
         return self._average
+
+    def _copied(self) -> torch.nn.Module:
+        return copy.deepcopy(self._student).float().requires_grad_(False).eval()
+
+    def _begin(self) -> None:
+        """Begins with the student's weights, or with a checkpoint's average."""
+        self._is_of_run = True
+        reshard(self._average)
+        own = self._average.state_dict()
+        if self._saved is None:
+            for name, weight in self._student.state_dict().items():
+                local_part(own[name]).copy_(local_part(weight))
+        else:
+            self._average.load_state_dict({name: part_of(whole, own[name]) for name, whole in self._saved.items()})
+            self._saved = None
 
     def on_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
         if not optimizer.step_was_skipped:  # as fp16 does where a gradient overflows
@@ -95,13 +119,24 @@ class MomentumEncoder(CoLearningCallback):
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Takes the student's weights of this moment in; statistics of batches are the student's own."""
-        weights = [weight.float() for weight in self._student.parameters()]  # half precisions cannot hold small steps
-        get_ema_multi_avg_fn(self.decay_at(step))(list(self.average.parameters()), weights, None)
-        for averaged, buffer in zip(self.average.buffers(), self._student.buffers(), strict=True):
+        average = self.average
+        reshard(average)
+        weights = [
+            local_part(w).float() for w in self._student.parameters()
+        ]  # half precisions cannot hold small steps
+        averages = [local_part(weight) for weight in average.parameters()]
+        get_ema_multi_avg_fn(self.decay_at(step))(averages, weights, None)
+        for averaged, buffer in zip(average.buffers(), self._student.buffers(), strict=True):
             averaged.copy_(buffer)
 
+    def before_save(self) -> None:
+        self._gathered = whole_weights(self.average) if sharded_modules(self._student) else None
+
     def state_dict(self) -> dict[str, Any]:
-        return {} if self._average is None else {"average": self._average.state_dict()}
+        if not self._is_of_run:
+            return {}
+        weights, self._gathered = self._gathered or self._average.state_dict(), None
+        return {"average": weights}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._saved, self._average = state["average"], None
+        self._saved, self._is_of_run = state["average"], False

@@ -228,7 +228,7 @@ def arguments_fit(args: CoLearningArguments, has_optimizer: bool, has_scheduler:
         raise ValueError(
             f"lr_step_epochs={args.lr_step_epochs:g} is a schedule, and you pass one of your own: leave one out."
         )
-    if args.ema_decay is not None and sharded_by is not None:
+    if args.ema_decay is not None and sharded_by == "DeepSpeed":
         raise ValueError(
             f"ema_decay={args.ema_decay} needs whole weights on every process, and {sharded_by} shards them: train with "
             "plain data parallelism, or leave ema_decay out."

@@ -31,12 +31,12 @@ def check_before_training(trainer: Any) -> None:
 def try_first_batch(trainer: Any) -> None:
     """Computes all losses of a small batch, of every task; gradients, statistics and random numbers stay as they are.
 
-    Where weights are sharded or the training set is a stream, the first step alone looks at its batch.
+    With DeepSpeed, or where the training set is a stream, the first step alone looks at its batch.
     """
     dataset = trainer.train_dataset
     if trainer.auxiliary_objective is None and trainer.batches.augment is None:
         return
-    if trainer.sharded_by is not None or not hasattr(dataset, "__len__"):
+    if trainer.sharded_by == "DeepSpeed" or not hasattr(dataset, "__len__"):
         return
     is_unpaired = isinstance(dataset, UnpairedBatches)
     firsts = [dataset.rows(task) for task in dataset.datasets] if is_unpaired else [range(len(dataset))]

@@ -43,7 +43,7 @@ class ModalityCentroids(CoLearningCallback):
 
     Raises:
         ValueError: Before training, if the model has no imputation, the training set is a stream or has fewer complete samples
-            than there are centroids, or the weights are sharded.
+            than there are centroids, or DeepSpeed holds the weights.
 
     Example:
 
@@ -77,10 +77,10 @@ class ModalityCentroids(CoLearningCallback):
                 "with `CoLearningForMultimodalClassification.from_backbones(..., imputation='centroids')`, or leave the "
                 "callback out."
             )
-        if trainer.sharded_by is not None:
+        if trainer.sharded_by == "DeepSpeed":
             raise ValueError(
-                f"ModalityCentroids encodes with whole weights, and {trainer.sharded_by} shards them: train with plain data "
-                "parallelism, or without an imputation."
+                "ModalityCentroids encodes with the model within DeepSpeed's, which may be in parts: shard by FSDP "
+                "(`fsdp=True`), or train without an imputation."
             )
         num_centroids = model.config.imputation_options["num_centroids"]
         if self.permuted and num_centroids == 1:
@@ -152,9 +152,14 @@ class ModalityCentroids(CoLearningCallback):
             centroids_KD[order_K] = moved_KD[np.roll(order_K, 1)]  # in one circle, so none stays
 
     def _latents(self, trainer: Any) -> list[np.ndarray]:
-        """Of every modality those of the complete samples, `(N, D)`, in the same order however many processes there are."""
-        model, args, dataset = base_model(trainer.model), trainer.args, trainer.train_dataset
-        rows = np.array_split(self._candidates(trainer), distributed.world_size())[distributed.rank()]
+        """Of every modality those of the complete samples, `(N, D)`, in the same order however many processes there are.
+
+        All processes encode equally many samples, of which the shorter shares repeat some: a forward may be a collective.
+        """
+        model, args, dataset = trainer.model, trainer.args, trainer.train_dataset
+        shares = np.array_split(self._candidates(trainer), distributed.world_size())
+        share = shares[distributed.rank()]
+        rows = np.resize(share if len(share) else shares[0], len(shares[0]))
         collate = trainer.batches.collator(False, dataset)
         if isinstance(dataset, Dataset):
             dataset = trainer._remove_unused_columns(dataset)
@@ -163,12 +168,15 @@ class ModalityCentroids(CoLearningCallback):
         with preserve_rng_state(args.device), torch.no_grad(), trainer.accelerator.autocast():
             for batch in DataLoader(Subset(dataset, rows.tolist()), args.eval_batch_size, collate_fn=collate):
                 outputs = model(**{k: v for k, v in trainer._prepare_input(batch).items() if k not in LABELS})
-                latents_BMD = torch.stack([*outputs.modality_latents.values()], dim=1)
-                found.append(latents_BMD[outputs.modality_mask.all(1)].float().cpu())
+                latents_BMD = torch.stack([*outputs["modality_latents"].values()], dim=1)
+                found.append((latents_BMD.float().cpu(), outputs["modality_mask"].all(1).cpu()))
         model.train(was_training)
-        width = (len(model.modalities), model.config.latent_dim)
-        own_NMD = torch.cat(found) if found else torch.empty(0, *width)
-        latents_NMD = torch.cat(distributed.from_all_processes(own_NMD))
+        config = base_model(model).config
+        latents_NMD = torch.empty(0, len(base_model(model).modalities), config.latent_dim)
+        if found:
+            encoded_NMD, is_complete_N = (torch.cat(parts)[: len(share)] for parts in zip(*found, strict=True))
+            latents_NMD = encoded_NMD[is_complete_N]
+        latents_NMD = torch.cat(distributed.from_all_processes(latents_NMD))
         return [latents_ND.numpy() for latents_ND in latents_NMD.unbind(1)]
 
 

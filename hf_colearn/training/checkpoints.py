@@ -12,20 +12,29 @@ from typing import Any
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
+from transformers.trainer_utils import HubStrategy
 from transformers.utils import (
     ADAPTER_SAFE_WEIGHTS_NAME,
     SAFE_WEIGHTS_INDEX_NAME,
     SAFE_WEIGHTS_NAME,
     WEIGHTS_INDEX_NAME,
     WEIGHTS_NAME,
+    logging,
 )
 
 from hf_colearn.models.checkpoint import indexed_files
 from hf_colearn.models.lora import load_adapter
+from hf_colearn.training import shards
+from hf_colearn.training.sharding import names_of_parameters
 from hf_colearn.utils.callback import CoLearningCallback
+from hf_colearn.utils.sharded import sharded_modules
 
+
+logger = logging.get_logger(__name__)
 
 CALLBACK_STATES = "callback_states.pt"
 _PLAIN_WEIGHTS = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME)
@@ -35,10 +44,14 @@ _STATE_OF_ALPHA = "alpha.json"  # what the first version wrote, of alpha alone
 def load_weights(model: torch.nn.Module, checkpoint: str) -> None:
     """Loads a checkpoint's weights into a model of the same architecture, in place; every weight keeps its dtype.
 
-    They go by name: by the names that the model has, or those that it is saved under, which for many models of transformers
-    are older ones. Where neither fits, a `PreTrainedModel` is read with `from_pretrained`, which knows former names.
+    Either may be in shards. Weights go by name: by the names that the model has, or those that it is saved under, which for
+    many models of transformers are older ones. Where neither fits, a `PreTrainedModel` is read with `from_pretrained`, which
+    knows former names.
     """
     try:
+        if Path(checkpoint, shards.MODEL_SHARDS).is_dir():
+            shards.load_model(model, Path(checkpoint))
+            return
         weights = _read_weights(checkpoint)
         if isinstance(model, PreTrainedModel) and _wrong_names(model, weights):
             current = _names_when_saved(model)
@@ -46,7 +59,10 @@ def load_weights(model: torch.nn.Module, checkpoint: str) -> None:
             weights = _read_by_class(model, checkpoint, weights) if _wrong_names(model, weights) else weights
         if wrong := _wrong_names(model, weights):
             raise ValueError(f"{len(wrong)} weights do not fit, such as '{wrong[0]}'")
-        model.load_state_dict(weights, strict=False)
+        if sharded_modules(model):
+            shards.spread_weights(model, weights)
+        else:
+            model.load_state_dict(weights, strict=False)
     except (RuntimeError, ValueError) as error:
         raise ValueError(
             f"'{checkpoint}' is a checkpoint of another architecture than this {type(model).__name__}: {error}. Resume "
@@ -80,7 +96,7 @@ def _wrong_names(model: torch.nn.Module, weights: Mapping[str, torch.Tensor]) ->
 
 
 def _place(weight: Any) -> Any:
-    if not isinstance(weight, torch.Tensor) or not weight.numel():
+    if not isinstance(weight, torch.Tensor) or isinstance(weight, DTensor) or not weight.numel():
         return id(weight)
     return weight.data_ptr(), weight.shape, weight.stride()
 
@@ -109,17 +125,56 @@ def _read_by_class(
     return loaded.state_dict()
 
 
-def load_whole_weights(trainer: Any, checkpoint: str, model: torch.nn.Module) -> bool:
-    """Loads a checkpoint's plain weights; False where weights are sharded, the adapters are several, or the checkpoint has
-    none of that form."""
-    is_adapted = isinstance(model, PeftModel)
-    names = [ADAPTER_SAFE_WEIGHTS_NAME] if is_adapted else _PLAIN_WEIGHTS
-    if trainer.sharded_by is not None or not any(os.path.isfile(os.path.join(checkpoint, name)) for name in names):
+def load_model(trainer: Any, checkpoint: str, model: torch.nn.Module) -> bool:
+    """Loads a checkpoint's weights; False where Trainer does: with DeepSpeed, of several adapters, or of another form."""
+    if trainer.sharded_by == "DeepSpeed":
         return False
-    if isinstance(model, PeftModel) and list(model.peft_config) != ["default"]:
-        return False  # Trainer reads those in folders of their own
-    (load_adapter if is_adapted else load_weights)(model, checkpoint)
+    if isinstance(model, PeftModel):
+        is_ours = os.path.isfile(os.path.join(checkpoint, ADAPTER_SAFE_WEIGHTS_NAME))
+        if trainer.sharded_by is not None or not is_ours or list(model.peft_config) != ["default"]:
+            return False  # Trainer reads several in folders of their own
+        load_adapter(model, checkpoint)
+        return True
+    if not any(os.path.exists(os.path.join(checkpoint, name)) for name in (shards.MODEL_SHARDS, *_PLAIN_WEIGHTS)):
+        return False
+    load_weights(model, checkpoint)
     return True
+
+
+def are_in_shards(trainer: Any) -> bool:
+    """Whether the weights of a run's checkpoints lie in shards alone: not where a file of them is pushed to the Hub, nor
+    those of adapters, which are small."""
+    args, plugin = trainer.args, trainer.accelerator.state.fsdp_plugin
+    pushes = args.push_to_hub and args.hub_strategy != HubStrategy.END
+    is_whole = pushes or not isinstance(trainer.model, PreTrainedModel)
+    return "SHARDED" in str(plugin.state_dict_type) and not args.save_only_model and not is_whole
+
+
+def load_optimizer(trainer: Any, checkpoint: str) -> bool:
+    """Loads the states of optimizer and schedule that were written in shards, or whole where they are in shards now; False
+    where Trainer does."""
+    folder, model, optimizer = Path(checkpoint), trainer.model, trainer.optimizer
+    if trainer.sharded_by == "DeepSpeed":
+        return False
+    if (folder / shards.OPTIMIZER_SHARDS).is_dir():
+        shards.load_optimizer(model, optimizer, folder)
+    elif trainer.sharded_by == "FSDP" and (folder / OPTIMIZER_NAME).is_file():
+        state = torch.load(folder / OPTIMIZER_NAME, map_location="cpu", weights_only=True)
+        shards.spread_optimizer(model, optimizer, state, names_of_parameters(optimizer, model))
+    else:
+        return False
+    trainer.lr_scheduler.load_state_dict(torch.load(folder / SCHEDULER_NAME, weights_only=True))
+    return True
+
+
+def tell_of_other_processes(checkpoint: str, processes: int) -> None:
+    """Warns where a checkpoint has random states of another number of processes."""
+    wrote = len(list(Path(checkpoint).glob("rng_state*.pth")))
+    if wrote not in (0, processes):
+        logger.warning_once(
+            f"'{checkpoint}' was written by {wrote} process{'es' * (wrote > 1)} and is resumed by {processes}: losses and data "
+            "go on, but dropout and augmentation draw other random numbers than an undisturbed run."
+        )
 
 
 def save_callback_states(callbacks: Sequence[CoLearningCallback], checkpoint: str) -> None:

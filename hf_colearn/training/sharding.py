@@ -1,12 +1,18 @@
 """Weights that are spread over the processes: which layers are sharded, and FSDP on processes without an accelerator."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch import nn
 from transformers.utils import logging
+
+from hf_colearn.utils import distributed
+from hf_colearn.utils.sharded import plain_class, reshard, sharded_modules
 
 
 logger = logging.get_logger(__name__)
@@ -19,21 +25,13 @@ def shard_on_cpu(trainer: Any) -> bool:
 
     Returns:
         `bool`: Whether the state of accelerate has changed, so that the trainer's accelerator is to be made again.
-
-    Raises:
-        ValueError: If another version than FSDP2 is asked for.
     """
     plugin_args = trainer.args.fsdp_plugin_args
     is_asked = plugin_args is not None or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
     if not is_asked or PartialState().distributed_type != DistributedType.MULTI_CPU:
         return False
-    plugin = FullyShardedDataParallelPlugin(**(plugin_args or {}))
-    if plugin.fsdp_version != 2:
-        raise ValueError(
-            f"FSDP version {plugin.fsdp_version} shards on GPUs alone: leave `version` out of fsdp_config, which is then 2."
-        )
     shared = AcceleratorState._shared_state  # no public way: accelerate offers FSDP to GPUs alone
-    shared["fsdp_plugin"] = plugin
+    shared["fsdp_plugin"] = FullyShardedDataParallelPlugin(**(plugin_args or {}))
     shared["distributed_type"] = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
     logger.warning_once(
         "FSDP without a GPU: accelerate ignores `fsdp=True` on CPU processes, so the trainer asks it to shard all the same, by "
@@ -42,13 +40,29 @@ def shard_on_cpu(trainer: Any) -> bool:
     return True
 
 
+def check_shards(trainer: Any) -> None:
+    """Refuses what FSDP2 cannot shard, when the trainer is built."""
+    version = trainer.accelerator.state.fsdp_plugin.fsdp_version
+    if version != 2:
+        raise ValueError(
+            f"FSDP version {version} flattens weights, which averages, rates by layer and checkpoints need one by one: "
+            "leave `version` out of fsdp_config (of accelerate's configuration, `fsdp_version: 2`)."
+        )
+    numbers = [] if trainer.model is None else [name for name, w in trainer.model.named_parameters() if w.ndim == 0]
+    if numbers:
+        raise ValueError(
+            f"FSDP shards no weights that are single numbers, and the model has '{numbers[0]}': build it with "
+            "`learned_logit_scale=False`, where that is it, make it a vector of length 1, or train with plain data parallelism."
+        )
+
+
 def choose_layers(plugin: FullyShardedDataParallelPlugin, model: nn.Module) -> None:
     """Names the layers that are sharded one by one, where the user names none: those that the model says must stay in one
     piece, without what holds its input embedding, which accelerate shards by itself and torch shards once alone.
 
     A ViT's `_no_split_modules` name both its embeddings and its layers.
     """
-    if plugin.fsdp_version != 2 or plugin.transformer_cls_names_to_wrap is not None:
+    if plugin.transformer_cls_names_to_wrap is not None:
         return
     named = set(getattr(model, "_no_split_modules", None) or ())
     embedding = input_embedding(model)
@@ -62,6 +76,40 @@ def choose_layers(plugin: FullyShardedDataParallelPlugin, model: nn.Module) -> N
     plugin.transformer_cls_names_to_wrap = sorted(layers - holders)
 
 
+@contextmanager
+def preparing(trainer: Any) -> Iterator[None]:
+    """Within, accelerate may shard a trainer's model, in layers of its own; afterwards the classes have their names.
+
+    A model of transformers without an input embedding says so, as accelerate expects, where it would raise. Embeddings that
+    accelerate cannot shard by themselves, as a third module has a weight of theirs, remain with the rest of the model.
+    """
+    model = trainer.model
+    choose_layers(trainer.accelerator.state.fsdp_plugin, model)
+    reshard(model)  # accelerate finds the shards, and not what an evaluation has gathered
+    getters = ("get_input_embeddings", "get_output_embeddings")
+    hidden = [name for name in getters if hasattr(model, name)] if _embeddings_stay(model) else []
+    for name in hidden:
+        vars(model)[name] = lambda: None
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del vars(model)[name]
+    call_by_plain_names(trainer.model)
+
+
+def _embeddings_stay(model: nn.Module) -> bool:
+    """Whether a model has no input embedding, or its embeddings have a weight in common with a third module."""
+    inputs, outputs = input_embedding(model), getattr(model, "get_output_embeddings", lambda: None)()
+    if inputs is None:
+        return True
+    of_embeddings = {
+        id(weight) for module in (inputs, outputs) if module is not None for weight in module.parameters()
+    }
+    others = (module for module in model.modules() if module is not inputs and module is not outputs)
+    return any(id(weight) in of_embeddings for module in others for weight in module.parameters(recurse=False))
+
+
 def input_embedding(model: nn.Module) -> nn.Module | None:
     """The module that accelerate takes for the input embedding, if any."""
     getter = getattr(model, "get_input_embeddings", None)
@@ -69,3 +117,43 @@ def input_embedding(model: nn.Module) -> nn.Module | None:
         return None if getter is None else getter()
     except NotImplementedError:
         return None
+
+
+def call_by_plain_names(model: nn.Module) -> None:
+    """Gives the classes that torch makes of sharded modules the names of the plain ones.
+
+    Torch's are `FSDP{name}` in a file of torch, and by a class's name and file a model is saved, loaded and described.
+    """
+    for module in sharded_modules(model):
+        made, plain = type(module), plain_class(module)
+        made.__name__, made.__qualname__, made.__module__ = plain.__name__, plain.__qualname__, plain.__module__
+
+
+def agree_on_buffers(model: nn.Module) -> None:
+    """Gives every process the main one's buffers, such as batch statistics, as plain data parallelism does; a collective."""
+    distributed.overwrite_from_main_process([*model.buffers()])
+
+
+def names_of_parameters(optimizer: torch.optim.Optimizer, model: nn.Module) -> list[list[str]]:
+    """The names of an optimizer's parameters, group by group."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    return [[names[parameter] for parameter in group["params"]] for group in optimizer.param_groups]
+
+
+def give_parameters(optimizer: torch.optim.Optimizer, model: nn.Module, names: list[list[str]]) -> None:
+    """Gives an optimizer the parameters that have these names now.
+
+    accelerate looks the sharded ones up by their addresses, and of several empty shards these are the same.
+    """
+    parameters = dict(model.named_parameters())
+    for group, of_group in zip(optimizer.param_groups, names, strict=True):
+        group["params"] = [parameters[name] for name in of_group]
+
+
+def shard_for_evaluation(trainer: Any) -> None:
+    """Shards a model that is evaluated before it was trained; accelerate does so together with an optimizer alone."""
+    unused = torch.optim.SGD(trainer.model.parameters())
+    with preparing(trainer):
+        trainer.model, _ = trainer.accelerator.prepare(trainer.model, unused)
+    trainer.accelerator._optimizers.pop()
+    trainer.model_wrapped = trainer.model

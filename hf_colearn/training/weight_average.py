@@ -12,7 +12,9 @@ from transformers import TrainerCallback
 from transformers.utils import logging
 
 from hf_colearn.models.checkpoint import current_names
+from hf_colearn.training import shards
 from hf_colearn.utils import distributed
+from hf_colearn.utils.sharded import local_part, part_of, reshard, sharded_modules
 
 
 logger = logging.get_logger(__name__)
@@ -26,10 +28,13 @@ class WeightAverage(TrainerCallback):
     r"""Follows a model's weights: \\(\bar w_t = d \, \bar w_{t-1} + (1 - d) \, w_t\\) after every optimizer step t.
 
     The average starts from the weights that the model has now. It covers every trainable parameter and every
-    floating-point buffer of the state dict (batch statistics); integers and frozen weights stay as they are.
+    floating-point buffer of the state dict (batch statistics); integers and frozen weights stay as they are. Of weights
+    that FSDP2 shards every process averages its shard.
     """
 
     def __init__(self, model: torch.nn.Module, decay: float):
+        self._model = model
+        reshard(model)
         persistent = model.state_dict(keep_vars=True)
         parameters = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         buffers = {name: buffer for name, buffer in model.named_buffers() if name in persistent}
@@ -42,7 +47,8 @@ class WeightAverage(TrainerCallback):
 
     def update(self) -> None:
         """Takes the weights of this moment in."""
-        self._update(list(self._averages.values()), [_in_fp32(self._weights[name]) for name in self._averages], None)
+        averages = [local_part(average) for average in self._averages.values()]
+        self._update(averages, [local_part(_in_fp32(self._weights[name])) for name in self._averages], None)
 
     def on_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
         if not optimizer.step_was_skipped:  # as fp16 does where a gradient overflows
@@ -62,42 +68,58 @@ class WeightAverage(TrainerCallback):
         raw = {name: self._weights[name].detach().clone() for name in self._averages}
         self._is_in_place = True
         try:
-            _write(self._averages, self._weights)
+            self._put(self._averages)
             yield
         finally:
-            _write(raw, self._weights)
+            self._put(raw)
             self._is_in_place = False
 
     def finish(self) -> None:
         """Leaves the averages in the model for good; a collective."""
         self._agree()
-        _write(self._averages, self._weights)
+        self._put(self._averages)
+
+    def _put(self, weights: dict[str, torch.Tensor]) -> None:
+        _write(weights, self._weights)
+        reshard(self._model)  # or the next forward would not look at the shards
 
     def _agree(self) -> None:
         distributed.overwrite_from_main_process([self._averages[name] for name in self._buffers])
 
     def save(self, folder: str) -> None:
-        """Writes the raw weights and the averages beside the model's own file, which holds the averages."""
+        """Writes the raw weights and the averages beside the model's own, which are the averages.
+
+        A sharded model's are folders of shards, which all processes write.
+        """
         for path, tensors in self._files(folder):
-            plain = {key: tensor.detach().contiguous() for key, tensor in tensors.items()}
-            save_file(plain, path, metadata={"format": "pt"})
+            if sharded_modules(self._model):
+                shards.write(tensors, path.with_suffix(""))
+            else:
+                plain = {key: tensor.detach().contiguous() for key, tensor in tensors.items()}
+                save_file(plain, path, metadata={"format": "pt"})
 
     def load(self, folder: str) -> None:
         """Puts raw weights and averages back as they were; a ValueError where they are missing or of another model."""
         for path, tensors in self._files(folder):
-            if not path.is_file():
+            in_shards = path.with_suffix("")
+            if not path.is_file() and not in_shards.is_dir():
                 raise ValueError(
                     f"'{folder}' has no {path.name}: it was written without `ema_decay` or with `save_only_model`. Resume "
                     "without `ema_decay`, or start anew from the weights alone with `from_pretrained`."
                 )
-            saved = current_names(load_file(path), tensors)
-            if wrong := _shapes(saved) ^ _shapes(tensors):
+            saved = None if in_shards.is_dir() else current_names(load_file(path), tensors)
+            shapes = shards.shapes(in_shards) if saved is None else _shapes(saved)
+            if wrong := shapes.items() ^ _shapes(tensors).items():
                 key, shape = min(wrong)
                 raise ValueError(
                     f"'{path}' is of another model than this one, or of one with other weights frozen: only one of the "
                     f"two has '{key}' of shape {shape}. Resume with the model that wrote it."
                 )
-            _write(saved, tensors)
+            if saved is None:
+                shards.read_into(tensors, in_shards)
+            else:
+                _write({name: part_of(whole, tensors[name]) for name, whole in saved.items()}, tensors)
+        reshard(self._model)
 
     def _files(self, folder: str) -> list[tuple[Path, dict[str, torch.Tensor]]]:
         return [(Path(folder, TRAINING_WEIGHTS), self._weights), (Path(folder, AVERAGED_WEIGHTS), self._averages)]
@@ -120,7 +142,7 @@ class RunAverage:
             self._trainer.add_callback(self._average)
             if checkpoint is not None:
                 self._average.load(checkpoint)
-        elif checkpoint is not None and Path(checkpoint, TRAINING_WEIGHTS).is_file():
+        elif checkpoint is not None and any(Path(checkpoint).glob(f"{Path(TRAINING_WEIGHTS).stem}*")):
             # Training would go on from the averages with the optimizer's state of the raw weights.
             raise ValueError(
                 f"'{checkpoint}' was written with `ema_decay`, so its model file holds averaged weights: resume with "
@@ -142,7 +164,8 @@ class RunAverage:
         return nullcontext() if self._average is None else self._average.in_place(agree)
 
     def save(self, folder: str) -> None:
-        if self._average is not None:
+        is_sharded = self._trainer.sharded_by is not None
+        if self._average is not None and (is_sharded or self._trainer.args.should_save):
             self._average.save(folder)
 
 
@@ -162,8 +185,8 @@ def _in_fp32(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def _shapes(tensors: dict[str, torch.Tensor]) -> set[tuple[str, tuple[int, ...]]]:
-    return {(name, tuple(tensor.shape)) for name, tensor in tensors.items()}
+def _shapes(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 @torch.no_grad()

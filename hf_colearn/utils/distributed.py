@@ -93,7 +93,7 @@ def _cpu_group(world: Any) -> Any:
 
 
 def integer_over_processes(value: int, operation: str) -> int:
-    """The `"min"` or the `"sum"` of a number over the processes, without waiting for a device."""
+    """The `"min"`, the `"max"` or the `"sum"` of a number over the processes, without waiting for a device."""
     if not is_distributed():
         return value
     box = torch.tensor(value)
