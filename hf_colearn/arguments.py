@@ -15,7 +15,7 @@ from hf_colearn.alpha.outer_loss import OUTER_LOSSES
 from hf_colearn.alpha.schedules import ConstantAlpha, FittedAlpha, HeuristicAlpha
 from hf_colearn.objectives.distances import LATENT_LOSSES, REDUCTIONS
 from hf_colearn.teachers.latent_scale import SCALINGS
-from hf_colearn.utils.checks import as_number, check_choice, check_positive
+from hf_colearn.utils.checks import as_number, check_choice, check_integer, check_positive
 
 
 ALPHA_SCHEDULES = ("constant", "heuristic", "fitted", "learned")
@@ -70,6 +70,10 @@ class CoLearningArguments(TrainingArguments):
         ema_decay (`float`, *optional*): Decay per optimizer step, between 0 and 1, of an exponential moving average of
             the weights, with which the student is evaluated and saved
             ([`~hf_colearn.training.weight_average.WeightAverage`]). None by default.
+        gradient_cache_chunk_size (`int`, *optional*): Samples that the model is run on at a time in training: the losses, and
+            contrastive negatives, are of all `per_device_train_batch_size` of them, and the memory for activations is that of
+            so few. Each runs twice, once without gradients ([`~hf_colearn.training.gradient_cache.GradientCache`]). By
+            default the whole batch at once.
         layer_decay (`float`, *optional*): A layer's learning rate is that of the layer above it times this, in (0, 1]
             ([`~hf_colearn.training.learning_rates.decay_learning_rates`]). One learning rate for all by default.
         lr_step_epochs (`float`, *optional*): Multiply the learning rate with `lr_step_gamma` after every so many epochs,
@@ -101,6 +105,9 @@ class CoLearningArguments(TrainingArguments):
     id_column: str = _option("sample_id", "Column of the training set with sample ids.")
     ema_decay: float | None = _option(
         None, "Decay a step of an average of the weights, such as 0.9999 (default: none)."
+    )
+    gradient_cache_chunk_size: int | None = _option(
+        None, "Samples that the model is run on at a time, the losses being of the whole batch (default: all)."
     )
     layer_decay: float | None = _option(None, "Learning rate of a layer relative to that above (default: the same).")
     lr_step_epochs: float | None = _option(None, "Multiply the learning rate with lr_step_gamma every so many epochs.")
@@ -137,6 +144,8 @@ class CoLearningArguments(TrainingArguments):
         for name in ("alpha_interval", "alpha_learning_rate", "alpha_batch_size"):
             if getattr(self, name) is not None:
                 check_positive(name, getattr(self, name))
+        if self.gradient_cache_chunk_size is not None:
+            check_integer("gradient_cache_chunk_size", self.gradient_cache_chunk_size, least=1)
         for name, meaning in _SHARES.items():
             value, may_be_1 = getattr(self, name), name == "layer_decay"
             if value is not None and not 0 < value < 1 and not (may_be_1 and value == 1):

@@ -31,6 +31,7 @@ from hf_colearn.training import (
 )
 from hf_colearn.training.batches import Batches, decoder_inputs
 from hf_colearn.training.before_training import check_before_training
+from hf_colearn.training.gradient_cache import GradientCache, check_gradient_cache
 from hf_colearn.training.hooks import Hooks, own_callbacks, set_up
 from hf_colearn.training.sampler import own_sampler
 from hf_colearn.training.share_loader import ShareLoader
@@ -147,6 +148,7 @@ class CoLearningTrainer(Trainer):
         self._optimized: list[list[str]] | None = None  # with FSDP: the names of the optimizer's parameters
         self.batches, self.hooks = Batches(self, augment), Hooks(self.callback_handler)
         self._averaged, self._hub = RunAverage(self), HubRecord(self)
+        self._gradient_cache = GradientCache(self)
         self._stream = StreamBatches()
         for callback in self.callback_handler.callbacks:
             set_up(callback, self)
@@ -164,6 +166,7 @@ class CoLearningTrainer(Trainer):
             argument_checks.latent_head_learns(self.model)
         for callback in own_callbacks(self, objective, balance):
             self.add_callback(callback)
+        check_gradient_cache(self)
 
     def _latent_matching(self, args: CoLearningArguments) -> LatentMatching:
         names = () if list(self.teachers) == [TEACHER] else tuple(self.teachers)
@@ -238,6 +241,7 @@ class CoLearningTrainer(Trainer):
     def _begin(self) -> None:
         # Bad input must show before anything is written, so the data and one small batch are looked at first.
         self.hooks.begin(self)
+        check_gradient_cache(self)
         self._scale_teachers()
         if self.train_dataset is not None and not self.is_plain:
             check_before_training(self)
@@ -329,6 +333,7 @@ class CoLearningTrainer(Trainer):
         # Mixes the auxiliary terms in while training; evaluation is the task's alone. Callbacks see the outputs.
         if not model.training or not self._takes_means_over_steps:
             if not self.hooks.callbacks and not heads_need_function(self):
+                model = self._gradient_cache.caching(model)
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             batch = self.batches.taken_from(inputs)
             loss, outputs = evaluation_loss(
@@ -353,7 +358,8 @@ class CoLearningTrainer(Trainer):
         # clipped, which Trainer does next.
         step = partial(super().training_step, num_items_in_batch=num_items_in_batch)
         if (balance := self.balance) is None:
-            loss = step(model, inputs)
+            with self._gradient_cache.of_step(model):
+                loss = step(model, inputs)
         else:
             model.train()  # as Trainer's own step begins: batches of training are augmented
             loss = balance.training_step(self, model, inputs, step)
@@ -377,10 +383,11 @@ class CoLearningTrainer(Trainer):
         self, model: Any, inputs: dict[str, Any], mean_count: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, Any]:
         """The task's loss, a scalar, and the model's outputs; see [`~hf_colearn.training.task_loss.task_loss`]."""
+        model = self._gradient_cache.caching(model)
         return task_loss(self, model, inputs, partial(self._loss_of_trainer, model), mean_count)
 
     def _loss_of_trainer(self, model: Any, inputs: dict[str, Any], num_items: Any = None) -> tuple[torch.Tensor, Any]:
-        return super().compute_loss(model, inputs, True, num_items)
+        return super().compute_loss(self._gradient_cache.caching(model), inputs, True, num_items)
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         # `compute_metrics` expects logits, the latents are gathered only with `ignore_keys=[]`; without labels no loss is
