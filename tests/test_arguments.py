@@ -159,7 +159,8 @@ def test_yaml_and_json_set_them(tmp_path):
     yaml += "latent_scaling: l2\nlabelled_per_batch: 3\n"
     yaml += "alpha_interval: 25\nalpha_learning_rate: 3e-2\nalpha_batch_size: 96\nalpha_solver: cg\nalpha_outer_split: 2e-1\n"
     yaml += "alpha_outer: modalities\n"
-    yaml += "ema_decay: 0.999\nlayer_decay: 7.5e-1\nlr_step_epochs: 25\nlr_step_gamma: 0.2\nchannels_last: true\n"
+    yaml += "ema_decay: 0.999\ngradient_cache_chunk_size: 4\nlayer_decay: 7.5e-1\nlr_step_epochs: 25\n"
+    yaml += "lr_step_gamma: 0.2\nchannels_last: true\n"
     (tmp_path / "args.yaml").write_text(yaml)
     (args,) = parser().parse_yaml_file(str(tmp_path / "args.yaml"))
     assert ours(args) == OURS
