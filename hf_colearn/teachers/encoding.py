@@ -186,7 +186,7 @@ def encode_frames(
     for rows in tqdm(batches, desc="Encoding teacher frames", unit="batch", disable=len(batches) < 2):
         batch, positions = _read_batch(encoder, inputs, distinct, rows)
         encoded = encoder.encode_frames(batch, positions)
-        _check_finite(torch.tensor([bool(torch.isfinite(each).all()) for each in encoded]), batch, positions)
+        check_finite(torch.tensor([bool(torch.isfinite(each).all()) for each in encoded]), batch, positions)
         frames.update(zip(rows, (each.numpy() for each in encoded), strict=True))
     return [frames[row] for row in range(len(frames))]
 
@@ -195,7 +195,7 @@ def _encode_batch(encoder: FrozenEncoder, inputs: Sequence[Any], distinct: Disti
     """The latents of some of the distinct inputs, `(len(rows), D)`, refused where they would not be exact."""
     batch, positions = _read_batch(encoder, inputs, distinct, rows)
     latents_BD = encoder.encode(batch, positions)
-    _check_finite(torch.isfinite(latents_BD).all(dim=1), batch, positions)
+    check_finite(torch.isfinite(latents_BD).all(dim=1), batch, positions)
     return latents_BD
 
 
@@ -214,7 +214,7 @@ def _read_batch(
     return batch, positions
 
 
-def _check_finite(is_finite_B: torch.Tensor, batch: list[Any], positions: list[int]) -> None:
+def check_finite(is_finite_B: torch.Tensor, batch: list[Any], positions: list[int]) -> None:
     if not is_finite_B.all():
         first = int((~is_finite_B).nonzero()[0])
         shown = f" ('{batch[first][:80]}')" if isinstance(batch[first], str) else ""
