@@ -271,6 +271,7 @@ class CoLearningTrainer(Trainer):
         # without a label has no part in an evaluation.
         if description == "Evaluation":
             dataset = data_checks.labelled_part(dataset, self.model)
+        dataset = self.batches.with_null_latents(dataset)
         share, collator = streams.share_for(self, dataset, is_training), self.data_collator
         self.data_collator = self.batches.collator(is_training, dataset)
         try:

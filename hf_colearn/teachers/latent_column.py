@@ -14,6 +14,7 @@ from datasets import Dataset, LargeList, List, Value
 
 from hf_colearn.teachers import fingerprint
 from hf_colearn.teachers.bank_base import BankBase
+from hf_colearn.teachers.encoded.manifest import Manifest
 from hf_colearn.teachers.latent_scale import Standardization, moments, unit_norm
 from hf_colearn.teachers.stored_latents import DTYPES, restored_latents
 from hf_colearn.utils.checks import check_choice, check_integer
@@ -89,11 +90,10 @@ class LatentColumn(BankBase):
             revision (`str`, *optional*): Of a Hub repository; the one that the data are read from.
             token (`str`, *optional*): By default the one that you are logged in with.
         """
-        from hf_colearn.teachers.encoded.manifest import Manifest
-
         found = Manifest.read(folder_or_repo_id, revision=revision, token=token)
-        described = {**found.teacher, "fingerprint": found.job}
-        return cls(found.column, found.dim, found.dtype, found.mean, found.std, **described)
+        column = cls(found.column, found.dim, found.dtype, found.mean, found.std)
+        column.description |= {**found.teacher, "fingerprint": found.job}
+        return column
 
     def measured(self, dataset: Dataset) -> "LatentColumn":
         """The same column with the mean and standard deviation over a data set's rows that have a latent; reads them all."""

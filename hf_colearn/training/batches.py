@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 
 from hf_colearn.data.labels import MissingLabels, label_column, labelled_rows
 from hf_colearn.data.sample_ids import SAMPLE_IDS, STEP_COUNTS, VIEWS
@@ -14,6 +15,7 @@ from hf_colearn.models.lora import base_model
 from hf_colearn.models.training_heads import decoder_teachers
 from hf_colearn.objectives.objective import CoLearningBatch, target_key
 from hf_colearn.teachers.collator import EpochClock, TargetCollator
+from hf_colearn.training.blank_batches import BLANK, blank, keep_statistics
 from hf_colearn.training.counts import step_counts
 from hf_colearn.training.task_checks import problem_of_task
 from hf_colearn.utils import distributed
@@ -37,11 +39,27 @@ class Batches:
         dataset = trainer.train_dataset if dataset is None else dataset
         ours = self._collator_of_tasks(dataset), trainer.args.id_column
         missing, keeps_ids = self._missing_labels(dataset), trainer.args.id_column in self._read_by_model
-        columns = {name for teacher in trainer.teachers.values() for name in teacher.columns}
+        columns = self._latent_columns
         if not with_targets or trainer.auxiliary_objective is None:
             return TargetCollator(*ours, missing_labels=missing, keeps_ids=keeps_ids, columns=columns)
         teachers = {target_key(name): teacher for name, teacher in trainer.teachers.items()}
         return TargetCollator(*ours, teachers, True, trainer.args.seed, self.clock.epoch, missing, keeps_ids, columns)
+
+    @property
+    def _latent_columns(self) -> set[str]:
+        return {name for teacher in self._trainer.teachers.values() for name in teacher.columns}
+
+    def with_null_latents(self, dataset: Any) -> Any:
+        """A data set that can be read in batches though a column of latents has null cells: `datasets` makes no arrays of such
+        a column, so it gives the cells as they are stored."""
+        columns = self._latent_columns
+        if not isinstance(dataset, Dataset) or dataset.format["type"] in (None, "arrow", "custom"):
+            return dataset
+        if not any(dataset.data.column(name).null_count for name in columns & set(dataset.column_names)):
+            return dataset
+        formatted = [name for name in dataset.format["columns"] if name not in columns]
+        kwargs = dataset.format["format_kwargs"]
+        return dataset.with_format(dataset.format["type"], columns=formatted, output_all_columns=True, **kwargs)
 
     def _collator_of_tasks(self, dataset: Any) -> Callable[[list[Any]], dict[str, Any]]:
         """The user's data collator, which of unpaired data leaves a batch the name of its task."""
@@ -93,7 +111,11 @@ class Batches:
         if STEP_COUNTS in batch:
             return batch
         step, index = batch.pop(_STEP, (None, 0))
-        return self.augmented(batch) if step is None else step.batch(index)
+        if step is None:
+            return self.augmented(batch)
+        if step.are_blank[index]:
+            keep_statistics(self._trainer.model)
+        return step.batch(index)
 
     def augmented(self, batch: dict[str, Any]) -> dict[str, Any]:
         """A batch on the device after the user's augmentation; itself where there is none."""
@@ -165,11 +187,17 @@ class _Step:
     def __init__(self, batches: Batches, raw: list[dict[str, Any]]):
         self._batches, self._raw = batches, raw
         self._prepared: list[dict[str, Any]] = []
+        self.are_blank = [batch.pop(BLANK, False) for batch in raw]  # nothing of them counts
 
     def batch(self, index: int) -> dict[str, Any]:
         if not self._prepared:
             trainer = self._batches._trainer
             augmented = [self._batches.augmented(trainer._prepare_input(batch)) for batch in self._raw]
+            problem = getattr(getattr(base_model(trainer.model), "config", None), "problem_type", None)
+            augmented = [
+                blank(batch, problem) if is_blank else batch
+                for batch, is_blank in zip(augmented, self.are_blank, strict=True)
+            ]
             counts = step_counts(trainer.model, augmented)
             self._raw, self._prepared = [], [{**batch, STEP_COUNTS: counts} for batch in augmented]
         return dict(self._prepared[index])  # what reads it takes entries out

@@ -1,76 +1,22 @@
-"""Training streams: each process reads its share, all end an epoch together, a resumed run goes on where it was."""
+"""Training streams: which share each process reads, and where a resumed run is in it."""
 
-import itertools
+import copy
 import os
-import weakref
-from collections.abc import Callable, Iterator
 from typing import Any
 
-from accelerate.data_loader import prepare_data_loader
-from accelerate.utils import find_batch_size
 from datasets import IterableDataset
 from datasets.distributed import split_dataset_by_node
-from torch.utils.data import DataLoader
 from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.utils import logging
 
 from hf_colearn.utils import distributed
-
-
-logger = logging.get_logger(__name__)
-
-
-class SynchronisedBatches:
-    """Takes batches of a stream for as long as every process has some, so that all end their epoch together.
-
-    A process whose share of the stream is longer would otherwise wait for ever for the gradients of the others. What was
-    read when the first one ran out is dropped, and so are batches that do not fill an accumulation, whose gradients
-    Trainer would otherwise carry into the next epoch.
-    """
-
-    def __init__(self):
-        self._ended: Any = lambda: None
-
-    def take(self, batches: Iterator, count: int, has_trained: bool = True) -> list:
-        """The next `count` batches, or none where the epoch is over; a collective.
-
-        Raises:
-            ValueError: If the run has made no step yet and the epoch is over: no other epoch would be longer.
-        """
-        if batches is self._ended():
-            return []
-        taken = list(itertools.islice(batches, count))
-        if distributed.integer_over_processes(len(taken), "min") == count:
-            return taken
-        if not has_trained:
-            least = distributed.integer_over_processes(len(taken), "min")
-            raise ValueError(
-                f"an epoch of the training stream has {least} batches{_on_each()}, and an optimizer step takes "
-                f"gradient_accumulation_steps={count}, so none would be made: accumulate less, make batches smaller, or "
-                "repeat the stream (`stream.repeat(n)`)."
-            )
-        self._ended = weakref.ref(batches)
-        dropped = distributed.integer_over_processes(sum(find_batch_size(batch) for batch in taken), "sum")
-        if dropped and distributed.rank() == 0:
-            logger.warning(
-                f"The stream's epoch ended with {dropped} samples read that were not used (samples not read yet are not "
-                f"counted): fewer than the {count} batches of a step were left{_on_each()}. Shards of equal size, as many "
-                "as processes or a multiple, lose least."
-            )
-        return []
-
-
-def _on_each() -> str:
-    processes = distributed.world_size()
-    return f" on one of {processes} processes, which stop together" if processes > 1 else ""
 
 
 def share_for(trainer: Any, dataset: Any, is_training: bool) -> IterableDataset | None:
     """The share of a trainer's stream that this process reads; None where Trainer's own data loader is right.
 
     A whole training stream is split here, unless accelerate is told how to hand it out (`accelerator_config`); one that
-    the user has split stays as it is. A collective.
+    the user has split stays as it is. A plain run of one process is Trainer's. A collective.
 
     Raises:
         ValueError: If the stream is split for other processes, or shuffled in another way on each.
@@ -88,7 +34,9 @@ def share_for(trainer: Any, dataset: Any, is_training: bool) -> IterableDataset 
         return None
     hands_out = bool(config.dispatch_batches) or config.split_batches
     with distributed.raise_on_all_ranks():
-        if split is None and (processes == 1 or hands_out or config.dispatch_batches is not None):
+        if split is None and (
+            hands_out or config.dispatch_batches is not None or (processes == 1 and trainer.is_plain)
+        ):
             return None
         if split is not None and (split.rank, split.world_size) != (rank, processes):
             raise ValueError(
@@ -107,7 +55,9 @@ def share_for(trainer: Any, dataset: Any, is_training: bool) -> IterableDataset 
                 f"process {rank} shuffles the stream in another order than the main process, so samples would be lost or "
                 "seen twice: give it a seed, `stream.shuffle(seed=0, buffer_size=...)`."
             )
-    return dataset if split is not None else split_dataset_by_node(dataset, rank, processes)
+    if split is not None or processes == 1:
+        return copy.copy(dataset)  # a state is loaded into it
+    return split_dataset_by_node(dataset, rank, processes)
 
 
 def _shuffles(examples: Any) -> list[str]:
@@ -117,24 +67,6 @@ def _shuffles(examples: Any) -> list[str]:
     generator = stage.get("generator")
     found = [] if generator is None else [str(generator.bit_generator.state)]
     return found + [state for one in inner for state in _shuffles(one)]
-
-
-def share_loader(share: IterableDataset, args: Any, batch_size: int, collator: Callable, accelerator: Any) -> Any:
-    """The data loader of this process's share; Trainer's own would split it again, or read it on the main process alone."""
-    # The fields that a DataLoader takes; not every version of transformers has all of them.
-    names = [
-        "num_workers",
-        "pin_memory",
-        "persistent_workers",
-        "prefetch_factor",
-        "multiprocessing_context",
-        "in_order",
-    ]
-    given = {name: vars(args)[f"dataloader_{name}"] for name in names if f"dataloader_{name}" in vars(args)}
-    loader = DataLoader(share, batch_size=batch_size, collate_fn=collator, **given)
-    alone = {"num_processes": 1, "process_index": 0, "dispatch_batches": False}
-    on_device = {"put_on_device": True, "non_blocking": accelerator.non_blocking}
-    return prepare_data_loader(loader, accelerator.device, **on_device, **alone)
 
 
 def position_in_stream(checkpoint: str, accumulation_steps: int) -> tuple[int, int]:

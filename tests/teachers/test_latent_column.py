@@ -22,6 +22,7 @@ from hf_colearn import (
     Teacher,
     TeacherBank,
 )
+from hf_colearn.teachers.encoded.manifest import Manifest
 from hf_colearn.teachers.stored_latents import stored_latents
 
 
@@ -180,6 +181,27 @@ def test_cells_that_do_not_fit_are_refused(column, sample, text):
 def test_bad_arguments_are_refused(arguments, text):
     with pytest.raises(ValueError, match=text):
         LatentColumn(**{"column": "t", "dim": 2, **arguments})
+
+
+def test_the_manifest_tells_what_the_column_is(tmp_path):
+    numbers = {
+        "rows": 4,
+        "paired": 3,
+        "distinct": 3,
+        "dim": 2,
+        "mean": np.array([1.0, 2.0]),
+        "std": np.array([2.0, 4.0]),
+    }
+    words = {"input_column": "text", "column": "t", "id_column": "sample_id", "keep": "all", "dtype": "int8"}
+    teacher = {"teacher": "a language model", "dtype": "float32", "pooling": "mean"}
+    manifest = Manifest(job="1234", teacher=teacher, source={}, shards=[], **numbers, **words)
+    (tmp_path / "manifest.json").write_text(manifest.as_json())
+
+    column = LatentColumn.of(str(tmp_path))
+    assert column.columns == ("t", "t_scale") and column.dim == 2
+    assert column.mean().tolist() == [1, 2] and column.std().tolist() == [2, 4]
+    assert column.fingerprint == "1234"
+    assert teacher.items() <= column.description.items()
 
 
 def test_a_column_that_is_shown_as_it_is_needs_no_ids():
