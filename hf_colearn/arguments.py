@@ -5,6 +5,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 from transformers import TrainingArguments
@@ -115,6 +116,9 @@ class CoLearningArguments(TrainingArguments):
     channels_last: bool = _option(False, "Images and weights with the channels innermost.")
 
     def __post_init__(self):
+        if self.deepspeed:
+            with extra("deepspeed", "`deepspeed=` needs the package deepspeed"):
+                import_module("deepspeed")
         super().__post_init__()
         self.check()
 

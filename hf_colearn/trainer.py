@@ -31,6 +31,7 @@ from hf_colearn.training import (
 )
 from hf_colearn.training.batches import Batches, decoder_inputs
 from hf_colearn.training.before_training import check_before_training
+from hf_colearn.training.deepspeed_checks import check_deepspeed
 from hf_colearn.training.gradient_cache import GradientCache, check_gradient_cache
 from hf_colearn.training.hooks import Hooks, own_callbacks, set_up
 from hf_colearn.training.sampler import own_sampler
@@ -140,6 +141,8 @@ class CoLearningTrainer(Trainer):
         argument_checks.arguments_fit(args, self.optimizer is not None, self.lr_scheduler is not None, self.sharded_by)
         if self.is_fsdp_enabled:
             sharding.check_shards(self)
+        if self.is_deepspeed_enabled:
+            check_deepspeed(self)
         self.alpha: Any = None  # where there are terms to weigh
         self.outer_dataset: Any = None  # the samples that a learned alpha is fitted to
         self.predicted_labels = 0  # of the training set, which a co-training has given: for record and card

@@ -1,0 +1,27 @@
+"""What of DeepSpeed the trainer works with: ZeRO up to stage 2, on GPUs or on gloo processes of a CPU."""
+
+from typing import Any
+
+from hf_colearn.utils import distributed
+
+
+def check_deepspeed(trainer: Any) -> None:
+    """Refuses what DeepSpeed would train otherwise than one process, when the trainer is built.
+
+    ZeRO (Rajbhandari et al., SC 2020) spreads the optimizer's states in stage 1, gradients too in stage 2, weights too in 3.
+
+    Raises:
+        ValueError: With ZeRO-3, and where transformers counts other processes than there are.
+    """
+    stage = trainer.accelerator.state.deepspeed_plugin.zero_stage
+    if stage == 3:
+        raise ValueError(
+            "DeepSpeed's stage=3 spreads weights, and objectives and training heads read them whole: shard weights by FSDP "
+            "(`fsdp=True`), or leave them whole by `zero_optimization: {stage: 2}`."
+        )
+    started, counted = distributed.world_size(), trainer.args.world_size
+    if counted != started:
+        raise ValueError(
+            f"{started} processes were started, and transformers counts {counted}, as there is no accelerator: every one "
+            "would read the same samples. Pass `use_cpu=True`, with which it counts processes of a CPU."
+        )
