@@ -30,7 +30,7 @@ def check_gradient_cache(trainer: Any) -> None:
         ValueError: If the trainer's arguments ask for gradient caching, and the model has batch normalisation, there is a
             balance method, weights are sharded, or several devices share a process.
     """
-    chunk, model = trainer.args.gradient_cache_chunk_size, trainer.model
+    chunk = trainer.args.gradient_cache_chunk_size
     if chunk is None:
         return
     given = f"gradient_cache_chunk_size={chunk}"
@@ -49,7 +49,7 @@ def check_gradient_cache(trainer: Any) -> None:
             f"{given} hands the losses outputs that lead to no weights, and {type(trainer.balance).__name__} balances the "
             "gradients of a whole batch: leave one of the two out."
         )
-    layers = [] if model is None else list(model.named_modules())
+    layers = trainer.model.named_modules()
     name = next((name for name, layer in layers if isinstance(layer, nn.modules.batchnorm._BatchNorm)), None)
     if name is not None:
         raise ValueError(
@@ -98,13 +98,14 @@ class GradientCache:
         return _CachedModel(model, self._trainer, self._calls)
 
 
-class _CachedModel:
+class _CachedModel(nn.Module):
     """Called as the model is."""
 
     def __init__(self, model: nn.Module, trainer: Any, calls: list["_ChunkedCall"]):
+        super().__init__()
         self._model, self._trainer, self._calls = model, trainer, calls
 
-    def __call__(self, **inputs: Any) -> Any:
+    def forward(self, **inputs: Any) -> Any:
         chunk = self._trainer.args.gradient_cache_chunk_size
         size = find_batch_size({name: value for name, value in inputs.items() if name != _COUNTS})
         if size is None or size <= chunk:
@@ -141,7 +142,9 @@ class _ChunkedCall:
         self._shares = self._shares_of_loss() if "loss" in self._names else []
         leaves = zip(*map(tree_leaves, found), strict=True)
         self._joined = [self._join(name, parts) for name, parts in zip(self._names, leaves, strict=True)]
-        self.outputs = tree_unflatten(self._joined, tree_structure(found[0]))
+        # Trainer scales a loss in place, as no leaf can be.
+        given = [x.clone() if name == "loss" else x for name, x in zip(self._names, self._joined, strict=True)]
+        self.outputs = tree_unflatten(given, tree_structure(found[0]))
 
     def _shares_of_loss(self) -> Sequence[torch.Tensor | float]:
         """What the chunks' losses are multiplied with before they are summed, `(K,)` of K chunks."""
