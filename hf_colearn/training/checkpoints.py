@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
-from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
+from transformers.trainer import OPTIMIZER_NAME, OPTIMIZER_NAME_BIN, SCHEDULER_NAME
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import (
     ADAPTER_SAFE_WEIGHTS_NAME,
@@ -158,13 +158,19 @@ def load_optimizer(trainer: Any, checkpoint: str) -> bool:
         return False
     if (folder / shards.OPTIMIZER_SHARDS).is_dir():
         shards.load_optimizer(model, optimizer, folder)
+    elif (folder / OPTIMIZER_NAME_BIN).is_file():  # of FSDP, gathered
+        shards.spread_optimizer(model, optimizer, _loaded(folder / OPTIMIZER_NAME_BIN))
     elif trainer.sharded_by == "FSDP" and (folder / OPTIMIZER_NAME).is_file():
-        state = torch.load(folder / OPTIMIZER_NAME, map_location="cpu", weights_only=True)
-        shards.spread_optimizer(model, optimizer, state, names_of_parameters(optimizer, model))
+        state = shards.by_name(_loaded(folder / OPTIMIZER_NAME), names_of_parameters(optimizer, model))
+        shards.spread_optimizer(model, optimizer, state)
     else:
         return False
-    trainer.lr_scheduler.load_state_dict(torch.load(folder / SCHEDULER_NAME, weights_only=True))
+    trainer.lr_scheduler.load_state_dict(_loaded(folder / SCHEDULER_NAME))
     return True
+
+
+def _loaded(path: Path) -> dict[str, Any]:
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def tell_of_other_processes(checkpoint: str, processes: int) -> None:

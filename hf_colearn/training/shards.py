@@ -69,28 +69,30 @@ def load_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, checkpoin
     set_optimizer_state_dict(model, optimizer, state)
 
 
-def spread_optimizer(
-    model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any], names: list[list[str]]
-) -> None:
-    """Gives the optimizer of a sharded model a whole state, as `optimizer.state_dict()` numbers its parameters.
+def spread_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Gives an optimizer a whole state by the names of its parameters, of which every process keeps its part."""
+    if not state["state"]:  # of SGD without momentum, which torch does not take
+        for group, saved in zip(optimizer.param_groups, state["param_groups"], strict=True):
+            group.update({name: value for name, value in saved.items() if name != "params"})
+        return
+    set_optimizer_state_dict(model, optimizer, state, options=_WHOLE)
+
+
+def by_name(state: Mapping[str, Any], names: list[list[str]]) -> dict[str, Any]:
+    """An optimizer's state by the names of its parameters, which `optimizer.state_dict()` numbers.
 
     Args:
-        model, optimizer: Of which every process holds a part.
         state (`dict`): Of an optimizer with the same groups of parameters.
-        names (`list[list[str]]`): Of the optimizer's parameters, group by group.
+        names (`list[list[str]]`): Of the parameters, group by group.
     """
-    flat = [name for of_group in names for name in of_group]
-    numbered = [number for group in state["param_groups"] for number in group["params"]]
-    if [len(group["params"]) for group in state["param_groups"]] != [len(of_group) for of_group in names]:
+    groups, flat = state["param_groups"], [name for of_group in names for name in of_group]
+    if [len(group["params"]) for group in groups] != [len(of_group) for of_group in names]:
         raise ValueError(
-            f"the checkpoint's optimizer has {len(numbered)} parameters in {len(state['param_groups'])} groups, and this one "
-            f"{len(flat)} in {len(names)}: resume with the model and the learning rates by layer of that run."
+            f"the checkpoint's optimizer has {sum(len(group['params']) for group in groups)} parameters in {len(groups)} groups, "
+            f"and this one {len(flat)} in {len(names)}: resume with the model, weight decay and layer_decay of that run."
         )
-    name_of = dict(zip(numbered, flat, strict=True))
-    by_name: Any = {
+    name_of = dict(zip((number for group in groups for number in group["params"]), flat, strict=True))
+    return {
         "state": {name_of[number]: values for number, values in state["state"].items()},
-        "param_groups": [
-            {**group, "params": of_group} for group, of_group in zip(state["param_groups"], names, strict=True)
-        ],
+        "param_groups": [{**group, "params": of_group} for group, of_group in zip(groups, names, strict=True)],
     }
-    set_optimizer_state_dict(model, optimizer, by_name, options=_WHOLE)
