@@ -17,6 +17,7 @@ from hf_colearn.alpha.schedules import ConstantAlpha, FittedAlpha, HeuristicAlph
 from hf_colearn.objectives.distances import LATENT_LOSSES, REDUCTIONS
 from hf_colearn.teachers.latent_scale import SCALINGS
 from hf_colearn.utils.checks import as_number, check_choice, check_integer, check_positive
+from hf_colearn.utils.extras import extra
 
 
 ALPHA_SCHEDULES = ("constant", "heuristic", "fitted", "learned")
