@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hf_colearn import _prepare
+from hf_colearn.teachers.encoded import command as encode_command
 from hf_colearn.utils.command_line import CommandParser
 from hf_colearn.utils.recipe_files import (
     TRAIN,
@@ -44,6 +45,8 @@ def make_parser() -> CommandParser:
         help="run it; all that follows, here or after --, are its options",
     )
     one.set_defaults(action=_recipe)
+
+    encode_command.add_to(commands)
 
     one = commands.add_parser("report", help="one page on whether co-learning worked, from finished runs")
     one.add_argument(

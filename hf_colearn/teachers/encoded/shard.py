@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from datasets.arrow_writer import ParquetWriter
+import pyarrow.parquet as pq
+from datasets.features.features import require_storage_embed
 
 from hf_colearn.teachers.encoded.manifest import METADATA_KEY, ShardRecord
 from hf_colearn.teachers.encoded.moments import Moments
@@ -22,7 +23,8 @@ from hf_colearn.teachers.inputs import digest
 from hf_colearn.teachers.stored_latents import restored_latents, stored_latents
 
 
-_BLOCK_ROWS = {"text": 10_000, "vision": 1_000, "audio": 500}  # read at once, by the teacher's modality
+# Rows that are read at once, and those of a row group, which `datasets` reads at once; of images and sounds fewer.
+_BLOCK_ROWS, _GROUP_ROWS, _MEDIA_BLOCK_ROWS, _MEDIA_GROUP_ROWS = 10_000, 1_000, 500, 100
 
 
 def encode_shard(encoder: FrozenEncoder, plan: EncodingPlan, shard: int, output: Output) -> ShardRecord:
@@ -51,24 +53,27 @@ def encode_shard(encoder: FrozenEncoder, plan: EncodingPlan, shard: int, output:
 def write_shard(encoder: FrozenEncoder, plan: EncodingPlan, shard: int, path: Path) -> ShardRecord:
     """Writes a shard's Parquet file. The bytes depend on the plan and the shard alone, on one kind of device.
 
-    Memory holds a block of rows (10,000 for texts, 1,000 for images, 500 for sounds) and the latents of the shard's distinct
-    inputs as they are stored: U (b D + 200) bytes, with b = 4, 2 or 1 bytes a number.
+    Memory holds a block of 10,000 rows (500, where a column has images or sounds) and the latents of the shard's distinct
+    inputs as they are stored: U (b D + 300) bytes, with b = 4, 2 or 1 bytes a number.
     """
     latents = _DistinctLatents(encoder, plan)
     moments, rows, paired = Moments.none(plan.dim), 0, 0
-    with open(path, "wb") as stream, ParquetWriter(stream=stream, features=plan.features) as writer:
-        writer.write_table(plan.features.arrow_schema.empty_table())  # a shard may have no rows
+    read = [name for name in plan.source.features if name in plan.features or name == plan.options.input_column]
+    is_media = any(require_storage_embed(plan.source.features[name]) for name in read)
+    sizes = (_MEDIA_BLOCK_ROWS, _MEDIA_GROUP_ROWS) if is_media else (_BLOCK_ROWS, _GROUP_ROWS)
+    written = {"use_content_defined_chunking": True, "write_page_index": True}
+    with pq.ParquetWriter(path, plan.features.arrow_schema, **written) as writer:
         with _naming(plan, shard):
-            for block in plan.source.blocks(shard, _BLOCK_ROWS[encoder.modality]):
+            for block in plan.source.blocks(shard, sizes[0], read):
                 cells = block[plan.options.input_column].to_pylist()
                 columns, of_block = latents.columns(cells, rows)
-                writer.write_table(_kept(block, plan, plan.source.first_id(shard) + rows, columns))
+                table = _kept(block, plan, plan.source.first_id(shard) + rows, columns)
+                writer.write_table(table, row_group_size=sizes[1])
                 moments, rows, paired = moments + of_block, rows + len(block), paired + of_block.number
         record = ShardRecord(shard, plan.job["job"], rows, paired, len(latents), moments)
         facts = {"source": plan.source.description, "dim": plan.dim, "dtype": plan.options.dtype}
         text = record.as_json(**facts, column=plan.options.latent_column)
-        writer.pa_writer.add_key_value_metadata({METADATA_KEY: text})
-        writer.finalize(close_stream=False)
+        writer.add_key_value_metadata({METADATA_KEY: text})
     return record
 
 
@@ -90,7 +95,8 @@ def _kept(block: pa.Table, plan: EncodingPlan, first_id: int, latents: dict[str,
     elif columns[id_column].null_count:
         raise ValueError(f"a row has no id in column '{id_column}': pass another `id_column`, which is made.")
     columns |= latents
-    return pa.table({name: columns[name] for name in plan.features})
+    schema = plan.features.arrow_schema
+    return pa.table([columns[name] for name in schema.names], schema=schema)
 
 
 class _DistinctLatents:

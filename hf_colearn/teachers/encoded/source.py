@@ -109,8 +109,8 @@ class Source:
             features = Features.from_arrow_schema(first.schema)
         return cls(stream, num_shards or data.num_shards, features, named)
 
-    def blocks(self, shard: int, rows: int) -> Iterator[pa.Table]:
-        """A shard's rows in their order, at most `rows` at once, with images and sounds as bytes.
+    def blocks(self, shard: int, rows: int, columns: list[str]) -> Iterator[pa.Table]:
+        """Some columns of a shard's rows in their order, at most `rows` at once, with images and sounds as bytes.
 
         Raises:
             ValueError: If the rows have other types than the first ones of the source.
@@ -120,12 +120,14 @@ class Source:
             blocks = (self.data[i : min(i + rows, end)] for i in range(start, end, rows))
         else:
             blocks = self.data.shard(self.num_shards, shard).iter(rows)
-        schema = self.features.arrow_schema
+        schema = Features({name: self.features[name] for name in columns}).arrow_schema
         for block in blocks:
+            block = block.select([name for name in columns if name in block.column_names])
             try:
-                yield embed_table_storage(table_cast(block, schema))
+                block = embed_table_storage(table_cast(block, schema))
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError, TypeError, ValueError) as error:
                 raise ValueError(f"its rows do not have the types of the first rows ({error})") from error
+            yield block
 
     def first_id(self, shard: int) -> int:
         """The id of a shard's first row, where the source has no ids; those of the others follow.
