@@ -141,8 +141,7 @@ class CoLearningTrainer(Trainer):
         argument_checks.arguments_fit(args, self.optimizer is not None, self.lr_scheduler is not None, self.sharded_by)
         if self.is_fsdp_enabled:
             sharding.check_shards(self)
-        if self.is_deepspeed_enabled:
-            check_deepspeed(self)
+        check_deepspeed(self)
         self.alpha: Any = None  # where there are terms to weigh
         self.outer_dataset: Any = None  # the samples that a learned alpha is fitted to
         self.predicted_labels = 0  # of the training set, which a co-training has given: for record and card

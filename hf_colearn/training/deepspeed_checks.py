@@ -11,8 +11,15 @@ def check_deepspeed(trainer: Any) -> None:
     ZeRO (Rajbhandari et al., SC 2020) spreads the optimizer's states in stage 1, gradients too in stage 2, weights too in 3.
 
     Raises:
-        ValueError: With ZeRO-3, and where transformers counts other processes than there are.
+        ValueError: With ZeRO-3, where accelerate would not use DeepSpeed, and where transformers counts other processes than
+            there are.
     """
+    if not trainer.is_deepspeed_enabled:
+        if trainer.args.deepspeed:
+            raise ValueError(
+                "accelerate leaves `deepspeed=` aside where ACCELERATE_USE_CPU is set: unset it, and pass `use_cpu=True`."
+            )
+        return
     stage = trainer.accelerator.state.deepspeed_plugin.zero_stage
     if stage == 3:
         raise ValueError(
