@@ -1,7 +1,7 @@
 """A frozen model that turns a batch of n inputs (T tokens or frames) into n latents of D dimensions."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import groupby
 from typing import Any
@@ -273,7 +273,9 @@ class FrozenEncoder:
             return image(item, position, self.background)
         return waveform(item, position, self.processor.sampling_rate)[0]
 
-    def batches(self, inputs: Sequence[Any], positions: Sequence[int], batch_size: int) -> list[list[int]]:
+    def batches(
+        self, inputs: Sequence[Any] | Mapping[int, Any], positions: Sequence[int], batch_size: int
+    ) -> list[list[int]]:
         """Splits the distinct inputs, numbered from 0, into batches of like length, the longest first.
 
         Where padding would leak into the latents, only inputs of the same length share a batch.

@@ -4,9 +4,13 @@ import argparse
 import os
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hf_colearn.utils.command_line import CommandParser, called_as, run_script
+
+
+if TYPE_CHECKING:
+    from hf_colearn.teachers.encoded.outputs import Output
 
 
 EPILOG = (
@@ -138,10 +142,8 @@ def _join_processes() -> None:
         PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=30))
 
 
-def _output(name: str, private: bool | None) -> Any:
+def _output(name: str, private: bool | None) -> "Output":
     """A folder, or a repository where the name is `owner/name` and neither it nor the owner is a folder here."""
-    from huggingface_hub import constants
-
     from hf_colearn.teachers.encoded.hub_output import HubOutput
     from hf_colearn.teachers.encoded.outputs import FolderOutput
 
@@ -157,4 +159,4 @@ def _output(name: str, private: bool | None) -> Any:
         if private:
             raise ValueError(f"--private is for a repository of the Hub, and '{name}' is a folder: leave it out.")
         return FolderOutput(name)
-    return HubOutput(repo_id, Path(constants.HF_HOME, "colearn", "encoded", repo_id.replace("/", "--")), private)
+    return HubOutput(repo_id, private=private)

@@ -176,8 +176,8 @@ class Manifest:
                 f"'{MANIFEST}' of '{folder_or_repo_id}' is not of this version (format {FORMAT}): encode the data anew, or "
                 "install the version of hf-colearn that has written it."
             )
-        moments = {name: np.array(values.pop(name), dtype=np.float64) for name in ("mean", "std")}
-        return cls(**values, **moments)
+        values |= {name: np.array(values[name], dtype=np.float64) for name in ("mean", "std")}
+        return cls(**values)
 
 
 def _fetched(repo_id: str, revision: str | None, token: str | None) -> Path:
