@@ -84,6 +84,9 @@ def add_to(commands: "argparse._SubParsersAction[CommandParser]") -> None:
         help="the processes of the run (default), or a Ray cluster: pip install 'hf-colearn[ray]'",
     )  # fmt: skip
     of_run.add_argument(
+        "--workers", type=int, metavar="N", help="of --engine ray; by default one a GPU of the cluster, or one a core"
+    )
+    of_run.add_argument(
         "--part",
         metavar="I/N",
         help="of N runs that share the shards, the one numbered I from 0; all shards by default",
@@ -126,7 +129,7 @@ def _encode(options: argparse.Namespace) -> None:
         max_length_s=options.max_length_s,
         modality=options.modality,
     )
-    found = encode_source(source, encoder, wanted, output, part, options.engine)
+    found = encode_source(source, encoder, wanted, output, part, options.engine, options.workers)
     if distributed.rank() == 0:
         facts = {"output": options.output, **summary(found, source.num_shards)}
         print(*(f"{name + ':':<10} {fact}" for name, fact in facts.items()), sep="\n")

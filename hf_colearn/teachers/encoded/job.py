@@ -79,6 +79,7 @@ def encode_dataset(
     batch_size: int = 64,
     num_shards: int | None = None,
     engine: str = "accelerate",
+    workers: int | None = None,
     show_progress: bool = True,
 ) -> Manifest:
     """Writes a data set with a teacher's latents in a column, one Parquet file a shard; what `hf-colearn encode` does.
@@ -95,6 +96,7 @@ def encode_dataset(
         keep, id_column, dtype, latent_column, batch_size: See [`~hf_colearn.teachers.encoded.plan.EncodingOptions`].
         engine (`str`, *optional*, defaults to `"accelerate"`): The processes of the run, or `"ray"`: a Ray cluster, where one
             is running, else this machine.
+        workers (`int`, *optional*): Of `engine="ray"`: processes; by default one a GPU of the cluster, or one a core.
         show_progress (`bool`, *optional*, defaults to `True`): Whether the main process draws a progress bar.
 
     Returns:
@@ -119,7 +121,9 @@ def encode_dataset(
         opened = Source.open(source, split, name, revision, num_shards)
         options.check(opened)
         place = FolderOutput(output) if isinstance(output, (str, os.PathLike)) else output
-    manifest = encode_source(opened, encoder, options, place, engine=engine, show_progress=show_progress).manifest
+    manifest = encode_source(
+        opened, encoder, options, place, engine=engine, workers=workers, show_progress=show_progress
+    ).manifest
     assert manifest is not None  # one part has all shards
     return manifest
 
@@ -131,12 +135,13 @@ def encode_source(
     output: Output,
     part: Part | None = None,
     engine: str = "accelerate",
+    workers: int | None = None,
     show_progress: bool = True,
 ) -> Encoded:
     """As [`encode_dataset`], of a part of the shards where several runs share them; the last run writes the manifest."""
     start, is_main = time.monotonic(), distributed.rank() == 0
     with distributed.raise_on_all_ranks():
-        check_choice("engine", engine, ENGINES)
+        _check_engine(engine, workers)
         plan = EncodingPlan.of(source, options, encoder)
         mine = (part or Part()).shards(source.num_shards)
     main_job = distributed.from_main_process(plan.job["job"])
@@ -152,7 +157,7 @@ def encode_source(
     done = distributed.from_main_process(done)
     todo = [shard for shard in mine if plan.file(shard) not in done]
     with distributed.raise_on_all_ranks():
-        _encode(encoder, plan, todo, output, engine, show_progress)
+        _encode(encoder, plan, todo, output, engine, workers, show_progress)
     manifest, missing = None, 0
     with distributed.raise_on_all_ranks():
         if is_main:
@@ -161,23 +166,32 @@ def encode_source(
     return Encoded(manifest, len(todo), len(mine) - len(todo), missing, time.monotonic() - start)
 
 
+def _check_engine(engine: str, workers: int | None) -> None:
+    check_choice("engine", engine, ENGINES)
+    if engine == "ray" and distributed.is_distributed():
+        raise ValueError(
+            f"engine='ray' starts its own processes, and this is one of {distributed.world_size()}: start one, or pass "
+            "engine='accelerate'."
+        )
+    if engine != "ray" and workers is not None:
+        raise ValueError(
+            f"workers={workers} is for engine='ray': start as many processes by `accelerate launch` or `torchrun` instead."
+        )
+
+
 def _encode(
     encoder: FrozenEncoder,
     plan: EncodingPlan,
     todo: Sequence[int],
     output: Output,
     engine: str,
+    workers: int | None,
     show_progress: bool,
 ) -> None:
     if engine == "ray":
-        if distributed.is_distributed():
-            raise ValueError(
-                f"engine='ray' starts its own processes, and this is one of {distributed.world_size()}: start one, or pass "
-                "engine='accelerate'."
-            )
         from hf_colearn.teachers.encoded.ray_engine import encode_on_ray
 
-        encode_on_ray(encoder, plan, output, todo)
+        encode_on_ray(encoder, plan, output, todo, workers, show_progress)
         return
     share = todo[distributed.rank() :: distributed.world_size()]
     is_shown = show_progress and distributed.rank() == 0 and bool(share)

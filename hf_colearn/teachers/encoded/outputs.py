@@ -1,7 +1,6 @@
 """Where an encoded data set is written: what an output is, and a folder."""
 
 import errno
-import hashlib
 import json
 import os
 import socket
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow.parquet as pq
+from huggingface_hub.utils.sha import sha_fileobj
 
 from hf_colearn.teachers.encoded.card import card
 from hf_colearn.teachers.encoded.manifest import CARD, JOB, MANIFEST, Manifest, ShardFile, ShardRecord
@@ -26,7 +26,12 @@ class Output(Protocol):
     """A place for the files of an encoded data set. It can be pickled; every process has its own copy.
 
     A shard is done when its file is there. Files have the names of [`EncodingPlan.file`].
+
+    Attributes:
+        shards_a_commit (`int`): How many shards of a process appear together.
     """
+
+    shards_a_commit: int
 
     def begin(self, job: Mapping[str, Any]) -> None:
         """Called by the main process before anything is encoded: refuses a place where another job's shards or anything
@@ -96,6 +101,8 @@ class FolderOutput:
         ValueError: If it is a file.
     """
 
+    shards_a_commit = 1
+
     def __init__(self, folder: str | os.PathLike):
         check_path("output", folder)
         self.folder = Path(folder)
@@ -147,7 +154,7 @@ class FolderOutput:
     def _file(self, path: Path) -> ShardFile:
         record = ShardRecord.from_footer(pq.read_metadata(path).metadata, str(path))
         with open(path, "rb") as file:
-            return ShardFile(record, path.name, path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+            return ShardFile(record, path.name, path.stat().st_size, sha_fileobj(file).hex())
 
     def finish(self, manifest: Manifest) -> None:
         with told(self.folder):
