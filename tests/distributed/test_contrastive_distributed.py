@@ -6,7 +6,19 @@ import pytest
 import torch
 
 import processes
-from scripts.align_two import CASES, SAMPLES, TwoTowers, gradients, hessian_products, of_pairs, presence, retrieval
+from mechanism_cases import assert_two_are_one
+from scripts.align_two import (
+    CACHED,
+    CASES,
+    SAMPLES,
+    TwoTowers,
+    cached,
+    gradients,
+    hessian_products,
+    of_pairs,
+    presence,
+    retrieval,
+)
 
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "align_two.py"
@@ -84,3 +96,10 @@ def test_modalities_find_each_other_in_an_evaluation_of_two_processes_as_in_one(
     alone = retrieval(4)
     assert alone["eval_image_to_audio_recall_at_1_by_chance"] == pytest.approx(1 / 7)  # no row fills up the last batch
     assert all(result["retrieval"] == pytest.approx(alone) for result in results)
+
+
+@pytest.mark.parametrize("name", CACHED)
+def test_chunks_of_two_processes_are_one_batch_of_one_and_reduce_gradients_once_a_step(results, name, tmp_path):
+    found = [result["cached"] for result in results]
+    assert_two_are_one(found, name, lambda: cached(name, tmp_path))
+    assert [of_process[name]["reductions"] for of_process in found] == [2, 2]

@@ -10,8 +10,11 @@ import hf_colearn  # noqa: F401  (before transformers: the torchaudio guard)
 
 import torch
 import torch.distributed as dist
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
+from transformers import TrainerCallback
 
+import mechanism_cases
 import tiny
 import tiny_modalities
 from hf_colearn import CoLearningTrainer, ModalityRetrieval
@@ -23,6 +26,10 @@ from hf_colearn.objectives.objective import CoLearningBatch
 
 KEYS = 90  # at a time, 45 of a process: a part of its 64, and the rest
 SAMPLES, CASES = 128, ("plain", "same class", "unequal masks", "a mask on one process", "direct", "distribution")
+
+
+# Of gradient caching: the samples of an optimizer step, its micro-batches, and how many samples a chunk has.
+CACHED = {"contrastive": (8, 1, 3), "contrastive, accumulated": (16, 2, 3), "captions": (8, 1, 2)}
 
 
 class TwoTowers(torch.nn.Module):
@@ -109,6 +116,40 @@ def retrieval(batch_size):
     return {name: value for name, value in run.evaluate().items() if "_to_" in name}
 
 
+class Reductions(TrainerCallback):
+    """Counts how often the gradients are reduced over the processes."""
+
+    def __init__(self):
+        self.count = 0
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == 0 and isinstance(self.trainer.model_wrapped, DistributedDataParallel):
+            self.trainer.model_wrapped.register_comm_hook(None, self._reduced)
+
+    def _reduced(self, _, bucket):
+        self.count += 1
+        return allreduce_hook(None, bucket)
+
+
+def cached(name, folder, processes=1, chunk=None):
+    """Two steps, by default without caching: the weights, the losses, and how often gradients were reduced."""
+    samples, accumulation, _ = CACHED[name]
+    case = mechanism_cases.Case(
+        lambda: tiny_modalities.model(learned_temperature=True),
+        lambda: ContrastiveAlignment("learned"),
+        data=mechanism_cases.modalities,
+    )
+    if name == "captions":
+        case = mechanism_cases.CASES["captions, concepts and dense matching"]
+    sizes = {"per_device_train_batch_size": samples // processes // accumulation, "gradient_cache_chunk_size": chunk}
+    sizes |= {"gradient_accumulation_steps": accumulation, "ddp_find_unused_parameters": False}
+    fit, reductions = mechanism_cases.Fit(case, folder, **sizes), Reductions()
+    reductions.trainer = fit.trainer
+    fit.trainer.add_callback(reductions)
+    fit.train()
+    return {"weights": fit.weights, "losses": fit.losses, "reductions": reductions.count}
+
+
 def main():
     dist.init_process_group("gloo")
     torch.manual_seed(0)
@@ -122,6 +163,7 @@ def main():
     result["pairs"] = {dtype: of_pairs(own, dtype) for dtype in (torch.float32, torch.float64)}
     result["hessian"] = hessian_products(TwoTowers(), own)
     result["retrieval"] = retrieval(2)
+    result["cached"] = {name: cached(name, "out", 2, chunk) for name, (_, _, chunk) in CACHED.items()}
     torch.save(result, f"result_{rank}.pt")
     dist.destroy_process_group()
 
