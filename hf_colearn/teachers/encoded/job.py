@@ -145,12 +145,13 @@ def encode_source(
         plan = EncodingPlan.of(source, options, encoder)
         mine = (part or Part()).shards(source.num_shards)
     main_job = distributed.from_main_process(plan.job["job"])
-    done: set[str] = set()
     with distributed.raise_on_all_ranks():
         if plan.job["job"] != main_job:
             raise ValueError(
                 "this process has another source, teacher or option than the main process: pass the same to all."
             )
+    done: set[str] = set()
+    with distributed.raise_on_all_ranks():
         if is_main:
             output.begin(plan.job)
             done = output.done()

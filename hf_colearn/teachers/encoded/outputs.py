@@ -110,12 +110,12 @@ class FolderOutput:
             raise ValueError(f"output='{folder}' is a file: pass a folder.")
 
     def begin(self, job: Mapping[str, Any]) -> None:
-        kept = self.folder / JOB
         with told(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            if kept.is_file():
-                check_same_job(json.loads(kept.read_text(encoding="utf-8")), job, str(self.folder))
-            elif there := sorted(path.name for path in self.folder.iterdir() if not path.name.startswith(".")):
+            there = sorted(path.name for path in self.folder.iterdir() if not path.name.startswith("."))
+            if JOB in there:
+                check_same_job(json.loads((self.folder / JOB).read_text(encoding="utf-8")), job, str(self.folder))
+            elif there:
                 raise ValueError(
                     f"the folder '{self.folder}' holds '{there[0]}', which is of no encoding: pass a folder of its own."
                 )

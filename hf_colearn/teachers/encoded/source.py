@@ -113,7 +113,7 @@ class Source:
         """Some columns of a shard's rows in their order, at most `rows` at once, with images and sounds as bytes.
 
         Raises:
-            ValueError: If the rows have other types than the first ones of the source.
+            ValueError: If rows cannot be read in the types of the source's first ones.
         """
         if isinstance(self.data, Dataset):
             start, end = (len(self.data) * i // self.num_shards for i in (shard, shard + 1))
@@ -121,13 +121,12 @@ class Source:
         else:
             blocks = self.data.shard(self.num_shards, shard).iter(rows)
         schema = Features({name: self.features[name] for name in columns}).arrow_schema
-        for block in blocks:
-            block = block.select([name for name in columns if name in block.column_names])
-            try:
-                block = embed_table_storage(table_cast(block, schema))
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError, TypeError, ValueError) as error:
-                raise ValueError(f"its rows do not have the types of the first rows ({error})") from error
-            yield block
+        try:
+            for block in blocks:
+                block = block.select([name for name in columns if name in block.column_names])
+                yield embed_table_storage(table_cast(block, schema))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, TypeError, ValueError) as error:
+            raise ValueError(f"its rows cannot be read in the types of the first rows ({error})") from error
 
     def first_id(self, shard: int) -> int:
         """The id of a shard's first row, where the source has no ids; those of the others follow.
