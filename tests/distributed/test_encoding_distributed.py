@@ -1,5 +1,5 @@
-"""A data set encoded by two processes: they take turns at the shards and write the bytes of one; a failure of one is told by both,
-and the other one encodes its shards.
+"""A data set encoded by two processes: they take turns at the shards and write the bytes of one; of a failure both tell, and
+the other process encodes its shards all the same.
 """
 
 from pathlib import Path
