@@ -18,6 +18,7 @@ from hf_colearn.objectives.distances import LATENT_LOSSES, REDUCTIONS
 from hf_colearn.teachers.latent_scale import SCALINGS
 from hf_colearn.utils.checks import as_number, check_choice, check_integer, check_positive
 from hf_colearn.utils.extras import extra
+from hf_colearn.utils.sharded import check_version
 
 
 ALPHA_SCHEDULES = ("constant", "heuristic", "fitted", "learned")
@@ -126,8 +127,10 @@ class CoLearningArguments(TrainingArguments):
     def _process_fsdp_args(self):
         # Checkpoints of FSDP2 are in shards, which any number of processes reads; weights alone are gathered in one file.
         plugin_args = super()._process_fsdp_args()
-        if plugin_args is not None and plugin_args["fsdp_version"] == 2 and not self.save_only_model:
-            plugin_args["state_dict_type"] = self.fsdp_config.get("state_dict_type", "SHARDED_STATE_DICT")
+        if plugin_args is not None:
+            check_version(plugin_args["fsdp_version"])
+            default = "FULL_STATE_DICT" if self.save_only_model else "SHARDED_STATE_DICT"
+            plugin_args["state_dict_type"] = self.fsdp_config.get("state_dict_type", default)
         return plugin_args
 
     def check(self) -> None:

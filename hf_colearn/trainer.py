@@ -37,7 +37,7 @@ from hf_colearn.training.hooks import Hooks, own_callbacks, set_up
 from hf_colearn.training.sampler import own_sampler
 from hf_colearn.training.share_loader import ShareLoader
 from hf_colearn.training.stream_batches import StreamBatches
-from hf_colearn.training.task_loss import evaluation_loss, heads_need_function, task_loss
+from hf_colearn.training.task_loss import evaluation_loss, heads_need_function, probes_are_whole, task_loss
 from hf_colearn.training.term_log import TermLog
 from hf_colearn.training.weight_average import RunAverage
 from hf_colearn.utils.sharded import whole_weights
@@ -141,6 +141,7 @@ class CoLearningTrainer(Trainer):
         argument_checks.arguments_fit(args, self.optimizer is not None, self.lr_scheduler is not None, self.sharded_by)
         if self.is_fsdp_enabled:
             sharding.check_shards(self)
+        probes_are_whole(self)
         check_deepspeed(self)
         self.alpha: Any = None  # where there are terms to weigh
         self.outer_dataset: Any = None  # the samples that a learned alpha is fitted to

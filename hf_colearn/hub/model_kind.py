@@ -49,6 +49,7 @@ _OURS: dict[type, str | None] = {
     CoLearningForMultimodalClassification: None,
 }
 _WITHOUT_PIPELINE = (None, "feature-classification", MANY_TASKS)
+CLASSES: dict[str, Any] = {cls.__name__: cls for cls in _OURS}
 OUR_CLASSES = {tag: cls.__name__ for cls, tag in _OURS.items()}
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from transformers.utils import logging
 
 from hf_colearn.utils import distributed
-from hf_colearn.utils.sharded import plain_class, reshard, sharded_modules
+from hf_colearn.utils.sharded import check_version, plain_class, reshard, sharded_modules
 
 
 logger = logging.get_logger(__name__)
@@ -42,12 +42,7 @@ def shard_on_cpu(trainer: Any) -> bool:
 
 def check_shards(trainer: Any) -> None:
     """Refuses what FSDP2 cannot shard, when the trainer is built."""
-    version = trainer.accelerator.state.fsdp_plugin.fsdp_version
-    if version != 2:
-        raise ValueError(
-            f"FSDP version {version} flattens weights, which averages, rates by layer and checkpoints need one by one: "
-            "leave `version` out of fsdp_config (of accelerate's configuration, `fsdp_version: 2`)."
-        )
+    check_version(trainer.accelerator.state.fsdp_plugin.fsdp_version)
     numbers = [] if trainer.model is None else [name for name, w in trainer.model.named_parameters() if w.ndim == 0]
     if numbers:
         raise ValueError(
@@ -103,10 +98,10 @@ def _embeddings_stay(model: nn.Module) -> bool:
     inputs, outputs = input_embedding(model), getattr(model, "get_output_embeddings", lambda: None)()
     if inputs is None:
         return True
-    of_embeddings = {
-        id(weight) for module in (inputs, outputs) if module is not None for weight in module.parameters()
-    }
-    others = (module for module in model.modules() if module is not inputs and module is not outputs)
+    embeddings = [module for module in (inputs, outputs) if module is not None]
+    parts = {part for module in embeddings for part in module.modules()}
+    of_embeddings = {id(weight) for module in embeddings for weight in module.parameters()}
+    others = (module for module in model.modules() if module not in parts)
     return any(id(weight) in of_embeddings for module in others for weight in module.parameters(recurse=False))
 
 

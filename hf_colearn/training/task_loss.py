@@ -65,6 +65,17 @@ def heads_need_function(trainer: Any) -> bool:
     return is_multimodal and own_function(trainer) is not None
 
 
+def probes_are_whole(trainer: Any) -> None:
+    """Refuses probes that learn by a function of the user's where their weights are sharded, as it calls them by itself."""
+    model: Any = base_model(trainer.model)
+    if trainer.sharded_by is not None and heads_need_function(trainer) and model.heads_are_probes:
+        raise ValueError(
+            "a loss function of your own reaches the heads of this model outside of its forward, where "
+            f"{trainer.sharded_by} shards their weights: set `modality_loss_weight` above 0, or train with plain data "
+            "parallelism."
+        )
+
+
 def loss_of_heads(
     trainer: Any, outputs: Any, labels: Any, count: torch.Tensor, mean_count: torch.Tensor | None = None
 ) -> torch.Tensor | float:
@@ -79,12 +90,7 @@ def loss_of_heads(
     model, function = base_model(trainer.model), own_function(trainer)
     if function is None or not heads_need_function(trainer) or not heads_learn(model):
         return 0.0
-    if model.heads_are_probes and trainer.sharded_by is not None:
-        raise ValueError(
-            "a loss function of your own reaches the heads of this model outside of its forward, where "
-            f"{trainer.sharded_by} shards their weights: set `modality_loss_weight` above 0, or train with plain data "
-            "parallelism."
-        )
+    probes_are_whole(trainer)
     mean_count = count if mean_count is None else mean_count
     losses_M = head_losses(model, outputs, labels, function, count[1:])
     shares_M = count[1:] / mean_count[1:].clamp(min=LEAST_COUNT)

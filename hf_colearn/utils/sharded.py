@@ -11,6 +11,15 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 
+def check_version(version: int) -> None:
+    """Refuses the FSDP of earlier versions of torch."""
+    if version != 2:
+        raise ValueError(
+            f"FSDP version {version} flattens weights, which averages, rates by layer and checkpoints need one by one: "
+            "leave `version` out of fsdp_config (of accelerate's configuration, `fsdp_version: 2`)."
+        )
+
+
 def sharded_modules(model: nn.Module) -> list[Any]:
     """The modules of a model whose weights FSDP2 gathers together."""
     return [module for module in model.modules() if isinstance(module, FSDPModule)]

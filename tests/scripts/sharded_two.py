@@ -1,7 +1,7 @@
 """Students that FSDP2 shards over the processes of a torchrun, case after case: `sharded_two.py FOLDER`.
 
-A checkpoint of one plain process is expected in FOLDER/alone, as `train("everything", FOLDER / "alone")` writes it. With a
-checkpoint as the second argument that alone is resumed.
+Checkpoints of one plain process are expected in FOLDER/alone, as `train(name, FOLDER / "alone")` writes them. With another
+folder as the second argument one process resumes from the checkpoints there.
 """
 
 import hf_colearn  # noqa: F401  (before transformers: the torchaudio guard)
@@ -24,7 +24,7 @@ from hf_colearn import Combined, ContrastiveAlignment, LatentMatching, with_samp
 from hf_colearn.models.lora import with_lora
 from hf_colearn.utils.distributed import destroy_process_group, world_size
 from hf_colearn.utils.sharded import sharded_modules
-from mechanism_cases import CASES, LATENT, SAMPLES, Case, Fit, bank, labels, numbered_modalities
+from mechanism_cases import CASES, LATENT, SAMPLES, Case, Fit, bank, labels, modalities, numbered_modalities
 
 
 TWO_LAYERS = tiny.vit()
@@ -80,17 +80,32 @@ OTHERS = {
     "label smoothing": (VISION, {"label_smoothing_factor": 0.1}),
     "a loss function": (of_images(lambda: student(TWO_LAYERS, **HEADS), compute_loss_func=weighted), {}),
     "channels last": (of_images(lambda: student(tiny.convnext(), **HEADS)), {"channels_last": True}),
-    "adapters": (of_images(lambda: with_lora(student(TWO_LAYERS, **HEADS), 2)), {}),
 }
 SAVED = {"ema_decay": 0.6, "eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 2}
 LAYERS = {"layer_decay": 0.7, "lr_step_epochs": 1, "lr_scheduler_type": "linear", "gradient_accumulation_steps": 2}
-RESUMED = {"everything": (VISION, {**ADAM, **SAVED, **LAYERS}), "aligned": (ALIGNED, {**ADAM, **SAVED})}
+RESUMED = {
+    "everything": (VISION, {**ADAM, **SAVED, **LAYERS}),
+    "aligned": (ALIGNED, {**ADAM, **SAVED}),
+    "a momentum encoder": (CASES["masked latents"], {**SAVED, "max_steps": 4, "eval_strategy": "no"}),
+    "adapters": (of_images(lambda: with_lora(student(TWO_LAYERS, **HEADS), 2)), {**SAVED, "max_steps": 4}),
+}
+REFUSED = {
+    "version 1": (VISION, {"fsdp_config": {"version": 1}}),
+    "probes": (
+        Case(
+            tiny_modalities.model,
+            ContrastiveAlignment,
+            data=lambda *rows: {**modalities(*rows), "compute_loss_func": weighted},
+        ),
+        {},
+    ),
+}
 
 
 def fit_of(name, folder, processes=1, is_sharded=True, **fields):
     """The run of a case, with steps of eight samples; sharded where it is of several processes, or asked for on one."""
     os.environ.pop("ACCELERATE_USE_FSDP", None)  # accelerate leaves it behind, and would shard every later run
-    case, own = {**{name: (case, {}) for name, case in CASES.items()}, **OTHERS, **RESUMED}[name]
+    case, own = {**{name: (case, {}) for name, case in CASES.items()}, **OTHERS, **RESUMED, **REFUSED}[name]
     own = {**({} if name in CASES else CLIPPED), **own, **fields}
     micro_batches = processes * own.get("gradient_accumulation_steps", 1)
     sizes = {"per_device_train_batch_size": 8 // micro_batches, "per_device_eval_batch_size": 4 // processes}
@@ -99,8 +114,20 @@ def fit_of(name, folder, processes=1, is_sharded=True, **fields):
     return fit
 
 
+def again(folder, processes):
+    """Evaluated before it was trained, trained twice, and predicted with."""
+    fit = fit_of("aligned", folder / "again", processes, processes > 1, save_strategy="no")
+    first = fit.trainer.evaluate()["eval_loss"]
+    found = outcome(fit), outcome(fit)
+    logits = torch.from_numpy(fit.trainer.predict(fit.trainer.eval_dataset).predictions[0])
+    return {**found[1], "losses": found[0]["losses"] + found[1]["losses"], "first": first, "logits": logits}
+
+
 def outcome(fit, resume=None):
     fit.train(resume)
+    if fit.trainer.args.save_strategy != "no" and resume is None:
+        fit.trainer.save_model(_internal_call=True)  # as a push to the Hub calls it, into the output folder
+        fit.trainer.create_model_card()
     logs = fit.trainer.state.log_history
     return {
         "weights": whole(fit.trainer.model),
@@ -112,6 +139,8 @@ def outcome(fit, resume=None):
 
 def train(name, folder, processes=1, is_sharded=None, resume=None, **fields):
     """What a case came to."""
+    if name == "again":
+        return again(folder, processes)
     is_sharded = processes > 1 if is_sharded is None else is_sharded
     fit = fit_of(name, Path(folder, name), processes, is_sharded, **fields)
     return outcome(fit, resume)
@@ -143,8 +172,12 @@ SOURCES = [f"{name} from {source}" for name in RESUMED for source in ("two shard
 
 if __name__ == "__main__":
     if len(sys.argv) == 2:
-        processes.write_cases([*CASES, *OTHERS, *RESUMED, *SOURCES], of_two)
+        processes.write_cases([*CASES, *OTHERS, *RESUMED, *REFUSED, *SOURCES, "again"], of_two)
     else:
-        folder, name, checkpoint = sys.argv[1:]
-        torch.save(train(name, folder, is_sharded=True, resume=checkpoint), Path(folder, f"{name}.pt"))
+        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
+        own, of_others = map(Path, sys.argv[1:])
+        found = {
+            name: train(name, own, is_sharded=True, resume=str(of_others / name / "checkpoint-2")) for name in RESUMED
+        }
+        torch.save(found, own / "result.pt")
         destroy_process_group()

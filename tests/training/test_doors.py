@@ -25,6 +25,7 @@ from hf_colearn import (
 )
 from hf_colearn.alpha.outer_loss import outer_loss
 from hf_colearn.experiments.scoring import scored_run
+from hf_colearn.training.task_loss import probes_are_whole
 from refusals import Refusals, assert_refused
 
 
@@ -304,9 +305,9 @@ def a_function_that_adds_the_heads_itself(folder):
 @case(ValueError, "FSDP shards their weights", "`modality_loss_weight` above 0")
 def a_function_for_probes_whose_weights_are_sharded(folder):
     run = trainer("multimodal", folder / "out", compute_loss_func=cross_entropy)
-    run.is_fsdp_enabled = True
+    run.is_fsdp_enabled = True  # and then asks as when it is built
     yield
-    run.compute_loss(run.model.train(), COLLATOR([senses()[i] for i in range(4)]))
+    probes_are_whole(run)
 
 
 def by_hand(model, data, loss):
