@@ -10,7 +10,12 @@ from accelerate.data_loader import DataLoaderShard
 from accelerate.utils import send_to_device
 from accelerate.utils.imports import is_torchdata_stateful_dataloader_available
 from datasets import IterableDataset
-from datasets.iterable_dataset import BufferShuffledExamplesIterable, MappedExamplesIterable
+from datasets.iterable_dataset import (
+    BufferShuffledExamplesIterable,
+    MappedExamplesIterable,
+    RandomlyCyclingMultiSourcesExamplesIterable,
+    VerticallyConcatenatedMultiSourcesExamplesIterable,
+)
 from torch.utils.data import DataLoader
 from transformers.utils import logging
 
@@ -20,6 +25,7 @@ from hf_colearn.utils.rng import preserve_rng_state
 
 logger = logging.get_logger(__name__)
 
+_JOINED = (RandomlyCyclingMultiSourcesExamplesIterable, VerticallyConcatenatedMultiSourcesExamplesIterable)
 STATE = "stream_state_{}.pt"  # in a checkpoint, by the process
 # The fields that a DataLoader takes; not every version of transformers has all of them.
 _OF_LOADERS = (
@@ -36,7 +42,7 @@ class ShareLoader(DataLoaderShard):
     """Batches of a share of a stream. Trainer's own loader would split it again, or read it on the main process alone.
 
     Its state is kept in checkpoints by torchdata's `StatefulDataLoader`, where that is installed and the stream can go on from
-    a state exactly: not with a shuffle buffer, whose content `datasets` does not keep.
+    a state exactly: not with a shuffle buffer, for example, whose content `datasets` does not keep.
 
     Args:
         share ([`datasets.IterableDataset`]): What this process reads; nothing else reads this object.
@@ -52,7 +58,9 @@ class ShareLoader(DataLoaderShard):
         given |= {"batch_size": batch_size, "collate_fn": collator}
         super().__init__(share, device=accelerator.device, _non_blocking=accelerator.non_blocking, **given)
         self._spare = DataLoader(copy.copy(share), batch_size=batch_size, collate_fn=collator)
-        self._rereads = _why_not(share)  # why a resumed run reads again what it has seen; None where it does not
+        self._rereads = _why_not(
+            share, self.num_workers
+        )  # why a resumed run reads again what it has seen; None where it does not
         if self._rereads is None:
             from torchdata.stateful_dataloader import StatefulDataLoader
 
@@ -102,24 +110,28 @@ def _path(folder: str) -> str:
     return os.path.join(folder, STATE.format(distributed.rank()))
 
 
-def _why_not(share: IterableDataset) -> str | None:
+def _why_not(share: IterableDataset, workers: int) -> str | None:
     """Why a stream cannot go on from a state; None where it can."""
     if not is_torchdata_stateful_dataloader_available():
         return "torchdata is not installed (pip install 'hf-colearn[streams]')"
-    for stage in _stages(share._ex_iterable):
-        if isinstance(stage, BufferShuffledExamplesIterable):
-            return "it has a shuffle buffer, whose content is in no state (shards change their order every epoch without one)"
-        if (
-            isinstance(stage, MappedExamplesIterable)
-            and stage.batched
-            and getattr(stage.formatting, "is_table", False)
-        ):
-            return "it maps batches of tables, and a state may lose one"
+    found = stages(share._ex_iterable)
+    if any(isinstance(stage, BufferShuffledExamplesIterable) for stage in found):
+        return (
+            "it has a shuffle buffer, whose content is in no state (shards change their order every epoch without one)"
+        )
+    if any(isinstance(stage, MappedExamplesIterable) and stage.batched and _is_table(stage) for stage in found):
+        return "it maps batches of tables, and a state may lose one"
+    if workers and any(isinstance(stage, _JOINED) for stage in found):  # datasets 5.2 restores others, or none
+        return "it joins streams, or mixes them at random, whose states are not restored in workers"
     return None
 
 
-def _stages(examples: Any) -> list[Any]:
-    """A stream's stages, and those that they read."""
+def _is_table(stage: MappedExamplesIterable) -> bool:
+    return stage.formatting is not None and stage.formatting.is_table
+
+
+def stages(examples: Any) -> list[Any]:
+    """A stream's stages, each before those that it reads."""
     stage = vars(examples)
     inner = [*stage.get("ex_iterables", []), *([stage["ex_iterable"]] if "ex_iterable" in stage else [])]
-    return [examples, *(one for each in inner for one in _stages(each))]
+    return [examples, *(one for each in inner for one in stages(each))]

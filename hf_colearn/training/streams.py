@@ -9,6 +9,7 @@ from datasets.distributed import split_dataset_by_node
 from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
+from hf_colearn.training.share_loader import stages
 from hf_colearn.utils import distributed
 
 
@@ -62,11 +63,8 @@ def share_for(trainer: Any, dataset: Any, is_training: bool) -> IterableDataset 
 
 def _shuffles(examples: Any) -> list[str]:
     """The states of the generators that a stream's stages shuffle with."""
-    stage = vars(examples)
-    inner = [*stage.get("ex_iterables", []), *([stage["ex_iterable"]] if "ex_iterable" in stage else [])]
-    generator = stage.get("generator")
-    found = [] if generator is None else [str(generator.bit_generator.state)]
-    return found + [state for one in inner for state in _shuffles(one)]
+    generators = [vars(stage).get("generator") for stage in stages(examples)]
+    return [str(generator.bit_generator.state) for generator in generators if generator is not None]
 
 
 def position_in_stream(checkpoint: str, accumulation_steps: int) -> tuple[int, int]:

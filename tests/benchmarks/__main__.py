@@ -8,7 +8,7 @@ from time import perf_counter
 
 import transformers
 
-from tests.benchmarks import alpha, analysis, bank, contrastive, encoding, loading, online, step, trunk
+from tests.benchmarks import alpha, analysis, bank, contrastive, encoding, loading, online, step, stream_latents, trunk
 from tests.benchmarks.report import machine, write_report
 
 
@@ -38,6 +38,7 @@ def main() -> None:
         "online": lambda: online.rows(args.quick),
         "encoding": lambda: encoding.rows(args.quick),
         "bank": lambda: bank.rows(args.quick),
+        "stream_latents": lambda: stream_latents.rows(args.quick),
         "contrastive": lambda: contrastive.rows(args.quick),
         "trunk": lambda: trunk.rows(args.quick),
         "alpha": lambda: alpha.rows(args.quick),

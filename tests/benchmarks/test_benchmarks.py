@@ -27,6 +27,8 @@ EXPECTED = {
     "resident memory added, private",
     "look-up / step, cold",
     "look-up / step, warm",
+    "step on a stream with latents / on the same without",
+    "what latents in a stream add, alone",
     "contrastive loss, chunked / direct, time",
     "contrastive loss, chunked / direct, memory",
     "contrastive loss, chunked - direct, loss and gradient",
