@@ -208,9 +208,8 @@ class _Fused(torch.autograd.Function):
                 block_CK = blocks.block(rows, columns, k_KD)
                 rows_B[rows] = torch.logaddexp(rows_B[rows], blocks.log_sum_exp(block_CK, 1))
                 columns_K = torch.logaddexp(columns_K, blocks.log_sum_exp(block_CK, 0))
-                positives = blocks.positives(block_CK, rows, columns)
-                first = max(rows.start, columns.start)
-                positives_B[first : first + len(positives)] = positives
+                first, end = max(rows.start, columns.start), min(rows.stop, columns.stop)
+                positives_B[first : max(first, end)] = blocks.positives(block_CK, rows, columns)
                 if rows.stop <= kept_rows:
                     kept[rows.start, columns.start] = block_CK
             all_columns.append(gather(columns_K).view(-1, len(k_KD)).logsumexp(0))
@@ -220,7 +219,7 @@ class _Fused(torch.autograd.Function):
         weight = _weight(mask_N, N)
 
         if needs_gradient:
-            dq_BD, dk_parts = torch.zeros_like(q_BD), []
+            dq_BD, dk_parts = torch.empty_like(q_BD), []
             for columns, columns_K in zip(blocks.columns, all_columns, strict=True):
                 k_KD = blocks.keys(columns) if len(blocks.columns) > 1 else k_KD
                 dk_KD = torch.zeros_like(k_KD)
@@ -229,7 +228,7 @@ class _Fused(torch.autograd.Function):
                     block_CK = blocks.block(rows, columns, k_KD) if waited is None else waited
                     slopes_CK = blocks.slopes(block_CK, rows_B[rows], columns_K)
                     blocks.positives(slopes_CK, rows, columns).sub_(2)
-                    dq_BD[rows].addmm_(slopes_CK, k_KD)
+                    dq_BD[rows].addmm_(slopes_CK, k_KD, beta=float(columns.start > 0))
                     dk_KD.addmm_(slopes_CK.T, q_BD[rows])
                 dk_parts.append(sum_to_owners(dk_KD))
             dk_BD = torch.cat(dk_parts) if len(dk_parts) > 1 else dk_parts[0]
