@@ -3,7 +3,6 @@
 Shapes: N inputs in the order given, U <= N distinct ones, D dimensions, B rows of a look-up.
 """
 
-import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
@@ -14,25 +13,24 @@ from typing import Any
 import numpy as np
 import torch
 import xxhash
-from datasets import Column, Dataset, concatenate_datasets
+from datasets import Column
 from huggingface_hub import constants
 
 from hf_colearn.teachers import bank_files, bank_hub, encoding, fingerprint
-from hf_colearn.teachers.bank_arguments import as_latents, check_encoding, stored_rows
+from hf_colearn.teachers.bank_arguments import as_latents, check_stored, stored_rows
 from hf_colearn.teachers.bank_base import BankBase
 from hf_colearn.teachers.bank_card import bank_card, without_folders
 from hf_colearn.teachers.bank_files import FORMAT
 from hf_colearn.teachers.bank_inputs import BankInputs, check_pairs, find_rows, keys_of
+from hf_colearn.teachers.bank_of_encoded import encoded_bank
+from hf_colearn.teachers.bank_writing import index_chunks, write_bank
 from hf_colearn.teachers.encoder import FrozenEncoder
-from hf_colearn.teachers.encoding import DESCRIPTION, INDEX, LATENTS
-from hf_colearn.teachers.latent_scale import first_zero, moments, standardization, unit_norm
-from hf_colearn.teachers.rows import StoredRows
+from hf_colearn.teachers.latent_scale import counts_of, first_zero, moments, standardization, unit_norm
+from hf_colearn.teachers.rows import CHUNK_BYTES, LatentRows, StoredColumn, StoredRows
+from hf_colearn.teachers.stored_latents import StoredLatents, stored_latents
 from hf_colearn.utils import distributed
 from hf_colearn.utils.checks import check_path
 from hf_colearn.utils.hub_names import check_repo_id
-
-
-_IN_MEMORY = 64 * 1024 * 1024  # bytes; a smaller bank is read whole
 
 
 def default_cache_dir() -> str:
@@ -43,10 +41,12 @@ def default_cache_dir() -> str:
 class TeacherBank(BankBase):
     """The latents of a frozen teacher, one row an input, stored on disk and read row by row (below 64 MB: read whole).
 
-    Made by [`TeacherBank.encode`], [`TeacherBank.from_latents`], [`TeacherBank.load`] or [`TeacherBank.from_hub`].
+    Made by [`TeacherBank.encode`], [`TeacherBank.from_latents`], [`TeacherBank.from_encoded`], [`TeacherBank.load`] or
+    [`TeacherBank.from_hub`].
 
     Attributes:
         dim (`int`): D, the latents' width.
+        dtype (`str`): What they are stored as: `"float32"`, `"float16"` or `"int8"`; read they are float32.
         num_distinct (`int`): U, how many different latents are stored; `len(bank)` is N.
         inputs (`list[str]` or `None`): The text of every row (a digest for images and audio); `None` where unknown.
         fingerprint (`str`): Of the inputs and everything about the teacher and the scaling that shapes the latents.
@@ -56,15 +56,14 @@ class TeacherBank(BankBase):
 
     def __init__(
         self,
-        rows: StoredRows | np.ndarray,
-        index: np.ndarray | None,
+        rows: LatentRows | np.ndarray,
+        index: np.ndarray | StoredColumn | None,
         description: dict[str, Any],
         distinct_inputs: Sequence[str] | None = None,
         scale: Callable[[np.ndarray], np.ndarray] | None = None,
     ):
-        if isinstance(rows, StoredRows) and math.prod(rows.shape) * 4 <= _IN_MEMORY:
-            rows = np.concatenate(list(rows.chunks()))
-        self._rows, self._index, self._distinct_inputs, self._scale = rows, index, distinct_inputs, scale
+        self._rows, self._index = bank_files.held_if_small(rows), index
+        self._distinct_inputs, self._scale = distinct_inputs, scale
         self.description = description
 
     # ---- making one ----
@@ -76,11 +75,13 @@ class TeacherBank(BankBase):
         cache_dir: str | os.PathLike | None = None,
         batch_size: int = 64,
         show_progress: bool = True,
+        dtype: str = "float32",
     ) -> "TeacherBank":
         """Encodes every distinct input once, or opens the bank that an earlier call has left in the cache.
 
         The cache entry is named after a fingerprint of all inputs and of the teacher (the content of its weights, pooling,
         dtype, preprocessing), so it is never stale. Of several processes each encodes its share, into one `cache_dir`.
+        Memory holds about 16 bytes an input.
 
         Args:
             encoder ([`FrozenEncoder`]): The teacher.
@@ -88,6 +89,8 @@ class TeacherBank(BankBase):
             cache_dir (`str`, *optional*): Where banks are cached; `HF_HOME/colearn/banks` by default.
             batch_size (`int`, *optional*, defaults to 64): Inputs a forward pass; the longest ones come first.
             show_progress (`bool`, *optional*, defaults to `True`): Whether to draw a progress bar.
+            dtype (`str`, *optional*, defaults to `"float32"`): What the latents are stored as: D numbers of `"float32"`,
+                `"float16"` or `"int8"` with a scale a row, that is 4 D, 2 D or D + 4 bytes.
 
         Returns:
             [`TeacherBank`]: With N rows, in the order of `inputs`.
@@ -105,24 +108,11 @@ class TeacherBank(BankBase):
         bank = TeacherBank.encode(teacher, [f"This is about class {i}." for i in range(1000)])
         ```
         """
-        with distributed.raise_on_all_ranks():
-            check_encoding(encoder, inputs, cache_dir, batch_size)
-            distinct = encoding.find_distinct(inputs, encoder.modality)
-            description = {"format": FORMAT, "inputs": distinct.fingerprint, **encoder.description()}
-            name = fingerprint.of_json(description)
-            folder = Path(cache_dir or default_cache_dir()) / name
-        main_name, is_cached = distributed.from_main_process((name, folder.exists()))
-        with distributed.raise_on_all_ranks():
-            if name != main_name:
-                raise ValueError(
-                    "this process has other inputs or another teacher than the main process: pass the same to all."
-                )
-        if not is_cached:
-            description |= {"fingerprint": name, "num_rows": len(inputs), "num_distinct": len(distinct.positions)}
-            encoding.encode_to_folder(encoder, inputs, distinct, description, folder, batch_size, show_progress)
+        cache = cache_dir or default_cache_dir()
+        folder = encoding.encoded_bank(encoder, inputs, cache, batch_size, show_progress, dtype)
         with distributed.raise_on_all_ranks():
             bank = cls.load(folder)
-            if bank.fingerprint != name:
+            if bank.fingerprint != folder.name:
                 raise ValueError(
                     f"'{folder}' says that it is the bank {bank.fingerprint}: the cache entry was put there by hand "
                     "or altered. Delete the folder, and the bank is encoded anew."
@@ -152,26 +142,56 @@ class TeacherBank(BankBase):
         return cls(array_ND, None, {**description, "fingerprint": name}, keys)
 
     @classmethod
+    def from_encoded(cls, folder: str | os.PathLike, cache_dir: str | os.PathLike | None = None) -> "TeacherBank":
+        """A bank of the data set that `hf-colearn encode` has written, whose row i is that of its i-th row, for pairings that
+        show other rows ([`Shuffled`]), or one bank for many runs.
+
+        Parquet has no random access, so the latents are copied once, as they are stored, into the cache. A row without one has
+        none here: whoever is shown it has no target (NaN), and `mean`, `std` and `scaled` leave it out.
+
+        Args:
+            folder (`str`): With the Parquet files and their `manifest.json`; one on the Hub is downloaded first.
+            cache_dir (`str`, *optional*): Where banks are cached; `HF_HOME/colearn/banks` by default.
+
+        Raises:
+            ValueError: If the folder is no finished encoding, or its files are not those of the manifest.
+            OSError: If the cache folder is not writable or the disk is full.
+
+        Example:
+
+        ```python
+        trainer = CoLearningTrainer(..., bank=TeacherBank.from_encoded("encoded"), pairing=Shuffled())
+        ```
+        """
+        check_path("folder", folder)
+        return cls.load(encoded_bank(Path(folder), Path(cache_dir or default_cache_dir())))
+
+    @classmethod
     def load(cls, folder: str | os.PathLike) -> "TeacherBank":
         """Opens a bank that [`save`] or [`encode`] has written; refuses one that is truncated or of another version."""
         check_path("folder", folder)
         description, index = bank_files.read(Path(folder))
-        latents = str(Path(folder) / LATENTS)
-        return cls(StoredRows([latents]), index, description, bank_files.inputs_of(Dataset.from_file(latents)))
+        latents = [str(Path(folder) / name) for name in bank_files.names_of_latents(description["files"])]
+        return cls(StoredRows(latents), index, description, bank_files.inputs_of(latents))
 
-    def save(self, folder: str | os.PathLike) -> None:
-        """Writes the bank for [`load`]: `latents.arrow`, `index.arrow` where inputs repeat, and `bank.json`."""
+    def save(self, folder: str | os.PathLike, dtype: str | None = None, rows_per_file: int | None = None) -> None:
+        """Writes the bank for [`load`]: `latents.arrow` or several such files, `index.arrow` where inputs repeat, `bank.json`.
+
+        Args:
+            folder (`str`): Where to; a bank that is there is replaced.
+            dtype (`str`, *optional*): What the latents are stored as, see [`encode`]; by default as they are now. Another one
+                has another fingerprint.
+            rows_per_file (`int`, *optional*): By default as many as make 4 GB.
+        """
         check_path("folder", folder)
+        check_stored(dtype := dtype or self.dtype, rows_per_file)
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         # Written apart first, since the bank may be open in this very folder.
         with TemporaryDirectory(dir=folder, suffix=encoding.PARTIAL) as partial:
-            description = self.description | {"format": FORMAT}
-            encoding.write_bank(Path(partial), self._chunks(), self._distinct_inputs, self._index, description)
-            (folder / DESCRIPTION).unlink(missing_ok=True)
-            for name in (LATENTS, INDEX, DESCRIPTION):
-                if (Path(partial) / name).exists():
-                    os.replace(Path(partial) / name, folder / name)
+            stored, description = self._stored_chunks(dtype), self._described_as(dtype)
+            write_bank(Path(partial), stored, self._distinct_inputs, self._index, description, rows_per_file)
+            bank_files.replace(folder, Path(partial))
 
     def scaled(self, how: str, rows: Sequence[int] | np.ndarray | None = None) -> "TeacherBank":
         """The same bank with scaled latents: scaled as they are read, so a bank on the disk stays there.
@@ -205,7 +225,7 @@ class TeacherBank(BankBase):
         scaling: dict[str, Any] = {"how": how}
         if how == "l2":
             if (zero := first_zero(self._chunks())) is not None:
-                row = zero if self._index is None else int((self._index == zero).argmax())
+                row = zero if self._index is None else int((np.asarray(self._index) == zero).argmax())
                 of = "" if self._distinct_inputs is None else f" ('{self._distinct_inputs[zero][:80]}')"
                 raise ValueError(
                     f"row {row} of the bank{of} is 0 in every dimension, so it has no direction: leave that input out, or "
@@ -251,11 +271,7 @@ class TeacherBank(BankBase):
                 self.save(folder)
                 written = TeacherBank.load(folder)
                 return written.push_to_hub(repo_id, private, token, source_datasets=source_datasets, **words)
-        if isinstance(self._rows, StoredRows):
-            latents = concatenate_datasets([Dataset.from_file(path) for path in self._rows.paths])
-        else:
-            latents = Dataset(encoding.latent_table(self._rows, self._distinct_inputs))
-        index = None if self._index is None else Dataset.from_dict({"row": self._index})
+        latents, index = bank_hub.as_datasets(self._rows, self._index, self._distinct_inputs)
         description = {**self.description, "format": FORMAT, "has_index": index is not None}
         if "teacher" in description:
             description["teacher"] = without_folders(description["teacher"])
@@ -267,14 +283,18 @@ class TeacherBank(BankBase):
     def from_hub(cls, repo_id: str, revision: str | None = None, token: str | None = None) -> "TeacherBank":
         """Opens a bank that [`push_to_hub`] has published; Parquet and JSON only, nothing is executed."""
         check_repo_id(repo_id)
-        description, latents, index = bank_hub.fetch(repo_id, revision, token)
-        rows = StoredRows([file["filename"] for file in latents.cache_files])
-        return cls(rows, index, description, bank_files.inputs_of(latents))
+        description, latents, parts = bank_hub.fetch(repo_id, revision, token)
+        index = bank_files.row_index(parts) if parts else None
+        return cls(StoredRows(latents), index, description, bank_files.inputs_of(latents))
 
     # ---- using it ----
     @property
     def dim(self) -> int:
         return self._rows.shape[1]
+
+    @property
+    def dtype(self) -> str:
+        return self._rows.dtype
 
     @property
     def num_distinct(self) -> int:
@@ -285,7 +305,7 @@ class TeacherBank(BankBase):
         if self._distinct_inputs is None:
             return None
         distinct = list(self._distinct_inputs)
-        return distinct if self._index is None else [distinct[row] for row in self._index]
+        return distinct if self._index is None else [distinct[row] for row in np.asarray(self._index)]
 
     @property
     def stored_inputs(self) -> BankInputs | None:
@@ -352,18 +372,29 @@ class TeacherBank(BankBase):
 
     @cached_property
     def _moments(self) -> tuple[torch.Tensor, torch.Tensor]:
-        counts_U = None if self._index is None else np.bincount(self._index).astype(np.float64)
+        counts_U = None if self._index is None else counts_of(index_chunks(self._index), self.num_distinct)
         mean_D, std_D = moments(self._chunks(), counts_U)
         return torch.from_numpy(mean_D).float(), torch.from_numpy(std_D).float()
 
     def _chunks(self) -> Iterable[np.ndarray]:
         """All distinct latents in the order in which they are stored, piece by piece."""
-        chunks = (
-            self._rows.chunks() if isinstance(self._rows, StoredRows) else self._pieces(np.arange(len(self._rows)))
-        )
-        return chunks if self._scale is None else map(self._scale, chunks)
+        return self._rows.chunks() if self._scale is None else map(self._scale, self._rows.chunks())
 
     def _pieces(self, stored: np.ndarray) -> Iterable[np.ndarray]:
         """Some of the stored rows, unscaled, piece by piece."""
-        size = max(1, encoding.CHUNK_BYTES // (self.dim * 4))
+        size = max(1, CHUNK_BYTES // (self.dim * 4))
         return (self._rows[stored[start : start + size]] for start in range(0, len(stored), size))
+
+    def _stored_chunks(self, dtype: str) -> Iterable[StoredLatents]:
+        """All distinct latents as they are to be stored; what is as it is stored now is not rounded twice."""
+        if dtype == self.dtype and self._scale is None:
+            return self._rows.stored_chunks()
+        return (stored_latents(chunk, dtype) for chunk in self._chunks())
+
+    def _described_as(self, dtype: str) -> dict[str, Any]:
+        """What is recorded of the bank when it is stored so, under another fingerprint where its latents are rounded anew."""
+        description = self.description | {"format": FORMAT}
+        if dtype == self.dtype and (self._scale is None or dtype == "float32"):
+            return description
+        name = fingerprint.of_json({"bank": self.fingerprint, "latent_dtype": dtype})
+        return description | {"latent_dtype": dtype, "fingerprint": name}

@@ -12,10 +12,11 @@ import torch
 from hf_colearn.data.sample_ids import NO_LABEL
 from hf_colearn.teachers.bank_inputs import check_inputs
 from hf_colearn.teachers.encoder import FrozenEncoder
-from hf_colearn.utils.checks import check_integer, check_path
+from hf_colearn.teachers.stored_latents import DTYPES
+from hf_colearn.utils.checks import check_choice, check_integer, check_path
 
 
-def check_encoding(encoder: Any, inputs: Any, cache_dir: Any, batch_size: Any) -> None:
+def check_encoding(encoder: Any, inputs: Any, cache_dir: Any, batch_size: Any, dtype: Any = "float32") -> None:
     """Refuses what cannot be encoded, or not so."""
     if not isinstance(encoder, FrozenEncoder):
         shown = f"the text '{encoder}'" if isinstance(encoder, str) else f"a {type(encoder).__name__}"
@@ -24,8 +25,16 @@ def check_encoding(encoder: Any, inputs: Any, cache_dir: Any, batch_size: Any) -
         )
     check_inputs(inputs)
     check_integer("batch_size", batch_size, least=1)
+    check_choice("dtype", dtype, DTYPES)
     if cache_dir is not None:
         check_path("cache_dir", cache_dir)
+
+
+def check_stored(dtype: Any, rows_per_file: Any) -> None:
+    """Refuses what latents cannot be stored as."""
+    check_choice("dtype", dtype, DTYPES)
+    if rows_per_file is not None:
+        check_integer("rows_per_file", rows_per_file, least=1)
 
 
 def as_latents(latents: Any) -> np.ndarray:

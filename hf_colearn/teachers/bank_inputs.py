@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from datasets import Column, Dataset
 
 from hf_colearn.teachers.inputs import digest
+from hf_colearn.teachers.rows import StoredColumn
 
 
 NOWHERE = -1  # the row of an input that the bank does not hold
@@ -41,11 +42,12 @@ class BankInputs:
 
     Args:
         distinct (`Sequence[str]`): The U keys.
-        index (`np.ndarray` of shape `(N,)`, *optional*): Which of them each row has; all by itself by default.
+        index (`np.ndarray` or [`StoredColumn`] of shape `(N,)`, *optional*): Which of them each row has; row i the
+            i-th by default.
         modality (`str`, *optional*): The teacher's: `"text"`, `"vision"` or `"audio"`.
     """
 
-    def __init__(self, distinct: Sequence[str], index: np.ndarray | None, modality: str | None):
+    def __init__(self, distinct: Sequence[str], index: np.ndarray | StoredColumn | None, modality: str | None):
         self._distinct, self._index, self.modality = distinct, index, modality
 
     @cached_property
@@ -67,7 +69,7 @@ class BankInputs:
         stored_B = found.to_numpy(zero_copy_only=False).astype(np.int64)
         if self._index is None:
             return stored_B
-        first_U = np.unique(self._index, return_index=True)[1]
+        first_U = np.unique(np.asarray(self._index), return_index=True)[1]
         return np.where(stored_B == NOWHERE, NOWHERE, first_U[stored_B])
 
     def at(self, rows: np.ndarray) -> list[str]:

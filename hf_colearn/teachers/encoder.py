@@ -1,9 +1,9 @@
 """A frozen model that turns a batch of n inputs (T tokens or frames) into n latents of D dimensions."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from itertools import groupby
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from hf_colearn.models.short_clips import fill_first_frame, takes_waveforms
 from hf_colearn.teachers import fingerprint
 from hf_colearn.teachers.audio_window import with_window
 from hf_colearn.teachers.inputs import image, text, waveform
+from hf_colearn.teachers.length_batches import LengthBatches
 from hf_colearn.utils import distributed
 
 
@@ -274,32 +275,30 @@ class FrozenEncoder:
         return waveform(item, position, self.processor.sampling_rate)[0]
 
     def batches(
-        self, inputs: Sequence[Any] | Mapping[int, Any], positions: Sequence[int], batch_size: int
-    ) -> list[list[int]]:
+        self, inputs: Sequence[Any] | Mapping[int, Any], positions: Sequence[int] | np.ndarray, batch_size: int
+    ) -> LengthBatches:
         """Splits the distinct inputs, numbered from 0, into batches of like length, the longest first.
 
         Where padding would leak into the latents, only inputs of the same length share a batch.
         """
-        lengths = [0] * len(positions)
+        lengths: Iterable[int] = repeat(0, len(positions))
         if self.modality != "vision":
-            lengths = [len(self._read(inputs[position], position)) for position in positions]
+            lengths = (len(self._read(inputs[position], position)) for position in map(int, positions))
         if self.modality == "audio" and self._window_s is not None:
-            self._tell_cut(lengths, positions)
-            lengths = [min(length, round(self._window_s * self.processor.sampling_rate)) for length in lengths]
-        rows = sorted(range(len(positions)), key=lambda row: -lengths[row])
-        groups = [list(group) for _, group in groupby(rows, lengths.__getitem__)] if self._padding_leaks else [rows]
-        return [group[i : i + batch_size] for group in groups for i in range(0, len(group), batch_size)]
+            samples = np.fromiter(lengths, np.int32, len(positions))
+            self._tell_cut(samples, positions)
+            lengths = np.minimum(samples, round(self._window_s * self.processor.sampling_rate)).tolist()
+        return LengthBatches(lengths, len(positions), batch_size, self._padding_leaks)
 
-    def _tell_cut(self, lengths: Sequence[int], positions: Sequence[int]) -> None:
+    def _tell_cut(self, lengths: Sequence[int] | np.ndarray, positions: Sequence[int] | np.ndarray) -> None:
         """Says how many clips of these lengths, in samples, are longer than the window, and which is the first."""
-        rate = self.processor.sampling_rate
-        seconds = {position: length / rate for position, length in zip(positions, lengths, strict=True)}
-        longer = [position for position in seconds if seconds[position] > self._window_s]
-        if longer and distributed.rank() == 0:
+        seconds = np.asarray(lengths) / self.processor.sampling_rate
+        longer = np.flatnonzero(seconds > self._window_s)
+        if len(longer) and distributed.rank() == 0:
             self._told_cut = True
             logger.warning(
                 f"{len(longer)} of {len(seconds)} clips are longer than the {self._window_s:g} s that the teacher hears, and "
-                f"lose their ends; the first is teacher input {longer[0]} with {seconds[longer[0]]:.4g} s."
+                f"lose their ends; the first is teacher input {positions[longer[0]]} with {seconds[longer[0]]:.4g} s."
             )
 
     def check_deterministic(self, item: Any, position: int = 0) -> None:

@@ -1,37 +1,36 @@
 """Encoding U distinct of N inputs once, across processes, into a folder that appears whole or not at all."""
 
 import errno
-import json
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
-import xxhash
-from datasets import Audio, Column, Dataset, Features, List, Value
-from datasets.arrow_writer import ArrowWriter
+from datasets import Audio, Column, Dataset
 from tqdm.auto import tqdm
 
 from hf_colearn.data.columns import as_stored
+from hf_colearn.teachers import fingerprint
+from hf_colearn.teachers.bank_arguments import check_encoding
+from hf_colearn.teachers.bank_files import FORMAT, described_dtype
+from hf_colearn.teachers.bank_writing import DESCRIPTION, write_bank
+from hf_colearn.teachers.distinct import IN_MEMORY, Distinct, find_distinct
 from hf_colearn.teachers.encoder import FrozenEncoder
 from hf_colearn.teachers.inputs import digest
+from hf_colearn.teachers.rows import CHUNK_BYTES
+from hf_colearn.teachers.stored_latents import StoredLatents, stored_latents
 from hf_colearn.utils import distributed
 
 
-LATENTS, INDEX, DESCRIPTION = "latents.arrow", "index.arrow", "bank.json"
-_RAW = "latents.f32"  # [U, D] while encoding, rows in any order; gone afterwards
+_RAW = "latents.raw"  # U records while encoding, written in any order; gone afterwards
 _FAILED = "failed"  # beside it, once a process has failed, so that the others stop at their next batch
 PARTIAL, _ABANDONED_S = ".partial", 24 * 3600
-CHUNK_BYTES = 8 * 1024 * 1024
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FOLDER_ERRORS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT, errno.EEXIST}
 
@@ -43,32 +42,39 @@ def _as_stored(inputs: Sequence[Any]) -> Sequence[Any]:
     return inputs
 
 
-@dataclass
-class Distinct:
-    """The distinct ones among N inputs: where each first stands, and which of them every input is."""
-
-    positions: list[int]  # [U] into the inputs
-    digests: list[bytes]  # [U]
-    index: np.ndarray  # [N] int64 into the U
-    fingerprint: str
+def distinct_of(encoder: FrozenEncoder, inputs: Sequence[Any], cache: Path | None = None) -> Distinct:
+    """The distinct ones of a teacher's inputs, each of which is read once; files of many are in the folder `cache`."""
+    if cache is not None and len(inputs) > IN_MEMORY:
+        with plain_disk_errors(cache / "bank"):
+            cache.mkdir(parents=True, exist_ok=True)
+    return find_distinct(_as_stored(inputs), encoder.modality, cache)
 
 
-def find_distinct(inputs: Sequence[Any], modality: str = "text") -> Distinct:
-    """Reads every input once and finds the distinct ones by their digests; `modality` is the teacher's."""
-    if isinstance(inputs, str):
-        raise ValueError(f"inputs='{inputs}' is a single text: pass a list of inputs.")
-    known: dict[bytes, int] = {}
-    inputs = _as_stored(inputs)
-    numbers = (known.setdefault(digest(item, position, modality), len(known)) for position, item in enumerate(inputs))
-    index = np.fromiter(numbers, np.int64, len(inputs))
-    if not known:
-        raise ValueError(
-            "there are no inputs to encode: the list is empty. Pass at least one text, image or waveform."
-        )
-    fingerprint = xxhash.xxh3_128(b"".join(known))
-    fingerprint.update(index.data)
-    positions = np.unique(index, return_index=True)[1].tolist()
-    return Distinct(positions, list(known), index, fingerprint.hexdigest())
+def encoded_bank(
+    encoder: FrozenEncoder,
+    inputs: Sequence[Any],
+    cache_dir: str | os.PathLike,
+    batch_size: int,
+    show_progress: bool,
+    dtype: str,
+) -> Path:
+    """The folder of a bank in the cache, encoded where it is not there; see [`TeacherBank.encode`]."""
+    with distributed.raise_on_all_ranks():
+        check_encoding(encoder, inputs, cache_dir, batch_size, dtype)
+        distinct = distinct_of(encoder, inputs, Path(cache_dir))
+        facts = {"format": FORMAT, "inputs": distinct.fingerprint, **encoder.description(), **described_dtype(dtype)}
+        folder = Path(cache_dir) / fingerprint.of_json(facts)
+    main_name, is_cached = distributed.from_main_process((folder.name, folder.exists()))
+    with distributed.raise_on_all_ranks():
+        if folder.name != main_name:
+            raise ValueError(
+                "this process has other inputs or another teacher than the main process: pass the same to all."
+            )
+    if not is_cached:
+        numbers = {"num_rows": len(inputs), "num_distinct": len(distinct.positions)}
+        description = {**facts, "fingerprint": folder.name, **numbers}
+        encode_to_folder(encoder, inputs, distinct, description, folder, batch_size, show_progress, dtype)
+    return folder
 
 
 def encode_to_folder(
@@ -79,17 +85,18 @@ def encode_to_folder(
     folder: Path,
     batch_size: int,
     show_progress: bool,
+    dtype: str,
 ) -> None:
     """Encodes this process's share and, on the main process, writes the folder; all processes leave together."""
     partial = folder.with_name(distributed.from_main_process(f"{folder.name}.{uuid.uuid4().hex}{PARTIAL}"))
     is_main = distributed.rank() == 0
     inputs = _as_stored(inputs)
-    raw = partial / _RAW
+    raw = RawLatents(partial / _RAW, dtype, encoder.dim)
     try:
         with distributed.raise_on_all_ranks():
             if is_main:
                 _sweep(folder.parent)
-                _prepare(partial, raw, rows=len(distinct.positions), dim=encoder.dim)
+                _prepare(partial, raw, rows=len(distinct.positions))
         with distributed.raise_on_all_ranks():
             try:
                 _encode_share(encoder, inputs, distinct, raw, batch_size, show_progress and is_main)
@@ -99,13 +106,10 @@ def encode_to_folder(
                 raise
         with distributed.raise_on_all_ranks():
             if is_main:
-                names = [key.hex() for key in distinct.digests]
-                if encoder.modality == "text":
-                    names = [inputs[position] for position in distinct.positions]
                 index = None if len(distinct.positions) == len(inputs) else distinct.index
-                with _plain_disk_errors(partial):
-                    write_bank(partial, _raw_chunks(raw, encoder.dim), names, index, description)
-                    raw.unlink()
+                with plain_disk_errors(partial):
+                    write_bank(partial, raw.chunks(), _Keys(encoder, inputs, distinct), index, description)
+                    raw.path.unlink()
                     publish(partial, folder)
     finally:
         if is_main:
@@ -120,22 +124,69 @@ def _sweep(cache: Path) -> None:
                 shutil.rmtree(partial, ignore_errors=True)
 
 
-def _prepare(partial: Path, raw: Path, rows: int, dim: int) -> None:
+def _prepare(partial: Path, raw: "RawLatents", rows: int) -> None:
     """Makes the folder and reserves the disk space, so that a full disk shows before an hour of encoding."""
-    with _plain_disk_errors(partial):
+    needed = rows * raw.record.itemsize
+    with plain_disk_errors(partial):
         partial.mkdir(parents=True)
-        with open(raw, "wb") as file:
+        with open(raw.path, "wb") as file:
             if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, rows * dim * 4)
+                os.posix_fallocate(file.fileno(), 0, needed)
             else:
-                file.truncate(rows * dim * 4)
-        free, needed = shutil.disk_usage(partial).free, rows * dim * 4
+                file.truncate(needed)
+        free = shutil.disk_usage(partial).free
         if free < needed:
             raise OSError(errno.ENOSPC, f"{needed} more bytes are needed to finish the bank, {free} are free")
 
 
+class RawLatents:
+    """The file of U latents while they are encoded, a record each, written in any order and read in theirs.
+
+    Args:
+        path (`Path`): Where it is.
+        dtype (`str`): As what the numbers are stored; of int8 with a scale.
+        dim (`int`): D.
+    """
+
+    def __init__(self, path: Path, dtype: str, dim: int):
+        self.path, self.dtype = path, dtype
+        self.record = np.dtype([("values", dtype, dim), *([("scale", np.float32)] if dtype == "int8" else [])])
+
+    def write(self, rows: Sequence[int], latents_BD: np.ndarray, positions: Sequence[int]) -> None:
+        """Writes the latents of rows; an error names one by its input's position."""
+        values_BD, scales_B = stored_latents(latents_BD, self.dtype, positions)
+        records_B = np.empty(len(rows), self.record)
+        records_B["values"] = values_BD
+        if scales_B is not None:
+            records_B["scale"] = scales_B
+        with plain_disk_errors(self.path.parent), open(self.path, "r+b") as file:
+            for row, record in zip(rows, records_B, strict=True):
+                file.seek(row * self.record.itemsize)
+                file.write(record.tobytes())
+
+    def chunks(self) -> Iterator[StoredLatents]:
+        """All of them, piece by piece."""
+        size = max(1, CHUNK_BYTES // self.record.itemsize)
+        with open(self.path, "rb") as file:
+            while len(records := np.fromfile(file, dtype=self.record, count=size)):
+                yield records["values"], records["scale"] if self.dtype == "int8" else None
+
+
+class _Keys:
+    """The keys of the distinct inputs by slice: texts themselves, of images and waveforms digests in hexadecimal."""
+
+    def __init__(self, encoder: FrozenEncoder, inputs: Sequence[Any], distinct: Distinct):
+        self._is_text, self._inputs, self._distinct = encoder.modality == "text", inputs, distinct
+
+    def __getitem__(self, rows: slice) -> list[str]:
+        positions = map(int, self._distinct.positions[rows])
+        if self._is_text:
+            return [self._inputs[position] for position in positions]
+        return [self._distinct.digests[position].hex() for position in positions]
+
+
 @contextmanager
-def _plain_disk_errors(folder: Path):
+def plain_disk_errors(folder: Path):
     try:
         yield
     except OSError as error:
@@ -155,23 +206,25 @@ def _plain_disk_errors(folder: Path):
 
 
 def _encode_share(
-    encoder: FrozenEncoder, inputs: Sequence[Any], distinct: Distinct, raw: Path, batch_size: int, show_progress: bool
+    encoder: FrozenEncoder,
+    inputs: Sequence[Any],
+    distinct: Distinct,
+    raw: RawLatents,
+    batch_size: int,
+    show_progress: bool,
 ) -> None:
     batches = encoder.batches(inputs, distinct.positions, batch_size)
-    share = batches[distributed.rank() :: distributed.world_size()]
+    share = range(distributed.rank(), len(batches), distributed.world_size())
     if share:
-        position = distinct.positions[share[0][0]]
+        position = int(distinct.positions[batches[share[0]][0]])
         encoder.check_deterministic(inputs[position], position)
-    bar = tqdm(total=sum(map(len, share)), desc="Encoding teacher latents", unit="input", disable=not show_progress)
+    bar = tqdm(total=len(distinct.positions), desc="Encoding teacher latents", unit="input", disable=not show_progress)
     with bar:
-        for rows in share:
-            if raw.with_name(_FAILED).exists():
+        for number in share:
+            if raw.path.with_name(_FAILED).exists():
                 return  # the process that failed says why
-            latents_BD = _encode_batch(encoder, inputs, distinct, rows)
-            with _plain_disk_errors(raw.parent), open(raw, "r+b") as file:
-                for row, latent_D in zip(rows, latents_BD.numpy(), strict=True):
-                    file.seek(row * latent_D.nbytes)
-                    file.write(latent_D.tobytes())
+            rows = batches[number]
+            raw.write(rows, *_encode_batch(encoder, inputs, distinct, rows))
             bar.update(len(rows))
 
 
@@ -181,7 +234,8 @@ def encode_frames(
     """The frames of every distinct input, `(T, D)` each, on this process and in memory."""
     inputs = _as_stored(inputs)
     batches = encoder.batches(inputs, distinct.positions, batch_size)
-    encoder.check_deterministic(inputs[distinct.positions[0]], distinct.positions[0])
+    first = int(distinct.positions[0])
+    encoder.check_deterministic(inputs[first], first)
     frames: dict[int, np.ndarray] = {}
     for rows in tqdm(batches, desc="Encoding teacher frames", unit="batch", disable=len(batches) < 2):
         batch, positions = _read_batch(encoder, inputs, distinct, rows)
@@ -191,22 +245,24 @@ def encode_frames(
     return [frames[row] for row in range(len(frames))]
 
 
-def _encode_batch(encoder: FrozenEncoder, inputs: Sequence[Any], distinct: Distinct, rows: list[int]) -> torch.Tensor:
-    """The latents of some of the distinct inputs, `(len(rows), D)`, refused where they would not be exact."""
+def _encode_batch(
+    encoder: FrozenEncoder, inputs: Sequence[Any], distinct: Distinct, rows: list[int]
+) -> tuple[np.ndarray, list[int]]:
+    """The latents of some of the distinct inputs, `(len(rows), D)`, and these' positions; refused where not exact."""
     batch, positions = _read_batch(encoder, inputs, distinct, rows)
     latents_BD = encoder.encode(batch, positions)
     check_finite(torch.isfinite(latents_BD).all(dim=1), batch, positions)
-    return latents_BD
+    return latents_BD.numpy(), positions
 
 
 def _read_batch(
     encoder: FrozenEncoder, inputs: Sequence[Any], distinct: Distinct, rows: list[int]
 ) -> tuple[list[Any], list[int]]:
     """Some of the distinct inputs and their positions; refuses what is another one than at the first reading."""
-    positions = [distinct.positions[row] for row in rows]
+    positions = [int(distinct.positions[row]) for row in rows]
     batch = [inputs[position] for position in positions]
-    for row, position, item in zip(rows, positions, batch, strict=True):
-        if digest(item, position, encoder.modality) != distinct.digests[row]:
+    for position, item in zip(positions, batch, strict=True):
+        if digest(item, position, encoder.modality) != distinct.digests[position]:
             raise ValueError(
                 f"teacher input {position} changed between two reads: it is augmented, and a bank of it would not be "
                 "exact. Give the teacher the plain inputs; augment the student's only."
@@ -224,12 +280,6 @@ def check_finite(is_finite_B: torch.Tensor, batch: list[Any], positions: list[in
         )
 
 
-def _raw_chunks(raw: Path, dim: int) -> Iterable[np.ndarray]:
-    with open(raw, "rb") as file:
-        while len(chunk := np.fromfile(file, dtype=np.float32, count=max(1, CHUNK_BYTES // (dim * 4)) * dim)):
-            yield chunk.reshape(-1, dim)
-
-
 def publish(partial: Path, folder: Path) -> None:
     """Moves a whole bank to its place."""
     try:
@@ -237,44 +287,3 @@ def publish(partial: Path, folder: Path) -> None:
     except OSError:
         if not (folder / DESCRIPTION).is_file():  # else another run has finished the same bank first
             raise
-
-
-def latent_table(latents_UD: np.ndarray, inputs: Sequence[str] | None) -> pa.Table:
-    """An Arrow table of the columns `latent` (fixed-size lists) and `input` (text, or null where unknown)."""
-    flat = pa.array(np.ascontiguousarray(latents_UD, dtype=np.float32).reshape(-1))
-    latent = pa.FixedSizeListArray.from_arrays(flat, latents_UD.shape[1])
-    texts = pa.nulls(len(latent), pa.string()) if inputs is None else pa.array(list(inputs), pa.string())
-    return pa.table({"latent": latent, "input": texts})
-
-
-def write_bank(
-    folder: Path,
-    chunks: Iterable[np.ndarray],
-    distinct_inputs: Sequence[str] | None,
-    index: np.ndarray | None,
-    description: dict[str, Any],
-) -> None:
-    """Writes `latents.arrow`, `index.arrow` where rows repeat, and last `bank.json` with the sizes of the others."""
-    folder.mkdir(parents=True, exist_ok=True)
-    chunks, start = iter(chunks), 0
-    first = next(chunks)  # a bank has at least one row
-    features = Features({"latent": List(Value("float32"), length=first.shape[1]), "input": Value("string")})
-    with ArrowWriter(path=str(folder / LATENTS), features=features) as writer:
-        for chunk in chain([first], chunks):
-            texts = None if distinct_inputs is None else distinct_inputs[start : start + len(chunk)]
-            writer.write_table(latent_table(chunk, texts))
-            start += len(chunk)
-        writer.finalize()
-    names = [LATENTS]
-    if index is not None:
-        with ArrowWriter(path=str(folder / INDEX), features=Features({"row": Value("int64")})) as writer:
-            writer.write_table(pa.table({"row": pa.array(index)}))
-            writer.finalize()
-        names.append(INDEX)
-    write_description(folder, description, names)
-
-
-def write_description(folder: Path, description: dict[str, Any], names: Sequence[str]) -> None:
-    """Writes `bank.json`, last, with the sizes of the files beside it."""
-    sizes = {name: (folder / name).stat().st_size for name in names}
-    (folder / DESCRIPTION).write_text(json.dumps(description | {"files": sizes}, indent=2, default=str))

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 
@@ -14,25 +13,43 @@ _ROUNDING = 1e-6  # of float32 latents, relative to their size: what varies less
 def moments(chunks: Iterable[np.ndarray], counts: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """The mean and the standard deviation (the population's) in every dimension of rows that are read chunk by chunk.
 
+    Rows of NaN count as none.
+
     Args:
-        chunks (`Iterable[np.ndarray]`): `(rows, D)` each, at least one row.
+        chunks (`Iterable[np.ndarray]`): `(rows, D)` each, together at least one row that is not NaN.
         counts (`np.ndarray`, *optional*): How often every row counts, in the order of the chunks; once by default.
 
     Returns:
         `tuple[np.ndarray, np.ndarray]`: `(D,)` each, float64.
     """
-    chunks = iter(chunks)
-    first = next(chunks)
-    origin_D = first[0].astype(np.float64)  # shifted, so that squares do not cancel
-    total_D, squares_D, start, number = np.zeros_like(origin_D), np.zeros_like(origin_D), 0, 0.0
-    for chunk in chain([first], chunks):
-        weights = np.ones(len(chunk)) if counts is None else counts[start : start + len(chunk)]
+    origin_D, total_D, squares_D, start, number = None, 0.0, 0.0, 0, 0.0
+    for chunk in chunks:
+        has_latent = ~np.isnan(chunk).all(axis=1)
+        weights = np.ones(len(chunk)) if counts is None else counts[start : start + len(chunk)].astype(np.float64)
+        start += len(chunk)
+        if not has_latent.all():
+            chunk, weights = chunk[has_latent], weights[has_latent]
+        if not len(chunk):
+            continue
+        if origin_D is None:
+            origin_D = chunk[0].astype(np.float64)  # shifted, so that squares do not cancel
         centred = chunk.astype(np.float64) - origin_D
         total_D += weights @ centred
         squares_D += weights @ centred**2
-        start, number = start + len(chunk), number + weights.sum()
+        number += weights.sum()
+    if origin_D is None:
+        raise ValueError("none of the rows holds a latent, all are NaN: take rows that have one.")
     mean_D = total_D / number
     return mean_D + origin_D, np.sqrt(np.maximum(squares_D / number - mean_D**2, 0))
+
+
+def counts_of(index_chunks: Iterable[np.ndarray], number: int) -> np.ndarray:
+    """How often each of `number` distinct rows occurs in an index that is read piece by piece, `(U,)` int64."""
+    counts_U = np.zeros(number, dtype=np.int64)
+    for rows in index_chunks:
+        distinct, times = np.unique(rows, return_counts=True)
+        counts_U[distinct] += times
+    return counts_U
 
 
 def first_zero(chunks: Iterable[np.ndarray]) -> int | None:
@@ -69,6 +86,7 @@ class Standardization:
 
     def __call__(self, t_BD: np.ndarray) -> np.ndarray:
         deviation_BD = np.where(self.varies_D, t_BD - self.mean_D, 0)
+        deviation_BD[np.isnan(t_BD[:, 0])] = np.nan  # rows without a latent
         return (deviation_BD / np.where(self.varies_D, self.std_D, 1)).astype(np.float32)
 
 

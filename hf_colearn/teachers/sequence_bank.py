@@ -26,9 +26,10 @@ from hf_colearn.teachers.bank_arguments import as_ids, as_sequences, check_encod
 from hf_colearn.teachers.bank_base import BankBase
 from hf_colearn.teachers.bank_files import FORMAT
 from hf_colearn.teachers.bank_inputs import BankInputs, find_rows, keys_of
+from hf_colearn.teachers.bank_writing import DESCRIPTION, write_description
 from hf_colearn.teachers.encoder import FrozenEncoder
-from hf_colearn.teachers.encoding import DESCRIPTION
 from hf_colearn.teachers.latent_scale import first_zero, moments, standardization, unit_norm
+from hf_colearn.teachers.rows import CHUNK_BYTES
 from hf_colearn.utils import distributed
 from hf_colearn.utils.checks import check_path
 
@@ -144,7 +145,7 @@ class SequenceBank(BankBase):
         """
         with distributed.raise_on_all_ranks():
             check_encoding(encoder, inputs, cache_dir, batch_size)
-            distinct = encoding.find_distinct(inputs, encoder.modality)
+            distinct = encoding.distinct_of(encoder, inputs)
             description = {"format": FORMAT, "of": SEQUENCES, "inputs": distinct.fingerprint, **encoder.description()}
             folder = Path(cache_dir or default_cache_dir()) / fingerprint.of_json(description)
         with distributed.raise_on_all_ranks():
@@ -190,7 +191,7 @@ class SequenceBank(BankBase):
             description = self.description | {"format": FORMAT}
             (folder / DESCRIPTION).unlink(missing_ok=True)
             os.replace(path, folder / SEQUENCES)
-            encoding.write_description(folder, description, [SEQUENCES])
+            write_description(folder, description, [SEQUENCES])
 
     def scaled(self, how: str, rows: Sequence[int] | np.ndarray | None = None) -> "SequenceBank":
         """The same bank with scaled latents, as [`TeacherBank.scaled`]: a latent is that of a frame.
@@ -227,7 +228,7 @@ class SequenceBank(BankBase):
     @cached_property
     def stored_inputs(self) -> BankInputs | None:
         """By what inputs are known again; `None` where they are unknown."""
-        keys = bank_files.inputs_of(self._data.with_format(None))
+        keys = bank_files.known_inputs(self._data.with_format(None))
         return None if keys is None else BankInputs(keys, None, self.description.get("modality"))
 
     def rows_of(self, inputs: Sequence[Any]) -> np.ndarray:
@@ -273,7 +274,7 @@ class SequenceBank(BankBase):
 
     def _pieces(self, rows: np.ndarray) -> Iterator[np.ndarray]:
         """Rows that together make about 8 MB each."""
-        most = max(1, encoding.CHUNK_BYTES // (4 * (self.dim or 2)))
+        most = max(1, CHUNK_BYTES // (4 * (self.dim or 2)))
         piece = np.cumsum(self.lengths[rows]) // most
         yield from (part for part in np.split(rows, np.flatnonzero(np.diff(piece)) + 1) if len(part))
 

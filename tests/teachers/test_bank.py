@@ -25,7 +25,7 @@ import tiny_teachers
 from docstrings import run_example
 from hf_colearn import TeacherBank
 from hf_colearn.teachers.bank import default_cache_dir
-from hf_colearn.teachers.encoding import write_bank
+from hf_colearn.teachers.bank_writing import write_bank
 from hub_double import HubDouble, run_child
 from refusals import Refusals, assert_refused
 
@@ -422,7 +422,7 @@ def large_rows(start, stop):
 @pytest.fixture(scope="module")
 def large_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("large")
-    chunks = (large_rows(start, start + 2000) for start in range(0, LARGE_ROWS, 2000))
+    chunks = ((large_rows(start, start + 2000), None) for start in range(0, LARGE_ROWS, 2000))
     write_bank(folder, chunks, None, None, {"format": 1, "fingerprint": "large"})
     return folder
 
@@ -637,7 +637,7 @@ import numpy as np
 import torch
 import tiny_teachers
 from hf_colearn import TeacherBank
-from hf_colearn.teachers import bank as bank_module
+from hf_colearn.teachers import bank_files
 from datasets import load_dataset
 from huggingface_hub import DatasetCard, HfApi
 
@@ -661,12 +661,12 @@ distinct = TeacherBank.from_latents(latents, teacher="by hand").scaled("standard
 distinct.push_to_hub("tester/distinct")
 same(distinct, TeacherBank.from_hub("tester/distinct"))
 
-bank_module._IN_MEMORY = 0  # from here on, all stay on disk
+bank_files.IN_MEMORY = 0  # from here on, all stay on disk
 distinct.save("saved")
 TeacherBank.load("saved").push_to_hub("tester/mapped")
 mapped = TeacherBank.from_hub("tester/mapped")
 same(distinct, mapped)
-assert not isinstance(mapped._rows, np.ndarray)
+assert mapped._rows.paths
 
 messages = []
 HfApi().create_repo("tester/other", repo_type="dataset")
