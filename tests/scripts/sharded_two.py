@@ -1,7 +1,7 @@
 """Students that FSDP2 shards over the processes of a torchrun, case after case: `sharded_two.py FOLDER`.
 
 Checkpoints of one plain process are expected in FOLDER/alone, as `train(name, FOLDER / "alone")` writes them. With another
-folder as the second argument one process resumes from the checkpoints there.
+folder as the second argument one process resumes from a checkpoint there.
 """
 
 import hf_colearn  # noqa: F401  (before transformers: the torchaudio guard)
@@ -32,7 +32,7 @@ TWO_LAYERS.num_hidden_layers = 2
 EVALUATED = [1, 2, 3, 8]  # labelled and paired
 TEACHERS = {"own": lambda: bank(), "text": lambda: bank(6)}
 CLIPPED = {"max_grad_norm": 0.5}
-ADAM = {"max_steps": 4, "optim": "adamw_torch", "learning_rate": 1e-2, "weight_decay": 0.1}
+ADAM = {"optim": "adamw_torch", "adam_epsilon": 1e-3, "learning_rate": 1e-2, "weight_decay": 0.1}
 
 
 def images(unlabelled, unpaired, **kwargs):
@@ -77,18 +77,22 @@ ALIGNED = Case(
     compares=True,
 )
 OTHERS = {
-    "label smoothing": (VISION, {"label_smoothing_factor": 0.1}),
-    "a loss function": (of_images(lambda: student(TWO_LAYERS, **HEADS), compute_loss_func=weighted), {}),
-    "channels last": (of_images(lambda: student(tiny.convnext(), **HEADS)), {"channels_last": True}),
+    "a loss function, channels last": (
+        of_images(lambda: student(tiny.convnext(), **HEADS), compute_loss_func=weighted),
+        {"channels_last": True},
+    ),
 }
-SAVED = {"ema_decay": 0.6, "eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 2}
+SAVED = {"max_steps": 3, "save_strategy": "steps", "save_steps": 2}
+AVERAGED = {**SAVED, "ema_decay": 0.6, "eval_strategy": "steps", "eval_steps": 1}
 LAYERS = {"layer_decay": 0.7, "lr_step_epochs": 1, "lr_scheduler_type": "linear", "gradient_accumulation_steps": 2}
 RESUMED = {
-    "everything": (VISION, {**ADAM, **SAVED, **LAYERS}),
-    "aligned": (ALIGNED, {**ADAM, **SAVED}),
-    "a momentum encoder": (CASES["masked latents"], {**SAVED, "max_steps": 4, "eval_strategy": "no"}),
-    "adapters": (of_images(lambda: with_lora(student(TWO_LAYERS, **HEADS), 2)), {**SAVED, "max_steps": 4}),
+    "everything": (VISION, {**ADAM, **AVERAGED, **LAYERS, "label_smoothing_factor": 0.1}),
+    "aligned": (ALIGNED, {**ADAM, **AVERAGED}),
+    "a momentum encoder": (CASES["masked latents"], SAVED),
+    "adapters": (of_images(lambda: with_lora(student(TWO_LAYERS, **HEADS), 2)), SAVED),
 }
+# One case of each kind: tied embeddings, a queue and a momentum encoder, k-means at every epoch.
+MECHANISMS = ("vokens", "mining by each other", "imputation", "learned class vectors")
 REFUSED = {
     "version 1": (VISION, {"fsdp_config": {"version": 1}}),
     "probes": (
@@ -158,26 +162,23 @@ def of_two(name, folder, processes):
     case, _, source = name.partition(" from ")
     if not source:
         return train(case, folder, processes)
-    checkpoint = {
-        "two shards": folder / case,
-        "one process": folder / "alone" / case,
-        "two whole": folder / "whole" / case,
-    }[source]
-    if source == "two whole":
-        train(case, folder / "whole", processes, is_sharded=False)
+    checkpoint = {"two shards": folder / case, "one process": folder / "alone" / case}[source]
     return train(case, folder / source, processes, resume=str(checkpoint / "checkpoint-2"))
 
 
-SOURCES = [f"{name} from {source}" for name in RESUMED for source in ("two shards", "one process", "two whole")]
+SOURCES = [
+    "everything from two shards",
+    "a momentum encoder from two shards",
+    "aligned from one process",  # whose files are those of plain data parallelism
+    "adapters from one process",
+]
 
 if __name__ == "__main__":
     if len(sys.argv) == 2:
-        processes.write_cases([*CASES, *OTHERS, *RESUMED, *REFUSED, *SOURCES, "again"], of_two)
+        processes.write_cases([*MECHANISMS, *OTHERS, *RESUMED, *REFUSED, *SOURCES, "again"], of_two)
     else:
         os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
         own, of_others = map(Path, sys.argv[1:])
-        found = {
-            name: train(name, own, is_sharded=True, resume=str(of_others / name / "checkpoint-2")) for name in RESUMED
-        }
-        torch.save(found, own / "result.pt")
+        checkpoint = of_others / "aligned" / "checkpoint-2"
+        torch.save(train("aligned", own, is_sharded=True, resume=str(checkpoint)), own / "result.pt")
         destroy_process_group()
