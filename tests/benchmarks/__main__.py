@@ -8,7 +8,19 @@ from time import perf_counter
 
 import transformers
 
-from tests.benchmarks import alpha, analysis, bank, contrastive, encoding, loading, online, step, stream_latents, trunk
+from tests.benchmarks import (
+    alpha,
+    analysis,
+    bank,
+    contrastive,
+    encoding,
+    loading,
+    online,
+    scaling,
+    step,
+    stream_latents,
+    trunk,
+)
 from tests.benchmarks.report import machine, write_report
 
 
@@ -44,12 +56,14 @@ def main() -> None:
         "alpha": lambda: alpha.rows(args.quick),
         "analysis": lambda: analysis.rows(args.quick),
         "loading": lambda: loading.rows(args.quick, args.images_per_second),
+        "scaling": lambda: scaling.rows(args.quick),
     }
     unknown = [name for name in args.only or [] if name not in benchmarks]
     if unknown:
         raise SystemExit(f"there is no benchmark '{unknown[0]}': choose among {', '.join(benchmarks)}.")
     rows = []
-    for name in args.only or benchmarks:
+    too_slow = ["scaling"] if args.quick else []  # three processes import everything
+    for name in args.only or [name for name in benchmarks if name not in too_slow]:
         rows += benchmarks[name]()
         print(f"{name}: done after {perf_counter() - start:.0f} s", flush=True)
     command = "python -m tests.benchmarks" + " --quick" * args.quick + " --full" * args.full

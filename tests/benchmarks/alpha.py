@@ -30,6 +30,7 @@ NOTE_UPDATE = (
     "One update against one forward and backward pass of a batch of the same size in evaluation mode, at the same "
     "weights. `counted` is the logged `hypergradient_cost` in the same unit, a backward pass being two forward ones."
 )
+LATENT_DIM = 64
 SOLVERS = {
     "identity": partial(Identity, 1e-3),
     "adam": lambda: "adam",
@@ -46,18 +47,21 @@ def make_data(samples: int, side: int) -> Dataset:
     return Dataset.from_dict(columns, features=features).with_format("torch")
 
 
-def make_trainer(alpha, data: Dataset, width: int, batch_size: int, steps: int) -> CoLearningTrainer:
+def make_model(width: int, side: int, **heads) -> CoLearningForMultimodalClassification:
+    """Two ViTs of four layers, always of the same weights."""
     torch.manual_seed(0)
-    side = data.features["image_pixel_values"].shape[1]
     backbone = ViTConfig(
         hidden_size=width, num_hidden_layers=4, num_attention_heads=4, intermediate_size=2 * width, image_size=side,
         patch_size=8,
     )  # fmt: skip
-    model = CoLearningForMultimodalClassification.from_backbones(
-        {"image": backbone, "depth": backbone}, latent_dim=64, num_labels=10
+    return CoLearningForMultimodalClassification.from_backbones(
+        {"image": backbone, "depth": backbone}, latent_dim=LATENT_DIM, num_labels=10, **heads
     )
+
+
+def make_trainer(alpha, data: Dataset, width: int, batch_size: int, steps: int) -> CoLearningTrainer:
     trainer = CoLearningTrainer(
-        model,
+        make_model(width, data.features["image_pixel_values"].shape[1]),
         make_arguments(batch_size, steps, dataloader_pin_memory=False),
         train_dataset=data,
         data_collator=MultimodalCollator({"image": None, "depth": None}),

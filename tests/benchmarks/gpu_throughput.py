@@ -1,67 +1,45 @@
-"""Training on a GPU: `python -m tests.benchmarks.gpu_throughput [--quick] [--students NAME ...] [--output FOLDER]`.
+"""Training on a GPU: `python -m tests.benchmarks.gpu_throughput [--quick] [--minutes 7] [--students NAME ...]`.
 
 ResNet-50 and ViT-B/16 in bfloat16 autocast, compiled, batch 256, images in the GPU's memory: images/s and the share of
-the device's peak for plain `Trainer`, for ours with a bank, and with BERT-large at every step as in the released code. It
-also makes any wait for the GPU inside `CoLearningTrainer.compute_loss` an error, and sets look-ups in a bank of
-1.28M x 1024 beside a step. `--quick` runs anywhere.
+the device's peak for plain `Trainer`, for ours with a bank, and with BERT-large at every step as in the released code. Then
+what a step is made of (gpu_step.py), and look-ups in a bank of 1.28M x 1024 beside a step. `--quick` runs anywhere.
 """
 
-import argparse
-import gc
-import os
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
 import torch
-import transformers
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import BertConfig, PreTrainedConfig, ViTConfig
+from transformers import PreTrainedConfig
 
-from hf_colearn import CoLearningTrainer
-from tests.benchmarks import bank, online, step
-from tests.benchmarks.encoding import minilm
-from tests.benchmarks.report import machine, write_report
-from tests.benchmarks.timing import Row, median_with_interval, paired
+from tests.benchmarks import bank, gpu_step, online
+from tests.benchmarks.gpu_run import Setting, forget_compilation, run
+from tests.benchmarks.timing import Row, in_turn, median_with_interval
 from tests.benchmarks.trainers import (
     LATENT_DIM,
-    PROMPTS,
-    Samples,
     Turn,
     colearning_trainer,
     make_arguments,
     make_bank,
     make_student,
-    resnet50,
-    vit_tiny,
+    plain_trainer,
 )
 
-
-STUDENTS = {"resnet50": ("ResNet-50, 224 px", resnet50), "vit_b16": ("ViT-B/16, 224 px", ViTConfig)}
-H200_TFLOPS = 989.0  # dense bfloat16, NVIDIA's data sheet of H100 SXM and H200
 
 NOTE_STEP = (
-    "From one optimizer step to the next in two real `train()` loops that take turns, each waiting for the GPU at the end "
-    "of every step; images in the GPU's memory, labels and targets from two data loader workers in both."
+    "From one optimizer step to the next in three real `train()` loops that take turns with one student, which is compiled "
+    "once; the clock is read when the GPU has ended the step before the first timed one, and the last. Images in the GPU's "
+    "memory, labels and targets from two data loader workers. The online teacher runs in the main process, whose loop has "
+    "no workers: tokenizer and forward pass on the batch's prompts at every step, as in the code released with Lee & Yoon "
+    "(ICLR 2025)."
 )
-NOTE_ONLINE = online.NOTE + " The teacher runs in the main process, so neither loop has workers."
 NOTE_PEAK = (
     "Operations of the student's forward and backward pass (`torch.utils.flop_counter`) at the median images/s, over "
     "{peak:,.0f} TFLOP/s (`--peak_tflops`); the optimizer, the loss and the teacher do not count."
 )
-NOTE_WAITS = "`torch.cuda.set_sync_debug_mode('error')` around `compute_loss`, from the third step on; not compiled."
-
-
-def online_seconds(
-    encoder, backbone: PreTrainedConfig, batch: int, timed_steps: int, pairs: int, device: str, **arguments
-) -> np.ndarray:
-    """Seconds of a step with the teacher online and with its bank, `(pairs, 2)`."""
-    latents = make_bank(encoder.dim)
-
-    def turn(pairing) -> Turn:
-        student = make_student(backbone, encoder.dim, batch, device)
-        return Turn(colearning_trainer(student, make_arguments(batch, timed_steps, **arguments), latents, pairing))
-
-    return paired(turn(online.OnlineTeacher(encoder)), turn(PROMPTS), pairs)
+NOTE_GRAPHS = (
+    "`torch._dynamo`'s count after all turns less that after the first turn of each: 0 says that none was slow by it."
+)
 
 
 def flops_per_image(backbone: PreTrainedConfig) -> int:
@@ -73,118 +51,73 @@ def flops_per_image(backbone: PreTrainedConfig) -> int:
     return counter.get_total_flops()
 
 
-def throughput_row(what: str, sizes: str, seconds: np.ndarray, batch: int, note: str) -> Row:
-    values = median_with_interval(batch / seconds)
-    return Row("gpu_throughput", what, sizes, *values, "images/s", f"{len(seconds)} turns", note=note)
+def turns(setting: Setting, backbone: PreTrainedConfig, teacher) -> list[Turn]:
+    """Of plain `Trainer`, ours, and ours with the teacher online, with one student."""
+    student = make_student(backbone, teacher.dim, setting.batch, setting.device)
+    compiled = {"bf16": True, "torch_compile": True, "torch_compile_backend": setting.compiler()}
+    both = {**setting.arguments(), **compiled}
+    with_workers = {} if setting.quick else {"dataloader_num_workers": 2}
+    args = make_arguments(setting.batch, setting.steps, **both, **with_workers)
+    alone = make_arguments(setting.batch, setting.steps, **both)  # a forked worker cannot use the GPU
+    return [
+        Turn(plain_trainer(student, args)),
+        Turn(colearning_trainer(student, args, make_bank(teacher.dim))),
+        Turn(colearning_trainer(student, alone, make_bank(teacher.dim), online.OnlineTeacher(teacher))),
+    ]
 
 
-def gain_row(what: str, sizes: str, seconds: np.ndarray, note: str, target: str = "") -> Row:
-    """A row of the second's images/s over the first's, pair by pair."""
-    ratios = median_with_interval(seconds[:, 0] / seconds[:, 1])
-    return Row("gpu_throughput", what, sizes, *ratios, "x", f"{len(seconds)} pairs", target, note)
+def graphs() -> int:
+    """How many were compiled since they were forgotten."""
+    return torch._dynamo.utils.counters["stats"]["unique_graphs"]
 
 
-def peak_row(what: str, sizes: str, seconds: np.ndarray, flops_per_batch: float, peak_tflops: float) -> Row:
-    shares = median_with_interval(100 * flops_per_batch / seconds / (peak_tflops * 1e12))
-    note = NOTE_PEAK.format(peak=peak_tflops)
-    return Row("gpu_throughput", what, sizes, *shares, "%", f"{len(seconds)} turns", note=note)
+def row(what: str, sizes: str, values: np.ndarray, unit: str, target: str = "", note: str = NOTE_STEP) -> Row:
+    repeats = f"{len(values)} turns"
+    return Row("gpu_throughput", what, sizes, *median_with_interval(values), unit, repeats, target, note)
 
 
-class GuardedTrainer(CoLearningTrainer):
-    """Makes any wait for the GPU inside `compute_loss` an error, once the first steps have warmed everything up."""
-
-    def compute_loss(self, *args, **kwargs):
-        torch.cuda.set_sync_debug_mode("error" if self.state.global_step >= 2 else "default")
-        try:
-            return super().compute_loss(*args, **kwargs)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-
-
-def waits_row(name: str, backbone, batch: int, timed_steps: int, device: str, **arguments) -> Row:
-    """1 where `compute_loss` waits, else 0."""
-    trainer = GuardedTrainer(
-        model=make_student(backbone, LATENT_DIM, batch, device),
-        args=make_arguments(batch, timed_steps, **arguments),
-        train_dataset=Samples(),
-        bank=make_bank(),
-        pairing=PROMPTS,
+def student_rows(setting: Setting, share: float, name: str, backbone: PreTrainedConfig, teacher) -> Iterator[Row]:
+    """One student's; what the first turns compile is not counted."""
+    forget_compilation()
+    until, flops, sizes = (
+        setting.until(share),
+        flops_per_image(backbone),
+        f"{name}, batch {setting.batch}, bf16, compiled",
     )
-    waits = 0
-    try:
-        Turn(trainer)()
-    except RuntimeError as error:
-        if "synchronizing" not in str(error):
-            raise
-        print(f"{name}: {error}")
-        waits = 1
-    repeats = f"{timed_steps} steps"
-    what = "compute_loss waits for the GPU"
-    return Row("gpu_throughput", what, name, *[waits] * 3, "", repeats, "<= 0", NOTE_WAITS)
+    calls = turns(setting, backbone, teacher)
+    for call in calls:
+        call()
+    compiled = graphs()
+    plain, ours, with_teacher = setting.batch / in_turn(calls, setting.rounds, warmup=0, until=until).T
+    recompiled = np.array([graphs() - compiled])
+    note = NOTE_PEAK.format(peak=setting.peak_tflops)
+    percent = 100 * flops / (setting.peak_tflops * 1e12)
+    yield row("ours / plain, images/s", sizes, ours / plain, "x", ">= 0.98")
+    yield row("plain Trainer", sizes, plain, "images/s")
+    yield row("ours, with a bank", sizes, ours, "images/s")
+    yield row("BERT-large's size at every step", sizes, with_teacher, "images/s")
+    yield row("ours / BERT-large's size at every step, images/s", sizes, ours / with_teacher, "x")
+    yield row("plain Trainer, share of the peak", sizes, percent * plain, "%", note=note)
+    yield row("ours, share of the peak", sizes, percent * ours, "%", note=note)
+    yield row("graphs compiled in the turns", sizes, recompiled, "", "<= 0", NOTE_GRAPHS)
 
 
-def rows(quick: bool, device: str, students: list[str], peak_tflops: float) -> list[Row]:
-    """Eager before compiled: `torch_compile=True` leaves its mark in the environment of the process."""
-    batch, timed_steps, pairs, stored = (4, 2, 2, 2_000) if quick else (256, 20, 12, 1_280_000)
-    backbones = {"tiny ViT": vit_tiny} if quick else dict(STUDENTS[name] for name in students)
-    eager = {"bf16": True, "use_cpu": device == "cpu", "dataloader_num_workers": 0 if quick else 2}
-    compiled = {**eager, "torch_compile": True, "torch_compile_backend": "eager" if quick else "inductor"}
-    result: list[Row] = []
-    for name, backbone in backbones.items():
-        if device == "cuda":
-            sizes = f"{name}, batch {batch}, bf16, eager"
-            result.append(waits_row(sizes, backbone(), batch, timed_steps, device, **eager))
-    name, backbone = next(iter(backbones.items()))
+def rows(setting: Setting) -> Iterator[Row]:
+    """Compiling takes about a minute a student, and the turns take some of the time that is left."""
+    teacher = setting.teacher()
+    for left, (name, backbone) in zip(range(len(setting.backbones), 0, -1), setting.backbones.items(), strict=True):
+        yield from student_rows(setting, 2 / 3 / left, name, backbone, teacher)
+
+
+def bank_rows(setting: Setting) -> Iterator[Row]:
+    """Writing the bank's 5 GB takes most of it."""
+    stored, pairs = (2_000, 2) if setting.quick else (1_280_000, 6)
+    name, backbone = next(iter(setting.backbones.items()))
     with bank.bank_on_disk(stored, LATENT_DIM) as folder:
         sizes = f"{stored:,} x {LATENT_DIM}, float32"
-        result += bank.share_rows(folder, sizes, name, backbone(), batch, pairs, device, **eager)
-    tokenizer = minilm().processor
-    tiny_bert = BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
-    teacher = online.random_bert(tiny_bert, tokenizer, device) if quick else online.bert_large(tokenizer, device)
-    for name, backbone in backbones.items():
-        sizes = f"{name}, batch {batch}, bf16, compiled"
-        flops = flops_per_image(backbone()) * batch
-        seconds = step.step_seconds(backbone(), batch, timed_steps, pairs, device, **compiled)
-        result += [
-            throughput_row("plain Trainer", sizes, seconds[:, 0], batch, NOTE_STEP),
-            throughput_row("ours, with a bank", sizes, seconds[:, 1], batch, NOTE_STEP),
-            gain_row("ours / plain, images/s", sizes, seconds, NOTE_STEP, ">= 0.98"),
-            peak_row("plain Trainer, share of the peak", sizes, seconds[:, 0], flops, peak_tflops),
-            peak_row("ours, share of the peak", sizes, seconds[:, 1], flops, peak_tflops),
-        ]
-        in_turn = {**compiled, "dataloader_num_workers": 0}  # a forked worker cannot use the GPU
-        seconds = online_seconds(teacher, backbone(), batch, timed_steps, pairs, device, **in_turn)
-        result += [
-            throughput_row("BERT-large's size at every step", sizes, seconds[:, 0], batch, NOTE_ONLINE),
-            gain_row("ours / BERT-large's size at every step, images/s", sizes, seconds, NOTE_ONLINE),
-        ]
-        print(*(row.as_dict() for row in result), sep="\n", flush=True)  # what is measured is not lost
-    return result
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--quick", action="store_true", help="tiny sizes: shows that everything runs, and nothing else"
-    )
-    parser.add_argument("--students", nargs="+", choices=STUDENTS, default=list(STUDENTS), help="which to train")
-    parser.add_argument(
-        "--peak_tflops", type=float, default=H200_TFLOPS, help="dense bfloat16 TFLOP/s of the GPU's data sheet"
-    )
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent, help="folder of RESULTS_GPU.md")
-    args = parser.parse_args()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cpu" and not args.quick:
-        raise SystemExit(
-            "gpu_throughput measures on a GPU, and torch sees none here: run `python -m tests.benchmarks` instead."
-        )
-    transformers.logging.set_verbosity_error()
-    gc.freeze()  # as in __main__.py
-    load = os.getloadavg()[0]
-    result = rows(args.quick, device, args.students, args.peak_tflops)
-    command = "python -m tests.benchmarks.gpu_throughput" + " --quick" * args.quick
-    print(write_report(result, machine(load), args.output, command, args.quick, "RESULTS_GPU"))
+        asked = {**setting.arguments(), "bf16": True}
+        yield from bank.share_rows(folder, sizes, name, backbone, setting.batch, pairs, setting.device, **asked)
 
 
 if __name__ == "__main__":
-    main()
+    run({"throughput": rows, "step": gpu_step.rows, "bank": bank_rows}, __doc__.splitlines()[0])

@@ -34,6 +34,12 @@ EXPECTED = {
     "contrastive loss, chunked - direct, loss and gradient",
     "mined positives, chunked / direct, memory",
     "mined positives, chunked / direct, time",
+    "contrastive loss, one of two processes / one process with its pairs alone, memory",
+    "contrastive loss, one of two processes / one process with all pairs, memory",
+    "contrastive loss, one of two processes / all keys gathered at once, memory",
+    "contrastive loss, two processes - one, loss and gradient",
+    "gradient caching / the batch at once, memory",
+    "gradient caching / the batch at once, time",
     "step of a trunk on two tasks / of its students alone",
     "sliced W2",
     "Gaussian W2",
@@ -64,7 +70,15 @@ EXPECTED_GPU = {
     "ours, share of the peak",
     "BERT-large's size at every step",
     "ours / BERT-large's size at every step, images/s",
+    "graphs compiled in the turns",
+    "compute_loss waits for the GPU",
+    "contrastive loss, chunked / direct, time",
+    "contrastive loss, chunked / direct, memory",
+    "a step, plain Trainer",
+    "a step, ours, with a bank",
+    "a step, ours, teacher online",
 }
+NONE_EXPECTED = {"graphs compiled in the turns", "compute_loss waits for the GPU"}
 
 
 def table_of(folder: Path, name: str, expected: set[str]) -> list[dict]:
@@ -96,7 +110,19 @@ def test_quick_run_of_the_gpu_benchmark_works_without_one(tmp_path):
     processes.forked(BENCHMARKS / "gpu_throughput.py", "--quick", "--output", tmp_path, folder=tmp_path)
 
     rows = {row["what"]: row for row in table_of(tmp_path, "RESULTS_GPU", EXPECTED_GPU)}
-    assert all(rows[what]["value"] > 0 for what in EXPECTED_GPU)
+    assert all(rows[what]["value"] == 0 for what in NONE_EXPECTED)
+    assert all(rows[what]["value"] > 0 for what in EXPECTED_GPU - NONE_EXPECTED if not what.endswith("memory"))
+
+
+def test_what_a_gpu_has_no_time_left_for_is_named_in_the_table(tmp_path):
+    asked = ["--quick", "--minutes", 0, "--output", tmp_path]
+    done = processes.forked(BENCHMARKS / "gpu_step.py", *asked, folder=tmp_path, expect=1)
+
+    assert "not all was measured" in done.stderr
+    assert (
+        "- left out, step: TimeoutError: no time was left of 0 minutes"
+        in (tmp_path / "RESULTS_GPU_STEP.md").read_text()
+    )
 
 
 def test_gpu_benchmark_says_plainly_that_there_is_no_gpu(tmp_path):

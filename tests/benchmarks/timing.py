@@ -13,7 +13,7 @@ import numpy as np
 def in_a_fresh_process(call: Callable[..., Any], *args: Any) -> Any:
     """What a function of a module returns in a process that has done nothing but import this package."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["hf_colearn"])
+    context.set_forkserver_preload(["hf_colearn.trainer"])
     with context.Pool(1) as pool:
         return pool.apply(call, args)
 
@@ -25,23 +25,36 @@ def timed(call: Callable[[], object]) -> float:
     return perf_counter() - start
 
 
-def paired(first: Callable[[], float], second: Callable[[], float], pairs: int, warmup: int = 1) -> np.ndarray:
-    """Two measurements that take turns, A B B A A B B A ..., so that whatever slows the machine slows both.
+def in_turn(
+    calls: Sequence[Callable[[], float]], rounds: int, warmup: int = 1, until: float = math.inf, fewest: int = 2
+) -> np.ndarray:
+    """Measurements that take turns, A B C C B A A B C ..., so that whatever slows the machine slows all.
 
     Args:
-        first, second (`Callable`): Each measures once and returns the seconds.
-        pairs (`int`): How many times each, after `warmup` times that do not count.
+        calls (`Sequence[Callable]`): Each measures once and returns the seconds.
+        rounds (`int`): How many times each, after `warmup` times that do not count.
+        until (`float`, *optional*): When no round begins that would not be over (of `perf_counter`), after the `fewest`.
 
     Returns:
-        `np.ndarray` of shape `(pairs, 2)`: Seconds.
+        `np.ndarray` of shape `(rounds, len(calls))`: Seconds.
     """
     for _ in range(warmup):
-        first(), second()
-    seconds = np.empty((pairs, 2))
-    for pair in range(pairs):
-        for which in (0, 1) if pair % 2 == 0 else (1, 0):
-            seconds[pair, which] = (first, second)[which]()
+        for call in calls:
+            call()
+    seconds, longest = np.empty((rounds, len(calls))), 0.0
+    for turn in range(rounds):
+        start = perf_counter()
+        if turn >= fewest and start + longest > until:
+            return seconds[:turn]
+        for which in range(len(calls))[:: 1 if turn % 2 == 0 else -1]:
+            seconds[turn, which] = calls[which]()
+        longest = max(longest, perf_counter() - start)
     return seconds
+
+
+def paired(first: Callable[[], float], second: Callable[[], float], pairs: int, warmup: int = 1) -> np.ndarray:
+    """Two measurements that take turns, A B B A A B B A ...: seconds, `(pairs, 2)`."""
+    return in_turn((first, second), pairs, warmup)
 
 
 def median_with_interval(values: Sequence[float] | np.ndarray, draws: int = 2000) -> tuple[float, float, float]:

@@ -123,8 +123,8 @@ class Turn(TrainerCallback):
         trainer.add_callback(self)
 
     def on_step_end(self, args, state, control, **kwargs):
-        if args.device.type == "cuda":
-            torch.cuda.synchronize()
+        if args.device.type == "cuda" and state.global_step in (WARMUP, args.max_steps):
+            torch.cuda.synchronize()  # the timed steps begin and end with the GPU, and wait for it as training does
         self._ends.append(perf_counter())
 
     def __call__(self) -> float:
