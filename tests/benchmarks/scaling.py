@@ -31,7 +31,7 @@ from tests.benchmarks.trainers import Turn, make_arguments
 
 NOTE = (
     "Weak scaling: every process has one thread and a batch of its own, so that an efficiency is a step's time with one "
-    "process over that with two. Plain `Trainer` and ours (a bank's latents, and contrastive terms with both processes' negatives) "
+    "process over that with two. Plain `Trainer` and ours (a bank's latents, and contrastive terms with all negatives) "
     "take turns within the same processes, one process and two in turn as well; both are DistributedDataParallel over gloo."
 )
 HEADS = {"latent": LATENT_DIM}
