@@ -30,6 +30,9 @@ PRELOADED = [
     "hf_colearn.experiments.multimodal",
     "hf_colearn.experiments.runner",
     "hf_colearn.experiments.tiny_models",
+    "hf_colearn.teachers.encoded.command",
+    "hf_colearn.teachers.encoded.hub_output",
+    "hf_colearn.teachers.encoded.job",
     "matplotlib.backends.backend_agg",
     "peft",
     "sklearn.datasets",
@@ -79,6 +82,27 @@ def accelerate(script, *argv, folder, processes=2) -> Done:
     return start(sys.executable, *launcher, script, *argv, folder=folder)
 
 
+def of_torchrun(processes):
+    """The environments that torchrun gives the processes of one machine."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+    ranks = [{**shared, "RANK": rank, "LOCAL_RANK": rank} for rank in range(processes)]
+    return [{name: str(value) for name, value in environment.items()} for environment in ranks]
+
+
+def started(script, *argv, folder, output, environment=None, load_digits=None):
+    """One process of [`forked`], which writes to `output` with the suffixes `.out` and `.err`; the caller ends it."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    method = multiprocessing.get_start_method()
+    process = context.Process(
+        target=_run, args=(str(script), [*map(str, argv)], folder, output, environment or {}, method, load_digits)
+    )
+    process.start()
+    return process
+
+
 def forked(script, *argv, folder, processes=1, expect=0, timeout=240, load_digits=None) -> Done:
     """Runs a script as `python script` or, with several processes, in the environment that torchrun gives each.
 
@@ -86,27 +110,13 @@ def forked(script, *argv, folder, processes=1, expect=0, timeout=240, load_digit
     nothing else. All of them must end with `expect`; after `timeout` seconds they are killed. `load_digits` takes the
     place of scikit-learn's, such as `first_digits`.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    method = multiprocessing.get_start_method()
-    environments = [{} for _ in range(processes)]
-    if processes > 1:
-        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        for rank, environment in enumerate(environments):
-            names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
-            environment.update(meeting, **{name: str(value) for name, value in names.items()})
+    environments = of_torchrun(processes) if processes > 1 else [{}]
     with tempfile.TemporaryDirectory() as written:
         outputs = [Path(written, str(rank)) for rank in range(processes)]
         running = [
-            context.Process(
-                target=_run, args=(str(script), [*map(str, argv)], folder, output, environment, method, load_digits)
-            )
+            started(script, *argv, folder=folder, output=output, environment=environment, load_digits=load_digits)
             for output, environment in zip(outputs, environments, strict=True)
         ]
-        for process in running:
-            process.start()
         deadline = time.monotonic() + timeout
         for process in running:
             process.join(max(0, deadline - time.monotonic()))
