@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from datasets import Dataset
+from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
 import tiny_modalities as tiny
@@ -72,7 +73,10 @@ class _Weights(TrainerCallback):
 
 
 def copied(model):
-    return {name: weight.detach().clone() for name, weight in model.state_dict().items()}
+    """Whole weights, of a model in shards, too."""
+    state = model.state_dict()
+    whole = {name: x.full_tensor() if isinstance(x, DTensor) else x for name, x in state.items()}
+    return {name: weight.detach().clone() for name, weight in whole.items()}
 
 
 @cache
@@ -123,6 +127,7 @@ TITLES = (
         "gradient accumulation",
         "clipping",
         "two processes",
+        "FSDP",
         "bf16",
         "EMA",
         "LoRA",

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from hf_colearn.alpha.alpha import check_weights
-from hf_colearn.alpha.solvers import AdamDiagonal, ConjugateGradient, Solution, Solver, flat, shape_of
+from hf_colearn.alpha.solvers import AdamDiagonal, ConjugateGradient, Solution, Solver, shape_of
+from hf_colearn.alpha.weights import Weights, WholeWeights
 from hf_colearn.utils.checks import check_choice, check_positive
 
 
@@ -96,17 +97,36 @@ def implicit_gradient(
     """
     _check_arguments(parameters, alphas, solver, hessian, relative_step)
     average = average or (lambda tensor: tensor)
-    with torch.autocast(parameters[0].device.type, enabled=False):
-        losses = _Losses(parameters, outer_loss, inner_losses, alphas)
-        outer, g_P = map(average, losses.outer())
+    weights = WholeWeights(parameters, average)
+    return hypergradient(weights, outer_loss, inner_losses, alphas, solver, hessian, average, relative_step)
+
+
+def hypergradient(
+    weights: Weights,
+    outer_loss: Callable[[Any], torch.Tensor],
+    inner_losses: Callable[[Any], Mapping[str, torch.Tensor]],
+    alphas: Mapping[str, float],
+    solver: Solver,
+    hessian: str,
+    average: Callable[[torch.Tensor], torch.Tensor],
+    relative_step: float | None,
+) -> ImplicitGradient:
+    """[`implicit_gradient`] at weights that lie anywhere; the losses are functions of what `weights.at` gives.
+
+    Weights that are in shards have no `"exact"` Hessian, and a solver is given this process's part of every vector.
+    """
+    with torch.autocast(weights.theta_P.device.type, enabled=False):
+        losses = _Losses(weights, outer_loss, inner_losses, alphas)
+        outer, g_P = losses.outer()
+        outer, g_P = average(outer), weights.mean(g_P)
         products = _Products(
-            _Exact(losses) if hessian == "exact" else _FiniteDifference(losses, relative_step), average
+            _Exact(losses) if hessian == "exact" else _FiniteDifference(losses, relative_step), weights, average
         )
         found = solver.solve(lambda p_P: products(p_P)[0], g_P)
         v_P, solved = (found.v_P, found.is_solved) if isinstance(found, Solution) else (found, None)
         product_P, slopes_K = products(v_P)
-        norm = g_P.norm()
-        residual = torch.where(norm == 0, 0.0, (product_P - g_P).norm() / norm)
+        norm = weights.norm(g_P)
+        residual = torch.where(norm == 0, 0.0, weights.norm(product_P - g_P) / norm)
         slopes_K = slopes_K + 0 * outer  # NaN where it is not finite
         gradients = dict(zip(alphas, (slopes_K[0] - slopes_K[1:]).unbind(), strict=True))
         return ImplicitGradient(gradients, outer, residual, losses.cost, solved)
@@ -115,47 +135,42 @@ def implicit_gradient(
 class _Products:
     """Means over the processes of H v and of v's slopes; the last are kept, which a solver may have checked v by."""
 
-    def __init__(self, products: Callable, average: Callable):
-        self._products, self._average = products, average
+    def __init__(self, products: Callable, weights: Weights, average: Callable):
+        self._products, self._weights, self._average = products, weights, average
         self._last: tuple[Any, Any] = (None, None)
 
     def __call__(self, v_P: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if self._last[0] is not v_P:
-            self._last = v_P, tuple(map(self._average, self._products(v_P)))
+            product_P, slopes_K = self._products(v_P)
+            self._last = v_P, (self._weights.mean(product_P), self._average(slopes_K))
         return self._last[1]
 
 
 class _Losses:
-    """This process's losses and their gradients by one flat vector of parameters, and what they have cost."""
+    """This process's losses and their gradients by one flat vector of weights, and what they have cost."""
 
-    def __init__(self, parameters, outer_loss, inner_losses, alphas):
-        self.theta_P = flat(parameters)
+    def __init__(self, weights, outer_loss, inner_losses, alphas):
+        self.weights, self.theta_P = weights, weights.theta_P
         self.cost = 0.0
         self.names = (TASK, *alphas)
-        weights = (1 - math.fsum(alphas.values()), *alphas.values())
-        self.weights_K = torch.stack([self.theta_P.new_full((), weight) for weight in weights])  # no copy to wait for
-        self._shapes = [parameter.shape for parameter in parameters]
+        shares = (1 - math.fsum(alphas.values()), *alphas.values())
+        self.weights_K = torch.stack([self.theta_P.new_full((), share) for share in shares])  # no copy to wait for
         self._outer_loss, self._inner_losses = outer_loss, inner_losses
-
-    def _call(self, losses: Callable, point_P: torch.Tensor):
-        pieces = point_P.split([shape.numel() for shape in self._shapes])
-        return losses([piece.view(shape) for piece, shape in zip(pieces, self._shapes, strict=True)])
 
     def outer(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The outer loss at the parameters, and its gradient `(P,)`."""
         self.cost += 3
         with torch.enable_grad():
-            point_P = self.theta_P.clone().requires_grad_()
-            loss = self._call(self._outer_loss, point_P)
+            point_P = self.theta_P.clone()
+            loss = self._outer_loss(self.weights.at(point_P))
             _check_loss("outer_loss", loss)
-            return loss.detach().clone(), _gradient("outer_loss", loss, point_P)
+            return loss.detach().clone(), self._gradient("outer_loss", loss, point_P)
 
     def inner(self, point_P: torch.Tensor, weights_K: torch.Tensor, create_graph: bool = False):
         """The inner losses `(K,)` at a point, and the gradient `(P,)` of their weighted sum."""
         self.cost += 3
         with torch.enable_grad():
-            point_P.requires_grad_()
-            losses = self._call(self._inner_losses, point_P)
+            losses = self._inner_losses(self.weights.at(point_P))
             if set(losses) != set(self.names):
                 raise ValueError(
                     f"inner_losses gives {sorted(losses)}, and the alphas are of {list(self.names[1:])}: it must give "
@@ -165,7 +180,17 @@ class _Losses:
                 _check_loss(f"inner_losses['{name}']", losses[name])
             losses_K = torch.stack([losses[name] for name in self.names])
             weighted = losses_K @ weights_K.to(losses_K.dtype)
-            return losses_K.detach(), _gradient("the weighted sum of inner_losses", weighted, point_P, create_graph)
+            name = "the weighted sum of inner_losses"
+            return losses_K.detach(), self._gradient(name, weighted, point_P, create_graph)
+
+    def _gradient(self, name: str, loss: torch.Tensor, point_P: torch.Tensor, create_graph: bool = False):
+        found_P = self.weights.gradient(loss, point_P, create_graph) if loss.requires_grad else None
+        if found_P is None:
+            raise ValueError(
+                f"{name} does not depend on the parameters that it is given: compute it with those, as "
+                "`torch.func.functional_call(model, dict(zip(names, parameters)), ...)` does, and detach nothing."
+            )
+        return found_P
 
 
 class _FiniteDifference:
@@ -174,14 +199,14 @@ class _FiniteDifference:
     def __init__(self, losses: _Losses, relative_step: float | None):
         self._losses = losses
         self._is_default = relative_step is None
-        norm = losses.theta_P.norm()
+        norm = losses.weights.norm(losses.theta_P)
         share = _default_step(norm.dtype) if relative_step is None else relative_step
         self._distance = share * torch.where(norm == 0, 1.0, norm)
 
     def __call__(self, v_P: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """H v `(P,)`, and v's product `(K,)` with the gradient of every inner loss."""
         theta_P, weights_K = self._losses.theta_P, self._losses.weights_K
-        norm = v_P.norm()
+        norm = self._losses.weights.norm(v_P)
         move_P = v_P * (self._distance / norm.clamp(min=torch.finfo(norm.dtype).tiny))  # v = 0 moves nothing
         ahead_K, ahead_P = self._losses.inner(theta_P + move_P, weights_K)
         if self._is_default and torch.finfo(ahead_K.dtype).eps > torch.finfo(theta_P.dtype).eps:
@@ -221,18 +246,6 @@ class _Exact:
 
 def _default_step(dtype: torch.dtype) -> float:
     return 0.01 * torch.finfo(dtype).eps ** (1 / 3)
-
-
-def _gradient(name: str, loss: torch.Tensor, point_P: torch.Tensor, create_graph: bool = False) -> torch.Tensor:
-    gradient_P = None
-    if loss.requires_grad:
-        (gradient_P,) = torch.autograd.grad(loss, point_P, create_graph=create_graph, allow_unused=True)
-    if gradient_P is None:
-        raise ValueError(
-            f"{name} does not depend on the parameters that it is given: compute it with those, as "
-            "`torch.func.functional_call(model, dict(zip(names, parameters)), ...)` does, and detach nothing."
-        )
-    return gradient_P
 
 
 def _check_loss(name: str, loss: torch.Tensor) -> None:

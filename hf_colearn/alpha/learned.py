@@ -17,7 +17,12 @@ from hf_colearn.alpha.hypergradient import HESSIANS, ImplicitGradient
 from hf_colearn.alpha.outer_loss import OuterLoss, check_outer
 from hf_colearn.alpha.outer_split import split_outer
 from hf_colearn.alpha.solvers import AdamDiagonal, ConjugateGradient, Identity, Neumann, Solver, adam_diagonal
-from hf_colearn.alpha.training_hypergradient import owned_weights, training_hypergradient, try_outer_loss
+from hf_colearn.alpha.training_hypergradient import (
+    check_sharded,
+    owned_weights,
+    training_hypergradient,
+    try_outer_loss,
+)
 from hf_colearn.utils import distributed
 from hf_colearn.utils.checks import as_number, check_choice, check_integer, check_names, check_positive
 
@@ -48,6 +53,9 @@ class LearnedAlpha(Alpha):
     network in training is seldom positive definite, so expect conjugate gradients to leave most of its updates out, and use
     them where the weights follow a minimum, as those of a head with weight decay do. In float32 they need
     `hessian="exact"`, as differences are too coarse for them.
+
+    Under FSDP2 every process moves the shards that it holds, by the model's own forward and backward, and puts them back to
+    the last bit; a solver of your own is given shards, too.
 
     The idea is the learned strategy of Yang et al. (NeurIPS 2024), section 3.3; the equations are those of implicit
     differentiation (Lorraine et al., AISTATS 2020), and the solver `"adam"` is SAMA's (Choe et al., NeurIPS 2023).
@@ -153,11 +161,7 @@ class LearnedAlpha(Alpha):
     def setup(self, trainer: Any) -> None:
         """Cuts the outer split off the training set, unless it was done."""
         super().setup(trainer)
-        if trainer.sharded_by is not None:
-            raise ValueError(
-                f"LearnedAlpha perturbs whole weights, and {trainer.sharded_by} shards or wraps them: train with plain "
-                "data parallelism, or with a constant, heuristic or fitted alpha."
-            )
+        check_sharded(trainer, self.hessian)
         self._trainer, whole = trainer, trainer.train_dataset
         if whole is None or (trainer in self._cuts and whole is self._cuts[trainer][1]):
             return  # evaluation alone, or a run after the first

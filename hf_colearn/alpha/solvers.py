@@ -14,6 +14,7 @@ from scipy.linalg import eigvalsh_tridiagonal
 
 from hf_colearn.utils import distributed
 from hf_colearn.utils.checks import check_positive
+from hf_colearn.utils.sharded import local_part
 
 
 Product = Callable[[torch.Tensor], torch.Tensor]
@@ -285,7 +286,10 @@ class _SmallestCurvature:
 
 
 def _read(*numbers: torch.Tensor) -> list[float]:
-    """Numbers of the device on the host, exactly the same on all processes, which decide by them."""
+    """Numbers of the device on the host, exactly the same on all processes, which decide by them.
+
+    Of shards the mean is the whole square but for one factor, of which all that conjugate gradients compute is free.
+    """
     return distributed.mean_over_processes(torch.stack(numbers)).tolist()
 
 
@@ -294,7 +298,8 @@ def adam_diagonal(optimizer: torch.optim.Optimizer, parameters: Sequence[torch.T
 
     Zero for weights whose gradients were zero or missing so far, such as the embeddings of words that were not seen:
     training does not move them, and \\(lr / \epsilon\\) would drown all others. The optimizer is torch's Adam or AdamW,
-    AMSGrad too, after a step; the parameters are its own, and what is returned has their shapes.
+    AMSGrad too, after a step; the parameters are its own, and what is returned has their shapes, or those of their shards
+    on this process.
     """
     name = type(optimizer).__name__
     group_of = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
@@ -304,15 +309,15 @@ def adam_diagonal(optimizer: torch.optim.Optimizer, parameters: Sequence[torch.T
             raise ValueError(f"parameter {index} {shape_of(parameter)} is not one that this {name} optimizes.")
         group, state = group_of[id(parameter)], optimizer.state.get(parameter, {})
         if not state:
-            diagonal.append(torch.zeros_like(parameter))
+            diagonal.append(torch.zeros_like(local_part(parameter)))
             continue
         if not {"exp_avg_sq", "step"} <= state.keys() or not {"betas", "eps"} <= group.keys():
             raise ValueError(
                 f"{name} has no second moments of the gradients for parameter {index} {shape_of(parameter)}, only "
                 f"{sorted(state)}: use torch's Adam or AdamW, or another solver."
             )
-        second = state["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"]
-        unbiased = second / (1 - group["betas"][1] ** state["step"])
+        second = local_part(state["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"])
+        unbiased = second / (1 - group["betas"][1] ** local_part(state["step"]))
         diagonal.append(torch.where(second > 0, group["lr"] / (unbiased.sqrt() + group["eps"]), 0.0))
     if not any(optimizer.state.get(parameter) for parameter in parameters):
         raise ValueError(

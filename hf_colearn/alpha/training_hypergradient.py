@@ -1,18 +1,21 @@
 """One hypergradient of a run: the losses of a trainer's own model and batches, at weights that are put in for a moment."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+from torch.distributed.fsdp import CPUOffloadPolicy
 from torch.func import functional_call
 
-from hf_colearn.alpha.hypergradient import ImplicitGradient, implicit_gradient
+from hf_colearn.alpha.hypergradient import ImplicitGradient, hypergradient
 from hf_colearn.alpha.outer_loss import OuterLoss, outer_loss
 from hf_colearn.alpha.solvers import Solver, shape_of
+from hf_colearn.alpha.weights import ShardedWeights, Weights, WholeWeights
 from hf_colearn.utils import distributed
 from hf_colearn.utils.rng import preserve_rng_state
+from hf_colearn.utils.sharded import reshard
 
 
 def training_hypergradient(
@@ -35,22 +38,64 @@ def training_hypergradient(
         torch.manual_seed(int(rng.integers(2**31)))  # what an augmentation draws
         inner = trainer.batches.draw(trainer.train_dataset, rng, batch_size, augment=True)
         held_out = trainer.batches.draw(trainer.outer_dataset, rng, batch_size)
-        owned = owned_weights(model)
-        rest = (*model.named_parameters(), *model.named_buffers())
-        fixed = {name: _whole(x) for name, x in rest if x.is_floating_point() and not x.requires_grad}
+        with _weights_of(trainer) as (weights, model_at):
+            return hypergradient(
+                weights,
+                lambda point: outer_loss(trainer, outer, model_at(point), dict(held_out)),
+                lambda point: trainer.losses(model_at(point), dict(inner))[0],
+                alphas,
+                solver,
+                hessian,
+                distributed.mean_over_processes,
+                relative_step,
+            )
 
-        def at(weights: Sequence[torch.Tensor]) -> torch.nn.Module:
-            return _At(model, fixed | dict(zip(owned, weights, strict=True)))
 
-        return implicit_gradient(
-            [_whole(weight) for weight in owned.values()],
-            lambda weights: outer_loss(trainer, outer, at(weights), dict(held_out)),
-            lambda weights: trainer.losses(at(weights), dict(inner))[0],
-            alphas,
-            solver,
-            hessian,
-            distributed.mean_over_processes,
-            relative_step,
+@contextmanager
+def _weights_of(trainer: Any) -> Iterator[tuple[Weights, Callable[[Any], torch.nn.Module]]]:
+    """The owned weights, and the model of a point of them; what is written into shards is put back at the end."""
+    model = trainer.model
+    owned = owned_weights(model)
+    if trainer.sharded_by is not None:
+        with ShardedWeights(model, [*owned.values()]) as shards:
+            yield shards, lambda model: model
+        return
+    rest = (*model.named_parameters(), *model.named_buffers())
+    fixed = {name: _whole(x) for name, x in rest if x.is_floating_point() and not x.requires_grad}
+
+    def model_at(values: Sequence[torch.Tensor]) -> torch.nn.Module:
+        return _At(model, fixed | dict(zip(owned, values, strict=True)))
+
+    yield WholeWeights([_whole(weight) for weight in owned.values()], distributed.mean_over_processes), model_at
+
+
+def check_sharded(trainer: Any, hessian: str) -> None:
+    """Refuses what has no hypergradient where weights are sharded; anything else passes."""
+    if trainer.sharded_by is None:
+        return
+    if trainer.sharded_by != "FSDP":
+        raise ValueError(
+            f"LearnedAlpha perturbs whole weights, and {trainer.sharded_by} shards or wraps them: train with plain data "
+            "parallelism or FSDP, or with a constant, heuristic or fitted alpha."
+        )
+    if hessian == "exact":
+        raise ValueError(
+            "hessian='exact' goes back through the gradient, whose graph ends where FSDP averages it into shards: use "
+            "hessian='finite_difference', or train with plain data parallelism."
+        )
+    plugin = trainer.accelerator.state.fsdp_plugin
+    tensors = [] if trainer.model is None else [*trainer.model.parameters(), *trainer.model.buffers()]
+    found = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
+    found.add(getattr(plugin.mixed_precision_policy, "param_dtype", None) or torch.float32)
+    if coarse := sorted(str(dtype) for dtype in found if dtype.itemsize < 4):
+        raise ValueError(
+            f"LearnedAlpha takes differences of losses, for which {coarse[0]}, in which FSDP gathers weights, is too coarse: "
+            "leave bf16=True out (or the weights in float32), or train with plain data parallelism."
+        )
+    if isinstance(plugin.cpu_offload, CPUOffloadPolicy):
+        raise ValueError(
+            "LearnedAlpha moves weights where the losses are computed, and FSDP's cpu_offload keeps them in the main memory: "
+            "leave it out of fsdp_config, or choose a constant, heuristic or fitted alpha."
         )
 
 
@@ -59,6 +104,7 @@ def try_outer_loss(trainer: Any, outer: OuterLoss) -> None:
     with preserve_rng_state(trainer.args.device), _evaluating_in_float32(trainer.model), torch.no_grad():
         few = trainer.batches.draw(trainer.outer_dataset, np.random.default_rng(0), 4 * distributed.world_size())
         loss = outer_loss(trainer, outer, trainer.model, few)
+        reshard(trainer.model)
     if not isinstance(loss, torch.Tensor) or loss.ndim:
         found = shape_of(loss) if isinstance(loss, torch.Tensor) else f"a {type(loss).__name__}"
         raise ValueError(
@@ -67,7 +113,9 @@ def try_outer_loss(trainer: Any, outer: OuterLoss) -> None:
 
 
 def owned_weights(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
-    """The trained weights that the losses depend on in value; a probe has a gradient, but no part in any loss."""
+    """The trained weights that the losses depend on in value, in shards where FSDP shards them; a probe has a gradient, but
+    no part in any loss."""
+    reshard(model)
     probes = {id(weight) for _, weight in getattr(model, "probe_parameters", tuple)()}
     return {
         name: weight for name, weight in model.named_parameters() if weight.requires_grad and id(weight) not in probes

@@ -6,6 +6,7 @@ from hf_colearn.balance.batch import ModalityBatch
 from hf_colearn.balance.method import BalanceMethod, encoder_parameters
 from hf_colearn.balance.scores import StepSums
 from hf_colearn.utils.checks import check_choice, check_integer, check_positive
+from hf_colearn.utils.sharded import local_part
 
 
 WEIGHTS = ("asymmetric", "constant")
@@ -54,6 +55,7 @@ class ARL(BalanceMethod):
     """
 
     replaces_loss = True
+    needs_whole_weights = False
 
     def __init__(self, gamma: float = 4.0, temperature: float = 8.0, start: int = 6, weights: str = "asymmetric"):
         super().__init__()
@@ -90,7 +92,7 @@ class ARL(BalanceMethod):
             self.record(**{f"coefficient_{name}": factor})
             for parameter in of_encoder:
                 if parameter.grad is not None:
-                    parameter.grad.mul_(factor)
+                    local_part(parameter.grad).mul_(factor)
 
 
 def asymmetric_weights(magnitudes_M: torch.Tensor, entropies_M: torch.Tensor, temperature: float) -> torch.Tensor:

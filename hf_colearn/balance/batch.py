@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from hf_colearn.models.heads import task_loss
 from hf_colearn.models.lora import trained_layer
@@ -137,8 +138,9 @@ def unimodal_logits(
         )
     fusion: Any = trained_layer(model.fusion)
     head: Any = trained_layer(fusion.classifier)
-    slices = head.weight.chunk(len(model.modalities), dim=1)
+    weight_CD, bias_C = (x.full_tensor() if isinstance(x, DTensor) else x for x in (head.weight, head.bias))
+    slices = weight_CD.chunk(len(model.modalities), dim=1)
     return {
-        name: torch.nn.functional.linear(outputs["modality_latents"][name], weight_CD, head.bias / len(slices))
+        name: torch.nn.functional.linear(outputs["modality_latents"][name], weight_CD, bias_C / len(slices))
         for name, weight_CD in zip(model.modalities, slices, strict=True)
     }

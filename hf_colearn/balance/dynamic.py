@@ -59,6 +59,7 @@ class DynamicFusion(BalanceMethod):
 
     fusions = ("dynamic",)
     replaces_loss = True
+    needs_whole_weights = False
 
     def __init__(self, eta: float = 0.5, pretraining_epochs: int = 0):
         super().__init__()

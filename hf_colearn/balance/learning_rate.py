@@ -51,6 +51,8 @@ class LearningRatePerModality(ValidatedMethod):
     ```
     """
 
+    needs_whole_weights = False
+
     def __init__(self, factors: Mapping[str, float] | None = None, memory: int = 5, unimodal: str = "heads"):
         super().__init__(unimodal)
         if factors is not None and not isinstance(factors, Mapping):

@@ -47,6 +47,8 @@ class BalanceMethod(CoLearningCallback):
         takes_objective (`bool`): Whether auxiliary terms may stand beside it.
         accumulates (`bool`): Whether an optimizer step may have several micro-batches.
         needs_validation (`bool`): Whether it reads evaluations during training.
+        needs_whole_weights (`bool`): Whether it cannot train with FSDP2, as it reads weights or their gradients beside the
+            model's own forward and backward and not in shards; with DeepSpeed none can.
 
     Args:
         unimodal (`str`, *optional*, defaults to `"heads"`): Where a single modality's logits come from:
@@ -78,6 +80,7 @@ class BalanceMethod(CoLearningCallback):
     takes_objective: ClassVar[bool] = True
     accumulates: ClassVar[bool] = True
     needs_validation: ClassVar[bool] = False
+    needs_whole_weights: ClassVar[bool] = True
 
     def __init__(self, unimodal: str = "heads"):
         check_choice("unimodal", unimodal, UNIMODAL)
@@ -208,7 +211,7 @@ class BalanceMethod(CoLearningCallback):
 
     def _check_training(self, trainer: Any, name: str) -> None:
         args = trainer.args
-        if trainer.sharded_by is not None:
+        if trainer.sharded_by == "DeepSpeed" or (trainer.sharded_by is not None and self.needs_whole_weights):
             raise ValueError(
                 f"{name} reads whole gradients and weights, and {trainer.sharded_by} shards them: train with plain data "
                 "parallelism, or without `balance`."

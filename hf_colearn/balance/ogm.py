@@ -2,11 +2,13 @@
 
 import numpy as np
 import torch
+from torch.distributed.tensor import DTensor
 
 from hf_colearn.balance.method import BalanceMethod, encoder_parameters
 from hf_colearn.balance.scores import StepSums, mean_of_others, means_of, score_sums
 from hf_colearn.utils.checks import check_epochs, check_positive
 from hf_colearn.utils.draws import draw_bits
+from hf_colearn.utils.sharded import local_part, part_of
 
 
 class OGM(BalanceMethod):
@@ -29,7 +31,8 @@ class OGM(BalanceMethod):
     It reads the slices of the fused head (`unimodal="fused"`) under `concat`.
 
     A step costs M softmaxes over a batch, a reduction of 2 M numbers, and one draw and sum for every encoder's weight.
-    The noise is a function of the seed and the step: all processes and a resumed run draw the same.
+    The noise is a function of the seed and the step: all processes and a resumed run draw the same. Under FSDP2 every tensor's
+    gradient is gathered for its deviation, one at a time.
 
     Args:
         alpha (`float`, *optional*, defaults to 0.8): The paper's for CREMA-D; 0.1 for VGGSound.
@@ -52,6 +55,8 @@ class OGM(BalanceMethod):
     >>> balance = OGM(alpha=0.1, epochs=(0, 30))  # CoLearningTrainer(model, args, train_dataset=data, balance=balance)
     ```
     """
+
+    needs_whole_weights = False
 
     def __init__(
         self,
@@ -117,12 +122,15 @@ def coefficients(means_M: torch.Tensor, alpha: float) -> torch.Tensor:
 
 def _modulate(gradient: torch.Tensor, factor: torch.Tensor, generator: torch.Generator | None) -> None:
     """`gradient` becomes the factor times itself, plus noise of its standard deviation, in place."""
+    part = local_part(gradient)
     draws = generator is not None and gradient.numel() > 1
-    deviation = gradient.float().std() if draws else None
-    gradient.mul_(factor)
+    deviation = (
+        (gradient.full_tensor() if isinstance(gradient, DTensor) else gradient).float().std() if draws else None
+    )
+    part.mul_(factor)
     if deviation is not None:
         noise = torch.randn(gradient.shape, generator=generator, device=gradient.device)
-        gradient.add_((deviation * noise).to(gradient.dtype))
+        part.add_((deviation * local_part(part_of(noise, gradient))).to(part.dtype))
 
 
 def _generator(device: torch.device, seed: int, step: int) -> torch.Generator:

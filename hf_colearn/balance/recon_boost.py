@@ -64,6 +64,7 @@ class ReconBoost(BalanceMethod):
 
     fusions = ("sum",)
     replaces_loss = True
+    needs_whole_weights = False
 
     def __init__(
         self,
