@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor, Shard
 
 from hf_colearn.alpha.solvers import flat
 from hf_colearn.utils.distributed import mean_over_processes
@@ -30,7 +29,7 @@ class Weights(Protocol):
         """The mean over the processes of what is linear in `gradient`."""
 
     def norm(self, x_P: torch.Tensor) -> torch.Tensor:
-        """The Euclidean norm over all weights, a scalar."""
+        """The Euclidean norm over all weights, a scalar; but for one factor of all norms, of which only ratios count."""
 
 
 class WholeWeights:
@@ -64,7 +63,6 @@ class ShardedWeights:
         self._shards = [local_part(weight.detach()) for weight in weights]
         self._shapes = [shard.shape for shard in self._shards]
         self.theta_P = flat(self._shards)
-        self._parts = _parts(weights[0])
 
     def __enter__(self) -> "ShardedWeights":
         self._gradients = [(weight, weight.grad) for weight in self._model.parameters()]
@@ -96,7 +94,7 @@ class ShardedWeights:
         return gradient_P  # FSDP has averaged it
 
     def norm(self, x_P):
-        return (mean_over_processes(x_P @ x_P) * self._parts).sqrt()  # the sum over the parts
+        return mean_over_processes(x_P @ x_P).sqrt()
 
     def _take_gradients(self) -> None:
         for weight in self._model.parameters():
@@ -106,10 +104,3 @@ class ShardedWeights:
 def _pieces(point_P: torch.Tensor, shapes: Sequence[torch.Size]) -> list[torch.Tensor]:
     parts = point_P.split([shape.numel() for shape in shapes])
     return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
-
-
-def _parts(weight: torch.Tensor) -> int:
-    """Over how many processes a weight is spread; those of each further copy of it count once."""
-    assert isinstance(weight, DTensor)
-    sizes = zip(weight.device_mesh.shape, weight.placements, strict=True)
-    return torch.Size(size for size, placement in sizes if isinstance(placement, Shard)).numel()
