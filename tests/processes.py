@@ -147,11 +147,13 @@ def brief():
     t-SNE takes a quarter of its iterations, the fewest that scikit-learn accepts: a map of 500 points took 2 seconds. A
     data loader that is left before its end waits half a second for each of its workers, instead of 5.
     Every `Trainer.train` collects garbage, which Python does anyway when there is much; accelerate looks for deepspeed on
-    the whole path several times a step, and pytest looks with it; and `torch.manual_seed` keeps a formatted stack for each
+    the whole path several times a step, and pytest looks with it; `datasets` waits 5 seconds at the end of a pass over shuffled
+    Parquet files for pyarrow's threads to end; and `torch.manual_seed` keeps a formatted stack for each
     kind of device that is not initialised, to seed it later, where there is none.
     """
     import torch
     from accelerate.utils import imports, memory
+    from datasets import config
     from sklearn.manifold import TSNE
     from torch.utils.data import _utils
 
@@ -159,6 +161,7 @@ def brief():
     if not hasattr(init, "__wrapped__"):
         TSNE.__init__ = functools.wraps(init)(lambda *args, **given: init(*args, **given | {"max_iter": 250}))
     _utils.MP_STATUS_CHECK_INTERVAL = 0.5
+    config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0
     memory.clear_device_cache = lambda garbage_collection=False: None
     imports._is_package_available = functools.cache(imports._is_package_available)
     for device in (torch.cuda, torch.xpu, torch.mtia):

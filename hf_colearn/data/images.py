@@ -228,7 +228,7 @@ class ImageTransform:
         ratio (`tuple[float, float]`, *optional*, defaults to `(3 / 4, 4 / 3)`): Its width over its height.
         hflip (`bool`, *optional*, defaults to `True`): Off for images that a mirror makes another class of, as digits.
         id_columns (`Sequence[str]`, *optional*, defaults to `("sample_id",)`): Passed on where they are there: the
-            trainer's `id_column`.
+            trainer's `id_column`, and what else it reads, such as the column of a [`LatentColumn`].
         column, label_column (`str`, *optional*): The images' and the labels'.
         background (`str` or `tuple[int, int, int]`, *optional*, defaults to `"white"`): What is behind transparent images.
 
