@@ -20,6 +20,7 @@ from hf_colearn.objectives.objective import LABELLED, TEACHER, Objective
 from hf_colearn.teachers.sequence_bank import SequenceBank
 from hf_colearn.teachers.teacher import Teacher
 from hf_colearn.training.counts import TASK
+from hf_colearn.utils import distributed
 
 
 logger = logging.get_logger(__name__)
@@ -217,7 +218,12 @@ def weights_match_terms(alpha: Alpha, objective: Objective) -> None:
 
 
 def arguments_fit(args: CoLearningArguments, has_optimizer: bool, has_scheduler: bool, sharded_by: str | None) -> None:
-    """What the arguments ask for must be possible with the user's own optimizer and with sharded weights."""
+    """What the arguments ask for must be possible with the processes, the user's own optimizer and sharded weights."""
+    if (started := distributed.world_size()) != args.world_size:
+        raise ValueError(
+            f"{started} processes were started, and transformers counts {args.world_size}, as there is no accelerator: each "
+            "would train a model of its own. Pass `use_cpu=True`, with which it counts processes of a CPU."
+        )
     if args.layer_decay is not None and (has_optimizer or sharded_by == "DeepSpeed"):
         whose = "an optimizer of your own" if has_optimizer else "DeepSpeed"
         raise ValueError(

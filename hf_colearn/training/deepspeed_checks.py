@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from hf_colearn.utils import distributed
-
 
 def check_deepspeed(trainer: Any) -> None:
     """Refuses what DeepSpeed would train otherwise than one process, when the trainer is built.
@@ -11,8 +9,7 @@ def check_deepspeed(trainer: Any) -> None:
     ZeRO (Rajbhandari et al., SC 2020) spreads the optimizer's states in stage 1, gradients too in stage 2, weights too in 3.
 
     Raises:
-        ValueError: With ZeRO-3, where accelerate would not use DeepSpeed, and where transformers counts other processes than
-            there are.
+        ValueError: With ZeRO-3, and where accelerate would not use DeepSpeed.
     """
     if not trainer.is_deepspeed_enabled:
         if trainer.args.deepspeed:
@@ -25,10 +22,4 @@ def check_deepspeed(trainer: Any) -> None:
         raise ValueError(
             "DeepSpeed's stage=3 spreads weights, and objectives and training heads read them whole: shard weights by FSDP "
             "(`fsdp=True`), or leave them whole by `zero_optimization: {stage: 2}`."
-        )
-    started, counted = distributed.world_size(), trainer.args.world_size
-    if counted != started:
-        raise ValueError(
-            f"{started} processes were started, and transformers counts {counted}, as there is no accelerator: every one "
-            "would read the same samples. Pass `use_cpu=True`, with which it counts processes of a CPU."
         )
