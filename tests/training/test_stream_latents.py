@@ -109,6 +109,26 @@ def test_record_and_evaluation_work_without_sample_ids(tmp_path):
 
 
 # ---- resuming ----
+def test_a_run_that_was_stopped_at_an_epochs_end_goes_on_with_the_next(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    options = {
+        "epochs": 99,
+        "max_steps": 6,
+        "save_strategy": "steps",
+        "save_steps": 3,
+        "gradient_accumulation_steps": 2,
+    }
+    # 10 samples by two: 5 batches, and a sixth of which nothing counts; 3 steps an epoch.
+    whole = stream_shares.run(stream_shares.stream([6, 4]), "out", per_device_train_batch_size=2, **options)
+    assert [[len(step) for step in epoch] for epoch in whole["epochs"]] == [[2, 2, 2], [2, 2, 2]]
+    assert [sorted(sum(sum(epoch, []), [])) for epoch in whole["epochs"]] == [list(range(10))] * 2
+    again = stream_shares.run(
+        stream_shares.stream([6, 4]), "out", resume="out/checkpoint-3", per_device_train_batch_size=2, **options
+    )
+    assert [step for epoch in again["epochs"] for step in epoch] == whole["epochs"][1]
+    assert again["losses"] == whole["losses"] and torch.equal(again["weights"], whole["weights"])
+
+
 @pytest.mark.parametrize("why", ["state", "no state", "other workers", "shuffle buffer"])
 def test_a_stream_whose_state_does_not_fit_is_read_again_which_is_said(why, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
