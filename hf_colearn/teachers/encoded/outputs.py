@@ -160,6 +160,7 @@ class FolderOutput:
         with told(self.folder):
             self._write(CARD, card(manifest))
             self._write(MANIFEST, manifest.as_json())
+        self._sweep()  # of workers that a cluster has replaced
 
     def _write(self, name: str, text: str) -> None:
         partial = self.partial(name)
