@@ -23,8 +23,8 @@ class StreamBatches:
     The shares of processes differ in length, and one that went on alone would wait for ever for the gradients of the others.
     A process whose share has ended goes on with micro-batches in which nothing counts, until all have ended; these also fill
     the last accumulation, whose gradients Trainer would otherwise carry into the next epoch. So every sample is seen once an
-    epoch. Where such a micro-batch would not leave the run as it is (see [`add_nothing`]), or a process has no batch at all, all
-    end their epoch with the first, and what was read but not used is dropped with a warning.
+    epoch. Where such a micro-batch would not leave the run as it is (see [`add_nothing`]), or a process has no batch at all,
+    all end their epoch with the first, and what was read but not used is dropped with a warning.
 
     Args:
         trainer ([`CoLearningTrainer`], *optional*): Whose losses tell whether a micro-batch may be one in which nothing counts.
