@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig
 
 from hf_colearn import TeacherBank
 from hf_colearn.teachers.bank import FORMAT
-from hf_colearn.teachers.encoding import write_bank
+from hf_colearn.teachers.bank_writing import write_bank
 from tests.benchmarks.timing import Row, in_a_fresh_process, paired, ratio_row, timed
 from tests.benchmarks.trainers import (
     LATENT_DIM,
@@ -48,7 +48,8 @@ def bank_on_disk(rows: int, dim: int):
         )
     generator = np.random.default_rng(0)
     chunks = (
-        generator.standard_normal((min(CHUNK, rows - start), dim), dtype=np.float32) for start in range(0, rows, CHUNK)
+        (generator.standard_normal((min(CHUNK, rows - start), dim), dtype=np.float32), None)  # no scales
+        for start in range(0, rows, CHUNK)
     )
     with tempfile.TemporaryDirectory(prefix="bank_") as name:
         folder = Path(name)
