@@ -148,7 +148,6 @@ class CoLearningTrainer(Trainer):
         self.predicted_labels = 0  # of the training set, which a co-training has given: for record and card
         self._given_alpha, self._given_objective = alpha, given_objective
         self._steps_per_epoch: int | None = None
-        self._optimized: list[list[str]] | None = None  # with FSDP: the names of the optimizer's parameters
         self.batches, self.hooks = Batches(self, augment), Hooks(self.callback_handler)
         self._averaged, self._hub = RunAverage(self), HubRecord(self)
         self._gradient_cache = GradientCache(self)
@@ -430,7 +429,6 @@ class CoLearningTrainer(Trainer):
             learning_rates.decay_learning_rates(optimizer, whole, self.args.layer_decay)
         if is_made_here:
             self.hooks.group_parameters(optimizer, self.model if model is None else model)
-        self._optimized = sharding.names_of_parameters(optimizer, self.model) if self.is_fsdp_enabled else None
         return optimizer
 
     def set_initial_training_values(self, args, dataloader):
@@ -441,9 +439,7 @@ class CoLearningTrainer(Trainer):
         return values
 
     def create_scheduler(self, num_training_steps, optimizer=None):
-        # Trainer has no schedule in steps of epochs. What is sharded was so just before.
-        if self._optimized is not None:
-            sharding.give_parameters(self.optimizer, self.model, self._optimized)
+        # Trainer has no schedule in steps of epochs.
         if self.args.lr_step_epochs is None or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
         optimizer = self.optimizer if optimizer is None else optimizer

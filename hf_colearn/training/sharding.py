@@ -135,16 +135,6 @@ def names_of_parameters(optimizer: torch.optim.Optimizer, model: nn.Module) -> l
     return [[names[parameter] for parameter in group["params"]] for group in optimizer.param_groups]
 
 
-def give_parameters(optimizer: torch.optim.Optimizer, model: nn.Module, names: list[list[str]]) -> None:
-    """Gives an optimizer the parameters that have these names now.
-
-    accelerate looks the sharded ones up by their addresses, and of several empty shards these are the same.
-    """
-    parameters = dict(model.named_parameters())
-    for group, of_group in zip(optimizer.param_groups, names, strict=True):
-        group["params"] = [parameters[name] for name in of_group]
-
-
 def shard_for_evaluation(trainer: Any) -> None:
     """Shards a model that is evaluated before it was trained; accelerate does so together with an optimizer alone."""
     unused = torch.optim.SGD(trainer.model.parameters())

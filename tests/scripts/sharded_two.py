@@ -120,10 +120,10 @@ def fit_of(name, folder, processes=1, is_sharded=True, **fields):
 
 def again(folder, processes):
     """Evaluated before it was trained, trained twice, and predicted with."""
-    fit = fit_of("aligned", folder / "again", processes, processes > 1, save_strategy="no")
+    fit = fit_of("everything", folder / "again", processes, processes > 1)
     first = fit.trainer.evaluate()["eval_loss"]
     found = outcome(fit), outcome(fit)
-    logits = torch.from_numpy(fit.trainer.predict(fit.trainer.eval_dataset).predictions[0])
+    logits = torch.from_numpy(fit.trainer.predict(fit.trainer.eval_dataset).predictions)
     return {**found[1], "losses": found[0]["losses"] + found[1]["losses"], "first": first, "logits": logits}
 
 
