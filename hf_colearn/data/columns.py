@@ -14,6 +14,11 @@ AnyDataset = TypeVar("AnyDataset", Dataset, IterableDataset)
 # How `datasets` stores a cell of audio or video; its own encoders would import torchcodec.
 STORED_MEDIA = {"bytes": Value("binary"), "path": Value("string")}
 
+NUMBER_A_STREAM = (
+    "number the samples where they are stored (`hf-colearn encode` writes a column `sample_id`), or before it is a stream, "
+    "`with_sample_ids(dataset).to_iterable_dataset(num_shards=n)`"
+)
+
 
 def check_dataset(dataset: Any) -> None:
     """Refuses what is no data set of one split that can be read in any order."""
@@ -21,8 +26,8 @@ def check_dataset(dataset: Any) -> None:
         raise TypeError(f"the dataset has the splits {', '.join(dataset)}: pass one, such as `data['train']`.")
     if isinstance(dataset, IterableDataset):
         raise TypeError(
-            "the dataset is a stream, whose samples are not known beforehand: pass a datasets.Dataset. Ids of a stream are "
-            "made where it is, `stream.map(lambda row, i: {**row, 'sample_id': i}, with_indices=True)`."
+            "the dataset is a stream, whose samples are not known beforehand: pass a datasets.Dataset. Of a stream, "
+            f"{NUMBER_A_STREAM}."
         )
     if not isinstance(dataset, Dataset):
         raise TypeError(f"the dataset is a {type(dataset).__name__}: pass a datasets.Dataset.")

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import ClassLabel, Dataset, IterableDataset, List, Value
+from datasets.iterable_dataset import MappedExamplesIterable
 from transformers.utils import logging
 
 from hf_colearn.alpha.alpha import Alpha
 from hf_colearn.arguments import CoLearningArguments
+from hf_colearn.data.columns import NUMBER_A_STREAM
 from hf_colearn.data.labels import label_array, label_column, labelled_rows, problem_type_of
 from hf_colearn.data.multimodal import check_modalities
 from hf_colearn.data.sample_ids import LABELS
@@ -23,6 +25,8 @@ from hf_colearn.teachers.collator import missing_ids
 from hf_colearn.teachers.latent_column import LatentColumn
 from hf_colearn.teachers.teacher import Teacher
 from hf_colearn.training.counts import counts_its_labels
+from hf_colearn.training.share_loader import stages
+from hf_colearn.utils import distributed
 from hf_colearn.utils.metric_names import is_error
 from hf_colearn.utils.rng import preserve_rng_state
 
@@ -113,11 +117,29 @@ def stream_fits(stream: IterableDataset, args: CoLearningArguments, model: Any, 
     if needs_ids and stream.column_names is not None and args.id_column not in stream.column_names:
         raise ValueError(
             f"the stream has no column '{args.id_column}' (it has {', '.join(map(repr, stream.column_names))}), so no "
-            "teacher target can be found for its samples: number them where it is made, in an order that never changes, "
-            f"such as `stream.map(lambda row, i: {{**row, '{args.id_column}': i}}, with_indices=True)`, or set `id_column`."
+            f"teacher target can be found for its samples: {NUMBER_A_STREAM}, or set `id_column`."
         )
+    if needs_ids:
+        _is_numbered_once(stream, args)
     for teacher in teachers.values():
         teacher.check(np.zeros(0, dtype=np.int64))
+
+
+def _is_numbered_once(stream: IterableDataset, args: CoLearningArguments) -> None:
+    """Refuses ids that a stage of the stream counts, where several readers would each begin at 0."""
+    readers = distributed.world_size() * max(1, args.dataloader_num_workers)
+    found = stages(stream._ex_iterable)
+    counting = [stage for stage in found if isinstance(stage, MappedExamplesIterable) and stage.with_indices]
+    if readers == 1 or not counting or stream.num_shards == 1:
+        return
+    with preserve_rng_state(args.device):
+        _, before = next(iter(counting[-1].ex_iterable), (None, {args.id_column: 0}))
+    if args.id_column not in before:
+        raise ValueError(
+            f"'{args.id_column}' of the stream is counted by `map(..., with_indices=True)`, and {readers} readers (processes "
+            f"times workers) would each count their shards from 0, so that samples share ids: {NUMBER_A_STREAM}, or read it by "
+            "one process and one worker."
+        )
 
 
 def _named_classes_fit(feature: Any, column: str, num_labels: int | None) -> None:

@@ -57,7 +57,7 @@ def ids_for_all_splits_at_once(folder):
     with_sample_ids(DatasetDict(train=FOUR, test=FOUR))
 
 
-@case(TypeError, "is a stream", "with_indices=True")
+@case(TypeError, "is a stream", "before it is a stream, `with_sample_ids(dataset).to_iterable_dataset(num_shards=n)`")
 def ids_for_a_stream(folder):
     yield
     with_sample_ids(FOUR.to_iterable_dataset())

@@ -203,11 +203,19 @@ def latents_have_another_width(folder):
     ).train()
 
 
-@refusals.case(ValueError, "the stream has no column 'sample_id'", "number them")
+@refusals.case(ValueError, "the stream has no column 'sample_id'", "number the samples")
 def noise_needs_sample_ids(folder):
     yield
     data = dataset().remove_columns("sample_id").to_iterable_dataset()
     attempt(folder, data, of_column(Noisy(Paired(), 0.1)))
+
+
+@refusals.case(ValueError, "and 2 readers (processes times workers) would each count", "`with_sample_ids(dataset)")
+def several_workers_count_the_samples_of_a_stream(folder):
+    yield
+    data = dataset().remove_columns("sample_id").to_iterable_dataset(num_shards=2)
+    data = data.map(lambda row, i: {**row, "sample_id": i}, with_indices=True)
+    attempt(folder, data, of_column(Noisy(Paired(), 0.1)), dataloader_num_workers=2, latent_scaling="none")
 
 
 @refusals.case(ValueError, "is a LatentColumn with one vector a row", "sequences")
@@ -225,6 +233,12 @@ def an_objective_of_sequences_is_given_a_column(folder):
 @pytest.mark.parametrize(Refusals.NAMES, refusals.cases)
 def test_it_is_refused(situation, error, texts, tmp_path):
     assert_refused(situation, error, texts, tmp_path)
+
+
+def test_what_else_counts_the_rows_of_a_stream_is_no_concern(tmp_path):
+    data = dataset().to_iterable_dataset(num_shards=2).map(lambda row, i: {**row, "row": i}, with_indices=True)
+    teacher, options = of_column(Noisy(Paired(), 0.1)), {"dataloader_num_workers": 2, "latent_scaling": "none"}
+    attempt(tmp_path, data, teacher, max_steps=1, **options)
 
 
 def test_a_stream_that_does_not_know_its_columns_is_refused_at_its_first_batch():
