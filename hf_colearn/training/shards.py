@@ -88,8 +88,8 @@ def by_name(state: Mapping[str, Any], names: list[list[str]]) -> dict[str, Any]:
     groups, flat = state["param_groups"], [name for of_group in names for name in of_group]
     if [len(group["params"]) for group in groups] != [len(of_group) for of_group in names]:
         raise ValueError(
-            f"the checkpoint's optimizer has {sum(len(group['params']) for group in groups)} parameters in {len(groups)} groups, "
-            f"and this one {len(flat)} in {len(names)}: resume with the model, weight decay and layer_decay of that run."
+            f"the checkpoint's optimizer has {sum(len(group['params']) for group in groups)} parameters in {len(groups)} "
+            f"groups, and this one {len(flat)} in {len(names)}: resume with that run's model and layer_decay."
         )
     name_of = dict(zip((number for group in groups for number in group["params"]), flat, strict=True))
     return {

@@ -20,7 +20,7 @@ import mechanism_cases
 import processes
 import tiny
 import tiny_modalities
-from hf_colearn import Combined, ContrastiveAlignment, LatentMatching, with_sample_ids
+from hf_colearn import Combined, ContrastiveAlignment, LatentMatching, LearnedAlpha, with_sample_ids
 from hf_colearn.models.lora import with_lora
 from hf_colearn.utils.distributed import destroy_process_group, world_size
 from hf_colearn.utils.sharded import sharded_modules
@@ -62,6 +62,13 @@ def weighted(outputs, labels, num_items_in_batch=None):
     logits = outputs["logits"] if isinstance(outputs, dict) else outputs.logits
     total = torch.nn.functional.cross_entropy(logits, labels, weights, ignore_index=-100, reduction="sum")
     return total / num_items_in_batch
+
+
+def learned_alpha():
+    """Updated at every step, by samples that are not trained on."""
+    outer = modalities((), ())["train_dataset"].select(range(8)).add_column("sample_id", list(range(100, 108)))
+    alphas = {"latent": 0.2, "contrastive": 0.2}
+    return LearnedAlpha(alphas, interval=1, outer_split=outer, batch_size=8, relative_step=0.05)
 
 
 HEADS = {"training_heads": {"latent_text": 6}}
@@ -112,6 +119,8 @@ def fit_of(name, folder, processes=1, is_sharded=True, **fields):
     case, own = {**{name: (case, {}) for name, case in CASES.items()}, **OTHERS, **RESUMED, **REFUSED}[name]
     own = {**({} if name in CASES else CLIPPED), **own, **fields}
     micro_batches = processes * own.get("gradient_accumulation_steps", 1)
+    if name == "aligned":  # with an object of its own for every run
+        own["alpha"] = learned_alpha()
     sizes = {"per_device_train_batch_size": 8 // micro_batches, "per_device_eval_batch_size": 4 // processes}
     fit = Fit(case, folder, fsdp=is_sharded or None, **sizes, **own)
     assert world_size() == processes
@@ -167,7 +176,7 @@ def of_two(name, folder, processes):
 
 
 SOURCES = [
-    "everything from two shards",
+    "aligned from two shards",
     "a momentum encoder from two shards",
     "aligned from one process",  # whose files are those of plain data parallelism
     "adapters from one process",

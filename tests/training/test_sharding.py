@@ -62,7 +62,7 @@ def test_an_optimizers_state_is_named():
     assert [group["params"] for group in state["param_groups"]] == names
     assert torch.equal(state["state"]["0.weight"]["momentum_buffer"], model[0].weight.grad)
     with pytest.raises(
-        ValueError, match="optimizer has 4 parameters in 2 groups, and this one 4 in 1: resume with the model"
+        ValueError, match="optimizer has 4 parameters in 2 groups, and this one 4 in 1: resume with that"
     ):
         by_name(optimizer.state_dict(), [sum(names, [])])
 
