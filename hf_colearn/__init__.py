@@ -69,6 +69,7 @@ _LIVES_IN = {
     "zero_shot": "evaluation.zero_shot",
     "ModalityCentroids": "training.centroids",
     "FrozenEncoder": "teachers.encoder",
+    "encode_dataset": "teachers.encoded.job",
     "TeacherBank": "teachers.bank",
     "SequenceBank": "teachers.sequence_bank",
     "LatentColumn": "teachers.latent_column",
@@ -195,6 +196,7 @@ if TYPE_CHECKING:
     from hf_colearn.teachers.bank import TeacherBank
     from hf_colearn.teachers.class_vectors import class_means, class_vectors
     from hf_colearn.teachers.drawn import Drawn
+    from hf_colearn.teachers.encoded.job import encode_dataset
     from hf_colearn.teachers.encoder import FrozenEncoder
     from hf_colearn.teachers.few_shot_prototypes import few_shot_prototypes
     from hf_colearn.teachers.graph_vectors import graph_vectors, permuted_classes, wordnet_vectors

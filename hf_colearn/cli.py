@@ -1,5 +1,5 @@
-"""The command `hf-colearn`: trains on data of your own and runs recipes, checks teachers before a run, and reports on,
-publishes and checks what finished runs left."""
+"""The command `hf-colearn`: trains on data of your own and runs recipes, encodes data sets by a teacher, checks teachers before
+a run, and reports on, publishes and checks what finished runs left."""
 
 import argparse
 import shutil

@@ -16,6 +16,7 @@ from PIL import Image as Picture
 
 import tiny_teachers
 from hf_colearn import LatentColumn, TeacherBank
+from hf_colearn.teachers.encoded import shard as one_shard
 from hf_colearn.teachers.encoded.job import Part, encode_dataset, encode_source
 from hf_colearn.teachers.encoded.manifest import Manifest
 from hf_colearn.teachers.encoded.moments import Moments
@@ -43,8 +44,8 @@ def texts(tmp_path_factory):
     """A folder of Parquet files."""
     folder = tmp_path_factory.mktemp("source") / "texts"
     folder.mkdir()
-    for number, shard in enumerate(SHARDS):
-        columns = {"text": shard, "label": list(range(len(shard)))}
+    for number, rows in enumerate(SHARDS):
+        columns = {"text": rows, "label": list(range(len(rows)))}
         Dataset.from_dict(columns, features=TEXT).to_parquet(folder / f"{number}.parquet")
     return str(folder)
 
@@ -109,6 +110,17 @@ def test_distinct_inputs_of_a_shard_are_encoded_once(texts, encoder):
 
     # "a dog", "a cat" and the elephant; "a boat" and "a dog".
     assert sizes == [3, 2]
+
+
+def test_blocks_of_a_shard_share_their_inputs_and_number_its_rows(texts, encoder, encoded, monkeypatch):
+    monkeypatch.setattr(one_shard, "_BLOCK_ROWS", 2)
+
+    sizes = sizes_of(encoder, lambda: encode(texts, encoder))
+
+    # "a dog"; "a cat", where the dog is known; the elephant; and "a boat" and a dog of the second shard, a boat that is known.
+    assert sizes == [1, 1, 1, 2]
+    assert [row["sample_id"] for row in rows_of("out")] == [row["sample_id"] for row in rows_of(encoded)]
+    np.testing.assert_allclose(Manifest.read("out").std, Manifest.read(encoded).std, rtol=1e-5)
 
 
 def test_the_manifest_counts_and_fingerprints_what_is_there(encoded, encoder):
