@@ -167,7 +167,7 @@ class HubOutput:
 
     def finish(self, manifest: Manifest) -> None:
         texts = {CARD: card(manifest, self.repository.repo_id, self.licence), MANIFEST: manifest.as_json()}
-        self._commit({name: text.encode() for name, text in texts.items()}, "Card and manifest", anew=True)
+        self._commit({name: text.encode() for name, text in texts.items()}, "Card and manifest")
         shutil.rmtree(self.waiting.folder)
 
     # ---- the repository ----
@@ -184,17 +184,14 @@ class HubOutput:
         entries = self._ask(lambda: list(api.list_repo_tree(**self._where)))
         return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
 
-    def _commit(self, files: Mapping[str, Path | bytes], message: str, anew: bool = False) -> None:
-        """Commits files, those that are there too where they are `anew`. A commit whose answer was lost is seen when it is
-        tried again."""
+    def _commit(self, files: Mapping[str, Path | bytes], message: str) -> None:
+        """Commits files; the client leaves out those that are there, as after a commit whose answer was lost."""
         api = self.repository.api
 
         def step() -> None:
-            there = {file.path for file in api.get_paths_info(paths=list(files), **self._where)} if not anew else set()
-            additions = [CommitOperationAdd(name, content) for name, content in files.items() if name not in there]
-            if additions:
-                self.repository.send_large(additions)
-                api.create_commit(operations=additions, commit_message=message, **self._where)
+            additions = [CommitOperationAdd(name, content) for name, content in files.items()]
+            self.repository.send_large(additions)
+            api.create_commit(operations=additions, commit_message=message, **self._where)
 
         self._ask(step)
 
