@@ -23,11 +23,11 @@ from hf_colearn.teachers.bank_card import bank_card, without_folders
 from hf_colearn.teachers.bank_files import FORMAT
 from hf_colearn.teachers.bank_inputs import BankInputs, check_pairs, find_rows, keys_of
 from hf_colearn.teachers.bank_of_encoded import encoded_bank
-from hf_colearn.teachers.bank_writing import index_chunks, write_bank
+from hf_colearn.teachers.bank_writing import as_stored, index_chunks, write_bank
 from hf_colearn.teachers.encoder import FrozenEncoder
 from hf_colearn.teachers.latent_scale import counts_of, first_zero, moments, standardization, unit_norm
 from hf_colearn.teachers.rows import CHUNK_BYTES, LatentRows, StoredColumn, StoredRows
-from hf_colearn.teachers.stored_latents import StoredLatents, stored_latents
+from hf_colearn.teachers.stored_latents import StoredLatents
 from hf_colearn.utils import distributed
 from hf_colearn.utils.checks import check_path
 from hf_colearn.utils.hub_names import check_repo_id
@@ -389,7 +389,7 @@ class TeacherBank(BankBase):
         """All distinct latents as they are to be stored; what is as it is stored now is not rounded twice."""
         if dtype == self.dtype and self._scale is None:
             return self._rows.stored_chunks()
-        return (stored_latents(chunk, dtype) for chunk in self._chunks())
+        return as_stored(self._chunks(), dtype)
 
     def _described_as(self, dtype: str) -> dict[str, Any]:
         """What is recorded of the bank when it is stored so, under another fingerprint where its latents are rounded anew."""

@@ -15,7 +15,7 @@ from datasets import Features, List, Value
 from datasets.arrow_writer import ArrowWriter
 
 from hf_colearn.teachers.rows import StoredColumn, row_bytes
-from hf_colearn.teachers.stored_latents import StoredLatents
+from hf_colearn.teachers.stored_latents import StoredLatents, stored_latents
 
 
 LATENTS, INDEX, DESCRIPTION = "latents.arrow", "index.arrow", "bank.json"
@@ -27,6 +27,14 @@ class Keys(Protocol):
     """Texts or digests that are read by slice, as a list or a column is."""
 
     def __getitem__(self, rows: slice, /) -> Sequence[str]: ...
+
+
+def as_stored(chunks: Iterable[np.ndarray], dtype: str) -> Iterator[StoredLatents]:
+    """Latents that are read piece by piece as they are stored; an error names a row."""
+    start = 0
+    for chunk in chunks:
+        yield stored_latents(chunk, dtype, range(start, start + len(chunk)))
+        start += len(chunk)
 
 
 def write_bank(

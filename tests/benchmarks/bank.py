@@ -1,9 +1,11 @@
-"""Look-ups in a bank of 1.28M x 1024 on disk: resident memory, and time beside a training step."""
+"""Look-ups in banks on disk, 1.28M x 1024 in float32 and two sizes in float16 and int8: resident memory, time beside a training
+step, and what 100M rows take."""
 
 import os
 import shutil
 import tempfile
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,8 @@ from transformers import PreTrainedConfig
 from hf_colearn import TeacherBank
 from hf_colearn.teachers.bank import FORMAT
 from hf_colearn.teachers.bank_writing import write_bank
+from hf_colearn.teachers.rows import row_bytes
+from hf_colearn.teachers.stored_latents import stored_latents
 from tests.benchmarks.timing import Row, in_a_fresh_process, paired, ratio_row, timed
 from tests.benchmarks.trainers import (
     LATENT_DIM,
@@ -38,22 +42,35 @@ NOTE_SHARE = (
 )
 
 
+NOTE_SIZES = (
+    "256 random rows of a bank of four times the rows against as many of the smaller one, in turns. Where the file is in the "
+    "page cache, a look-up does not depend on the number of rows; where it is not, on the disk and on how much of the file "
+    "the page cache holds."
+)
+NOTE_LAW = (
+    "The files' sizes per row, times 100M: N (2 D) bytes in float16 and N (D + 4) in int8, and the keys of the inputs."
+)
+
+
 @contextmanager
-def bank_on_disk(rows: int, dim: int):
+def bank_on_disk(rows: int, dim: int, dtype: str = "float32"):
     """A folder with a bank of random latents, gone afterwards."""
-    needed, free = rows * dim * 4, shutil.disk_usage(tempfile.gettempdir()).free
+    needed, free = rows * row_bytes(dtype, dim), shutil.disk_usage(tempfile.gettempdir()).free
     if free < 1.2 * needed:
         raise SystemExit(
             f"the bank needs {needed / 1e9:.1f} GB in {tempfile.gettempdir()}, {free / 1e9:.1f} are free."
         )
-    generator = np.random.default_rng(0)
-    chunks = (
-        (generator.standard_normal((min(CHUNK, rows - start), dim), dtype=np.float32), None)  # no scales
-        for start in range(0, rows, CHUNK)
-    )
+    latents = np.random.default_rng(0).standard_normal((min(CHUNK, rows), dim), dtype=np.float32)
+    values, scales = stored_latents(latents, dtype)
+
+    def chunks():
+        for start in range(0, rows, CHUNK):
+            part = slice(0, min(CHUNK, rows - start))
+            yield values[part], None if scales is None else scales[part]
+
     with tempfile.TemporaryDirectory(prefix="bank_") as name:
         folder = Path(name)
-        write_bank(folder, chunks, None, None, {"format": FORMAT, "fingerprint": "random", "num_rows": rows})
+        write_bank(folder, chunks(), None, None, {"format": FORMAT, "fingerprint": "random", "num_rows": rows})
         yield folder
 
 
@@ -135,9 +152,46 @@ def share_rows(
     return rows
 
 
+def size_rows(small: Path, large: Path, sizes: str, pairs: int) -> list[Row]:
+    """The look-up in the larger bank over that in the smaller one, cold and warm, and the bytes of 100M rows."""
+    generator, rows = np.random.default_rng(3), []
+    for state in ("cold", "warm"):
+        banks = []
+        for folder in (small, large):
+            drop_from_page_cache(folder)
+            banks.append(TeacherBank.load(folder))
+            if state == "warm":
+                for path in folder.iterdir():
+                    shutil.copyfile(path, os.devnull)
+
+        def look_up(bank):
+            drawn = generator.integers(len(bank), size=256)
+            return timed(lambda: bank.lookup(drawn))
+
+        seconds = paired(*(partial(look_up, bank) for bank in banks), pairs)
+        what = f"look-up of 256, 4 N rows / N rows, {state}"
+        rows.append(ratio_row("bank", what, sizes, seconds, "x", target="", note=NOTE_SIZES))
+    gigabytes = sum(path.stat().st_size for path in large.iterdir()) / len(banks[1]) * 100e6 / 1e9
+    rows.append(
+        Row("bank", "100M rows on disk", sizes, gigabytes, gigabytes, gigabytes, "GB", "sizes of files", "", NOTE_LAW)
+    )
+    return rows
+
+
 def rows(quick: bool) -> list[Row]:
     stored, lookups, pairs = (2_000, 50, 2) if quick else (1_280_000, 2_000, 12)
     student = ("tiny ViT", vit_tiny(), 2) if quick else ("ViT-S/16, 224 px", vit_small(), 8)
     sizes = f"{stored:,} x {LATENT_DIM}, float32"
     with bank_on_disk(stored, LATENT_DIM) as folder:
-        return [*memory_rows(folder, sizes, lookups, batch=256), *share_rows(folder, sizes, *student, pairs)]
+        found = [*memory_rows(folder, sizes, lookups, batch=256), *share_rows(folder, sizes, *student, pairs)]
+    for dtype, number in (("float16", 500_000), ("int8", 1_000_000)):
+        number = 1_000 if quick else number
+        sizes = f"{4 * number:,} x {LATENT_DIM}, {dtype}"
+        with (
+            bank_on_disk(number, LATENT_DIM, dtype) as small,
+            bank_on_disk(4 * number, LATENT_DIM, dtype) as large,
+        ):
+            found += size_rows(small, large, sizes, pairs=4 if quick else 40)
+            if not quick:
+                found += [*memory_rows(large, sizes, lookups, batch=256), *share_rows(large, sizes, *student, pairs)]
+    return found
