@@ -668,6 +668,13 @@ mapped = TeacherBank.from_hub("tester/mapped")
 same(distinct, mapped)
 assert mapped._rows.paths
 
+distinct.save("in_8_bits", dtype="int8", rows_per_file=2000)
+in_8_bits = TeacherBank.load("in_8_bits")
+in_8_bits.push_to_hub("tester/in_8_bits")
+back = TeacherBank.from_hub("tester/in_8_bits")
+same(in_8_bits, back)
+assert back.dtype == "int8" and back.fingerprint != distinct.fingerprint
+
 messages = []
 HfApi().create_repo("tester/other", repo_type="dataset")
 for content in (b"[1, 2]", b'{{"format": 7}}'):
