@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from time import perf_counter
 
@@ -52,6 +53,7 @@ class Setting:
         """When a share of the time that is left is over."""
         return perf_counter() + share * max(0.0, self.end - perf_counter())
 
+    @cached_property
     def teacher(self) -> FrozenEncoder:
         """BERT-large's size, of random weights."""
         tokenizer = minilm().processor

@@ -139,15 +139,15 @@ def step_row(setting: Setting, arm: str, sizes: str, trainer: Trainer, model: to
     return Row("gpu_step", f"a step, {arm}", shown, *values, "ms", f"{len(steps)} steps", note=NOTE_STEP)
 
 
-def student_rows(setting: Setting, until: float, name: str, backbone: PreTrainedConfig, teacher) -> Iterator[Row]:
+def student_rows(setting: Setting, until: float, name: str, backbone: PreTrainedConfig) -> Iterator[Row]:
     """Three arms with one student, which is compiled once."""
-    student = make_student(backbone, teacher.dim, setting.batch, setting.device)
+    student = make_student(backbone, setting.teacher.dim, setting.batch, setting.device)
     args = make_arguments(setting.batch, setting.steps, **setting.arguments())
-    bank = make_bank(teacher.dim)
+    bank = make_bank(setting.teacher.dim)
     arms = {
         "plain Trainer": plain_trainer(student, args),
         "ours, with a bank": colearning_trainer(student, args, bank),
-        "ours, teacher online": colearning_trainer(student, args, bank, online.OnlineTeacher(teacher)),
+        "ours, teacher online": colearning_trainer(student, args, bank, online.OnlineTeacher(setting.teacher)),
     }
     for how in ("eager", "compiled"):
         model = student if how == "eager" else torch.compile(student, backend=setting.compiler())
@@ -215,11 +215,10 @@ def rows(setting: Setting) -> Iterator[Row]:
     for name, backbone in setting.backbones.items():
         yield waits_row(setting, name, backbone)
     yield from contrastive_rows(setting)
-    teacher = setting.teacher()
     for left, (name, backbone) in zip(range(len(setting.backbones), 0, -1), setting.backbones.items(), strict=True):
         if perf_counter() > setting.end:
             raise TimeoutError(f"no time was left for {name}")
-        yield from student_rows(setting, setting.until(0.8 / left), name, backbone, teacher)
+        yield from student_rows(setting, setting.until(0.8 / left), name, backbone)
         forget_compilation()
 
 

@@ -51,9 +51,9 @@ def flops_per_image(backbone: PreTrainedConfig) -> int:
     return counter.get_total_flops()
 
 
-def turns(setting: Setting, backbone: PreTrainedConfig, teacher) -> list[Turn]:
+def turns(setting: Setting, backbone: PreTrainedConfig) -> list[Turn]:
     """Of plain `Trainer`, ours, and ours with the teacher online, with one student."""
-    student = make_student(backbone, teacher.dim, setting.batch, setting.device)
+    student = make_student(backbone, setting.teacher.dim, setting.batch, setting.device)
     compiled = {"bf16": True, "torch_compile": True, "torch_compile_backend": setting.compiler()}
     both = {**setting.arguments(), **compiled}
     with_workers = {} if setting.quick else {"dataloader_num_workers": 2}
@@ -61,8 +61,10 @@ def turns(setting: Setting, backbone: PreTrainedConfig, teacher) -> list[Turn]:
     alone = make_arguments(setting.batch, setting.steps, **both)  # a forked worker cannot use the GPU
     return [
         Turn(plain_trainer(student, args)),
-        Turn(colearning_trainer(student, args, make_bank(teacher.dim))),
-        Turn(colearning_trainer(student, alone, make_bank(teacher.dim), online.OnlineTeacher(teacher))),
+        Turn(colearning_trainer(student, args, make_bank(setting.teacher.dim))),
+        Turn(
+            colearning_trainer(student, alone, make_bank(setting.teacher.dim), online.OnlineTeacher(setting.teacher))
+        ),
     ]
 
 
@@ -76,7 +78,7 @@ def row(what: str, sizes: str, values: np.ndarray, unit: str, target: str = "", 
     return Row("gpu_throughput", what, sizes, *median_with_interval(values), unit, repeats, target, note)
 
 
-def student_rows(setting: Setting, share: float, name: str, backbone: PreTrainedConfig, teacher) -> Iterator[Row]:
+def student_rows(setting: Setting, share: float, name: str, backbone: PreTrainedConfig) -> Iterator[Row]:
     """One student's; what the first turns compile is not counted."""
     forget_compilation()
     until, flops, sizes = (
@@ -84,7 +86,7 @@ def student_rows(setting: Setting, share: float, name: str, backbone: PreTrained
         flops_per_image(backbone),
         f"{name}, batch {setting.batch}, bf16, compiled",
     )
-    calls = turns(setting, backbone, teacher)
+    calls = turns(setting, backbone)
     for call in calls:
         call()
     compiled = graphs()
@@ -104,9 +106,8 @@ def student_rows(setting: Setting, share: float, name: str, backbone: PreTrained
 
 def rows(setting: Setting) -> Iterator[Row]:
     """Compiling takes about a minute a student, and the turns take some of the time that is left."""
-    teacher = setting.teacher()
     for left, (name, backbone) in zip(range(len(setting.backbones), 0, -1), setting.backbones.items(), strict=True):
-        yield from student_rows(setting, 2 / 3 / left, name, backbone, teacher)
+        yield from student_rows(setting, 2 / 3 / left, name, backbone)
 
 
 def bank_rows(setting: Setting) -> Iterator[Row]:
