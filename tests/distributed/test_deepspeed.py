@@ -1,4 +1,4 @@
-"""Students whose gradients and optimizer DeepSpeed spreads over two processes (ZeRO-2) are those of one; the rest is refused."""
+"""Students whose gradients and optimizer DeepSpeed spreads over two processes (ZeRO-2) are those of one; the rest is refused.
 
 Where the package is not installed the first test alone runs: accelerate imports it in every process where it is.
 """
