@@ -4,9 +4,9 @@ import argparse
 import os
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from hf_colearn.utils.command_line import CommandParser, called_as, run_script
+from hf_colearn.utils.command_line import called_as, run_script
 
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ EPILOG = (
 )
 
 
-def add_to(commands: "argparse._SubParsersAction[CommandParser]") -> None:
+def add_to(commands: Any) -> None:
     """Adds the sub-command."""
     one = commands.add_parser(
         "encode",
