@@ -122,8 +122,8 @@ def test_the_saved_student_predicts_from_raw_input(on_one_process):
     assert sum(entry["score"] for entry in found) == pytest.approx(1, abs=1e-4)
 
 
-@pytest.mark.parametrize("name", ["iemocap_a2l", "iemocap_l2a", "avmnist_a2v"])  # a text, an audio, an image student
-def test_two_processes_train_a_lora_student_and_report_once(name, tmp_path):
+def test_two_processes_train_a_lora_student_and_report_once(tmp_path):
+    name = "iemocap_l2a"  # of audio; adapters of images and of texts are trained by the multimodal and the other recipes
     arms = ["baseline", RECIPES[name][0][1]]
     asked = [*arguments(name, tmp_path), "--lora", "--logging_steps", "1", "--arms", *arms]
     done = forked(name, *asked, folder=tmp_path, processes=2)

@@ -54,9 +54,9 @@ def spoken(tmp_path_factory):
     return folder
 
 
-def test_whisper_helps_vision_on_two_processes(whisper, spoken, tmp_path):
+def test_whisper_helps_vision(whisper, spoken, tmp_path):
     arms = ["--arms", "baseline", "random other", "class vectors"]
-    report = report_of("avmnist_a2v", tmp_path, "--audio_dir", str(spoken), "--teacher", whisper, *arms, world_size=2)
+    report = report_of("avmnist_a2v", tmp_path, "--audio_dir", str(spoken), "--teacher", whisper, *arms)
     assert report["teacher"]["architecture"] == "WhisperEncoder"
     assert len(report["runs"]) == 3
     # 270 and 30 of the 300 images to train on are for training and for choosing; the clips are fewer.
