@@ -123,7 +123,9 @@ def test_the_saved_student_predicts_from_raw_input(on_one_process):
 
 
 def test_two_processes_train_a_lora_student_and_report_once(tmp_path):
-    name = "iemocap_l2a"  # of audio; adapters of images and of texts are trained by the multimodal and the other recipes
+    name = (
+        "iemocap_l2a"  # of audio; adapters of images and of texts are trained by the multimodal and the other recipes
+    )
     arms = ["baseline", RECIPES[name][0][1]]
     asked = [*arguments(name, tmp_path), "--lora", "--logging_steps", "1", "--arms", *arms]
     done = forked(name, *asked, folder=tmp_path, processes=2)
