@@ -511,8 +511,8 @@ class CoLearningTrainer(Trainer):
 
     def _save_optimizer_and_scheduler(self, output_dir):
         # The states of alpha and callbacks are a part of the run's, and the raw weights belong to the optimizer's. FSDP's
-        # shards of the model are written here, too.
-        with self._averaged.in_place():
+        # shards of the model are written here, too: those of the averages.
+        with self._averaged.in_place() if self.is_fsdp_enabled else nullcontext():
             super()._save_optimizer_and_scheduler(output_dir)
         self.hooks.before_save()
         if self.args.should_save:
